@@ -1,0 +1,82 @@
+"""Evaluate and optimise sparse attention in pretrained Transformer encoders.
+
+>>> import sparseattn as sa
+>>> print(sa.neighbor(radius=8) | sa.parse("global(cls)"))
+neighbor(radius=8) | global(cls)
+
+Nothing heavy is imported before it is used: `import sparseattn` loads neither torch nor
+transformers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sparseattn import errors
+from sparseattn.models.lazy import register_when_imported
+
+if TYPE_CHECKING:
+    from sparseattn.accounting import Report as Report
+    from sparseattn.models.attach import describe as describe
+    from sparseattn.models.attach import restore as restore
+    from sparseattn.models.attach import sparsified as sparsified
+    from sparseattn.models.attach import sparsify as sparsify
+    from sparseattn.models.saving import load as load
+    from sparseattn.patterns.base import Pattern as Pattern
+    from sparseattn.patterns.neighbor import Neighbor as neighbor  # noqa: N813
+    from sparseattn.patterns.spec import parse as parse
+    from sparseattn.plan import Plan as Plan
+    from sparseattn.syntax import Annotator as Annotator
+    from sparseattn.tokens import TokenBatch as TokenBatch
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Annotator": "syntax",
+    "Pattern": "patterns.base",
+    "Plan": "plan",
+    "Report": "accounting",
+    "TokenBatch": "tokens",
+    "describe": "models.attach",
+    "load": "models.saving",
+    "parse": "patterns.spec",
+    "restore": "models.attach",
+    "sparsified": "models.attach",
+    "sparsify": "models.attach",
+}
+
+__all__ = [
+    "Annotator",
+    "Pattern",
+    "Plan",
+    "Report",
+    "TokenBatch",
+    "__version__",
+    "describe",
+    "errors",
+    "load",
+    "parse",
+    "restore",
+    "sparsified",
+    "sparsify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name, or a pattern by the name it has in spec strings."""
+    if name in _PUBLIC:
+        return getattr(import_module(f"sparseattn.{_PUBLIC[name]}"), name)
+    if not name.startswith("_"):
+        from sparseattn.patterns.base import catalogue
+
+        if name in (known := catalogue()):
+            return known[name]
+    raise AttributeError(f"module 'sparseattn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+register_when_imported()

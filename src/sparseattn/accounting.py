@@ -1,0 +1,182 @@
+"""What a plan allows in a batch, counted: sparsity, degrees, and how far information travels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparseattn.plan import CompiledPlan
+from sparseattn.rules import LayerRule
+
+__all__ = ["LayerCount", "Report"]
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """What one attention layer allows.
+
+    Attributes:
+        pattern: The patterns on it.
+        heads: Number of heads.
+        allowed: Allowed pairs of real tokens, summed over texts and heads.
+        valid: Pairs of real tokens, summed over texts and heads.
+        degrees: How many queries (a query counts once a head) have each degree.
+        reaches_cls: Share of a text's tokens that the first token can have heard from after this
+            layer, averaged over texts; in [0, 1].
+        receptive_field: The same share, averaged over all real tokens.
+        computed: Score entries that the backend computes, padding included; None if not known.
+        backend: The backend that computes them, and why.
+    """
+
+    pattern: str
+    heads: int
+    allowed: int
+    valid: int
+    degrees: dict[int, int]
+    reaches_cls: float
+    receptive_field: float
+    computed: int | None = None
+    backend: str = ""
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the pairs of real tokens that are not allowed, in [0, 1]."""
+        return 1 - self.allowed / self.valid if self.valid else 0.0
+
+    @property
+    def mean_degree(self) -> float:
+        """Keys a query may attend to, averaged over queries and heads."""
+        queries = sum(self.degrees.values())
+        return self.allowed / queries if queries else 0.0
+
+    @property
+    def block_density(self) -> float | None:
+        """Score entries computed as a share of the pairs of real tokens; above 1 with padding."""
+        return None if self.computed is None or not self.valid else self.computed / self.valid
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a plan allows in a batch.
+
+    Attributes:
+        layers: A count an attention layer.
+        texts: Texts counted over.
+        tokens: Real tokens counted over.
+    """
+
+    layers: tuple[LayerCount, ...]
+    texts: int
+    tokens: int
+
+    @classmethod
+    def of(cls, compiled: CompiledPlan, names: Sequence[str]) -> Report:
+        """Counts a compiled plan.
+
+        Args:
+            compiled: A plan applied to a batch.
+            names: What to call the patterns of each layer.
+        """
+        valid = compiled.layers[0].valid
+        lengths = valid.sum(dim=1)
+        heard = torch.eye(valid.shape[1], device=valid.device).expand(len(valid), -1, -1)
+        counts: dict[int, tuple[int, dict[int, int]]] = {}
+        layers = []
+        for rule, name in zip(compiled.layers, names, strict=True):
+            if id(rule) not in counts:
+                counts[id(rule)] = _count(rule)
+            allowed, degrees = counts[id(rule)]
+            union = rule.dense.any(dim=1)
+            heard = ((union.float() @ heard) > 0).float()
+            first, every = _shares(heard, valid)
+            total = int((lengths**2).sum()) * rule.heads
+            layers.append(LayerCount(name, rule.heads, allowed, total, degrees, first, every))
+        return cls(tuple(layers), texts=len(valid), tokens=int(lengths.sum()))
+
+    @property
+    def allowed(self) -> int:
+        """Allowed pairs of real tokens, summed over texts, layers and heads."""
+        return sum(layer.allowed for layer in self.layers)
+
+    @property
+    def valid(self) -> int:
+        """Pairs of real tokens, summed over texts, layers and heads."""
+        return sum(layer.valid for layer in self.layers)
+
+    @property
+    def sparsity(self) -> float:
+        """`1 - allowed / valid`, in [0, 1]."""
+        return 1 - self.allowed / self.valid if self.valid else 0.0
+
+    @property
+    def density(self) -> float:
+        """`1 - sparsity`, in [0, 1]."""
+        return 1 - self.sparsity
+
+    @property
+    def mean_degree(self) -> float:
+        """Keys a query may attend to, averaged over queries, layers and heads."""
+        queries = sum(sum(layer.degrees.values()) for layer in self.layers)
+        return self.allowed / queries if queries else 0.0
+
+    @property
+    def degrees(self) -> dict[int, int]:
+        """How many queries (a query counts once a layer and head) have each degree."""
+        total: Counter[int] = Counter()
+        for layer in self.layers:
+            total.update(layer.degrees)
+        return dict(sorted(total.items()))
+
+    @property
+    def block_density(self) -> float | None:
+        """Score entries computed as a share of the pairs of real tokens; None if not known."""
+        computed = [layer.computed for layer in self.layers if layer.computed is not None]
+        return sum(computed) / self.valid if len(computed) == len(self.layers) else None
+
+    def __str__(self) -> str:
+        """A table, a line a layer, and what it was counted over."""
+        head = ("layer", "pattern", "sparsity", "degree", "reaches cls", "backend")
+        rows = [
+            (
+                str(index),
+                layer.pattern,
+                f"{layer.sparsity:.1%}",
+                f"{layer.mean_degree:.1f}",
+                f"{layer.reaches_cls:.1%}",
+                layer.backend,
+            )
+            for index, layer in enumerate(self.layers)
+        ]
+        width = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+        lines = [
+            "  ".join(c.ljust(w) for c, w in zip(row, width, strict=True)) for row in (head, *rows)
+        ]
+        blocks = "" if self.block_density is None else f", block density {self.block_density:.1%}"
+        lines.append(
+            f"sparsity {self.sparsity:.1%}{blocks}, mean degree {self.mean_degree:.1f}; counted over "
+            f"{self.texts} texts, {self.tokens} real tokens, {len(self.layers)} layers, all heads"
+        )
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def _count(rule: LayerRule) -> tuple[int, dict[int, int]]:
+    degrees = rule.dense.sum(dim=-1).expand(-1, rule.heads, -1)
+    real = degrees[rule.valid[:, None, :].expand_as(degrees)]
+    values, times = real.unique(return_counts=True)
+    return int(real.sum()), dict(zip(values.tolist(), times.tolist(), strict=True))
+
+
+def _shares(heard: Tensor, valid: Tensor) -> tuple[float, float]:
+    """Share of real tokens heard from: by the first real token, and by the average one."""
+    lengths = valid.sum(dim=1)
+    some = lengths > 0
+    if not some.any():
+        return 0.0, 0.0
+    real = heard * valid[:, None, :] * valid[:, :, None]
+    share = real.sum(dim=2) / lengths.clamp(min=1)[:, None]
+    first = share.gather(1, valid.float().argmax(dim=1, keepdim=True))[some, 0]
+    return float(first.mean()), float(share.sum() / lengths.sum())

@@ -1,0 +1,1 @@
+"""Backends: one file each, discovered. See `base` for what a backend is."""

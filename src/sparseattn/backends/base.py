@@ -1,0 +1,133 @@
+"""What a backend is, and how one is chosen.
+
+A backend is one way to compute a masked attention; all compute the same function, the one that
+`reference` spells out. Defining a subclass with a `name` registers it; a module in this package is
+imported on first use, and so is what other distributions name in the entry-point group
+`sparseattn.backends`. A backend asked for by name never falls back: it raises with every reason.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from sparseattn.errors import BackendError, unknown
+from sparseattn.rules import LayerRule
+
+__all__ = ["AUTO", "Backend", "Call", "backend", "backends", "select"]
+
+#: The name that leaves the choice to `select`.
+AUTO = "auto"
+
+_REGISTRY: dict[str, Backend] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One attention to compute.
+
+    Attributes:
+        query: Shape: [batch, heads, length, head width].
+        key: Shape: [batch, heads, length, head width].
+        value: Shape: [batch, heads, length, head width].
+        rule: What each query may attend to.
+        scale: Factor of the scores, usually `head width ** -0.5`.
+        dropout: Chance that an attention weight is dropped, in [0, 1). 0 outside training.
+        bias: Added to the scaled scores before masking; gradients flow into it.
+            Shape: broadcastable to [batch, heads, length, length].
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    rule: LayerRule
+    scale: float
+    dropout: float = 0.0
+    bias: Tensor | None = None
+
+
+class Backend(ABC):
+    """One way to compute `softmax(mask(scale * query key^T + bias)) value`."""
+
+    #: Its name; registers the class. Abstract classes leave it empty.
+    name: ClassVar[str] = ""
+    #: One line for `sparseattn backends` and the documentation.
+    summary: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Registers a named subclass."""
+        super().__init_subclass__(**kwargs)
+        if name := cls.__dict__.get("name"):
+            _REGISTRY[name] = cls()
+
+    def reasons(self, call: Call) -> list[str]:
+        """Why it cannot compute this call; empty when it can."""
+        return []
+
+    @abstractmethod
+    def attend(self, call: Call) -> Tensor:
+        """Computes the attention.
+
+        Returns:
+            The context of each query; zeros for a query that may attend to nothing.
+            Shape: [batch, heads, length, head width], the dtype of the query.
+        """
+
+    @abstractmethod
+    def computed(self, rule: LayerRule) -> int:
+        """Score entries that it really computes for a rule, summed over batch and heads."""
+
+
+@cache
+def _discover() -> None:
+    package = import_module("sparseattn.backends")
+    for module in iter_modules(package.__path__):
+        import_module(f"sparseattn.backends.{module.name}")
+    for point in entry_points(group="sparseattn.backends"):
+        point.load()
+
+
+def backends() -> dict[str, Backend]:
+    """Every backend by name, in alphabetical order."""
+    _discover()
+    return dict(sorted(_REGISTRY.items()))
+
+
+def backend(name: str) -> Backend:
+    """The backend called `name`.
+
+    Raises:
+        BackendError: There is none; the message lists the names.
+    """
+    known = backends()
+    if name not in known:
+        raise BackendError(unknown("backend", name, [*known, AUTO]))
+    return known[name]
+
+
+def select(name: str, call: Call) -> tuple[Backend, str]:
+    """Chooses the backend for a call.
+
+    Args:
+        name: A backend, or `auto`.
+        call: What it is to compute.
+
+    Returns:
+        The backend, and why it was chosen.
+
+    Raises:
+        BackendError: The named backend cannot compute the call; the message lists every reason.
+    """
+    if name == AUTO:
+        return backend("masked"), "auto: the only backend that takes every pattern"
+    chosen = backend(name)
+    if problems := chosen.reasons(call):
+        raise BackendError(f"backend {name!r} cannot compute this: {'; '.join(problems)}")
+    return chosen, "asked for by name"

@@ -1,0 +1,1 @@
+"""Reaching into transformers. Nothing outside this package knows its insides."""

@@ -1,0 +1,168 @@
+"""The attention function that transformers calls, and how a forward pass carries its plan.
+
+One name is registered in both of transformers' registries. The mask function returns the padding
+mask as it is (a name missing there would drop padding without a word). The compiled plan arrives as
+a forward keyword, so that there is no global state: gradient checkpointing, several models and
+interleaved forward passes all see their own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparseattn.backends.base import Call, select
+from sparseattn.errors import PlanNotAppliedError, UnsupportedModelError
+from sparseattn.plan import CompiledPlan
+from sparseattn.rules import LayerRule
+
+__all__ = ["KEYWORD", "LAYERS", "NAME", "Pass", "attention", "padding_mask", "register"]
+
+#: The `attn_implementation` of a sparsified model.
+NAME = "sparseattn"
+#: The forward keyword that carries a `Pass`.
+KEYWORD = "sparseattn_pass"
+#: Attribute of an attention module: the layers that it computes, in the order of its calls.
+LAYERS = "_sparseattn_layers"
+
+#: Keywords that change what an attention computes and that no backend knows.
+_UNKNOWN = ("softcap", "s_aux", "head_mask")
+
+
+@dataclass
+class Pass:
+    """One forward pass of a sparsified model.
+
+    Attributes:
+        compiled: The plan applied to this pass's batch.
+        backend: The backend asked for, or `auto`.
+        calls: How often each attention module has been called, by its identity.
+        chosen: The backend that computed each layer, and why.
+    """
+
+    compiled: CompiledPlan
+    backend: str
+    calls: Counter[int] = field(default_factory=Counter)
+    chosen: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+    def layer(self, module: nn.Module) -> int:
+        """The layer that this call of an attention module computes.
+
+        Raises:
+            PlanNotAppliedError: The module is not one that was sparsified, or one that computes
+                several layers was called too often to tell which this is.
+        """
+        layers: tuple[int, ...] | None = getattr(module, LAYERS, None)
+        if layers is None:
+            raise PlanNotAppliedError(
+                f"{type(module).__name__} was not there when the model was sparsified; "
+                "call sparsify() again"
+            )
+        call = self.calls[id(module)]
+        self.calls[id(module)] += 1
+        if len(layers) == 1:  # called once more when gradient checkpointing recomputes it
+            return layers[0]
+        if call >= len(layers):
+            raise PlanNotAppliedError(
+                f"{type(module).__name__} computes {len(layers)} layers and was called more often "
+                "in one forward pass, so its plan cannot be followed"
+            )
+        return layers[call]
+
+
+def register() -> None:
+    """Makes the name known to transformers; doing it again changes nothing."""
+    from transformers.masking_utils import AttentionMaskInterface
+    from transformers.modeling_utils import AttentionInterface
+
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, padding_mask)
+
+
+def padding_mask(attention_mask: Tensor | None = None, **_: Any) -> Tensor | None:
+    """The padding mask as the model got it. Shape: [batch, length], bool."""
+    return attention_mask
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    position_bias: Tensor | None = None,
+    **keywords: Any,
+) -> tuple[Tensor, None]:
+    """Attends under a plan; the signature is that of transformers' attention functions.
+
+    Args:
+        module: The attention module that calls.
+        query: Shape: [batch, heads, length, head width].
+        key: Shape: [batch, key heads, length, head width].
+        value: Shape: [batch, key heads, length, head width].
+        attention_mask: The padding mask; the compiled plan knows it already.
+        scaling: Factor of the scores; `head width ** -0.5` by default.
+        dropout: Chance that an attention weight is dropped.
+        position_bias: Added to the scaled scores. Shape: [1 or batch, heads, length, length].
+        **keywords: The rest of the forward keywords, the plan among them.
+
+    Returns:
+        The context and no attention weights. Shape: [batch, length, heads, head width].
+
+    Raises:
+        PlanNotAppliedError: The pass carries no plan.
+        BackendError: The backend asked for cannot compute this.
+    """
+    current: Pass | None = keywords.get(KEYWORD)
+    if current is None:
+        from sparseattn.models.plain import pass_from_config
+
+        current, index = pass_from_config(module, query, attention_mask)
+    else:
+        index = current.layer(module)
+    rule = current.compiled.layers[index]
+    _check(module, key, rule, keywords)
+    biases = current.compiled.biases
+    call = Call(
+        query,
+        _repeated(key, query),
+        _repeated(value, query),
+        rule,
+        scaling if scaling is not None else query.shape[-1] ** -0.5,
+        dropout,
+        _sum(biases[index] if biases else None, position_bias),
+    )
+    chosen, reason = select(current.backend, call)
+    current.chosen[index] = (chosen.name, reason)
+    return chosen.attend(call).transpose(1, 2).contiguous(), None
+
+
+def _check(module: nn.Module, key: Tensor, rule: LayerRule, keywords: dict[str, Any]) -> None:
+    for name in _UNKNOWN:
+        if keywords.get(name) is not None:
+            raise UnsupportedModelError(
+                f"{type(module).__name__} passes {name}, which sparse attention does not compute"
+            )
+    if key.shape[2] != rule.length:
+        raise UnsupportedModelError(
+            f"{type(module).__name__} attends to {key.shape[2]} keys in a batch of {rule.length} "
+            "tokens; cached keys, prefix tuning and cross-attention are not supported"
+        )
+
+
+def _repeated(states: Tensor, query: Tensor) -> Tensor:
+    """Gives every query head its own copy of a shared key or value head."""
+    groups = query.shape[1] // states.shape[1]
+    return states if groups == 1 else states.repeat_interleave(groups, dim=1)
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return torch.add(first, second)

@@ -1,0 +1,47 @@
+"""Loading a sparsified model that `save_pretrained` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sparseattn.errors import PlanError
+from sparseattn.models.attach import attach_record
+from sparseattn.models.record import FIELD, Record
+
+__all__ = ["load"]
+
+
+def load(path: str | Path, model_class: Any = None, **kwargs: Any) -> Any:
+    """Loads a model with the plan that its config.json carries.
+
+    Args:
+        path: A folder or Hub name that `model.save_pretrained` wrote to while sparsified.
+        model_class: The class to load; by default the one that was saved.
+        **kwargs: Passed on to `from_pretrained`.
+
+    Returns:
+        The model, sparsified, in evaluation mode.
+
+    Raises:
+        PlanError: There is no config, or it carries no plan.
+    """
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise PlanError(f"no model at {path}: {str(error).splitlines()[0]}") from None
+    data = getattr(config, FIELD, None)
+    if data is None:
+        raise PlanError(
+            f"the model at {path} carries no plan; load it with from_pretrained() and call "
+            "sparsify()"
+        )
+    record = Record.from_json(data)
+    delattr(config, FIELD)
+    config._attn_implementation = None
+    if model_class is None:
+        model_class = getattr(transformers, (config.architectures or ["AutoModel"])[0])
+    model = model_class.from_pretrained(path, config=config, **kwargs)
+    return attach_record(model, record)

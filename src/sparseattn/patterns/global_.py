@@ -1,0 +1,89 @@
+"""Global tokens, which attend everywhere and are attended to from everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sparseattn.errors import PatternError, unknown
+from sparseattn.patterns.base import Pattern, spell
+from sparseattn.patterns.checks import at_least, distinct_names
+from sparseattn.rules import Rule, Strips
+from sparseattn.tokens import TokenBatch
+
+KINDS = ("cls", "sep")
+
+
+@dataclass(frozen=True)
+class Global(Pattern):
+    """Rows and columns of chosen tokens.
+
+    Args:
+        kinds: `cls`, the first real token of a sequence, and `sep`, its separators.
+        first: The first so many real tokens.
+        positions: Places among the real tokens, from 0; one beyond the end is left out.
+
+    >>> from sparseattn import parse
+    >>> from sparseattn.tokens import TokenBatch
+    >>> print(parse("global(cls)").rule(TokenBatch.of_lengths(3)).dense(3).int()[0, 0])
+    tensor([[1, 1, 1],
+            [1, 0, 0],
+            [1, 0, 0]], dtype=torch.int32)
+    """
+
+    kinds: tuple[str, ...] = ()
+    first: int = 0
+    positions: tuple[int, ...] = ()
+
+    name: ClassVar[str] = "global"
+    formula: ClassVar[str] = "q in G or k in G"
+    degrees: ClassVar[str] = "|G|; n for a global token"
+    source: ClassVar[str] = "global attention: Longformer, arXiv 2004.05150; BigBird, 2007.14062"
+    example: ClassVar[str] = "global(cls)"
+
+    def __post_init__(self) -> None:
+        """Checks the arguments."""
+        distinct_names(self, "kinds", KINDS)
+        at_least(self, first=0)
+        if any(isinstance(p, bool) or not isinstance(p, int) or p < 0 for p in self.positions):
+            raise PatternError(f"global(positions={spell(self.positions)}): places count from 0")
+        if not (self.kinds or self.first or self.positions):
+            raise PatternError("global() needs tokens: cls, sep, first=N or positions=[...]")
+
+    @classmethod
+    def from_arguments(cls, positional: list[Any], named: dict[str, Any]) -> Global:
+        """Reads `global(cls, sep, first=2, positions=[5])`.
+
+        Raises:
+            PatternError: An argument is unknown.
+        """
+        wrong = [name for name in named if name not in ("first", "positions")]
+        if wrong:
+            raise PatternError(f"global(): {unknown('argument', wrong[0], ['first', 'positions'])}")
+        bad = [kind for kind in positional if kind not in KINDS]
+        if bad:
+            raise PatternError(f"global(): {unknown('token', bad[0], KINDS)}")
+        return cls(tuple(positional), **named)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """`separators` where `sep` is global."""
+        return frozenset({"separators"} if "sep" in self.kinds else ())
+
+    def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
+        """See `Pattern.rule`."""
+        places = tokens.positions
+        chosen = (places >= 0) & (places < max(self.first, int("cls" in self.kinds)))
+        for position in self.positions:
+            chosen = chosen | (places == position)
+        if "sep" in self.kinds:
+            chosen = chosen | tokens.need("separators", self)
+        return Rule((Strips(chosen),))
+
+    def _arguments(self) -> Iterator[str]:
+        yield from self.kinds
+        if self.first:
+            yield f"first={self.first}"
+        if self.positions:
+            yield f"positions={spell(self.positions)}"

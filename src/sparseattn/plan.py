@@ -1,0 +1,331 @@
+"""Plans: which pattern stands on which layer and head."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from sparseattn.errors import PlanError
+from sparseattn.patterns.base import Pattern
+from sparseattn.patterns.full import Full
+from sparseattn.patterns.spec import parse
+from sparseattn.rules import Band, Both, LayerRule, Rule
+from sparseattn.tokens import TokenBatch
+
+if TYPE_CHECKING:
+    from sparseattn.accounting import Report
+
+__all__ = ["CompiledPlan", "Entry", "Plan", "Selection", "select_indices", "spell_selection"]
+
+#: Layers or heads: `"6:"`, `"0,2,4:6"`, `-1`, `slice(6, None)`, or a list of these.
+Selection = str | int | slice | Iterable["str | int | slice"]
+
+#: A partition of a layer's heads, with the pattern that each part shares.
+Groups = tuple[tuple[tuple[int, ...], Pattern], ...]
+
+FORMAT = "sparseattn-plan-1"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A pattern and where it stands.
+
+    Attributes:
+        pattern: The pattern.
+        layers: A selection in its spelled form, such as `"6:"`; `":"` is all of them.
+        heads: Likewise.
+    """
+
+    pattern: Pattern
+    layers: str = ":"
+    heads: str = ":"
+
+
+@dataclass(frozen=True)
+class CompiledPlan:
+    """A plan applied to one batch.
+
+    Attributes:
+        layers: One rule an attention layer, in the order in which the model calls them.
+        biases: Added to the scaled scores of each layer, with gradient; empty for none.
+            Shape: broadcastable to [batch, heads, length, length].
+    """
+
+    layers: tuple[LayerRule, ...]
+    biases: tuple[Tensor | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which pattern stands on which layer and head; dense where none does.
+
+    Attributes:
+        entries: Later entries override earlier ones on the heads that both name.
+    """
+
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan | Pattern | str | Mapping[Any, Any],
+        layers: Selection = ":",
+        heads: Selection = ":",
+    ) -> Plan:
+        """Makes a plan from whatever a user may pass.
+
+        Args:
+            plan: A plan; a pattern or spec string for all the chosen layers; or a mapping from
+                layers to one of these (or, once more, from heads to one).
+            layers: Layers to put a single pattern on; negative numbers count from the last.
+            heads: Likewise.
+
+        Raises:
+            PlanError: The selection does not parse.
+            PatternError: A spec string does not parse.
+
+        >>> print(Plan.of({":3": "neighbor(radius=8)", "3:": {"0,1": "self()"}}))
+        layers :3: neighbor(radius=8)
+        layers 3:, heads 0,1: self()
+        """
+        if isinstance(plan, Plan):
+            return plan
+        if isinstance(plan, Mapping):
+            entries: list[Entry] = []
+            for where, what in plan.items():
+                if isinstance(what, Mapping):
+                    for which, pattern in what.items():
+                        entries += cls.of(pattern, where, which).entries
+                else:
+                    entries += cls.of(what, where, heads).entries
+            return cls(tuple(entries))
+        pattern = parse(plan) if isinstance(plan, str) else plan
+        if not isinstance(pattern, Pattern):
+            raise PlanError(
+                f"a plan is a spec string, a pattern, a Plan or a dict of layers; got {plan!r}"
+            )
+        return cls((Entry(pattern, spell_selection(layers), spell_selection(heads)),))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The annotations that its patterns read."""
+        return frozenset().union(*(entry.pattern.needs for entry in self.entries))
+
+    def resolve(
+        self, heads: Sequence[int]
+    ) -> tuple[tuple[tuple[tuple[int, ...], Pattern], ...], ...]:
+        """Says which heads of each layer share which pattern.
+
+        Args:
+            heads: Heads of each attention layer of the model.
+
+        Returns:
+            For each layer, a partition of its heads with a pattern each.
+
+        Raises:
+            PlanError: An entry names a layer or head that the model lacks.
+        """
+        chosen: list[list[Pattern]] = [[Full()] * count for count in heads]
+        for entry in self.entries:
+            for layer in select_indices(entry.layers, len(heads), "layer"):
+                for head in select_indices(entry.heads, heads[layer], f"head of layer {layer}:"):
+                    chosen[layer][head] = entry.pattern
+        return tuple(_grouped(patterns) for patterns in chosen)
+
+    def compile(
+        self,
+        tokens: TokenBatch,
+        heads: Sequence[int],
+        windows: Sequence[int | None] | None = None,
+    ) -> CompiledPlan:
+        """Applies the plan to a batch.
+
+        Args:
+            tokens: The batch.
+            heads: Heads of each attention layer of the model.
+            windows: A radius in tokens that a layer never exceeds, for models whose stock attention
+                is local on some layers (ModernBERT); None where it is not.
+
+        Raises:
+            AnnotationError: The batch lacks an annotation that a pattern needs.
+            PlanError: The plan names a layer or head that the model lacks.
+        """
+        on_cpu = tokens.device.type == "cpu"
+        padded = not bool(tokens.valid.all()) if on_cpu else True
+        made: dict[Any, LayerRule] = {}
+        layers = []
+        for index, groups in enumerate(self.resolve(heads)):
+            varies = any(pattern.varies_by_layer for _, pattern in groups)
+            window = windows[index] if windows else None
+            key = (groups, heads[index], window, index if varies else None)
+            if key not in made:
+                rules = tuple((members, p.rule(tokens, index)) for members, p in groups)
+                if window is not None:
+                    rules = tuple((members, _within(window, rule)) for members, rule in rules)
+                made[key] = LayerRule(rules, heads[index], tokens.valid, padded)
+            layers.append(made[key])
+        return CompiledPlan(tuple(layers))
+
+    def report(
+        self,
+        tokens: TokenBatch,
+        heads: Sequence[int],
+        windows: Sequence[int | None] | None = None,
+    ) -> Report:
+        """Counts what the plan allows in a batch; see `sparseattn.accounting.Report`.
+
+        Args:
+            tokens: The batch.
+            heads: Heads of each attention layer of the model.
+            windows: See `compile`.
+        """
+        from sparseattn.accounting import Report
+
+        names = [" / ".join(str(p) for _, p in groups) for groups in self.resolve(heads)]
+        return Report.of(self.compile(tokens, heads, windows), names)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain values, for `json.dumps`."""
+        return {
+            "format": FORMAT,
+            "entries": [
+                {"pattern": str(e.pattern), "layers": e.layers, "heads": e.heads}
+                for e in self.entries
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Plan:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            PlanError: It is not a plan.
+        """
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise PlanError(f"not a plan: expected an object with format {FORMAT!r}")
+        try:
+            entries = [(e["pattern"], e["layers"], e["heads"]) for e in data["entries"]]
+        except (KeyError, TypeError) as error:
+            raise PlanError(f"a plan's entries have pattern, layers and heads: {error}") from None
+        return cls(tuple(entry for e in entries for entry in cls.of(*e).entries))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the plan as JSON."""
+        Path(path).write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Reads a plan that `save` wrote.
+
+        Raises:
+            PlanError: The file does not hold a plan.
+        """
+        try:
+            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, json.JSONDecodeError) as error:
+            raise PlanError(f"cannot read a plan from {path}: {error}") from None
+
+    def __str__(self) -> str:
+        """A line an entry."""
+        return "\n".join(
+            f"layers {e.layers}{'' if e.heads == ':' else f', heads {e.heads}'}: {e.pattern}"
+            for e in self.entries
+        )
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.entries)
+
+    def __hash__(self) -> int:
+        """Hashes the entries once."""
+        return self._hash
+
+
+def _within(radius: int, rule: Rule) -> Rule:
+    window = Rule((Band(radius),))
+    return window if rule.is_full else Rule((Both(rule, window),))
+
+
+def _grouped(patterns: Sequence[Pattern]) -> Groups:
+    groups: dict[Pattern, list[int]] = {}
+    for head, pattern in enumerate(patterns):
+        groups.setdefault(pattern, []).append(head)
+    return tuple((tuple(members), pattern) for pattern, members in groups.items())
+
+
+def spell_selection(selection: Selection) -> str:
+    """Writes a selection as a string.
+
+    Raises:
+        PlanError: It is not a selection.
+
+    >>> spell_selection([0, slice(4, 6), -1])
+    '0,4:6,-1'
+    """
+    if isinstance(selection, bool):
+        raise PlanError(f"{selection!r} does not select layers or heads")
+    if isinstance(selection, int):
+        return str(selection)
+    if isinstance(selection, slice):
+        parts = [selection.start, selection.stop, selection.step]
+        return (
+            ":".join("" if part is None else str(part) for part in parts).removesuffix(":") or ":"
+        )
+    if isinstance(selection, str):
+        text = selection.replace(" ", "")
+        select_indices(text, None, "layer or head")
+        return text
+    if isinstance(selection, Iterable):
+        return ",".join(spell_selection(part) for part in selection)
+    raise PlanError(f"{selection!r} does not select layers or heads; write '6:', '0,2' or a list")
+
+
+def select_indices(text: str, count: int | None, what: str) -> list[int]:
+    """The indices that a spelled selection names, in order and without repeats.
+
+    Args:
+        text: The selection; the empty string selects nothing.
+        count: How many there are; None only checks the spelling.
+        what: What they are, for messages.
+
+    Raises:
+        PlanError: It does not parse, or names one that is not there.
+
+    >>> select_indices("0,4:,-1", 6, "layer")
+    [0, 4, 5]
+    """
+    found: dict[int, None] = {}
+    for part in filter(None, text.split(",")):
+        pieces = part.split(":")
+        try:
+            numbers = [int(piece) if piece else None for piece in pieces]
+        except ValueError:
+            numbers = []
+        if not 1 <= len(numbers) <= 3 or numbers == [None] or numbers[2:] == [0]:
+            raise PlanError(f"{what} selection {text!r} does not parse; write '6:', '0,2' or '-3:'")
+        if count is None:
+            continue
+        if len(numbers) == 1 and numbers[0] is not None:
+            found[_existing(numbers[0], count, what)] = None
+        else:
+            for edge in numbers[:2]:
+                if edge is not None and not -count <= edge <= count:
+                    raise PlanError(_lacking(edge, count, what))
+            found |= dict.fromkeys(range(count)[slice(*numbers)])
+    return list(found)
+
+
+def _existing(index: int, count: int, what: str) -> int:
+    if not -count <= index < count:
+        raise PlanError(_lacking(index, count, what))
+    return index % count
+
+
+def _lacking(index: int, count: int, what: str) -> str:
+    return f"{what} {index} does not exist: the model has {count}, 0 to {count - 1}"

@@ -1,0 +1,277 @@
+"""Mask rules: which pairs are allowed in one batch, as structure rather than as a tensor.
+
+Patterns make rules and backends compute with them; neither knows the other. A `Rule` is a union of
+parts. Every part answers `allowed(q, k)` for any query and key indices, so that a backend can ask
+for one tile at a time, and keeps its structure (a radius, a list of keys), so that a backend can do
+better than ask. A `LayerRule` adds what holds for every layer: padding is never a key, a real
+token may always attend to itself, a padding query may attend to nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Band",
+    "Both",
+    "Except",
+    "Full",
+    "Keys",
+    "LayerRule",
+    "Pairs",
+    "Part",
+    "Rule",
+    "Same",
+    "Strips",
+]
+
+
+class Part(ABC):
+    """A set of allowed (query, key) pairs."""
+
+    @abstractmethod
+    def allowed(self, q: Tensor, k: Tensor) -> Tensor:
+        """Says which of the pairs q x k are allowed.
+
+        Args:
+            q: Query indices. Shape: [queries], int64.
+            k: Key indices. Shape: [keys], int64.
+
+        Returns:
+            Shape: [batch or 1, heads or 1, queries, keys], bool.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Full(Part):
+    """Every pair."""
+
+    def allowed(self, q: Tensor, k: Tensor) -> Tensor:
+        """See `Part.allowed`."""
+        return torch.ones(1, 1, len(q), len(k), dtype=torch.bool, device=q.device)
+
+
+@dataclass(frozen=True, eq=False)
+class Band(Part):
+    """Pairs at most `radius` steps of `dilation` apart: `|q - k| <= radius * dilation`.
+
+    Attributes:
+        radius: One-sided, inclusive, in tokens; an int, or one per query.
+            Shape: [batch or 1, length], int64.
+        dilation: Only distances divisible by it are allowed.
+    """
+
+    radius: int | Tensor
+    dilation: int = 1
+
+    def allowed(self, q: Tensor, k: Tensor) -> Tensor:
+        """See `Part.allowed`."""
+        distance = (q[:, None] - k[None, :]).abs()
+        if isinstance(self.radius, Tensor):
+            reach = self.radius[:, q, None] * self.dilation
+        else:
+            reach = torch.full((1, 1, 1), self.radius * self.dilation, device=q.device)
+        near = distance <= reach
+        return (near & (distance % self.dilation == 0) if self.dilation > 1 else near)[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Strips(Part):
+    """Rows and columns of global tokens: pairs of which either token is global.
+
+    Attributes:
+        tokens: True for a global token. Shape: [batch or 1, length], bool.
+    """
+
+    tokens: Tensor
+
+    def allowed(self, q: Tensor, k: Tensor) -> Tensor:
+        """See `Part.allowed`."""
+        return (self.tokens[:, q, None] | self.tokens[:, None, k])[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Same(Part):
+    """Pairs with the same non-negative label: blocks, strides, sentences, words.
+
+    Attributes:
+        labels: Shape: [batch or 1, length], int64.
+    """
+
+    labels: Tensor
+
+    def allowed(self, q: Tensor, k: Tensor) -> Tensor:
+        """See `Part.allowed`."""
+        rows, columns = self.labels[:, q, None], self.labels[:, None, k]
+        return ((rows == columns) & (rows >= 0))[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Keys(Part):
+    """A list of keys for each query.
+
+    Attributes:
+        index: Key indices, -1 for none. Shape: [batch or 1, length, degree], int64.
+    """
+
+    index: Tensor
+
+    def allowed(self, q: Tensor, k: Tensor) -> Tensor:
+        """See `Part.allowed`."""
+        index = self.index[:, q]
+        span = int(k.max()) + 1 if len(k) else 0
+        seen = torch.zeros(*index.shape[:2], span + 1, dtype=torch.bool, device=q.device)
+        wanted = torch.where((index >= 0) & (index < span), index, span)
+        return seen.scatter_(2, wanted, True)[:, :, k][:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs(Part):
+    """A mask as a tensor, for what has no simpler structure.
+
+    Attributes:
+        mask: Shape: [batch or 1, heads or 1, length, length], bool.
+    """
+
+    mask: Tensor
+
+    def allowed(self, q: Tensor, k: Tensor) -> Tensor:
+        """See `Part.allowed`."""
+        return self.mask[:, :, q[:, None], k[None, :]]
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A union of parts.
+
+    Attributes:
+        parts: No part at all allows nothing.
+    """
+
+    parts: tuple[Part, ...]
+
+    def allowed(self, q: Tensor, k: Tensor) -> Tensor:
+        """See `Part.allowed`."""
+        out = torch.zeros(1, 1, len(q), len(k), dtype=torch.bool, device=q.device)
+        for part in self.parts:
+            out = out | part.allowed(q, k)
+        return out
+
+    def dense(self, length: int, device: torch.device | None = None) -> Tensor:
+        """Every pair of a batch. Shape: [batch or 1, heads or 1, length, length], bool."""
+        every = torch.arange(length, device=device)
+        return self.allowed(every, every)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a part allows every pair."""
+        return any(isinstance(part, Full) for part in self.parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Both(Part):
+    """Pairs that both rules allow."""
+
+    left: Rule
+    right: Rule
+
+    def allowed(self, q: Tensor, k: Tensor) -> Tensor:
+        """See `Part.allowed`."""
+        return self.left.allowed(q, k) & self.right.allowed(q, k)
+
+
+@dataclass(frozen=True, eq=False)
+class Except(Part):
+    """Pairs that the left rule allows and the right one does not."""
+
+    left: Rule
+    right: Rule
+
+    def allowed(self, q: Tensor, k: Tensor) -> Tensor:
+        """See `Part.allowed`."""
+        return self.left.allowed(q, k) & ~self.right.allowed(q, k)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerRule:
+    """What one attention layer computes for one batch.
+
+    Attributes:
+        groups: Heads and the rule they share. The heads of all groups are a partition of
+            `range(heads)`.
+        heads: Number of query heads.
+        valid: True for a real token. Shape: [batch, length], bool.
+        padded: Whether any token is padding (known without asking the device).
+    """
+
+    groups: tuple[tuple[tuple[int, ...], Rule], ...]
+    heads: int
+    valid: Tensor
+    padded: bool = True
+
+    @property
+    def length(self) -> int:
+        """Padded length in tokens."""
+        return self.valid.shape[1]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every pair of real tokens is allowed in every head."""
+        return all(rule.is_full for _, rule in self.groups)
+
+    def allowed(self, q: Tensor, k: Tensor, heads: Sequence[int] | None = None) -> Tensor:
+        """Says which of the pairs q x k are allowed, the invariants included.
+
+        Args:
+            q: Query indices. Shape: [queries], int64.
+            k: Key indices. Shape: [keys], int64.
+            heads: The heads to answer for; all by default.
+
+        Returns:
+            Shape: [batch, heads or 1, queries, keys], bool.
+        """
+        wanted = range(self.heads) if heads is None else heads
+        shared = [rule for members, rule in self.groups if not set(wanted).isdisjoint(members)]
+        if len(shared) == 1:
+            out = shared[0].allowed(q, k)
+            if heads is not None and out.shape[1] > 1:
+                out = out[:, list(heads)]
+        else:
+            out = self._per_head(q, k, wanted)
+        if not self.is_full:
+            out = out | (q[:, None] == k[None, :])
+        if not self.padded:
+            return out.expand(len(self.valid), -1, -1, -1)
+        return out & self.valid[:, None, q, None] & self.valid[:, None, None, k]
+
+    def _per_head(self, q: Tensor, k: Tensor, heads: Sequence[int]) -> Tensor:
+        columns: list[Tensor | None] = [None] * self.heads
+        for members, rule in self.groups:
+            wanted = [head for head in members if head in heads]
+            if wanted:
+                mask = rule.allowed(q, k)
+                for head in wanted:
+                    columns[head] = mask[:, head if mask.shape[1] > 1 else 0]
+        chosen = torch.broadcast_tensors(*(c for h in heads if (c := columns[h]) is not None))
+        return torch.stack(chosen, dim=1)
+
+    @cached_property
+    def dense(self) -> Tensor:
+        """Every pair. Shape: [batch, heads or 1, length, length], bool."""
+        every = torch.arange(self.length, device=self.valid.device)
+        return self.allowed(every, every)
+
+    @cached_property
+    def finite(self) -> Tensor:
+        """`dense`, with the rows of padding queries opened.
+
+        For kernels that answer an empty row with NaN; the caller zeroes those rows afterwards.
+        Shape: [batch, heads or 1, length, length], bool.
+        """
+        return self.dense | ~self.valid[:, None, :, None] if self.padded else self.dense

@@ -1,0 +1,136 @@
+"""What a pattern may know of a batch: its real tokens, and annotations of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseattn.errors import AnnotationError
+
+__all__ = ["ANNOTATIONS", "COLUMNS", "TokenBatch"]
+
+#: Batch columns that carry annotations, and the field of `TokenBatch` that each one fills.
+COLUMNS = {
+    "word_index": "words",
+    "sentence_index": "sentences",
+    "head_index": "heads",
+    "special_tokens_mask": "special",
+}
+
+#: What a pattern can ask for in `needs`, and how a user gets it.
+ANNOTATIONS = {
+    "ids": "call the model with input_ids instead of inputs_embeds",
+    "special": "pass tokenizer= to sparsify(), or a special_tokens_mask column",
+    "separators": "pass tokenizer= to sparsify()",
+    "words": "add word_index with sparseattn.Annotator and train with remove_unused_columns=False",
+    "sentences": (
+        "add sentence_index with sparseattn.Annotator and train with remove_unused_columns=False"
+    ),
+    "heads": "add head_index with sparseattn.Annotator and train with remove_unused_columns=False",
+    "embedding": "sparsify a model that has input embeddings",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBatch:
+    """A padded batch of token sequences and what is known about each token.
+
+    Attributes:
+        valid: True for a real token, False for padding. Shape: [batch, length], bool.
+        ids: Vocabulary ids. Shape: [batch, length], int64.
+        special: True for tokens that the tokenizer added. Shape: [batch, length], bool.
+        separators: True for `sep` tokens. Shape: [batch, length], bool.
+        words: Index of the word that a token belongs to, -1 for none; unique over both texts of a
+            pair. Shape: [batch, length], int64.
+        sentences: Index of its sentence, -1 for none. Shape: [batch, length], int64.
+        heads: Word index of the syntactic head of its word (a root is its own head), -1 for none.
+            Shape: [batch, length], int64.
+        embedding: The model's input embeddings. Shape: [vocabulary, width], any float.
+    """
+
+    valid: Tensor
+    ids: Tensor | None = None
+    special: Tensor | None = None
+    separators: Tensor | None = None
+    words: Tensor | None = None
+    sentences: Tensor | None = None
+    heads: Tensor | None = None
+    embedding: Tensor | None = None
+
+    @classmethod
+    def of_lengths(cls, *lengths: int) -> TokenBatch:
+        """A batch of unannotated sequences, padded on the right.
+
+        >>> TokenBatch.of_lengths(3, 1).valid.int().tolist()
+        [[1, 1, 1], [1, 0, 0]]
+        """
+        longest = max(lengths, default=0)
+        return cls(torch.arange(longest)[None, :] < torch.tensor(lengths).reshape(-1, 1))
+
+    @classmethod
+    def of_columns(cls, columns: Mapping[str, Any], **known: Tensor | None) -> TokenBatch:
+        """Reads `input_ids`, `attention_mask` and the annotation columns of a collated batch."""
+        ids = columns.get("input_ids")
+        mask = columns.get("attention_mask")
+        if ids is None and mask is None:
+            raise AnnotationError("a batch needs input_ids or attention_mask; it has neither")
+        valid = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+        found = {field: columns.get(column) for column, field in COLUMNS.items()}
+        if found["special"] is not None:
+            found["special"] = found["special"].bool()
+        return cls(valid, ids=ids, **{**found, **{k: v for k, v in known.items() if v is not None}})
+
+    @property
+    def batch(self) -> int:
+        """Number of sequences."""
+        return self.valid.shape[0]
+
+    @property
+    def length(self) -> int:
+        """Padded length in tokens."""
+        return self.valid.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return self.valid.device
+
+    @property
+    def positions(self) -> Tensor:
+        """Index of each real token among the real tokens of its row, -1 for padding.
+
+        Shape: [batch, length], int64. The same under left and right padding.
+        """
+        order = self.valid.long().cumsum(dim=1) - 1
+        return order.masked_fill(~self.valid, -1)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Real tokens a row. Shape: [batch], int64."""
+        return self.valid.sum(dim=1)
+
+    def need(self, name: str, who: object) -> Tensor:
+        """Returns the annotation `name`.
+
+        Raises:
+            AnnotationError: The batch does not carry it; the message says how to get it.
+        """
+        value: Tensor | None = getattr(self, name)
+        if value is None:
+            raise AnnotationError(
+                f"{who} needs {name!r}, which this batch does not carry: {ANNOTATIONS[name]}"
+            )
+        return value
+
+    def row(self, index: int) -> TokenBatch:
+        """The batch of one sequence, padding kept."""
+        per_row = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name != "embedding" and getattr(self, field.name) is not None
+        }
+        return replace(self, **{name: value[index : index + 1] for name, value in per_row.items()})
