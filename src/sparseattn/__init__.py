@@ -1,7 +1,7 @@
 """Evaluate and optimise sparse attention in pretrained Transformer encoders.
 
 >>> import sparseattn as sa
->>> print(sa.neighbor(radius=8) | sa.parse("global(cls)"))
+>>> print(sa.parse("neighbor(8)") | sa.parse("global(cls)"))
 neighbor(radius=8) | global(cls)
 
 Nothing heavy is imported before it is used: `import sparseattn` loads neither torch nor
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from sparseattn.models.attach import sparsify as sparsify
     from sparseattn.models.saving import load as load
     from sparseattn.patterns.base import Pattern as Pattern
-    from sparseattn.patterns.neighbor import Neighbor as neighbor  # noqa: N813
     from sparseattn.patterns.spec import parse as parse
     from sparseattn.plan import Plan as Plan
     from sparseattn.syntax import Annotator as Annotator

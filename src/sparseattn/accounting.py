@@ -153,12 +153,13 @@ class Report:
         ]
         width = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
         lines = [
-            "  ".join(c.ljust(w) for c, w in zip(row, width, strict=True)) for row in (head, *rows)
+            "  ".join(cell.ljust(size) for cell, size in zip(row, width, strict=True))
+            for row in (head, *rows)
         ]
         blocks = "" if self.block_density is None else f", block density {self.block_density:.1%}"
         lines.append(
-            f"sparsity {self.sparsity:.1%}{blocks}, mean degree {self.mean_degree:.1f}; counted over "
-            f"{self.texts} texts, {self.tokens} real tokens, {len(self.layers)} layers, all heads"
+            f"sparsity {self.sparsity:.1%}{blocks}, mean degree {self.mean_degree:.1f}; "
+            f"counted over {self.texts} texts, {self.tokens} real tokens, {len(self.layers)} layers, all heads"
         )
         return "\n".join(line.rstrip() for line in lines)
 
@@ -166,7 +167,7 @@ class Report:
 def _count(rule: LayerRule) -> tuple[int, dict[int, int]]:
     degrees = rule.dense.sum(dim=-1).expand(-1, rule.heads, -1)
     real = degrees[rule.valid[:, None, :].expand_as(degrees)]
-    values, times = real.unique(return_counts=True)
+    values, times = torch.unique(real, return_counts=True)
     return int(real.sum()), dict(zip(values.tolist(), times.tolist(), strict=True))
 
 

@@ -15,7 +15,7 @@ from sparseattn.errors import PlanError
 from sparseattn.patterns.base import Pattern
 from sparseattn.patterns.full import Full
 from sparseattn.patterns.spec import parse
-from sparseattn.rules import Band, Both, LayerRule, Rule
+from sparseattn.rules import LayerRule
 from sparseattn.tokens import TokenBatch
 
 if TYPE_CHECKING:
@@ -166,9 +166,8 @@ class Plan:
             key = (groups, heads[index], window, index if varies else None)
             if key not in made:
                 rules = tuple((members, p.rule(tokens, index)) for members, p in groups)
-                if window is not None:
-                    rules = tuple((members, _within(window, rule)) for members, rule in rules)
-                made[key] = LayerRule(rules, heads[index], tokens.valid, padded)
+                rule = LayerRule(rules, heads[index], tokens.valid, padded)
+                made[key] = rule if window is None else rule.within(window)
             layers.append(made[key])
         return CompiledPlan(tuple(layers))
 
@@ -245,11 +244,6 @@ class Plan:
     def __hash__(self) -> int:
         """Hashes the entries once."""
         return self._hash
-
-
-def _within(radius: int, rule: Rule) -> Rule:
-    window = Rule((Band(radius),))
-    return window if rule.is_full else Rule((Both(rule, window),))
 
 
 def _grouped(patterns: Sequence[Pattern]) -> Groups:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -225,6 +225,15 @@ class LayerRule:
         """Whether every pair of real tokens is allowed in every head."""
         return all(rule.is_full for _, rule in self.groups)
 
+    def within(self, radius: int) -> LayerRule:
+        """The same rule, cut to pairs at most `radius` tokens apart."""
+        window = Rule((Band(radius),))
+        groups = tuple(
+            (heads, window if rule.is_full else Rule((Both(rule, window),)))
+            for heads, rule in self.groups
+        )
+        return replace(self, groups=groups)
+
     def allowed(self, q: Tensor, k: Tensor, heads: Sequence[int] | None = None) -> Tensor:
         """Says which of the pairs q x k are allowed, the invariants included.
 
@@ -258,7 +267,9 @@ class LayerRule:
                 mask = rule.allowed(q, k)
                 for head in wanted:
                     columns[head] = mask[:, head if mask.shape[1] > 1 else 0]
-        chosen = torch.broadcast_tensors(*(c for h in heads if (c := columns[h]) is not None))
+        chosen = torch.broadcast_tensors(  # type: ignore[no-untyped-call]
+            *(c for h in heads if (c := columns[h]) is not None)
+        )
         return torch.stack(chosen, dim=1)
 
     @cached_property

@@ -78,7 +78,7 @@ class TokenBatch:
         mask = columns.get("attention_mask")
         if ids is None and mask is None:
             raise AnnotationError("a batch needs input_ids or attention_mask; it has neither")
-        valid = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+        valid = mask.bool() if mask is not None else torch.ones_like(ids, dtype=torch.bool)  # type: ignore[arg-type]
         found = {field: columns.get(column) for column, field in COLUMNS.items()}
         if found["special"] is not None:
             found["special"] = found["special"].bool()

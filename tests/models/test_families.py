@@ -95,7 +95,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(family):
     for checkpointing in (False, True):
         model = build(family).train()
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         sa.sparsify(model, plan)
         model(**batch()).last_hidden_state[
             batch()["attention_mask"].bool()

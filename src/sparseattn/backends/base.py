@@ -67,7 +67,7 @@ class Backend(ABC):
         if name := cls.__dict__.get("name"):
             _REGISTRY[name] = cls()
 
-    def reasons(self, call: Call) -> list[str]:
+    def reasons(self, call: Call) -> list[str]:  # noqa: ARG002
         """Why it cannot compute this call; empty when it can."""
         return []
 

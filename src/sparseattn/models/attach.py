@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache, partial, wraps
+from types import MethodType
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from sparseattn.models import masks
 from sparseattn.models.encoder import Attention, encoder_of, probe
 from sparseattn.models.interface import KEYWORD, LAYERS, NAME, Pass, register
 from sparseattn.models.record import FIELD, Record
-from sparseattn.plan import Plan, Selection
+from sparseattn.plan import CompiledPlan, Plan, Selection
 from sparseattn.tokens import COLUMNS, TokenBatch
 
 __all__ = ["Attached", "attach_record", "attached", "describe", "restore", "sparsified", "sparsify"]
@@ -42,6 +44,10 @@ class Attached:
         hooks: What to remove.
         pending: Annotation columns taken from an outer model's keywords.
         current: The last pass.
+        attached: Whether it is on the model.
+        inner: A forward that something else had put on the encoder before.
+        compiler: Makes the compiled plan of a batch in place of the plan itself; for plans that are
+            being learned.
     """
 
     record: Record
@@ -52,8 +58,9 @@ class Attached:
     hooks: list[RemovableHandle] = field(default_factory=list)
     pending: dict[str, Any] = field(default_factory=dict)
     current: Pass | None = None
-    #: Makes the compiled plan of a batch; the learner of degrees puts its own here.
-    compiler: Callable[[TokenBatch], Any] | None = None
+    attached: bool = False
+    inner: Callable[..., Any] | None = None
+    compiler: Callable[[TokenBatch], CompiledPlan] | None = None
 
     @property
     def heads(self) -> list[int]:
@@ -70,8 +77,16 @@ class Attached:
         self.pending = {name: kwargs.pop(name) for name in COLUMNS if name in kwargs}
         return args, kwargs
 
-    def enter(self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Pre-hook of the encoder: compiles the plan for the batch and sends it along."""
+    def forward(self, encoder: Any, stock: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Runs the encoder's own forward with the plan compiled for its batch."""
+        kwargs = self.enter(encoder, args, dict(kwargs))
+        own = self.inner or partial(stock, encoder)
+        output = own(*args, **kwargs)
+        self.leave(encoder)
+        return output
+
+    def enter(self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Compiles the plan for a batch and adds it to the forward keywords."""
         if not self.mask_route and encoder.config._attn_implementation != NAME:
             raise PlanNotAppliedError(
                 f"this model was sparsified, but its attn_implementation is now "
@@ -82,11 +97,9 @@ class Attached:
         self.pending = {}
         tokens = self.record.tokens(_checked(columns), _embedding(encoder))
         self.current = Pass(self.compile(tokens), self.record.backend)
-        if self.mask_route:
-            return args, kwargs
-        return args, {**kwargs, KEYWORD: self.current}
+        return kwargs if self.mask_route else {**kwargs, KEYWORD: self.current}
 
-    def compile(self, tokens: TokenBatch) -> Any:
+    def compile(self, tokens: TokenBatch) -> CompiledPlan:
         """The compiled plan of a batch."""
         if self.compiler is not None:
             return self.compiler(tokens)
@@ -104,8 +117,8 @@ class Attached:
             return (hidden, mask, *args[2:]), kwargs
         return args, {**kwargs, "attention_mask": mask}
 
-    def leave(self, encoder: nn.Module, _args: Any, _output: Any) -> None:
-        """Forward hook of the encoder: every layer must have followed the plan."""
+    def leave(self, encoder: nn.Module) -> None:
+        """Checks that every layer has followed the plan."""
         made = self.current
         if made is None or len(made.chosen) < len(self.layers):
             count = 0 if made is None else len(made.chosen)
@@ -192,14 +205,28 @@ def attach_record(model: Any, record: Record) -> Any:
     record.plan.resolve(state.heads)
     if state.mask_route:
         masks.check_backend(encoder, record.backend)
-    if not state.hooks:
+    if not state.attached:
         _attach(model, encoder, state)
     state.record, state.compiler = record, None
     _write_config(encoder.config, state)
     return model
 
 
+@cache
+def _following(kind: Any) -> Callable[..., Any]:
+    """The forward of an encoder class, under a plan; keeps its signature for those who look."""
+    stock: Callable[..., Any] = kind.forward
+
+    @wraps(stock)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        state: Attached = getattr(self, _ATTRIBUTE)
+        return state.forward(self, stock, args, kwargs)
+
+    return forward
+
+
 def _attach(model: nn.Module, encoder: Any, state: Attached) -> None:
+    state.attached = True
     for index, layer in enumerate(state.layers):
         setattr(layer.module, LAYERS, (*getattr(layer.module, LAYERS, ()), index))
     if not state.mask_route:
@@ -208,8 +235,10 @@ def _attach(model: nn.Module, encoder: Any, state: Attached) -> None:
     if model is not encoder:
         hook = model.register_forward_pre_hook(state.take_columns, with_kwargs=True, prepend=True)
         state.hooks.append(hook)
-    state.hooks.append(encoder.register_forward_pre_hook(state.enter, with_kwargs=True))
-    state.hooks.append(encoder.register_forward_hook(state.leave))
+    # Not a hook: PEFT and sentence-transformers call `forward` itself, which passes hooks by. A
+    # bound method is copied together with its model.
+    state.inner = encoder.__dict__.get("forward")
+    encoder.forward = MethodType(_following(encoder.__class__), encoder)
     if state.mask_route:
         for layer in state.layers:
             hook = layer.module.register_forward_pre_hook(state.rewrite_mask, with_kwargs=True)
@@ -250,6 +279,10 @@ def restore(model: Any) -> Any:
         raise PlanError(f"{type(model).__name__} is not sparsified; there is nothing to restore")
     for hook in state.hooks:
         hook.remove()
+    if "forward" in encoder.__dict__:
+        del encoder.forward
+    if state.inner is not None:
+        encoder.forward = state.inner
     for layer in state.layers:
         if hasattr(layer.module, LAYERS):
             delattr(layer.module, LAYERS)

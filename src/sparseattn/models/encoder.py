@@ -87,7 +87,7 @@ def probe(encoder: Any) -> list[Attention]:
     calls: list[Attention] = []
 
     def record(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kw: Any
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, _mask: Any, **kw: Any
     ) -> Any:
         if getattr(module, "is_causal", False) or key.shape[2] != query.shape[2]:
             raise UnsupportedModelError(
@@ -130,7 +130,7 @@ def _three_tokens(encoder: Any) -> dict[str, Tensor]:
 
 @contextmanager
 def _probing(encoder: Any, record: Any) -> Iterator[None]:
-    """Lets `record` stand in for the attention, and leaves no trace: no gradient, no random draw."""
+    """Lets `record` stand in for the attention; leaves no gradient and no random draw behind."""
     from transformers.masking_utils import AttentionMaskInterface
     from transformers.modeling_utils import AttentionInterface
 

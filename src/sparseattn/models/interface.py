@@ -97,6 +97,7 @@ def attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     position_bias: Tensor | None = None,
+    sliding_window: int | None = None,
     **keywords: Any,
 ) -> tuple[Tensor, None]:
     """Attends under a plan; the signature is that of transformers' attention functions.
@@ -110,6 +111,8 @@ def attention(
         scaling: Factor of the scores; `head width ** -0.5` by default.
         dropout: Chance that an attention weight is dropped.
         position_bias: Added to the scaled scores. Shape: [1 or batch, heads, length, length].
+        sliding_window: One more than the radius that a local layer never exceeds; a plan that
+            `sparsify` compiled knows it already.
         **keywords: The rest of the forward keywords, the plan among them.
 
     Returns:
@@ -127,6 +130,8 @@ def attention(
     else:
         index = current.layer(module)
     rule = current.compiled.layers[index]
+    if KEYWORD not in keywords and sliding_window is not None:
+        rule = rule.within(sliding_window - 1)
     _check(module, key, rule, keywords)
     biases = current.compiled.biases
     call = Call(

@@ -1,8 +1,8 @@
 """Families that compute their own attention: the plan reaches them through their mask.
 
 These do not use transformers' AttentionInterface (setting another implementation only logs a
-warning), but their self-attention takes a mask that broadcasts over [batch, heads, q, k]. A forward
-pre-hook rewrites it. What they compute stays dense: this is the `masked` backend in their own words.
+warning), but their self-attention takes a mask that broadcasts over [batch, heads, q, k]. A
+forward pre-hook rewrites it. What they compute stays dense, as with the `masked` backend.
 """
 
 from __future__ import annotations

