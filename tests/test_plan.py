@@ -1,0 +1,154 @@
+"""Plans: selections, JSON, compilation and counting."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import sparseattn as sa
+from sparseattn.errors import PlanError
+from sparseattn.plan import Entry, Plan, select_indices, spell_selection
+from sparseattn.rules import Band, Full
+
+
+@pytest.mark.parametrize(
+    ("selection", "count", "expected"),
+    [
+        (":", 3, [0, 1, 2]),
+        ("1:", 3, [1, 2]),
+        ("-2:", 3, [1, 2]),
+        (":1", 3, [0]),
+        ("0,2", 3, [0, 2]),
+        ("2,0,0", 3, [2, 0]),
+        ("::2", 5, [0, 2, 4]),
+        (" 0, 3: ", 5, [0, 3, 4]),
+        (-1, 3, [2]),
+        ([0, slice(2, None)], 4, [0, 2, 3]),
+        (slice(-2, None), 4, [2, 3]),
+        (range(2), 4, [0, 1]),
+        ([], 4, []),
+    ],
+)
+def test_selections(selection, count, expected):
+    spelled = spell_selection(selection)
+    assert select_indices(spelled, count, "layer") == expected
+    assert spell_selection(spelled) == spelled
+
+
+@pytest.mark.parametrize("text", ["a", "1:2:3:4", "1-2", "::0", "1.5"])
+def test_selections_that_do_not_parse(text):
+    with pytest.raises(PlanError, match="does not parse"):
+        spell_selection(text)
+
+
+@pytest.mark.parametrize("value", [True, None, 1.0, object()])
+def test_things_that_select_nothing(value):
+    with pytest.raises(PlanError, match="does not select"):
+        spell_selection(value)
+
+
+def test_later_entries_override_earlier_ones():
+    plan = Plan((*Plan.of("neighbor(1)").entries, *Plan.of("self()", "0", "1").entries))
+    (first, second), (third,) = plan.resolve([2, 2])
+    assert (str(first[1]), first[0]) == ("neighbor(radius=1)", (0,))
+    assert (str(second[1]), second[0]) == ("self()", (1,))
+    assert third[0] == (0, 1)
+
+
+def test_what_no_entry_names_stays_dense():
+    compiled = Plan.of("self()", "1").compile(sa.TokenBatch.of_lengths(4), [2, 2])
+    assert compiled.layers[0].is_full
+    assert compiled.layers[1].dense.sum() == 4
+
+
+def test_json_round_trip(tmp_path):
+    plan = Plan.of({":3": "neighbor(2) | global(cls)", "3:": {"0,1": "random(degree=2, seed=5)"}})
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan
+    assert hash(Plan.load(tmp_path / "plan.json")) == hash(plan)
+    assert plan.entries[0] == Entry(sa.parse("neighbor(2) | global(cls)"), ":3", ":")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "not a plan"),
+        ("[]", "not a plan"),
+        ('{"format": "sparseattn-plan-1", "entries": [{}]}', "have pattern, layers and heads"),
+        ("{", "cannot read a plan from"),
+    ],
+)
+def test_files_that_hold_no_plan(text, message, tmp_path):
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(PlanError, match=message):
+        Plan.load(tmp_path / "plan.json")
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(PlanError, match="cannot read a plan from"):
+        Plan.load(tmp_path / "nothing.json")
+
+
+def test_layers_with_the_same_pattern_share_a_rule():
+    compiled = Plan.of("neighbor(1) | random(2)", "1:").compile(sa.TokenBatch.of_lengths(9), [2] * 4)
+    assert compiled.layers[1] is not compiled.layers[2]
+    compiled = Plan.of("neighbor(1)", "1:").compile(sa.TokenBatch.of_lengths(9), [2] * 4)
+    assert compiled.layers[1] is compiled.layers[3]
+
+
+def test_windows_of_the_stock_model_are_kept():
+    tokens = sa.TokenBatch.of_lengths(9)
+    plan = Plan.of("global(cls)", "1:")
+    local = plan.compile(tokens, [2, 2], windows=[2, None])
+    assert isinstance(local.layers[0].groups[0][1].parts[0], Band)
+    assert local.layers[0].dense.sum() == 9 * 5 - 6
+    cut = plan.compile(tokens, [2, 2], windows=[None, 2])
+    assert isinstance(cut.layers[0].groups[0][1].parts[0], Full)
+    assert cut.layers[1].dense.sum() == 9 + 2 * 2
+
+
+def test_counting_equals_a_double_loop():
+    tokens = sa.TokenBatch.of_lengths(11, 6, 1)
+    plan = Plan.of({"0": "neighbor(2)", "1": {"1": "global(first=2)"}})
+    report = plan.report(tokens, [2, 3])
+    allowed, valid, degrees = 0, 0, {}
+    for n in (11, 6, 1):
+        for layer, heads in ((0, 2), (1, 3)):
+            for head in range(heads):
+                for q in range(n):
+                    keys = [
+                        k
+                        for k in range(n)
+                        if (layer == 0 and abs(q - k) <= 2)
+                        or (layer == 1 and (head != 1 or q < 2 or k < 2 or q == k))
+                    ]
+                    allowed += len(keys)
+                    valid += n
+                    degrees[len(keys)] = degrees.get(len(keys), 0) + 1
+    assert (report.allowed, report.valid) == (allowed, valid)
+    assert report.degrees == dict(sorted(degrees.items()))
+    assert report.sparsity == pytest.approx(1 - allowed / valid)
+    assert report.mean_degree == pytest.approx(allowed / sum(degrees.values()))
+
+
+def test_sparsity_does_not_depend_on_padding_or_batching():
+    plan, heads = Plan.of("bigbird(radius=1, random=2)"), [2] * 3
+    together = plan.report(sa.TokenBatch.of_lengths(30, 12, 5), heads)
+    apart = [plan.report(sa.TokenBatch.of_lengths(n), heads) for n in (30, 12, 5)]
+    assert together.allowed == sum(one.allowed for one in apart)
+    assert together.valid == sum(one.valid for one in apart)
+
+
+def test_receptive_field_equals_a_search():
+    plan = Plan.of({"0": "random(degree=1)", "1": "neighbor(1)", "2": {"0": "random(degree=1)"}})
+    tokens = sa.TokenBatch.of_lengths(17)
+    compiled, report = plan.compile(tokens, [2] * 3), plan.report(tokens, [2] * 3)
+    masks = [rule.dense.any(dim=1)[0] for rule in compiled.layers]
+    for depth in range(3):
+        seen = {0}
+        for mask in reversed(masks[: depth + 1]):
+            seen = {k for q in seen for k in torch.nonzero(mask[q]).flatten().tolist()}
+        assert report.layers[depth].reaches_cls == pytest.approx(len(seen) / 17)
