@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from sparseattn.patterns.spec import parse as parse
     from sparseattn.plan import Plan as Plan
     from sparseattn.syntax import Annotator as Annotator
+    from sparseattn.syntax import Collator as Collator
     from sparseattn.tokens import TokenBatch as TokenBatch
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "Annotator": "syntax",
+    "Collator": "syntax",
     "Pattern": "patterns.base",
     "Plan": "plan",
     "Report": "accounting",
@@ -47,6 +49,7 @@ _PUBLIC = {
 
 __all__ = [
     "Annotator",
+    "Collator",
     "Pattern",
     "Plan",
     "Report",

@@ -86,6 +86,21 @@ class Pattern(ABC):
         """Whether two layers may get different pairs."""
         return False
 
+    @classmethod
+    def signature(cls) -> str:
+        """How it is called: its arguments and their defaults.
+
+        >>> pattern_class("random").signature()
+        'random(degree, seed=0, per_layer=true)'
+        """
+        arguments = (
+            field.name
+            if field.default is dataclasses.MISSING
+            else f"{field.name}={spell(field.default)}"
+            for field in dataclasses.fields(cls)
+        )
+        return f"{cls.name}({', '.join(arguments)})"
+
     def __or__(self, other: Pattern) -> Pattern:
         """Pairs that either allows."""
         return Union(self, other)

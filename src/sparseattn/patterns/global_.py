@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from sparseattn.errors import PatternError, unknown
 from sparseattn.patterns.base import Pattern, spell
-from sparseattn.patterns.checks import at_least, distinct_names
+from sparseattn.patterns.checks import at_least, distinct_names, listed, refused
 from sparseattn.rules import Rule, Strips
 from sparseattn.tokens import TokenBatch
 
@@ -46,8 +46,11 @@ class Global(Pattern):
         """Checks the arguments."""
         distinct_names(self, "kinds", KINDS)
         at_least(self, first=0)
-        if any(isinstance(p, bool) or not isinstance(p, int) or p < 0 for p in self.positions):
-            raise PatternError(f"global(positions={spell(self.positions)}): places count from 0")
+        if any(
+            isinstance(p, bool) or not isinstance(p, int) or p < 0
+            for p in listed(self, "positions")
+        ):
+            raise refused(self, "positions", "must be whole numbers >= 0")
         if not (self.kinds or self.first or self.positions):
             raise PatternError("global() needs tokens: cls, sep, first=N or positions=[...]")
 
@@ -63,8 +66,15 @@ class Global(Pattern):
             raise PatternError(f"global(): {unknown('argument', wrong[0], ['first', 'positions'])}")
         bad = [kind for kind in positional if kind not in KINDS]
         if bad:
-            raise PatternError(f"global(): {unknown('token', bad[0], KINDS)}")
+            raise PatternError(
+                f"global(): {unknown('token', bad[0], [*KINDS, 'first=N', 'positions=[...]'])}"
+            )
         return cls(tuple(positional), **named)
+
+    @classmethod
+    def signature(cls) -> str:
+        """See `Pattern.signature`; kinds are written without a name."""
+        return "global(cls, sep, first=0, positions=[])"
 
     @property
     def needs(self) -> frozenset[str]:

@@ -56,7 +56,7 @@ def build(kind: type[Pattern], positional: list[Any], named: dict[str, Any]) -> 
     fields = [field.name for field in dataclasses.fields(kind)]
     if len(positional) > len(fields):
         raise PatternError(
-            f"{kind.name}() takes at most {len(fields)} arguments "
+            f"{kind.name}() takes at most {len(fields)} argument{'' if len(fields) == 1 else 's'} "
             f"({', '.join(fields) or 'none'}); got {len(positional)}"
         )
     values = dict(zip(fields, positional, strict=False))

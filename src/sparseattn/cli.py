@@ -1,0 +1,124 @@
+"""The command line.
+
+Thin on purpose: a command checks nothing and computes nothing, it calls the library and prints.
+What is heavy is imported inside the command, so that `--help` answers at once; a sub-app added here
+with `app.add_typer` must keep to that.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import sparseattn
+from sparseattn.errors import SparseAttnError
+from sparseattn.models.names import DEFAULT
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="sparseattn",
+    help="Evaluate and optimise sparse attention in pretrained Transformer encoders.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"sparseattn {sparseattn.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Evaluate and optimise sparse attention in pretrained Transformer encoders."""
+
+
+@app.command()
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer documents and patterns.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results.", show_default="demo-results")
+    ] = None,
+) -> None:
+    """Run the main job on the packaged model and texts, offline."""
+    from sparseattn.demo import demo as run
+
+    folder = out or Path("demo-results-quick" if quick else "demo-results")
+    again = f"sparseattn demo{' --quick' if quick else ''}{f' --out {out}' if out else ''}"
+    try:
+        written = run(folder, quick=quick)
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped; `{again}` goes on where it was", err=True)
+        raise typer.Exit(130) from None
+    for path in written:
+        typer.echo(f"wrote {path}")
+
+
+@app.command()
+def show(
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="A spec string, such as 'neighbor(radius=2)'.")
+    ],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to apply it to.")],
+    png: Annotated[
+        Path | None, typer.Option(help="Also draw it into this file (.png, .svg or .pdf).")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Tokenizer and embeddings: a folder, a Hub name or package:NAME.")
+    ] = DEFAULT,
+    layer: Annotated[int, typer.Option(help="Attention layer; negative ones count back.")] = 0,
+    pair: Annotated[str | None, typer.Option(help="A second text, read as a pair.")] = None,
+) -> None:
+    """Show which tokens of a text a pattern connects."""
+    from sparseattn.show import picture
+
+    shown = picture(pattern, text, pair, model=model, layer=layer)
+    _print(shown)
+    if png is not None:
+        typer.echo(f"wrote {shown.save(png)}")
+
+
+@app.command()
+def patterns() -> None:
+    """List the patterns: arguments, allowed pairs, degree, needed annotations, source."""
+    from sparseattn.show import patterns_table
+
+    _print(patterns_table())
+
+
+@app.command()
+def backends() -> None:
+    """List the backends that can compute a masked attention."""
+    from sparseattn.show import backends_table
+
+    _print(backends_table())
+
+
+def _print(what: object) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(what)
+
+
+def main() -> None:
+    """Runs the command line; what the user can mend is one line and exit status 2."""
+    try:
+        app(prog_name="sparseattn")
+    except SparseAttnError as error:
+        typer.echo(f"error: {' '.join(str(error).splitlines())}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

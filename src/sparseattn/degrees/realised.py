@@ -1,0 +1,79 @@
+"""The sparsity that a plan has on given texts, counted pair by pair from its masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparseattn.plan import Plan
+from sparseattn.tokens import TokenBatch
+
+__all__ = ["Realised"]
+
+
+@dataclass(frozen=True, eq=False)
+class Realised:
+    """What a plan allows in each of some texts.
+
+    Attributes:
+        lengths: Real tokens of each text. Shape: [texts], int64.
+        allowed: Allowed pairs, summed over layers and heads. Shape: [texts], int64.
+        valid: Pairs of real tokens, likewise. Shape: [texts], int64.
+    """
+
+    lengths: Tensor
+    allowed: Tensor
+    valid: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        batches: Iterable[TokenBatch],
+        heads: Sequence[int],
+        windows: Sequence[int | None] | None = None,
+    ) -> Realised:
+        """Compiles the plan for each batch and counts.
+
+        Args:
+            plan: The plan.
+            batches: The texts.
+            heads: Heads of each layer of the model.
+            windows: A radius that each layer never exceeds.
+        """
+        lengths, allowed = [], []
+        for tokens in batches:
+            counts: dict[int, Tensor] = {}
+            pairs = torch.zeros(tokens.batch, dtype=torch.long)
+            for rule in plan.compile(tokens, heads, windows).layers:
+                if id(rule) not in counts:
+                    mask = rule.dense.sum(dim=(2, 3)).expand(-1, rule.heads)
+                    counts[id(rule)] = mask.sum(dim=1).cpu()
+                pairs += counts[id(rule)]
+            allowed.append(pairs)
+            lengths.append(tokens.lengths.cpu())
+        length = torch.cat(lengths)
+        return cls(length, torch.cat(allowed), length**2 * sum(heads))
+
+    @property
+    def sparsity(self) -> float:
+        """`1 - allowed / valid`, both summed over the texts."""
+        return 1 - float(self.allowed.sum()) / float(self.valid.sum())
+
+    def by_length(self, edges: Sequence[int] = (16, 32, 64, 128, 256, 512)) -> dict[str, float]:
+        """The sparsity of the texts of each length, for lengths that occur.
+
+        Args:
+            edges: Upper ends of the buckets, in tokens, inclusive.
+        """
+        found = {}
+        last = int(self.lengths.max())
+        for low, high in zip((0, *edges), (*edges, max(last, edges[-1] + 1)), strict=True):
+            inside = (self.lengths > low) & (self.lengths <= high)
+            if inside.any():
+                share = float(self.allowed[inside].sum()) / float(self.valid[inside].sum())
+                found[f"{low + 1}-{high}"] = 1 - share
+        return found

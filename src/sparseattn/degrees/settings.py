@@ -1,0 +1,104 @@
+"""How degrees are learned: every choice, with a default that works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sparseattn.degrees.cost import Costs
+from sparseattn.degrees.menu import Menu
+from sparseattn.errors import PlanError, unknown
+from sparseattn.plan import Selection, select_indices, spell_selection
+
+__all__ = ["Settings"]
+
+_CHOICES = {
+    "shared": ("head", "layer"),
+    "form": ("regular", "irregular"),
+    "start": ("dense", "calibrated"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How degrees are learned.
+
+    Attributes:
+        menu: Radii to choose from, the first of them 0; by default 0 and the powers of two that
+            reach across the longest text.
+        largest: A radius that no head exceeds, in tokens.
+        elastic: Radii as shares of a text's length instead of tokens.
+        shared: A radius for each `head`, or one for the heads of each `layer`.
+        globals: Global tokens: kinds, or how many first tokens.
+        form: `regular`, a radius a head; `irregular`, a radius a token position.
+        dense: Layers that stay dense; they count in the sparsity.
+        start: Distributions to start from: `dense`, near the largest radius, or `calibrated`.
+        soft: Share of the training steps that the soft phase takes, in (0, 1).
+        learning_rate: Of the distributions.
+        warmup: Share of the soft phase over which the target moves from the start to the goal.
+        hot: First temperature.
+        cold: Last temperature.
+        ascent: Step size of the dual ascent.
+        sample: Training texts that the budget is counted over, at most.
+        seed: Of irregular plans.
+    """
+
+    menu: tuple[float, ...] | None = None
+    largest: int | None = None
+    elastic: bool = False
+    shared: str = "head"
+    globals: tuple[str, ...] | int = ("cls",)
+    form: str = "regular"
+    dense: Selection = ""
+    start: str = "dense"
+    soft: float = 0.5
+    learning_rate: float = 0.1
+    warmup: float = 0.4
+    hot: float = 1.0
+    cold: float = 0.2
+    ascent: float = 2.0
+    sample: int = 4096
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            PlanError: One is not possible.
+        """
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise PlanError(unknown(name, getattr(self, name), choices))
+        for name in ("learning_rate", "hot", "cold", "ascent", "sample"):
+            if not getattr(self, name) > 0:
+                raise PlanError(f"{name} {getattr(self, name)!r} must be above 0")
+        if not 0 < self.soft < 1 or not 0 <= self.warmup <= 1:
+            raise PlanError(
+                f"soft {self.soft!r} must be between 0 and 1, warmup {self.warmup!r} from 0 to 1"
+            )
+        if self.elastic and self.form == "irregular":
+            raise PlanError("an elastic menu has a radius a head: write form='regular'")
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> Settings:
+        """Settings from keywords.
+
+        Raises:
+            PlanError: One is unknown or not possible.
+        """
+        for name in options:
+            if name not in cls.__dataclass_fields__:
+                raise PlanError(unknown("option", name, cls.__dataclass_fields__))
+        return cls(**options)
+
+    def menu_for(self, longest: int) -> Menu:
+        """The menu for texts of at most so many tokens."""
+        if self.menu is not None:
+            return Menu(tuple(self.menu), self.elastic, self.globals)
+        return Menu.up_to(
+            longest, largest=self.largest, elastic=self.elastic, globals=self.globals
+        )
+
+    def dense_layers(self, count: int) -> list[int]:
+        """The layers that stay dense, of a model that has so many."""
+        return select_indices(spell_selection(self.dense), count, "layer")

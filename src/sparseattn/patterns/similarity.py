@@ -1,0 +1,101 @@
+"""Lexically similar tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from sparseattn.patterns.base import Pattern
+from sparseattn.patterns.checks import at_least
+from sparseattn.rules import Keys, Rule
+from sparseattn.tokens import TokenBatch
+
+#: Queries compared at a time: bounds the memory to QUERIES x length cosines a text.
+QUERIES = 256
+
+
+@dataclass(frozen=True)
+class Similarity(Pattern):
+    """The `k` tokens of the text whose input embeddings are nearest by cosine.
+
+    A token is not its own neighbour, but another occurrence of the same word piece is one, and the
+    nearest there can be (cosine 1): repeated words are connected first, on purpose. Special tokens
+    and padding neither ask nor are found. Ties go to the earlier token. Only the embeddings of the
+    batch's tokens are read, never the whole vocabulary; they are the model's input embeddings
+    without positions, as they are when the plan is applied.
+
+    Args:
+        k: How many others; a text with fewer gives all of them.
+
+    >>> import torch
+    >>> from sparseattn import TokenBatch, parse
+    >>> tokens = TokenBatch(
+    ...     torch.ones(1, 5, dtype=torch.bool),
+    ...     ids=torch.tensor([[0, 1, 2, 3, 1]]),
+    ...     special=torch.tensor([[True, False, False, False, False]]),
+    ...     embedding=torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]),
+    ... )
+    >>> print(parse("similarity(k=1)").rule(tokens).dense(5).int()[0, 0])
+    tensor([[0, 0, 0, 0, 0],
+            [0, 0, 0, 0, 1],
+            [0, 1, 0, 0, 0],
+            [0, 0, 1, 0, 0],
+            [0, 1, 0, 0, 0]], dtype=torch.int32)
+    """
+
+    k: int
+
+    name: ClassVar[str] = "similarity"
+    formula: ClassVar[str] = "k among the top k of cos(E[q], E[j]) over j != q"
+    degrees: ClassVar[str] = "k + 1"
+    source: ClassVar[str] = "lexical similarity masks: arXiv 2210.03841; top-k by cosine is ours"
+    example: ClassVar[str] = "similarity(k=2)"
+
+    def __post_init__(self) -> None:
+        """Checks the arguments."""
+        at_least(self, k=1)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """`ids`, `special` and `embedding`."""
+        return frozenset({"ids", "special", "embedding"})
+
+    def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
+        """See `Pattern.rule`."""
+        embedding = tokens.need("embedding", self).detach()
+        ids = tokens.need("ids", self).to(embedding.device)
+        lexical = tokens.valid & ~tokens.need("special", self)
+        # In float64, equal cosines come out equal in whatever batch they are computed, so that ties
+        # are ties. Apple's GPUs have no float64.
+        wide = torch.float32 if embedding.device.type == "mps" else torch.float64
+        vectors = normalize(embedding[ids].to(wide), dim=-1).to(tokens.device)
+        every = torch.arange(tokens.length, device=tokens.device)
+        parts = [
+            nearest(vectors, lexical, queries, min(self.k, tokens.length))
+            for queries in torch.split(every, QUERIES)
+        ]
+        return Rule((Keys(torch.cat(parts, dim=1)),))
+
+
+def nearest(vectors: Tensor, lexical: Tensor, queries: Tensor, k: int) -> Tensor:
+    """Finds the nearest other tokens of each query.
+
+    Args:
+        vectors: Unit vectors. Shape: [batch, length, width], float64 (or float32).
+        lexical: Which tokens may ask and be found. Shape: [batch, length], bool.
+        queries: Indices of the queries. Shape: [queries], int64.
+        k: How many to find, at most `length`.
+
+    Returns:
+        Indices, -1 for none. Shape: [batch, queries, k], int64.
+    """
+    cosines = ((vectors[:, queries] @ vectors.mT) * 2**24).round().long()
+    index = torch.arange(lexical.shape[1], device=lexical.device)
+    possible = lexical[:, None, :] & lexical[:, queries, None] & (queries[:, None] != index)
+    ranks = cosines * len(index) - index  # no two alike: topk leaves the order of ties open
+    keys = ranks.masked_fill(~possible, torch.iinfo(torch.int64).min).topk(k).indices
+    return keys.masked_fill(~possible.gather(-1, keys), -1)

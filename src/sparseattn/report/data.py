@@ -1,0 +1,190 @@
+"""A finished (or half finished) study, as the report sees it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from sparseattn.errors import StudyError, unknown
+
+__all__ = ["COLUMNS", "Arm", "StudyData"]
+
+#: Columns of a row of results, in the order in which they are written. Metrics follow `headline`,
+#: columns that are not named here follow at the end, in alphabetical order.
+COLUMNS = (
+    "arm",
+    "layers",
+    "seed",
+    "status",
+    "headline",
+    "sparsity",
+    "layer_sparsity",
+    "block_density",
+    "mean_degree",
+    "train_examples",
+    "evaluation_examples",
+    "steps",
+    "seconds",
+    "seconds_train",
+    "seconds_evaluate",
+    "pattern",
+    "reason",
+    "digest",
+)
+
+#: Selections of layers that have a plain name.
+_PLACEMENTS = (
+    ("", "none"),
+    (":", "all"),
+    (r"-(\d+):", r"last \1"),
+    (r"(\d+):", r"from \1 on"),
+    (r":(\d+)", r"first \1"),
+)
+
+_NEEDED = ("digest", "arm", "layers", "seed", "status", "headline")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is varied: a named setting on a choice of layers.
+
+    Attributes:
+        name: The name that the study's spec gives it.
+        layers: The layers that carry its pattern, such as `"3:"`; `":"` is all of them and empty
+            is none.
+    """
+
+    name: str
+    layers: str = ""
+
+    @property
+    def address(self) -> str:
+        """How to name it on the command line: `name@layers`, or `name` without layers."""
+        return f"{self.name}@{self.layers}" if self.layers else self.name
+
+    @property
+    def placement(self) -> str:
+        """Its layers in words; layers are counted from 0."""
+        for spelled, words in _PLACEMENTS:
+            if found := re.fullmatch(spelled, self.layers):
+                return found.expand(words)
+        return self.layers
+
+    def __str__(self) -> str:
+        """Its name and layers in words."""
+        return f"{self.name}, layers {self.placement}" if self.layers else self.name
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """A study's results.
+
+    Attributes:
+        name: What it is called.
+        question: What it asks, in a sentence.
+        spec: The resolved spec as plain values; `model`, `task` and `training` are shown.
+        rows: A row a trial: digest, arm, layers, seed, status ("done" or "failed"), headline (the
+            name of the main metric), a column a metric, and what else of `COLUMNS` is known.
+        predictions: Gives a trial's predictions by its digest: a row an example, with `example`,
+            `label`, `prediction` and `score`. Called only for what is compared.
+        environments: Versions, devices and the like; different ones are shown apart.
+        baseline: The arm that the others are compared with, by name or address.
+        counted_over: What sparsity is counted over, in words.
+        metrics: The columns that hold metrics; found from their types if not given.
+    """
+
+    name: str
+    question: str
+    spec: Mapping[str, Any]
+    rows: pd.DataFrame
+    predictions: Callable[[str], pd.DataFrame]
+    environments: Sequence[Mapping[str, Any]] = ()
+    baseline: str = "dense"
+    counted_over: str = "pairs of real tokens of the evaluation examples, all layers and heads"
+    metrics: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        """Checks the table and finds the metrics.
+
+        Raises:
+            StudyError: A column is missing, or the trials do not share a main metric.
+        """
+        missing = [column for column in _NEEDED if column not in self.rows]
+        if missing:
+            have = ", ".join(map(str, self.rows.columns)) or "(none)"
+            raise StudyError(f"results lack the columns {', '.join(missing)}; they have: {have}")
+        rows = self.rows.reset_index(drop=True)
+        rows["layers"] = rows["layers"].astype(object).where(rows["layers"].notna(), "").astype(str)
+        rows["arm"] = rows["arm"].astype(str)
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "metrics", self.metrics or self._find_metrics())
+
+    def _find_metrics(self) -> tuple[str, ...]:
+        numeric = self.rows.select_dtypes("number").columns
+        known = {c for c in self.rows if c in COLUMNS or str(c).startswith("seconds")}
+        others = [str(c) for c in numeric if c not in known and c != self.headline]
+        return (*([self.headline] if self.headline in self.rows else []), *others)
+
+    @cached_property
+    def headline(self) -> str:
+        """The name of the main metric; empty if no trial has one."""
+        names = [str(name) for name in self.rows["headline"].dropna().unique() if str(name)]
+        if len(names) > 1:
+            raise StudyError(f"trials have different main metrics: {', '.join(names)}")
+        return names[0] if names else ""
+
+    @cached_property
+    def done(self) -> pd.DataFrame:
+        """The trials that finished."""
+        return self.rows[self.rows["status"] == "done"]
+
+    @cached_property
+    def failed(self) -> pd.DataFrame:
+        """The trials that did not."""
+        return self.rows[self.rows["status"] == "failed"]
+
+    @cached_property
+    def groups(self) -> dict[Arm, pd.DataFrame]:
+        """Every arm's rows: the baseline first, the others in the order of the table."""
+        found = {
+            Arm(str(name), str(layers)): rows
+            for (name, layers), rows in self.rows.groupby(["arm", "layers"], sort=False)
+        }
+        first = [arm for arm in found if self.baseline in (arm.name, arm.address)]
+        return {arm: found[arm] for arm in dict.fromkeys([*first, *found])}
+
+    def done_in(self, arm: Arm) -> pd.DataFrame:
+        """The finished trials of an arm that have the main metric."""
+        rows = self.groups[arm]
+        done = rows["status"] == "done"
+        return rows[done & rows[self.headline].notna()] if self.headline in rows else rows[:0]
+
+    @cached_property
+    def reference(self) -> Arm | None:
+        """The baseline, if the study has it in one placement and a trial of it finished."""
+        found = [arm for arm in self.groups if self.baseline in (arm.name, arm.address)]
+        return found[0] if len(found) == 1 and len(self.done_in(found[0])) else None
+
+    def find(self, text: str) -> Arm:
+        """The arm called `text`.
+
+        Args:
+            text: A name, or `name@layers` where the name stands for several.
+
+        Raises:
+            StudyError: No arm is called that, or several are; the message lists the choices.
+        """
+        exact = [arm for arm in self.groups if text == arm.address]
+        found = exact or [arm for arm in self.groups if text == arm.name]
+        if len(found) == 1:
+            return found[0]
+        addresses = [arm.address for arm in (found or self.groups)]
+        if found:
+            raise StudyError(f"arm {text!r} has several placements; choose from: "
+                             f"{', '.join(addresses)}")
+        raise StudyError(unknown("arm", text, addresses))

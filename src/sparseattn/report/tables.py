@@ -1,0 +1,191 @@
+"""The report's tables, as text for the pages and as numbers for the downloads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from sparseattn.report.compare import Comparison
+from sparseattn.report.data import Arm, StudyData
+from sparseattn.report.summary import ArmSummary, Summary
+from sparseattn.report.table import mean_text
+from sparseattn.report.text import (
+    count,
+    duration,
+    fraction,
+    interval,
+    points,
+    probability,
+    spell,
+)
+
+__all__ = ["Column", "Table", "arms_frame", "arms_table", "failures_table", "seeds_table"]
+
+#: Seeds with a column of their own, and failures with a row.
+SEEDS, FAILURES = 12, 50
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading.
+
+    Attributes:
+        label: The heading.
+        number: Whether it holds numbers, to be set to the right.
+        explain: What it means, if the heading does not say.
+    """
+
+    label: str
+    number: bool = True
+    explain: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        columns: The headings.
+        rows: The cells; the first of each row names it.
+        left_out: Rows or columns that are not shown.
+    """
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left_out: int = 0
+
+
+def arms_table(summary: Summary) -> Table:
+    """The main table: a row an arm."""
+    data = summary.data
+    inside = summary.has("layer_sparsity")
+    columns = [
+        Column("Arm", number=False),
+        Column("Layers", number=False),
+        Column(data.headline.capitalize() or "Metric", explain="mean ± 95%"),
+        Column("Change", explain=f"against {data.baseline} (95%)"),
+        Column("p", explain="Holm"),
+        Column("Difference", number=False),
+        Column("Sparsity"),
+        *([Column("Layer sparsity")] if inside else []),
+        Column("Block density"),
+        Column("Mean degree"),
+        Column("Time"),
+        Column("Seeds"),
+    ]
+    rows = []
+    for each in summary.arms:
+        change, p, verdict = _change(each, data.headline)
+        rows.append(
+            (
+                each.arm.name,
+                each.arm.placement,
+                mean_text(data.headline, each.metrics.get(data.headline)),
+                change,
+                p,
+                verdict,
+                fraction(each.mean("sparsity")),
+                *([fraction(each.mean("layer_sparsity"))] if inside else []),
+                fraction(each.mean("block_density")),
+                count(each.mean("mean_degree")),
+                duration(each.mean("seconds")),
+                _seeds(each),
+            )
+        )
+    return Table(tuple(columns), tuple(rows), summary.hidden)
+
+
+def _change(each: ArmSummary, metric: str) -> tuple[str, str, str]:
+    comparison = each.comparison
+    if isinstance(comparison, str):
+        return "–", "–", "not compared"
+    if comparison is None:
+        return "–", "–", "–"
+    outcome = comparison.outcome
+    verdict = each.verdict
+    if verdict not in ("higher", "lower"):
+        verdict = f"none found; detectable from {spell(metric, outcome.detectable)}"
+    change = f"{points(metric, outcome.difference)} ({interval(metric, outcome.low, outcome.high)})"
+    return change, probability(each.p).removeprefix("= "), verdict
+
+
+def _seeds(each: ArmSummary) -> str:
+    done, failed = len(each.done), each.failed
+    return f"{done} of {done + failed}" if failed else f"{done}"
+
+
+def arms_frame(summary: Summary) -> pd.DataFrame:
+    """The main table as numbers: fractions, not percent."""
+    metric = summary.data.headline
+    records = []
+    for each in summary.arms:
+        mean = each.metrics.get(metric)
+        outcome = each.comparison.outcome if isinstance(each.comparison, Comparison) else None
+        records.append(
+            {
+                "arm": each.arm.name,
+                "layers": each.arm.layers,
+                "pattern": each.pattern,
+                "metric": metric,
+                "mean": mean.value if mean else math.nan,
+                "low": mean.low if mean else None,
+                "high": mean.high if mean else None,
+                "seeds": len(each.done),
+                "failed": each.failed,
+                "change": outcome.difference if outcome else None,
+                "change_low": outcome.low if outcome else None,
+                "change_high": outcome.high if outcome else None,
+                "p": outcome.p if outcome else None,
+                "p_holm": each.p,
+                "detectable": outcome.detectable if outcome else None,
+                "test": outcome.test if outcome else "",
+                **{c: each.mean(c) for c in _MEANS},
+            }
+        )
+    return pd.DataFrame(records)
+
+
+_MEANS = ("sparsity", "layer_sparsity", "block_density", "mean_degree", "seconds")
+
+
+def seeds_table(each: ArmSummary) -> Table:
+    """An arm's metrics: the mean, the spread and every seed."""
+    shown = each.done.iloc[:SEEDS]
+    columns = [
+        Column("Metric", number=False),
+        Column("Mean"),
+        Column("SD", explain="over seeds"),
+        *(Column(f"Seed {seed}") for seed in shown["seed"]),
+    ]
+    rows = [
+        (
+            metric,
+            mean_text(metric, mean),
+            spell(metric, mean.deviation),
+            *(spell(metric, value) for value in shown[metric]),
+        )
+        for metric, mean in each.metrics.items()
+        if mean.count
+    ]
+    return Table(tuple(columns), tuple(rows), len(each.done) - len(shown))
+
+
+def failures_table(data: StudyData) -> Table:
+    """The trials that failed, and why."""
+    failed = data.failed
+    labels = ("Arm", "Layers", "Seed", "Reason", "Trial")
+    columns = tuple(Column(label, number=label == "Seed") for label in labels)
+    fields = ["arm", "layers", "seed", "reason", "digest"]
+    known = failed.reindex(columns=fields).iloc[:FAILURES].astype(object)
+    rows = []
+    for name, layers, *others in known.where(known.notna(), "").itertuples(index=False):
+        arm = Arm(str(name), str(layers))
+        rows.append((arm.name, arm.placement, *(_cell(value) for value in others)))
+    return Table(columns, tuple(rows), max(0, len(failed) - FAILURES))
+
+
+def _cell(value: object, length: int = 300) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,0 +1,128 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+import re
+
+__all__ = [
+    "count",
+    "duration",
+    "fraction",
+    "interval",
+    "markdown",
+    "points",
+    "probability",
+    "spell",
+    "unit",
+]
+
+#: Metrics that are no share or correlation, and so are not shown in hundredths.
+_RAW = re.compile(r"(loss|mse|mae|rmse|error|perplexity)$", re.IGNORECASE)
+
+_NONE = "–"
+
+
+def unit(metric: str) -> float:
+    """What a metric is multiplied with for display: 100, but 1 for losses and errors."""
+    return 1.0 if _RAW.search(metric) else 100.0
+
+
+def spell(metric: str, value: float | None) -> str:
+    """A metric's value.
+
+    >>> spell("accuracy", 0.9124), spell("loss", 0.2511), spell("f1", float("nan"))
+    ('91.2', '0.251', '–')
+    """
+    if value is None or math.isnan(value):
+        return _NONE
+    return f"{value * unit(metric):.1f}" if unit(metric) == 100 else f"{value:.3f}"
+
+
+def points(metric: str, value: float | None) -> str:
+    """A difference with its sign; a rounded zero has none.
+
+    >>> points("accuracy", -0.0123), points("accuracy", 0.004), points("accuracy", -0.0001)
+    ('−1.2', '+0.4', '0.0')
+    """
+    text = spell(metric, value)
+    if text == _NONE:
+        return text
+    if float(text) == 0:
+        return text.removeprefix("-")
+    return text.replace("-", "−") if text.startswith("-") else f"+{text}"
+
+
+def interval(metric: str, low: float, high: float) -> str:
+    """The two ends of an interval of a difference.
+
+    >>> interval("accuracy", -0.021, 0.003)
+    '−2.1 to +0.3'
+    """
+    return f"{points(metric, low)} to {points(metric, high)}"
+
+
+def fraction(value: float | None) -> str:
+    """A share in percent.
+
+    >>> fraction(0.7834), fraction(None)
+    ('78.3%', '–')
+    """
+    return _NONE if value is None or math.isnan(value) else f"{value:.1%}"
+
+
+def count(value: float | None) -> str:
+    """A number with one decimal, or none from 100 on.
+
+    >>> count(17.25), count(1234.0)
+    ('17.2', '1,234')
+    """
+    if value is None or math.isnan(value):
+        return _NONE
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time.
+
+    >>> duration(4.21), duration(75), duration(7300)
+    ('4.2 s', '1 min 15 s', '2 h 2 min')
+    """
+    if seconds is None or math.isnan(seconds):
+        return _NONE
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def probability(p: float | None) -> str:
+    """A p-value with its sign of comparison.
+
+    >>> probability(0.0312), probability(0.00002), probability(1.0)
+    ('= 0.031', '< 0.001', '= 1.000')
+    """
+    if p is None:
+        return _NONE
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def markdown(text: object) -> str:
+    """Any text as one line of Markdown that shows exactly this text, also within a table.
+
+    >>> print(markdown("a|b `c` <d>"), markdown("# no heading"), markdown("1. no list"))
+    a\\|b \\`c\\` &lt;d&gt; \\# no heading 1\\. no list
+    """
+    line = " ".join(str(text).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", line)
+    return re.sub(r"^([-+#=]|\d+(?=[.)]))", _escape_start, line)
+
+
+def _escape_start(found: re.Match[str]) -> str:
+    """What would begin a heading, a list or a rule, so that it does not."""
+    start = found.group()
+    return f"{start}\\" if start.isdigit() else f"\\{start}"

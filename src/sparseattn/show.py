@@ -1,0 +1,259 @@
+"""Showing what a pattern allows: in the terminal, as a picture, and as a catalogue of patterns."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from sparseattn.accounting import Report
+from sparseattn.backends.base import backends
+from sparseattn.errors import DataError, MissingExtraError
+from sparseattn.models.names import DEFAULT
+from sparseattn.models.reading import Reading, read
+from sparseattn.patterns.base import Pattern, catalogue
+from sparseattn.patterns.spec import parse
+from sparseattn.plan import CompiledPlan, select_indices
+from sparseattn.rules import LayerRule
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Picture", "backends_table", "patterns_table", "picture"]
+
+#: Longest label in characters; the rest of a token is cut.
+LABEL = 14
+
+#: Longest side of a picture's mask, in inches.
+BOARD = 18.0
+
+#: Pictures that matplotlib can write.
+FORMATS = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """The mask of one pattern on one text, ready to be drawn.
+
+    Printing it with a `rich` console draws it in the terminal.
+
+    Attributes:
+        spec: The pattern's spec string.
+        labels: What each token looks like.
+        mask: Shape: [tokens, tokens], bool.
+        counts: What was counted, in a line.
+        notices: What the reader must know, a line each.
+    """
+
+    spec: str
+    labels: tuple[str, ...]
+    mask: Tensor
+    counts: str
+    notices: tuple[str, ...] = ()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draws the mask as wide as the console allows."""
+        margin = min(LABEL, max((cell_len(label) for label in self.labels), default=0))
+        wide = any(cell_len(c) > 1 for label in self.labels for c in label)
+        room = options.max_width - margin - 1
+        # Two characters make a square, and hold any letter; one saves space.
+        cell = 2 if wide or len(self.labels) * 2 <= room else 1
+        count = min(len(self.labels), max(1, room // cell))
+        yield Text(self.spec, style="bold")
+        yield from _heading(self.labels[:count], margin, cell)
+        full, empty = ("#", ".") if options.ascii_only else ("█", "·")
+        for label, row in zip(self.labels[:count], self.mask[:count, :count].tolist(), strict=True):
+            start = set_cell_size(_short(label), margin + 1)
+            line = Text(start, no_wrap=True, overflow="crop")
+            for allowed in row:
+                line.append(*((full * cell, "cyan") if allowed else (empty.ljust(cell), "dim")))
+            yield line
+        yield Text(self.counts)
+        if count < len(self.labels):
+            yield Text(
+                f"showing the first {count} of {len(self.labels)} tokens; "
+                f"{len(self.labels) - count} do not fit here (--png FILE draws them all)",
+                style="yellow",
+            )
+        yield from (Text(notice, style="yellow") for notice in self.notices)
+
+    def save(self, path: str | Path) -> Path:
+        """Draws the picture into a file.
+
+        Args:
+            path: A name that ends in .png, .svg or .pdf.
+
+        Raises:
+            DataError: The name ends otherwise, or the file cannot be written.
+            MissingExtraError: matplotlib is not installed.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in FORMATS:
+            raise DataError(f"a picture's name ends in {', '.join(FORMATS)}; got {str(path)!r}")
+        figure = self.figure()
+        try:
+            with warnings.catch_warnings():
+                # A letter that no font has is drawn as a box, which says enough.
+                warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+                figure.savefig(path, dpi=150)
+        except OSError as error:
+            raise DataError(f"cannot write {str(path)!r}: {error.strerror}") from None
+        return path
+
+    def figure(self) -> Figure:
+        """The picture as a matplotlib figure.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ModuleNotFoundError:
+            raise MissingExtraError(
+                'a picture needs matplotlib, which is not there: pip install "sparseattn[study]"'
+            ) from None
+        size = 2.5 + min(max(0.24 * len(self.labels), 3.0), BOARD)
+        figure = Figure(figsize=(size, size + 0.4), layout="constrained")
+        _draw(figure.add_subplot(), self)
+        # Letters an inch at these sizes; constrained layout leaves room, but does not break lines.
+        figure.suptitle(fill(self.spec, int(9 * size)), fontsize=12, fontweight="bold")
+        below = [fill(line, int(14 * size)) for line in (self.counts, *self.notices)]
+        figure.supxlabel("\n".join(below), fontsize=9)
+        return figure
+
+
+def picture(
+    pattern: str | Pattern,
+    text: str,
+    pair: str | None = None,
+    *,
+    model: str = DEFAULT,
+    layer: int = 0,
+) -> Picture:
+    """Applies a pattern to a text.
+
+    Args:
+        pattern: A pattern or its spec string.
+        text: The text.
+        pair: A second text, for models that read pairs.
+        model: Whose tokenizer, and whose embeddings for patterns that need them, to use; see
+            `sparseattn.models.names.resolve`.
+        layer: The attention layer; matters to patterns that draw anew for each.
+
+    Raises:
+        PatternError: The spec string is wrong.
+        DataError: A text is empty, or the model cannot be loaded.
+        PlanError: The model lacks the layer.
+    """
+    made = parse(pattern) if isinstance(pattern, str) else pattern
+    reading = read(text, pair, model=model, needs=made.needs)
+    (index,) = select_indices(str(layer), reading.layers, "layer")
+    rule = LayerRule((((0,), made.rule(reading.tokens, index)),), 1, reading.tokens.valid, False)
+    return Picture(
+        spec=str(made),
+        labels=reading.labels,
+        mask=rule.dense[0, 0],
+        counts=_counts(Report.of(CompiledPlan((rule,)), [str(made)])),
+        notices=tuple(_notices(made, reading, index)),
+    )
+
+
+def _counts(report: Report) -> str:
+    return (
+        f"over {report.tokens} real tokens: {report.allowed} of {report.valid} pairs allowed, "
+        f"sparsity {report.sparsity:.1%}, mean degree {report.mean_degree:.1f}"
+    )
+
+
+def _notices(pattern: Pattern, reading: Reading, layer: int) -> list[str]:
+    notices = []
+    if pattern.varies_by_layer:
+        notices.append(f"this is layer {layer} of {reading.layers}; others draw other keys")
+    if reading.cut:
+        notices.append(
+            f"the text was cut: the model has positions for {reading.longest} tokens, and the last "
+            f"{reading.cut} were left out"
+        )
+    return notices
+
+
+def _short(label: str) -> str:
+    """A label of at most LABEL characters on the screen, where some letters are two wide."""
+    return set_cell_size(label, LABEL - 1) + "…" if cell_len(label) > LABEL else label
+
+
+def _heading(labels: Sequence[str], margin: int, cell: int) -> list[Text]:
+    """The labels written downwards over their columns."""
+    columns = [[c for c in _short(label) if cell_len(c)] for label in labels]
+    height = max((len(column) for column in columns), default=0)
+    lines = []
+    for level in range(height):
+        letters = ((" " * (height - len(c)) + "".join(c))[level] for c in columns)
+        line = " " * (margin + 1) + "".join(set_cell_size(letter, cell) for letter in letters)
+        lines.append(Text(line, no_wrap=True, overflow="crop"))
+    return lines
+
+
+def _draw(axes: Axes, shown: Picture) -> None:
+    from matplotlib.colors import ListedColormap
+
+    count, fonts = len(shown.labels), _fonts()
+    colours = ListedColormap(["#eef1f5", "#1f5a93"])
+    axes.imshow(shown.mask.int().numpy(), cmap=colours, vmin=0, vmax=1)
+    step = 1 + int(0.15 * count / BOARD)  # a label takes 0.15 inches
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(range(0, count, step), [_short(label) for label in shown.labels[::step]])
+        axis.set_ticks([edge - 0.5 for edge in range(1, count)] if step == 1 else [], minor=True)
+        for label in axis.get_ticklabels():
+            label.set(parse_math=False, fontfamily=fonts, fontsize=9)
+    axes.xaxis.tick_top()
+    axes.tick_params(axis="x", labelrotation=90)
+    axes.tick_params(which="both", length=0)
+    axes.grid(which="minor", color="white", linewidth=1)
+    axes.set_xlabel("key: what is attended to")
+    axes.set_ylabel("query: what attends")
+    axes.spines[:].set_visible(False)
+
+
+def _fonts() -> list[str]:
+    """Those installed of the fonts that together cover most scripts."""
+    from matplotlib.font_manager import get_font_names
+
+    wanted = ("DejaVu Sans", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Arial Unicode MS")
+    installed = set(get_font_names())
+    return [font for font in wanted if font in installed]
+
+
+def patterns_table() -> Table:
+    """The catalogue of patterns, for a `rich` console."""
+    table = Table(show_lines=True, box=box.SIMPLE)
+    table.add_column("pattern and arguments", max_width=33, overflow="fold")
+    table.add_column("query q may attend to key k where", overflow="fold")
+    for kind in catalogue().values():
+        needs = ", ".join(sorted(parse(kind.example).needs)) or "tokens only"
+        facts = Text(kind.formula)
+        for name, fact in (("degree", kind.degrees), ("needs", needs), ("source", kind.source)):
+            facts.append(f"\n{name}: ", style="dim").append(fact)
+        table.add_row(Text(kind.signature(), style="bold"), facts)
+    return table
+
+
+def backends_table() -> Table:
+    """The catalogue of backends, for a `rich` console."""
+    table = Table(box=box.SIMPLE)
+    table.add_column("backend")
+    table.add_column("what it is", overflow="fold")
+    for name, found in backends().items():
+        table.add_row(Text(name, style="bold"), Text(found.summary))
+    return table

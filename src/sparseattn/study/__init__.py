@@ -1,0 +1,49 @@
+"""Studies: a grid of trials, run once each, stored, compared.
+
+>>> from sparseattn import study
+>>> study.run("studies/smoke.yaml", "runs/smoke")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparseattn.study.loading import load_study as load_study
+    from sparseattn.study.planning import plan as plan
+    from sparseattn.study.session import Options as Options
+    from sparseattn.study.session import Outcome as Outcome
+    from sparseattn.study.session import resume as resume
+    from sparseattn.study.session import run as run
+    from sparseattn.study.spec import StudySpec as StudySpec
+    from sparseattn.study.spec import load_spec as load_spec
+
+_PUBLIC = {
+    "Options": "session",
+    "Outcome": "session",
+    "StudySpec": "spec",
+    "load_spec": "spec",
+    "load_study": "loading",
+    "plan": "planning",
+    "resume": "session",
+    "run": "session",
+}
+
+__all__ = [
+    "Options",
+    "Outcome",
+    "StudySpec",
+    "load_spec",
+    "load_study",
+    "plan",
+    "resume",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name on first use."""
+    if name in _PUBLIC:
+        return getattr(import_module(f"sparseattn.study.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module 'sparseattn.study' has no attribute {name!r}")

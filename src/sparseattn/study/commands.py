@@ -1,0 +1,156 @@
+"""`sparseattn study ...`. Thin, and light to import: see `sparseattn.cli`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sparseattn.study.session import Outcome
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="study",
+    help="Declare a grid of trials, run it, compare its arms.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+#: Trials above which `study run` asks before it begins.
+_MANY = 100
+
+Spec = Annotated[Path, typer.Argument(help="The study file (YAML).", show_default=False)]
+Folder = Annotated[Path, typer.Argument(help="The study's folder.", show_default=False)]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Local worker processes, instead of the file's.")
+]
+Kind = Annotated[str | None, typer.Option(help="Instead of the file's: local or ray.")]
+Most = Annotated[int, typer.Option(min=1, help="Refuse a grid with more trials.")]
+Yes = Annotated[bool, typer.Option("--yes", help=f"Do not ask before more than {_MANY} trials.")]
+Versions = Annotated[
+    bool, typer.Option(help="Go on although packages differ from when the study was begun.")
+]
+
+
+@app.command()
+def run(
+    spec: Spec,
+    out: Annotated[Path, typer.Option(help="The study's folder; made if need be.")],
+    workers: Workers = None,
+    executor: Kind = None,
+    max_trials: Most = 10_000,
+    yes: Yes = False,
+    other_versions: Versions = False,
+) -> None:
+    """Run what is missing of a study."""
+    from sparseattn.study import session
+
+    options = _options(workers, executor, yes, max_trials=max_trials, other_versions=other_versions)
+    _finish(lambda: session.run(spec, out, options), out)
+
+
+@app.command()
+def resume(
+    folder: Folder,
+    workers: Workers = None,
+    executor: Kind = None,
+    retry_failed: Annotated[bool, typer.Option(help="Run failed trials again.")] = False,
+    yes: Yes = False,
+    other_versions: Versions = False,
+) -> None:
+    """Run what is missing of a study that was begun."""
+    from sparseattn.study import session
+
+    options = _options(
+        workers, executor, yes, retry_failed=retry_failed, other_versions=other_versions
+    )
+    _finish(lambda: session.resume(folder, options), folder)
+
+
+@app.command()
+def plan(spec: Spec, max_trials: Most = 10_000) -> None:
+    """Show the trials, their sparsity on a sample of the data, and how long they would take."""
+    from sparseattn.study.planning import plan as planned
+    from sparseattn.study.spec import load_spec
+
+    _print(planned(load_spec(spec), max_trials))
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Write the report: a page, its Markdown, figures and tables."""
+    from sparseattn.report import terminal_table, write_report
+    from sparseattn.study.loading import load_study, rebuild
+
+    rebuild(folder)
+    data = load_study(folder)
+    written = write_report(data, folder / "report")
+    _print(terminal_table(data))
+    for path in written:
+        typer.echo(f"wrote {path}")
+
+
+@app.command()
+def compare(
+    folder: Folder,
+    a: Annotated[str, typer.Argument(help="An arm: name, or name@layers.", show_default=False)],
+    b: Annotated[str, typer.Argument(help="Another one.", show_default=False)],
+) -> None:
+    """Compare two arms on the same examples."""
+    from sparseattn.report import compare as compared
+    from sparseattn.study.loading import load_study
+
+    typer.echo(str(compared(load_study(folder), a, b)))
+
+
+@app.command()
+def results(folder: Folder) -> None:
+    """Write results.csv and results.parquet anew."""
+    from sparseattn.study.loading import rebuild
+
+    found = rebuild(folder)
+    for problem in found.damaged.values():
+        typer.echo(f"{problem}; `sparseattn study resume {folder}` runs it again", err=True)
+    typer.echo(f"wrote {folder / 'results.csv'} and .parquet: {len(found.rows)} trials")
+
+
+def _options(workers: int | None, executor: str | None, yes: bool, **rest: Any) -> Any:
+    from sparseattn.study.session import Options
+
+    changes = {"workers": workers, "kind": executor}
+    asks = None if yes or not sys.stdin.isatty() else _confirm
+    return Options(
+        executor={name: value for name, value in changes.items() if value is not None},
+        confirm=asks,
+        **rest,
+    )
+
+
+def _confirm(question: str, trials: int) -> bool:
+    return trials <= _MANY or typer.confirm(question)
+
+
+def _finish(work: Any, folder: Path) -> None:
+    """Runs a study, and says how it ended: status 1 for failed trials, 130 for Ctrl-C."""
+    try:
+        outcome: Outcome = work()
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped; `sparseattn study resume {folder}` goes on", err=True)
+        raise typer.Exit(130) from None
+    what = f"ran {outcome.run}" if outcome.run else "nothing to do"
+    typer.echo(f"{outcome.trials} trials: {what}; results in {folder / 'results.csv'}")
+    if outcome.failed:
+        reasons = sorted(set(outcome.failed.values()))
+        typer.echo(f"{len(outcome.failed)} trials failed: {'; '.join(reasons[:3])}", err=True)
+        typer.echo(f"`sparseattn study resume {folder} --retry-failed` runs them again", err=True)
+        raise typer.Exit(1)
+
+
+def _print(what: object) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(what)

@@ -1,0 +1,201 @@
+"""Worker processes on this machine."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from sparseattn.study.executors.base import Event, Job
+from sparseattn.study.perform import RUN_TRIAL
+from sparseattn.study.store import Store
+
+__all__ = ["LocalExecutor", "cores"]
+
+#: Bytes of memory that a worker may need.
+_MEMORY = 4 << 30
+
+#: Variables that tell numerical libraries how many threads to start.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A worker process and what it is doing."""
+
+    index: int
+    process: subprocess.Popen[bytes]
+    errors: IO[bytes]
+    job: Job | None = None
+    buffer: bytearray = field(default_factory=bytearray)
+
+    def last_words(self) -> str:
+        """The end of what it printed."""
+        self.errors.seek(0, os.SEEK_END)
+        self.errors.seek(max(0, self.errors.tell() - 4000))
+        lines = self.errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1].strip() if lines else ""
+
+
+class LocalExecutor:
+    """Long-lived worker processes, which share out the cores.
+
+    A worker imports, tokenises and reads pretrained weights once and keeps them from trial to
+    trial. One that dies is replaced.
+
+    Args:
+        store: Where the trials go.
+        workers: How many processes; by default one for each GPU, or else for each core, as far as
+            memory goes.
+        threads: Threads each; the cores divided by the workers by default.
+        run: The function that runs a trial, as `module:function`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        workers: int | None = None,
+        threads: int | None = None,
+        run: str = RUN_TRIAL,
+    ) -> None:
+        self.store, self.run = store, run
+        self.workers = workers or _default_workers()
+        self.threads = threads or max(1, cores() // self.workers)
+        self._selector = selectors.DefaultSelector()
+        self._idle: list[_Worker] = []
+        self._busy: dict[str, _Worker] = {}
+
+    @property
+    def free(self) -> int:
+        """See `Executor.free`."""
+        return self.workers - len(self._busy)
+
+    def submit(self, job: Job) -> None:
+        """See `Executor.submit`."""
+        worker = self._idle.pop() if self._idle else self._start()
+        worker.job = job
+        self._busy[job.digest] = worker
+        line = json.dumps({"digest": job.digest, "spec": job.spec}) + "\n"
+        assert worker.process.stdin is not None
+        with suppress(BrokenPipeError):  # it died while idle: poll() will say that the job is lost
+            worker.process.stdin.write(line.encode())
+            worker.process.stdin.flush()
+
+    def poll(self, timeout: float) -> list[Event]:
+        """See `Executor.poll`."""
+        events = []
+        for key, _ in self._selector.select(timeout):
+            worker: _Worker = key.data
+            data = os.read(key.fd, 1 << 16)
+            if not data:
+                events += self._ended(worker)
+            worker.buffer += data
+            *lines, rest = worker.buffer.split(b"\n")
+            worker.buffer = bytearray(rest)
+            events += [self._event(worker, json.loads(line)) for line in lines]
+        return events
+
+    def close(self) -> None:
+        """See `Executor.close`."""
+        workers = [*self._idle, *self._busy.values()]
+        for worker in workers:
+            worker.process.kill()
+        for worker in workers:
+            self._remove(worker)
+        self._selector.close()
+
+    def _start(self) -> _Worker:
+        taken = {worker.index for worker in (*self._idle, *self._busy.values())}
+        index = min(set(range(self.workers)) - taken)
+        errors = tempfile.TemporaryFile()  # noqa: SIM115
+        command = [sys.executable, "-m", "sparseattn.study.executors.worker"]
+        process = subprocess.Popen(
+            [*command, str(self.store.folder), self.run],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=self._environment(index),
+            # Ctrl-C is the runner's business: it would hit every process of the terminal.
+            start_new_session=True,
+        )
+        worker = _Worker(index, process, errors)
+        assert process.stdout is not None
+        self._selector.register(process.stdout, selectors.EVENT_READ, worker)
+        return worker
+
+    def _environment(self, index: int) -> dict[str, str]:
+        own = dict.fromkeys(_THREADS, str(self.threads))
+        own["TOKENIZERS_PARALLELISM"] = "false"
+        devices = _devices(os.environ)
+        if len(devices) > 1:  # a Trainer that sees several would split each batch over them
+            own["CUDA_VISIBLE_DEVICES"] = devices[index % len(devices)]
+        return {**os.environ, **own}
+
+    def _event(self, worker: _Worker, message: dict[str, Any]) -> Event:
+        event = Event(**message)
+        if event.kind in ("stored", "found", "busy"):
+            del self._busy[event.digest]
+            worker.job = None
+            self._idle.append(worker)
+        return event
+
+    def _ended(self, worker: _Worker) -> list[Event]:
+        job, words = worker.job, worker.last_words()
+        code = self._remove(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        if job is None:
+            return []
+        del self._busy[job.digest]
+        return [Event("lost", job.digest, reason=_cause(code, words))]
+
+    def _remove(self, worker: _Worker) -> int:
+        assert worker.process.stdin is not None
+        assert worker.process.stdout is not None
+        self._selector.unregister(worker.process.stdout)
+        worker.process.stdout.close()
+        with suppress(BrokenPipeError):
+            worker.process.stdin.close()
+        worker.errors.close()
+        return worker.process.wait()
+
+
+def _default_workers() -> int:
+    if devices := _devices(os.environ):
+        return len(devices)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(cores(), memory // _MEMORY))
+
+
+def _cause(code: int, words: str) -> str:
+    if code >= 0:
+        return f"its worker ended with status {code}" + (f": {words}" if words else "")
+    name = signal.Signals(-code).name
+    hint = "; out of memory?" if -code == signal.SIGKILL else ""
+    return f"its worker was killed by signal {-code} ({name}{hint})"
+
+
+def _devices(environment: Mapping[str, str]) -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    given = environment.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name for name in given.split(",") if name.strip()]
+    return [str(index) for index in range(len(glob.glob("/dev/nvidia[0-9]*")))]

@@ -1,0 +1,106 @@
+"""What a study would do: its arms, what they come to, and how long it would take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from sparseattn.study.arms import DENSE
+from sparseattn.study.display import spell_time
+from sparseattn.study.executors.local import LocalExecutor
+from sparseattn.study.grid import Arm
+from sparseattn.study.resolving import resolved
+from sparseattn.study.sample import TEXTS
+from sparseattn.study.session import MOST
+from sparseattn.study.solve import Realised
+from sparseattn.study.spec import StudySpec
+from sparseattn.study.store import Store
+from sparseattn.study.study import Study
+from sparseattn.study.timing import Estimate, estimate
+from sparseattn.study.trial_cache import TrialCache
+
+__all__ = ["Planned", "plan"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A study before anything is trained.
+
+    Attributes:
+        study: The study.
+        realised: What each arm comes to on a sample of training texts.
+        trials: How many trials it has.
+        notices: Arms that are another one's double.
+        time: How long it would take.
+        workers: Local worker processes that the time is for.
+    """
+
+    study: Study
+    realised: tuple[Realised, ...]
+    trials: int
+    notices: tuple[str, ...]
+    time: Estimate
+    workers: int
+
+    @property
+    def seconds(self) -> float:
+        """How long the study would take."""
+        return self.time.trial * self.trials / min(self.workers, self.trials) + self.time.start
+
+    def __rich__(self) -> Group:
+        """A table of the arms and a line below."""
+        spec = self.study.spec
+        table = Table(title=spec.name, title_justify="left")
+        for name in ("arm", "layers", "pattern"):
+            table.add_column(name, overflow="fold")
+        for name in ("trials", "sparsity", "all layers", "degree", "asked"):
+            table.add_column(name, justify="right")
+        for arm, found in zip(self.study.arms, self.realised, strict=True):
+            table.add_row(*map(Text, _cells(arm, found, len(spec.seeds))))
+        lines = [
+            f"{self.trials} trials ({len(spec.seeds)} seeds); sparsity and mean degree over real "
+            f"tokens of at most {TEXTS} training texts, on the layers of the arm",
+            f"about {spell_time(self.seconds)} with {self.workers} workers: "
+            f"{self.time.trial:.0f} s a trial, from {self.time.how}",
+            *(f"note: {notice}" for notice in self.notices),
+        ]
+        return Group(table, *map(Text, lines))
+
+
+def _cells(arm: Arm, found: Realised, seeds: int) -> list[str]:
+    dense = arm.pattern == DENSE
+    return [
+        arm.name,
+        "" if dense else arm.layers,
+        arm.pattern,
+        str(seeds),
+        f"{found.sparsity:.1%}",
+        f"{found.overall:.1%}",
+        f"{found.degree:.2f}",
+        ", ".join(f"{kind} {value:g}" for kind, value in arm.target.items()),
+    ]
+
+
+def plan(spec: StudySpec, max_trials: int = MOST, out: Path | None = None) -> Planned:
+    """Works out what a study would do; trains no more than a few steps, to see how long they take.
+
+    Args:
+        spec: The study.
+        max_trials: Trials that its grid may have.
+        out: A folder with finished trials of it, to take the time from.
+
+    Raises:
+        SparseAttnError: The spec is wrong, as in `sparseattn.study.run`.
+    """
+    cache = TrialCache()
+    study, sample = resolved(spec, max_trials, cache)
+    realised = tuple(sample.count(arm.pattern, arm.layers) for arm in study.arms)
+    trials, notices = study.trials()
+    workers = LocalExecutor(Store(out or "."), workers=spec.executor.workers).workers
+    return Planned(
+        study, realised, len(trials), tuple(notices), estimate(trials, cache, workers), workers
+    )

@@ -1,0 +1,189 @@
+"""Doing a trial: data, model, plan, training, scores, and what the plan allowed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+from transformers.utils import logging as transformers_logging
+
+from sparseattn.errors import DataError, StudyError
+from sparseattn.models.attach import sparsify
+from sparseattn.plan import Plan
+from sparseattn.study.counting import Counted, count, count_dense
+from sparseattn.study.environment import environment
+from sparseattn.study.training import train
+from sparseattn.study.trial import DENSE, Progress, TrialFailed, TrialResult, TrialSpec
+from sparseattn.study.trial_cache import TrialCache
+from sparseattn.tasks.base import Prepared
+
+__all__ = ["run"]
+
+#: What configurations call the dropout of attention weights, and dropout elsewhere.
+_OF_ATTENTION = ("attention_probs_dropout_prob", "attention_dropout")
+_ELSEWHERE = (
+    "hidden_dropout_prob",
+    "dropout",
+    "hidden_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+)
+
+#: Families that count positions from after the padding token's number.
+_OFFSET = ("roberta", "camembert", "data2vec-text", "roberta-prelayernorm", "xlm-roberta-xl")
+
+
+def run(spec: TrialSpec, folder: Path | None, progress: Progress, cache: TrialCache) -> TrialResult:
+    """See `sparseattn.study.trial.run_trial`."""
+    clock = _Clock()
+    with _quiet(), _memory(), _scratch(folder) as place:
+        progress("prepare", 0.0)
+        prepared, model = _made(spec, cache)
+        clock.lap("prepare")
+        progress("train", 0.0)
+        done = train(model, prepared, spec.training, spec.seed, place, progress)
+        clock.lap("train")
+        progress("evaluate", 0.0)
+        scores = prepared.score(done.predict(prepared))
+        counted = _counted(spec, model, prepared, cache)
+        clock.lap("evaluate")
+    return TrialResult(
+        metrics=scores.metrics,
+        headline=prepared.headline,
+        sparsity=counted.sparsity if counted else None,
+        block_density=counted.block_density if counted else None,
+        mean_degree=counted.mean_degree if counted else None,
+        allowed_pairs=sum(counted.allowed) if counted else None,
+        valid_pairs=sum(counted.valid) if counted else None,
+        sparsity_by_layer=counted.by_layer if counted else [],
+        counts={**prepared.counts, "steps": done.steps},
+        seconds=clock.seconds,
+        history=done.history,
+        predictions=scores.examples,
+        environment=environment(str(done.trainer.args.device), spec.training.precision),
+    )
+
+
+def _made(spec: TrialSpec, cache: TrialCache) -> tuple[Prepared, Any]:
+    """The data, and the model with its plan."""
+    plan = None if spec.pattern == DENSE else Plan.of(spec.pattern, spec.layers)
+    needs = plan.needs if plan else frozenset()
+    place = cache.place(spec.model)
+    config = _config(place, spec)
+    prepared = cache.prepared(spec.model, spec.task, needs, spec.pipeline)
+    if spec.data_fingerprint not in ("", prepared.fingerprint):
+        raise TrialFailed(
+            f"the data have changed: their fingerprint is {prepared.fingerprint}, and the study "
+            f"was made for {spec.data_fingerprint}"
+        )
+    model = prepared.build_model(place, spec.seed, **config)
+    if plan is not None:
+        tokenizer = cache.tokenizer(spec.model, spec.task)
+        sparsify(model, plan, tokenizer=tokenizer, backend=spec.backend)
+    return prepared, model
+
+
+def _config(place: str, spec: TrialSpec) -> dict[str, float]:
+    """Changes to the model's configuration, after checking that the texts fit it."""
+    config = AutoConfig.from_pretrained(place)
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and config.model_type.endswith(_OFFSET):
+        positions -= (config.pad_token_id or 0) + 1
+    if positions and positions > 0 and spec.task.max_length > positions:
+        raise DataError(
+            f"max_length {spec.task.max_length} is more than the {positions} positions of "
+            f"{spec.model}"
+        )
+    found: dict[str, float] = {}
+    training = spec.training
+    for asked, names in (
+        (training.dropout, _OF_ATTENTION + _ELSEWHERE),
+        (training.attention_dropout, _OF_ATTENTION),
+    ):
+        known = [name for name in names if hasattr(config, name)]
+        if asked is not None and not known:
+            raise StudyError(f"{spec.model} ({config.model_type}) has no dropout to change")
+        found |= dict.fromkeys(known, asked) if asked is not None else {}
+    return found
+
+
+def _counted(spec: TrialSpec, model: Any, prepared: Prepared, cache: TrialCache) -> Counted | None:
+    """Counts the plan, once for all seeds."""
+    size = spec.training.evaluation_batch_size
+    key = (spec.model, prepared.key, spec.pattern, spec.layers, spec.backend, size)
+    if key not in cache.counted:
+        made = (count_dense if spec.pattern == DENSE else count)(model, prepared, size)
+        if made is None:
+            return None
+        cache.counted[key] = made
+    return cache.counted[key]
+
+
+class _Clock:
+    """Seconds between laps, and in all."""
+
+    def __init__(self) -> None:
+        self.started = self.last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = now - self.last
+        self.last = now
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        return {**self.laps, "total": self.last - self.started}
+
+
+@contextmanager
+def _scratch(folder: Path | None) -> Iterator[Path]:
+    """A folder for checkpoints, emptied of them when the trial is done."""
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="sparseattn-") as made:
+            yield Path(made)
+        return
+    place = folder / "checkpoints"
+    place.mkdir(parents=True, exist_ok=True)
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    """Says that memory ran out, whoever noticed."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise TrialFailed(f"out of memory: {_first_line(error)}") from error
+    except RuntimeError as error:
+        if "allocate memory" in str(error) or "out of memory" in str(error):
+            raise TrialFailed(f"out of memory: {_first_line(error)}") from error
+        raise
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps transformers from reporting what is meant: a new head, a progress bar."""
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

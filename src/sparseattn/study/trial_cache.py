@@ -1,0 +1,72 @@
+"""What one process keeps from trial to trial, so that it is not made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparseattn.study.counting import Counted
+    from sparseattn.tasks.base import Prepared
+    from sparseattn.tasks.spec import TaskSpec
+
+__all__ = ["TrialCache"]
+
+#: Tokenizers that must be told in advance that words come split.
+_SPLIT_WORDS = ("roberta", "gpt2", "bloom", "deberta", "longformer", "camembert", "modernbert")
+
+
+class TrialCache:
+    """Tokenizers, prepared data and counted plans of the trials that a process runs.
+
+    A pretrained model is not among them: reading it from a local file again costs less than a
+    training step.
+
+    Args:
+        folder: Where tokenised data and parses are kept on disk; `$SPARSEATTN_CACHE`, else
+            `~/.cache/sparseattn`, by default.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self.counted: dict[Any, Counted] = {}
+        self._places: dict[str, str] = {}
+        self._tokenizers: dict[Any, Any] = {}
+        self._prepared: dict[Any, Prepared] = {}
+
+    def place(self, model: str) -> str:
+        """Where a model lies."""
+        if model not in self._places:
+            from sparseattn.models.names import resolve
+
+            self._places[model] = str(resolve(model))
+        return self._places[model]
+
+    def tokenizer(self, model: str, task: TaskSpec) -> Any:
+        """A model's tokenizer.
+
+        Args:
+            model: The model's name.
+            task: What it is for: split words ask some tokenizers for an option.
+        """
+        from transformers import AutoConfig, AutoTokenizer
+
+        split = task.kind == "token-classification"
+        if (model, split) not in self._tokenizers:
+            place = self.place(model)
+            family = AutoConfig.from_pretrained(place).model_type if split else ""
+            options = {"add_prefix_space": True} if family.endswith(_SPLIT_WORDS) else {}
+            self._tokenizers[model, split] = AutoTokenizer.from_pretrained(place, **options)
+        return self._tokenizers[model, split]
+
+    def prepared(
+        self, model: str, task: TaskSpec, needs: frozenset[str], pipeline: str
+    ) -> Prepared:
+        """A task's data for a model; see `sparseattn.tasks.base.prepare`."""
+        from sparseattn.tasks.base import prepare
+
+        key = (model, task, needs, pipeline)
+        if key not in self._prepared:
+            tokenizer = self.tokenizer(model, task)
+            self._prepared[key] = prepare(task, tokenizer, needs, self.folder, pipeline)
+        return self._prepared[key]

@@ -1,0 +1,101 @@
+"""The parse of a text as arrays: where its words are, their heads, their sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Parse"]
+
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Parse:
+    """The words of a text in their order; there is at least one.
+
+    Attributes:
+        starts: First character of each word, counted in code points. Shape: [words], int32.
+        ends: The character after its last. Shape: [words], int32.
+        heads: Index of its syntactic head; a root is its own. Shape: [words], int32.
+        sentences: Index of its sentence, from 0 without gaps. Shape: [words], int32.
+    """
+
+    starts: Ints
+    ends: Ints
+    heads: Ints
+    sentences: Ints
+
+    def __len__(self) -> int:
+        """Number of words."""
+        return len(self.starts)
+
+    @property
+    def count_sentences(self) -> int:
+        """Number of sentences."""
+        return int(self.sentences[-1]) + 1
+
+    @classmethod
+    def of_doc(cls, doc: Any) -> Parse:
+        """Reads a spaCy document, whose whitespace tokens are no words.
+
+        The children of a whitespace token go to its nearest ancestor that is a word; where it has
+        none they become roots. A text without words counts as one word, so that the whitespace
+        tokens of a byte-level vocabulary have one to belong to.
+        """
+        table = doc.to_array(["IDX", "LENGTH", "HEAD", "SENT_START", "IS_SPACE"]).astype(np.int64)
+        starts, lengths, steps, opens, blank = table.reshape(-1, 5).T
+        words = np.flatnonzero(blank == 0)
+        if not len(words):
+            return cls._of([0], [len(doc.text)], [0], [0])
+        heads = _skip(np.arange(len(steps)) + steps, blank == 1)[words]
+        numbers = np.cumsum(blank == 0) - 1
+        heads = np.where(blank[heads] == 0, numbers[heads], np.arange(len(words)))
+        sentences = np.unique(np.cumsum(opens == 1)[words], return_inverse=True)[1]
+        return cls._of(starts[words], (starts + lengths)[words], heads, sentences)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Parse], offsets: Sequence[int]) -> Parse:
+        """The parse of a text whose consecutive pieces were parsed apart.
+
+        Args:
+            parts: The parses of the pieces.
+            offsets: Where each piece starts, in characters.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        words = np.cumsum([0, *map(len, parts)])
+        sentences = np.cumsum([0, *(part.count_sentences for part in parts)])
+        moved = [
+            (part.starts + at, part.ends + at, part.heads + word, part.sentences + sentence)
+            for part, at, word, sentence in zip(parts, offsets, words, sentences, strict=False)
+        ]
+        return cls._of(*(np.concatenate(column) for column in zip(*moved, strict=True)))
+
+    def to_bytes(self) -> bytes:
+        """The arrays as little-endian int32, one after the other."""
+        return (
+            np.stack([self.starts, self.ends, self.heads, self.sentences]).astype("<i4").tobytes()
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Parse:
+        """Reads what `to_bytes` wrote."""
+        return cls._of(*np.frombuffer(data, dtype="<i4").reshape(4, -1))
+
+    @classmethod
+    def _of(cls, *columns: Any) -> Parse:
+        return cls(*(np.asarray(column, dtype=np.int32) for column in columns))
+
+
+def _skip(heads: NDArray[np.int64], blank: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Replaces whitespace heads by their own heads, until none but roots are left."""
+    while True:
+        further = np.where(blank[heads], heads[heads], heads)
+        if np.array_equal(further, heads):
+            return heads
+        heads = further

@@ -1,0 +1,1 @@
+"""Tasks: labelled text, tokenised for a model, and how its answers are scored."""

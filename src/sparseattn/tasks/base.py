@@ -1,0 +1,197 @@
+"""From a task's specification to what a training needs: data, model, scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import transformers
+
+from sparseattn.errors import DataError
+from sparseattn.syntax import Annotator
+from sparseattn.syntax.cache import default_folder
+from sparseattn.syntax.pipeline import DEFAULT
+from sparseattn.tasks import store
+from sparseattn.tasks.classification import Classification, Regression
+from sparseattn.tasks.collate import Batches
+from sparseattn.tasks.inputs import Annotate, longest_first, state, tokenised
+from sparseattn.tasks.kind import DETAILS, Kind, Scores
+from sparseattn.tasks.questions import QuestionAnswering
+from sparseattn.tasks.rows import Rows, check_columns, choose, digest
+from sparseattn.tasks.sources import read
+from sparseattn.tasks.spec import TaskSpec
+from sparseattn.tasks.tagging import TokenClassification
+
+__all__ = ["Prepared", "available", "fingerprint", "prepare"]
+
+KINDS: dict[str, type[Kind]] = {
+    "classification": Classification,
+    "regression": Regression,
+    "token-classification": TokenClassification,
+    "question-answering": QuestionAnswering,
+}
+
+#: Raise it when the stored columns change.
+_FORMAT = 1
+#: Annotations that are made here rather than read from the tokens.
+_ANNOTATED = frozenset({"words", "sentences", "heads"})
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A task, ready to train on.
+
+    Attributes:
+        kind: What kind of task it is.
+        train: Inputs to train on (windows for question answering), with their `length`.
+        evaluation: Inputs to evaluate on, the longest first.
+        inputs: The same, with what scoring needs.
+        rows: The examples that are evaluated on.
+        collator: Joins inputs into a batch.
+        counts: Examples, inputs and the share of the inputs that were cut, a split.
+        fingerprint: Hash of the examples used and the names of their classes; it does not depend
+            on where they came from.
+        key: Hash of the tokenised inputs.
+    """
+
+    kind: Kind
+    train: datasets.Dataset
+    evaluation: datasets.Dataset
+    inputs: datasets.Dataset
+    rows: Rows
+    collator: Batches
+    counts: dict[str, float]
+    fingerprint: str
+    key: str
+
+    @property
+    def headline(self) -> str:
+        """The metric that stands for the task."""
+        return self.kind.headline
+
+    def build_model(self, path: str | Path, seed: int, **config: Any) -> Any:
+        """Loads a pretrained model with a head for the task, in float32.
+
+        Args:
+            path: A folder, or a name on the Hub.
+            seed: Draws the weights of the head; also left as the state of the global generators.
+            **config: Changes to the model's configuration, such as its dropout.
+        """
+        transformers.set_seed(seed)
+        made = transformers.AutoConfig.from_pretrained(path, **{**self.kind.config, **config})
+        model_class = getattr(transformers, self.kind.model_class)
+        return model_class.from_pretrained(
+            path, config=made, dtype=torch.float32, ignore_mismatched_sizes=True
+        )
+
+    def score(self, raw: Any) -> Scores:
+        """Scores the logits for `evaluation`."""
+        return self.kind.score(self.rows, self.inputs, raw)
+
+
+@dataclass(frozen=True, eq=False)
+class _Examples:
+    """What was read for a task and chosen from it."""
+
+    kind: Kind
+    train: Rows
+    evaluation: Rows
+
+    @classmethod
+    def of(cls, task: TaskSpec) -> _Examples:
+        train, evaluation = read(task.data)
+        for split in (train, evaluation):
+            check_columns(task, split)
+        kind = KINDS[task.kind](task, train)
+        counted = getattr(task.columns, kind.counted)
+        return cls(
+            kind,
+            kind.rows(train, choose(train, task.train, counted)),
+            kind.rows(evaluation, choose(evaluation, task.evaluation, counted)),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        labels = self.kind.labels.names if self.kind.labels else ()
+        return digest(labels, self.train, self.evaluation)
+
+
+def fingerprint(task: TaskSpec) -> str:
+    """`Prepared.fingerprint` without tokenising anything.
+
+    Raises:
+        DataError: The data cannot be read or do not fit the task.
+    """
+    return _Examples.of(task).fingerprint
+
+
+def available(task: TaskSpec) -> tuple[int, int]:
+    """How many examples a task trains on and is evaluated on.
+
+    Raises:
+        DataError: The data cannot be read, or there are too few.
+    """
+    examples = _Examples.of(task)
+    return len(examples.train["example"]), len(examples.evaluation["example"])
+
+
+def prepare(
+    task: TaskSpec,
+    tokenizer: Any,
+    needs: frozenset[str] = frozenset(),
+    cache_dir: Path | None = None,
+    pipeline: str = DEFAULT,
+) -> Prepared:
+    """Reads, checks, annotates and tokenises the data of a task.
+
+    Args:
+        task: The task.
+        tokenizer: A fast tokenizer.
+        needs: What the patterns to come read; see `sparseattn.tokens.ANNOTATIONS`. Only words,
+            sentences and heads cost anything.
+        cache_dir: Where tokenised data are kept; `default_folder()` by default.
+        pipeline: The spaCy pipeline that annotates.
+
+    Raises:
+        DataError: The data cannot be read or do not fit the task.
+    """
+    if not tokenizer.is_fast:
+        raise DataError(f"{type(tokenizer).__name__} knows no offsets; use a fast tokenizer")
+    examples = _Examples.of(task)
+    annotated = sorted(needs & _ANNOTATED)
+    shape = (task.kind, task.max_length, task.overlap)
+    how = (state(tokenizer), annotated, pipeline if annotated else "")
+    key = digest(_FORMAT, examples.fingerprint, shape, how)
+    place = (cache_dir or default_folder()) / "inputs" / key
+    annotate = Annotator(tokenizer, pipeline, cache_dir).columns if annotated else None
+    data, counts = store.remembered(place, partial(_tokenised, examples, tokenizer, annotate))
+    inputs = data["evaluation"]
+    return Prepared(
+        kind=examples.kind,
+        train=data["train"],
+        evaluation=inputs.remove_columns([name for name in DETAILS if name in inputs.column_names]),
+        inputs=inputs,
+        rows=examples.evaluation,
+        collator=Batches.of(tokenizer),
+        counts=counts,
+        fingerprint=examples.fingerprint,
+        key=key,
+    )
+
+
+def _tokenised(
+    examples: _Examples, tokenizer: Any, annotate: Annotate | None
+) -> tuple[datasets.DatasetDict, dict[str, float]]:
+    made = {}
+    counts: dict[str, float] = {}
+    for name, rows in (("train", examples.train), ("evaluation", examples.evaluation)):
+        inputs = tokenised(examples.kind, rows, tokenizer, name == "train", annotate)
+        counts[f"{name}_examples"] = len(rows["example"])
+        counts[f"{name}_inputs"] = len(inputs)
+        counts[f"{name}_cut"] = sum(inputs["cut"]) / len(inputs)
+        made[name] = inputs if name == "train" else longest_first(inputs)
+    return datasets.DatasetDict(made), counts

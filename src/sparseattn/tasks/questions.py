@@ -1,0 +1,181 @@
+"""The answer to a question, as a span of a text: windows, spans, and SQuAD's scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+
+from sparseattn.errors import DataError
+from sparseattn.tasks.kind import Encoded, Kind, Scores, example_table, model_inputs
+from sparseattn.tasks.rows import Rows, located, names_of, texts, values
+from sparseattn.tasks.sources import Split
+from sparseattn.tasks.spans import Span, answer_tokens, best_spans, merged
+
+__all__ = ["QuestionAnswering"]
+
+#: Longest question, in tokens, as in BERT's own script for SQuAD.
+_QUESTION = 64
+
+
+class QuestionAnswering(Kind):
+    """Extractive question answering as in SQuAD 1.1: F1 and exact match.
+
+    A context that is too long is read through overlapping windows; the best span over all windows
+    of a question is the answer. A training window without the answer points at the first token.
+    """
+
+    model_class = "AutoModelForQuestionAnswering"
+    counted = "context"
+
+    def rows(self, split: Split, chosen: Sequence[int]) -> Rows:
+        """See `Kind.rows`."""
+        columns = self.task.columns
+        found: Rows = {
+            "example": names_of(split, columns.id, chosen),
+            "question": [text.lstrip() for text in texts(split, columns.question, chosen)],
+            "context": texts(split, columns.context, chosen),
+            "answers": [],
+            "starts": [],
+        }
+        given = values(split, columns.answers, chosen)
+        for row, answers, context in zip(chosen, given, found["context"], strict=True):
+            problem = _problem(answers, context)
+            if problem:
+                raise located(split, row, columns.answers, problem)
+            found["answers"].append(answers["text"])
+            found["starts"].append(answers["answer_start"])
+        return found
+
+    def encode(self, rows: Rows, tokenizer: Any, labelled: bool) -> Encoded:
+        """See `Kind.encode`."""
+        questions, cut = self._short_questions(rows["question"], tokenizer)
+        encoding = tokenizer(
+            questions,
+            rows["context"],
+            truncation="only_second",
+            max_length=self.task.max_length,
+            stride=self.task.overlap,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+        )
+        which = encoding["overflow_to_sample_mapping"]
+        columns: Rows = model_inputs(encoding)
+        columns |= {"row": which, "cut": [cut[row] for row in which]}
+        windows = [_context_offsets(one) for one in encoding.encodings]
+        if labelled:
+            spans = [
+                answer_tokens(window, rows["starts"][row][0], len(rows["answers"][row][0]))
+                for window, row in zip(windows, which, strict=True)
+            ]
+            columns["start_positions"] = [first for first, _ in spans]
+            columns["end_positions"] = [last for _, last in spans]
+        else:
+            columns["starts"] = [window[:, 0].tolist() for window in windows]
+            columns["ends"] = [window[:, 1].tolist() for window in windows]
+        return Encoded(columns, encoding, (questions, rows["context"]))
+
+    def _short_questions(
+        self, questions: list[str], tokenizer: Any
+    ) -> tuple[list[str], list[bool]]:
+        """Cuts questions so that the windows keep room for the context."""
+        limit = min(_QUESTION, self.task.max_length // 3)
+        room = self.task.max_length - limit - tokenizer.num_special_tokens_to_add(pair=True)
+        if self.task.overlap >= room:
+            raise DataError(
+                f"stride {self.task.overlap} does not fit: windows of {self.task.max_length} "
+                f"tokens leave {room} for the context; choose from: 0 to {room - 1}"
+            )
+        short, cut = [], []
+        offsets = tokenizer(
+            questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )["offset_mapping"]
+        for question, places in zip(questions, offsets, strict=True):
+            cut.append(len(places) > limit)
+            short.append(question[: places[limit - 1][1]] if cut[-1] else question)
+        return short, cut
+
+    def score(self, rows: Rows, inputs: datasets.Dataset, raw: Any) -> Scores:
+        """See `Kind.score`."""
+        predicted = self.predict(rows, inputs, raw)
+        best = [spans[0].text if spans else "" for spans in predicted]
+        exact, f1 = _squad(best, rows)
+        return Scores(
+            dict(zip(self.metrics, (float(f1.mean()), float(exact.mean())), strict=True)),
+            example_table(
+                rows,
+                label=[answers[0] for answers in rows["answers"]],
+                prediction=best,
+                score=f1,
+                exact=exact,
+            ),
+        )
+
+    def predict(
+        self, rows: Rows, inputs: datasets.Dataset, raw: Any, count: int = 20
+    ) -> list[list[Span]]:
+        """The best answers to each question over all its windows.
+
+        Args:
+            rows: The examples.
+            inputs: The windows, in the order of `raw`.
+            raw: Logits of starts and ends. Shape: 2 x [windows, length].
+            count: How many answers a question.
+
+        Returns:
+            For each question, answers with different texts, best first; none if it has no window
+            with a possible span.
+        """
+        found: list[list[Span]] = [[] for _ in rows["example"]]
+        starts, ends = np.asarray(raw[0], dtype=float), np.asarray(raw[1], dtype=float)
+        columns = (inputs["row"], inputs["starts"], inputs["ends"])
+        for index, (row, first, last) in enumerate(zip(*columns, strict=True)):
+            window = np.stack([first, last], axis=1)
+            length = len(window)
+            spans = best_spans(
+                starts[index, :length], ends[index, :length], window, self.task.max_answer, count
+            )
+            context = rows["context"][row]
+            found[row] += [Span(context[a:b], score) for a, b, score in spans]
+        return [merged(spans, count) for spans in found]
+
+
+def _problem(answers: Any, context: str) -> str:
+    """What is wrong with the answers to a question; empty if nothing is."""
+    if not isinstance(answers, dict) or not {"text", "answer_start"} <= set(answers):
+        return f"expected lists text and answer_start, got {answers!r}"
+    given, starts = answers["text"], answers["answer_start"]
+    if not given or not starts or len(given) != len(starts):
+        return "every question needs an answer, with its place; this one has none"
+    for text, start in zip(given, starts, strict=True):
+        if not text or context[start : start + len(text)] != text:
+            return f"the answer {text!r} does not stand at character {start} of the context"
+    return ""
+
+
+def _context_offsets(one: Any) -> NDArray[np.int64]:
+    """Character offsets of a window's tokens; -1 for those outside the context.
+
+    Shape: [length, 2].
+    """
+    offsets = np.asarray(one.offsets, dtype=np.int64)
+    inside = np.asarray([index == 1 for index in one.sequence_ids])
+    offsets[~inside] = -1
+    return offsets
+
+
+def _squad(best: list[str], rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Exact match and F1 of each answer, in [0, 1], with SQuAD's normalisation."""
+    from torchmetrics.functional.text import squad
+
+    scores = []
+    for text, answers, starts in zip(best, rows["answers"], rows["starts"], strict=True):
+        target: Any = {"answers": {"text": answers, "answer_start": starts}, "id": ""}
+        made = squad([{"prediction_text": text, "id": ""}], [target])
+        scores.append((float(made["exact_match"]) / 100, float(made["f1"]) / 100))
+    pairs = np.asarray(scores)
+    return pairs[:, 0], pairs[:, 1]

@@ -1,0 +1,155 @@
+"""A tag for each word of a sentence, such as the named entities in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+
+from sparseattn.errors import DataError
+from sparseattn.tasks.kind import Encoded, Kind, Scores, example_table, model_inputs
+from sparseattn.tasks.labels import Labels
+from sparseattn.tasks.rows import Rows, located, names_of, values
+from sparseattn.tasks.sources import Split
+
+__all__ = ["IGNORED", "TokenClassification"]
+
+#: What the loss leaves out.
+IGNORED = -100
+
+_OUTSIDE = "O"
+_PREFIXES = ("B-", "I-", "E-", "S-", "L-", "U-")
+
+
+class TokenClassification(Kind):
+    """Entities, scored by seqeval: F1, precision and recall over all entities.
+
+    A word is tagged by its first subword. A word of which the model saw nothing (the sentence was
+    cut before it) counts as outside any entity.
+    """
+
+    model_class = "AutoModelForTokenClassification"
+    counted = "tokens"
+    labels: Labels
+
+    def _labels(self, train: Split) -> Labels:
+        found = Labels.of(self.task.labels, train, self.task.columns.tags)
+        odd = [n for n in found.names if n != _OUTSIDE and not n.startswith(_PREFIXES)]
+        if odd or _OUTSIDE not in found.names:
+            raise DataError(
+                f"tags must be 'O' or begin with {', '.join(_PREFIXES)}; they are: "
+                f"{', '.join(found.names)} (numbers need their names in labels)"
+            )
+        return found
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """See `Kind.config`."""
+        return {
+            "num_labels": len(self.labels.names),
+            "id2label": dict(enumerate(self.labels.names)),
+            "label2id": {name: index for index, name in enumerate(self.labels.names)},
+        }
+
+    def rows(self, split: Split, chosen: Sequence[int]) -> Rows:
+        """See `Kind.rows`."""
+        columns = self.task.columns
+        found: Rows = {
+            "example": names_of(split, columns.id, chosen),
+            "tokens": values(split, columns.tokens, chosen),
+            "tags": [],
+        }
+        tags = values(split, columns.tags, chosen)
+        for row, tokens, given in zip(chosen, found["tokens"], tags, strict=True):
+            if not _words(tokens):
+                raise located(split, row, columns.tokens, f"expected words, got {tokens!r}")
+            if not isinstance(given, list) or len(given) != len(tokens):
+                raise located(
+                    split, row, columns.tags, f"expected {len(tokens)} tags, got {given!r}"
+                )
+            found["tags"].append([self._number(split, row, tag) for tag in given])
+        return found
+
+    def _number(self, split: Split, row: int, tag: Any) -> int:
+        number = self.labels.number(tag)
+        if number is None:
+            raise located(split, row, self.task.columns.tags, self.labels.misfit(tag))
+        return number
+
+    def encode(self, rows: Rows, tokenizer: Any, labelled: bool) -> Encoded:  # noqa: ARG002
+        """See `Kind.encode`."""
+        encoding = tokenizer(
+            rows["tokens"],
+            is_split_into_words=True,
+            truncation=True,
+            max_length=self.task.max_length,
+            return_attention_mask=False,
+        )
+        words = [_first_subwords(one.word_ids) for one in encoding.encodings]
+        labels = [
+            [IGNORED if word < 0 else tags[word] for word in places]
+            for places, tags in zip(words, rows["tags"], strict=True)
+        ]
+        columns: Rows = {
+            **model_inputs(encoding),
+            "labels": labels,
+            "words": words,
+            "row": list(range(len(labels))),
+            "cut": [bool(one.overflowing) for one in encoding.encodings],
+        }
+        return Encoded(columns, encoding, (rows["tokens"],))
+
+    def score(self, rows: Rows, inputs: datasets.Dataset, raw: Any) -> Scores:
+        """See `Kind.score`."""
+        from seqeval.metrics import f1_score, precision_score, recall_score
+
+        outside = self.labels.names.index(_OUTSIDE)
+        predicted = [[outside] * len(tags) for tags in rows["tags"]]
+        best = np.asarray(raw).argmax(axis=-1)
+        for index, (row, words) in enumerate(zip(inputs["row"], inputs["words"], strict=True)):
+            for place, word in enumerate(words):
+                if word >= 0:
+                    predicted[row][word] = int(best[index, place])
+        named = [
+            [[self.labels.names[n] for n in tags] for tags in side]
+            for side in (rows["tags"], predicted)
+        ]
+        found = [
+            float(metric(*named, zero_division=0))
+            for metric in (f1_score, precision_score, recall_score)
+        ]
+        return Scores(
+            dict(zip(self.metrics, found, strict=True)),
+            example_table(
+                rows,
+                label=[" ".join(tags) for tags in named[0]],
+                prediction=[" ".join(tags) for tags in named[1]],
+                score=[_sentence_f1(*pair) for pair in zip(*named, strict=True)],
+            ),
+        )
+
+
+def _words(tokens: Any) -> bool:
+    return (
+        isinstance(tokens, list)
+        and len(tokens) > 0
+        and all(isinstance(token, str) for token in tokens)
+    )
+
+
+def _first_subwords(word_ids: Sequence[int | None]) -> list[int]:
+    """The word that each token begins, -1 for one that begins none."""
+    return [
+        -1 if word is None or (place > 0 and word_ids[place - 1] == word) else word
+        for place, word in enumerate(word_ids)
+    ]
+
+
+def _sentence_f1(true: list[str], predicted: list[str]) -> float:
+    """F1 over the entities of one sentence; 1 where there is none and none was found."""
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    left, right = set(get_entities(true)), set(get_entities(predicted))
+    return 2 * len(left & right) / (len(left) + len(right)) if left or right else 1.0

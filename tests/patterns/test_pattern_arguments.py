@@ -1,0 +1,251 @@
+"""What each argument does, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sparseattn as sa
+from sparseattn.errors import PatternError, SpecError
+from sparseattn.patterns.base import catalogue
+from tests.patterns.batches import FIXED
+
+#: For each argument of each pattern, two specs that differ in nothing else.
+EFFECTS = {
+    ("bigbird", "radius"): ("bigbird(1, 1)", "bigbird(2, 1)"),
+    ("bigbird", "random"): ("bigbird(1, 1)", "bigbird(1, 2)"),
+    ("bigbird", "globals"): ("bigbird(1, 1)", "bigbird(1, 1, globals=[sep])"),
+    ("bigbird", "seed"): ("bigbird(1, 1)", "bigbird(1, 1, seed=1)"),
+    ("block", "size"): ("block(3)", "block(4)"),
+    ("dilated", "radius"): ("dilated(1, 2)", "dilated(2, 2)"),
+    ("dilated", "dilation"): ("dilated(1, 2)", "dilated(1, 3)"),
+    ("elastic", "share"): ("elastic(0.1)", "elastic(0.2)"),
+    ("global", "kinds"): ("global(cls)", "global(cls, sep)"),
+    ("global", "first"): ("global(first=1)", "global(first=2)"),
+    ("global", "positions"): ("global(positions=[1])", "global(positions=[2])"),
+    ("irregular", "radii"): ("irregular([0, 1], [1, 1])", "irregular([0, 2], [1, 1])"),
+    ("irregular", "weights"): ("irregular([0, 1], [1, 1])", "irregular([0, 1], [1, 3])"),
+    ("irregular", "seed"): ("irregular([0, 1], [1, 1])", "irregular([0, 1], [1, 1], seed=1)"),
+    ("longformer", "radius"): ("longformer(1)", "longformer(2)"),
+    ("longformer", "globals"): ("longformer(1)", "longformer(1, globals=3)"),
+    ("matched_random", "pattern"): ("matched_random(block(2))", "matched_random(block(3))"),
+    ("matched_random", "seed"): ("matched_random(block(2))", "matched_random(block(2), seed=1)"),
+    ("matched_random", "per_layer"): (
+        "matched_random(block(2))",
+        "matched_random(block(2), per_layer=false)",
+    ),
+    ("neighbor", "radius"): ("neighbor(1)", "neighbor(2)"),
+    ("random", "degree"): ("random(1)", "random(2)"),
+    ("random", "seed"): ("random(1)", "random(1, seed=1)"),
+    ("random", "per_layer"): ("random(1)", "random(1, per_layer=false)"),
+    ("similarity", "k"): ("similarity(1)", "similarity(2)"),
+    ("strided", "stride"): ("strided(3)", "strided(4)"),
+}
+
+
+def mask(spec: str, layer: int = 1) -> torch.Tensor:
+    """The compiled mask of the fixed batch."""
+    return sa.Plan.of(spec).compile(FIXED.tokens, (1,) * 2).layers[layer].dense[:, 0]
+
+
+def test_the_effect_of_every_argument_is_tested():
+    arguments = {(n, field.name) for n, kind in catalogue().items() for field in fields(kind)}
+    assert set(EFFECTS) == arguments
+
+
+@pytest.mark.parametrize("which", EFFECTS)
+def test_every_argument_has_an_effect(which):
+    one, other = EFFECTS[which]
+    name, argument = which
+    a, b = sa.parse(one), sa.parse(other)
+    assert [f.name for f in fields(a) if getattr(a, f.name) != getattr(b, f.name)] == [argument]
+    assert a.name == name
+    assert not torch.equal(mask(one), mask(other))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "neighbor({})",
+        "dilated({}, 2)",
+        "similarity({})",
+        "longformer({})",
+        "global(first={})",
+        "bigbird({}, 2)",
+        "longformer(1, globals={})",
+    ],
+)
+def test_more_is_more(spec):
+    grown = [mask(spec.format(size)) for size in range(1, 30)]
+    for less, more in pairwise(grown):
+        assert not (less & ~more).any()
+    assert grown[-1].sum() > grown[0].sum()
+
+
+@settings(deadline=None, derandomize=True, max_examples=30, database=None)
+@given(st.integers(0, 6), st.integers(1, 4), st.integers(0, 20), st.integers(1, 12))
+def test_windows_do_not_care_where_they_are(radius, dilation, start, size):
+    index = torch.arange(size)
+    for spec in (f"neighbor({radius})", f"dilated({radius}, {dilation})"):
+        rule = sa.parse(spec).rule(sa.TokenBatch.of_lengths(40))
+        shifted = rule.allowed(index + start, index + start)
+        assert torch.equal(shifted, rule.allowed(index, index))
+
+
+def test_special_cases_of_one_another():
+    for one, other in [
+        ("dilated(2, 1)", "neighbor(2)"),
+        ("neighbor(0)", "self()"),
+        ("block(1)", "self()"),
+        ("strided(1)", "full()"),
+        ("block(1000)", "full()"),
+        ("neighbor(1000)", "full()"),
+        ("random(1000)", "full()"),
+        ("longformer(2)", "neighbor(2) | global(cls)"),
+        ("bigbird(1, 0)", "longformer(1)"),
+        ("bigbird(1, 2, seed=3)", "neighbor(1) | random(2, seed=3) | global(cls)"),
+        ("matched_random(full())", "full()"),
+        ("matched_random(self())", "self()"),
+        ("same_word()", "same_word() & dependency()"),
+        ("dependency()", "dependency() & sentence()"),
+    ]:
+        assert torch.equal(mask(one), mask(other)), f"{one} is not {other}"
+
+
+def test_numpy_numbers_and_lists_are_taken():
+    assert sa.neighbor(np.int64(3)) == sa.neighbor(3)
+    assert str(sa.neighbor(np.int32(3))) == "neighbor(radius=3)"
+    mix = sa.longformer(1, globals=["cls"])
+    assert mix == sa.longformer(1)
+    assert hash(mix) == hash(sa.longformer(1))
+
+
+WHOLE = "must be a whole number >="
+MESSAGES = {
+    # patterns and arguments by name
+    "neighbour(radius=2)": "unknown pattern 'neighbour' (did you mean 'neighbor'?); choose from: "
+    f"{', '.join(catalogue())} at column 1 of 'neighbour(radius=2)'",
+    "neighbor(radios=2)": "neighbor(): unknown argument 'radios' (did you mean 'radius'?); choose "
+    "from: radius",
+    "self(2)": "self() takes at most 0 arguments (none); got 1",
+    "neighbor(1, 2)": "neighbor() takes at most 1 argument (radius); got 2",
+    "neighbor()": "neighbor() needs the argument 'radius'",
+    "random()": "random() needs the argument 'degree'",
+    "neighbor(2, radius=3)": "neighbor(): argument 'radius' is given twice",
+    "neighbor(radius=2, radius=3)": "argument 'radius' is given twice at column 20 of "
+    "'neighbor(radius=2, radius=3)'",
+    # values
+    "neighbor(radius=-1)": f"neighbor(radius=-1): radius {WHOLE} 0",
+    "neighbor(radius=1.5)": f"neighbor(radius=1.5): radius {WHOLE} 0",
+    "neighbor(radius=true)": f"neighbor(radius=true): radius {WHOLE} 0",
+    "neighbor(radius='2')": f"neighbor(radius='2'): radius {WHOLE} 0",
+    "neighbor(radius=two)": f"neighbor(radius='two'): radius {WHOLE} 0",
+    "neighbor(radius=[1, 2])": f"neighbor(radius=[1, 2]): radius {WHOLE} 0",
+    "neighbor(radius=self())": f"neighbor(radius=self()): radius {WHOLE} 0",
+    "neighbor(radius=1e400)": f"neighbor(radius=inf): radius {WHOLE} 0",
+    "neighbor(radius=2147483648)": "neighbor(radius=2147483648): radius must be at most 2147483647",
+    "dilated(radius=-2, dilation=1)": f"dilated(radius=-2): radius {WHOLE} 0",
+    "dilated(radius=2, dilation=0)": f"dilated(dilation=0): dilation {WHOLE} 1",
+    "strided(stride=0)": f"strided(stride=0): stride {WHOLE} 1",
+    "block(size=0)": f"block(size=0): size {WHOLE} 1",
+    "random(degree=0)": f"random(degree=0): degree {WHOLE} 1",
+    "random(degree=1, seed=-1)": f"random(seed=-1): seed {WHOLE} 0",
+    "random(degree=1, per_layer=1)": "random(per_layer=1): per_layer must be true or false",
+    "similarity(k=0)": f"similarity(k=0): k {WHOLE} 1",
+    "bigbird(radius=-1, random=1)": f"bigbird(radius=-1): radius {WHOLE} 0",
+    "bigbird(radius=1, random=-1)": f"bigbird(random=-1): random {WHOLE} 0",
+    "bigbird(1, 1, globals=-1)": f"bigbird(globals=-1): globals {WHOLE} 0",
+    "bigbird(1, 1, globals=cls)": "bigbird(globals='cls'): globals must be a whole number or a "
+    "list of cls, sep",
+    "longformer(1, globals=[pad])": "longformer(globals=[pad]): globals takes each of cls, sep at "
+    "most once",
+    "longformer(1, globals=true)": "longformer(globals=true): globals must be a whole number or a "
+    "list of cls, sep",
+    "global()": "global() needs tokens: cls, sep, first=N or positions=[...]",
+    "global(pad)": "global(): unknown token 'pad'; choose from: cls, sep, first=N, positions=[...]",
+    "global(cls, cls)": "global(kinds=[cls, cls]): kinds takes each of cls, sep at most once",
+    "global(cls, last=1)": "global(): unknown argument 'last'; choose from: first, positions",
+    "global(first=-1)": f"global(first=-1): first {WHOLE} 0",
+    "global(positions=[-1])": "global(positions=[-1]): positions must be whole numbers >= 0",
+    "global(positions=3)": "global(positions=3): positions must be a list, such as [...]",
+    "elastic(share=-0.1)": "elastic(share=-0.1): share must be a number from 0 to 1",
+    "elastic(share=2)": "elastic(share=2): share must be a number from 0 to 1",
+    "elastic(share=true)": "elastic(share=true): share must be a number from 0 to 1",
+    "irregular(1, [1])": "irregular(radii=1): radii must be a list, such as [...]",
+    "irregular([], [])": "irregular(radii=[]): radii must be ascending whole numbers >= 0",
+    "irregular([2, 1], [1, 1])": "irregular(radii=[2, 1]): radii must be ascending whole numbers "
+    ">= 0",
+    "irregular([1, 2], [1])": "irregular(weights=[1]): weights must be as many as the radii, 2",
+    "irregular([1], [0])": "irregular(weights=[0]): weights must be numbers >= 0, not all of them "
+    "0",
+    "irregular([1], [-1])": "irregular(weights=[-1]): weights must be numbers >= 0, not all of "
+    "them 0",
+    "matched_random(neighbor)": "matched_random(pattern='neighbor'): pattern must be a pattern, "
+    "such as neighbor(radius=2)",
+    "matched_random(self(), per_layer=no)": "matched_random(per_layer='no'): per_layer must be "
+    "true or false",
+    # spelling
+    "": "expected a pattern, found the end at column 1 of ''",
+    "neighbor": "expected '(' after 'neighbor', found the end at column 9 of 'neighbor'",
+    "neighbor(radius=2": "expected ',', found the end at column 18 of 'neighbor(radius=2'",
+    "neighbor(radius=2))": "expected an operator (|, & or -), found ')' at column 19 of "
+    "'neighbor(radius=2))'",
+    "neighbor(radius=)": "expected a pattern, found ')' at column 17 of 'neighbor(radius=)'",
+    "neighbor(2) | ": "expected a pattern, found the end at column 15 of 'neighbor(2) | '",
+    "neighbor(2) + self()": "unexpected '+' at column 13 of 'neighbor(2) + self()'",
+    "neighbor(2) self()": "expected an operator (|, & or -), found 'self' at column 13 of "
+    "'neighbor(2) self()'",
+    "random(degree=2, 3)": "expected a named argument, found '3' at column 18 of "
+    "'random(degree=2, 3)'",
+    "(self()": "expected ')', found the end at column 8 of '(self()'",
+    "global(positions=[1, 2)": "expected ',', found ')' at column 23 of 'global(positions=[1, 2)'",
+    "global('cls)": 'unexpected "\'" at column 8 of "global(\'cls)"',
+    "2": "expected a pattern, found '2' at column 1 of '2'",
+}
+
+
+@pytest.mark.parametrize("spec", MESSAGES)
+def test_a_wrong_spec_is_explained_in_one_line(spec):
+    with pytest.raises(PatternError) as caught:
+        sa.parse(spec)
+    assert str(caught.value) == MESSAGES[spec]
+
+
+def test_a_spec_error_knows_its_column():
+    with pytest.raises(SpecError) as caught:
+        sa.parse("self() | nothing()")
+    assert caught.value.column == 9
+    assert caught.value.text[caught.value.column :] == "nothing()"
+
+
+def test_brackets_without_end_are_no_crash():
+    with pytest.raises(SpecError, match="nested too deeply at column 1"):
+        sa.parse("(" * 100_000 + "self()")
+
+
+def test_python_calls_are_checked_as_specs_are():
+    with pytest.raises(PatternError, match=r"^neighbor\(radius=-1\): radius must be"):
+        sa.neighbor(-1)
+    with pytest.raises(PatternError, match=r"^matched_random\(pattern='self\(\)'\): pattern must"):
+        sa.matched_random("self()")
+
+
+def test_matched_random_refuses_a_pattern_whose_heads_differ():
+    from sparseattn.patterns.base import Pattern
+    from sparseattn.rules import Pairs, Rule
+
+    class PerHead(Pattern):
+        def rule(self, tokens, layer=0):
+            return Rule((Pairs(torch.ones(1, 2, tokens.length, tokens.length).bool()),))
+
+        def __str__(self):
+            return "per_head()"
+
+    with pytest.raises(PatternError, match=r"pattern must allow the same pairs in every head$"):
+        sa.matched_random(PerHead()).rule(sa.TokenBatch.of_lengths(3))

@@ -1,0 +1,135 @@
+"""Studies of trials that take milliseconds; the arm's name says what becomes of a trial."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pyarrow
+
+from sparseattn.study import session
+from sparseattn.study.grid import Arm
+from sparseattn.study.session import Options, Outcome, resume
+from sparseattn.study.spec import spec_of
+from sparseattn.study.store import STUDY, Store
+from sparseattn.study.study import Study
+from sparseattn.study.trial import TrialFailed, TrialResult, TrialSpec
+
+ROOT = Path(__file__).parents[2]
+TRIAL = "tests.study.fakes:run_trial"
+
+#: Where trials write down that they began and ended, and how long they take.
+LOG, SECONDS = "FAKE_LOG", "FAKE_SECONDS"
+
+
+def note(word: str, digest: str) -> None:
+    """Appends a line in one write, so that lines of several processes do not mix."""
+    if path := os.environ.get(LOG):
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(handle, f"{word} {digest}\n".encode())
+        os.close(handle)
+
+
+def noted(path: Path, word: str) -> list[str]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line.split()[1] for line in lines if line.split()[0] == word]
+
+
+def run_trial(spec: TrialSpec, *, folder=None, progress=None, cache=None) -> TrialResult:
+    note("begin", spec.digest)
+    progress("prepare", 0.0)
+    _misfortune(spec.arm, folder)
+    seconds = float(os.environ.get(SECONDS, "0"))
+    for step in range(5):
+        time.sleep(seconds / 5)
+        progress("train", (step + 1) / 5)
+    progress("evaluate", 0.5)
+    note("end", spec.digest)
+    return result(spec.seed, spec.arm)
+
+
+def _misfortune(arm: str, folder: Path) -> None:
+    kind, _, detail = arm.partition(" ")
+    if kind == "nan":
+        raise TrialFailed("the loss became nan by step 3")
+    if kind == "memory":
+        raise MemoryError
+    if kind == "bug":
+        raise KeyError("batch")
+    if kind == "exits":
+        print("Fatal Python error: pretend", file=sys.stderr, flush=True)
+        os._exit(7)
+    if kind == "killed" and not (detail == "once" and (folder / "again").exists()):
+        (folder / "again").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "fills":
+        (folder / "checkpoint").write_bytes(b"0" * (1 << 22))
+    if kind == "prints":
+        print('{"kind": "stored", "digest": "not a message"}', flush=True)
+
+
+def result(seed: int, arm: str = "") -> TrialResult:
+    score = 0.8 + 0.01 * seed + 0.001 * len(arm)
+    return TrialResult(
+        metrics={"accuracy": score, "f1": float("nan")},
+        headline="accuracy",
+        sparsity=0.5,
+        block_density=1.5,
+        mean_degree=3.0,
+        allowed_pairs=10,
+        valid_pairs=20,
+        sparsity_by_layer=[],
+        counts={"train_examples": 4, "evaluation_examples": 2, "steps": 7.0},
+        seconds={"prepare": 0.1, "train": 1.0, "evaluate": 0.2, "total": 1.3},
+        history=[{"step": 1, "loss": float("inf")}],
+        predictions=pyarrow.table(
+            {"example": ["0", "1"], "label": [0, 1], "prediction": [0, 0], "score": [1.0, 0.0]}
+        ),
+        environment={"python": "3", "device": "cpu"},
+    )
+
+
+def make(arms: list[str], seeds: int = 1, **changes) -> Study:
+    """A study of a dense arm for each name."""
+    spec = spec_of(
+        {
+            "name": "fake",
+            "model": "package:none",
+            "task": {"use": "bbc"},
+            "seeds": seeds,
+            "arms": [{"name": name, "pattern": "dense"} for name in arms],
+            "executor": {"workers": 2},
+            **changes,
+        }
+    )
+    # Different layers, so that the trials differ: the name of an arm is no part of its digest.
+    made = tuple(Arm(n, "neighbor(radius=1)", str(i), {}, {}) for i, n in enumerate(arms))
+    return Study(spec, made, "fingerprint", {"torch": "1.0"})
+
+
+def begin(folder: Path, arms: list[str], seeds: int = 1, **changes) -> list[TrialSpec]:
+    """Begins a study in a folder."""
+    study, store = make(arms, seeds, **changes), Store(folder)
+    store.prepare()
+    store.write(STUDY, study.to_json())
+    return study.trials()[0]
+
+
+def go_on(folder: Path, **options) -> Outcome:
+    """`resume`, without a look at data and packages, which a fake study does not have."""
+    before, session._check_fresh = session._check_fresh, lambda *_: None
+    try:
+        return resume(folder, Options(trial=TRIAL, **options))
+    finally:
+        session._check_fresh = before
+
+
+def environment(**values: object) -> dict[str, str]:
+    """The variables of a process that runs fake trials."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), **{k: str(v) for k, v in values.items()}}
+
+
+if __name__ == "__main__":
+    outcome = go_on(Path(sys.argv[1]))
+    sys.exit(1 if outcome.failed else 0)

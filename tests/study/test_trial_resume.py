@@ -1,0 +1,133 @@
+"""A training that was interrupted ends like one that was not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sparseattn.study.training import train
+from sparseattn.study.trial import TrialCache, TrialSpec, run_trial
+from sparseattn.tasks.base import prepare
+from sparseattn.tasks.spec import TrainingSpec
+from tests.tasks.material import task_of, tiny_model, tokenizer
+
+ROWS = [{"text": "word " * (1 + n * 5 % 13), "label": n % 2} for n in range(24)]
+
+
+class Interruption(Exception):  # noqa: N818
+    pass
+
+
+def stop_at(step: int, total: int):
+    def progress(phase: str, share: float) -> None:
+        if phase == "train" and round(share * total) == step:
+            raise Interruption
+
+    return progress
+
+
+def nothing(_phase: str, _share: float) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.mark.parametrize("grouped", [False, True], ids=["random", "grouped"])
+@pytest.mark.parametrize(
+    ("batch", "accumulation", "every", "stop"),
+    [
+        # 6 steps an epoch: in its middle, at its end, in the second one.
+        (4, 1, 2, 4),
+        (4, 1, 6, 8),
+        (4, 1, 4, 11),
+        # 3 steps of 2 batches an epoch.
+        (4, 2, 2, 4),
+    ],
+)
+def test_weights_are_those_of_an_uninterrupted_training(
+    place, tmp_path, grouped, batch, accumulation, every, stop
+):
+    spec = TrainingSpec(
+        epochs=2,
+        batch_size=batch,
+        gradient_accumulation=accumulation,
+        checkpoint_steps=every,
+        length_grouped=grouped,
+    )
+    total = 12 // accumulation
+    prepared = prepare(task_of(tmp_path, ROWS), tokenizer(), cache_dir=tmp_path)
+
+    def trained(folder, progress=nothing):
+        model = prepared.build_model(place, 1)
+        return model, train(model, prepared, spec, 1, folder, progress)
+
+    whole, run = trained(tmp_path / "whole")
+    with pytest.raises(Interruption):
+        trained(tmp_path / "parts", stop_at(stop, total))
+    steps = []
+    again, resumed = trained(tmp_path / "parts", lambda _, share: steps.append(share * total))
+    assert round(steps[0]) == (stop - 1) // every * every + 1
+    assert resumed.steps == run.steps == total
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
+    assert [entry["loss"] for entry in resumed.history] == [entry["loss"] for entry in run.history]
+
+
+def trial(place, tmp_path, **training) -> TrialSpec:
+    training = {"epochs": 2, "batch_size": 4, "checkpoint_steps": 3, **training}
+    return TrialSpec(
+        model=str(place),
+        task=task_of(tmp_path / "data", ROWS),
+        training=TrainingSpec(**training),
+        pattern="neighbor(radius=1) | global(cls)",
+    )
+
+
+def test_a_trial_resumes_inside_itself_and_cleans_up(place, tmp_path):
+    cache = TrialCache(tmp_path / "cache")
+    spec = trial(place, tmp_path)
+    whole = run_trial(spec, cache=cache)
+    folder = tmp_path / "work"
+    with pytest.raises(Interruption):
+        run_trial(spec, folder=folder, progress=stop_at(8, 12), cache=cache)
+    kept = [path.name for path in (folder / "checkpoints").iterdir()]
+    assert kept == ["checkpoint-6"]
+    result = run_trial(spec, folder=folder, cache=cache)
+    assert result.history == whole.history
+    assert result.predictions.equals(whole.predictions)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_checkpoint_that_was_being_written_is_passed_over(place, tmp_path):
+    cache = TrialCache(tmp_path / "cache")
+    spec = trial(place, tmp_path)
+    whole = run_trial(spec, cache=cache)
+    folder = tmp_path / "work"
+    with pytest.raises(Interruption):
+        run_trial(spec, folder=folder, progress=stop_at(8, 12), cache=cache)
+    half = folder / "checkpoints" / "checkpoint-9"
+    half.mkdir()
+    (half / "trainer_state.json").write_text('{"global_step": 9')
+    steps = []
+    result = run_trial(
+        spec, folder=folder, cache=cache, progress=lambda p, x: steps.append((p, round(x * 12)))
+    )
+    assert ("train", 7) in steps
+    assert ("train", 6) not in steps
+    assert result.history == whole.history
+
+
+def test_early_stopping_keeps_count_over_an_interruption(place, tmp_path):
+    cache = TrialCache(tmp_path / "cache")
+    spec = trial(place, tmp_path, epochs=20, learning_rate=0.05, early_stopping=3, held_out=0.34)
+    whole = run_trial(spec, cache=cache)
+    assert 9 < whole.counts["steps"] < 80
+    folder = tmp_path / "work"
+    with pytest.raises(Interruption):
+        run_trial(spec, folder=folder, progress=stop_at(8, 80), cache=cache)
+    result = run_trial(spec, folder=folder, cache=cache)
+    assert result.counts["steps"] == whole.counts["steps"]
+    assert result.predictions.equals(whole.predictions)

