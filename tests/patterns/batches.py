@@ -43,7 +43,8 @@ class Text:
         return len(self.ids)
 
 
-FILL = {"ids": 0, "special": True, "separators": False, "words": -1, "sentences": -1, "heads": -1}
+#: Padding looks like an ordinary token: only `valid` tells.
+FILL = {"ids": 1, "special": False, "separators": False, "words": -1, "sentences": -1, "heads": -1}
 
 
 def text(length: int, random: Random) -> Text:

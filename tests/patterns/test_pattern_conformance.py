@@ -201,3 +201,16 @@ def test_a_batch_of_padding_only_allows_nothing(spec):
     empty = replace(tokens, valid=torch.zeros_like(tokens.valid))
     rule = sa.parse(spec).rule(empty, 0)
     assert not LayerRule((((0, 1), rule),), 2, empty.valid).dense.any()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@every
+def test_a_gpu_allows_the_same(spec):
+    tokens = FIXED.tokens
+    there = {f.name: getattr(tokens, f.name).cuda() for f in fields(tokens)}
+    ours, theirs = (
+        sa.Plan.of(spec).compile(t, HEADS).layers[2].dense.cpu()
+        for t in (tokens, replace(tokens, **there))
+    )
+    assert torch.equal(ours, theirs)

@@ -38,7 +38,11 @@ def study(
     draw = np.random.default_rng(seed)
     ease = draw.normal(3.0, 2.0, examples)
     arms = [("dense", "", 0.0)]
-    arms += [(name, at, lost) for name, each in effects.items() for at, lost in zip(layers, each)]
+    arms += [
+        (name, at, lost)
+        for name, each in effects.items()
+        for at, lost in zip(layers, each, strict=True)
+    ]
     rows, kept = [], {}
     for name, at, lost in arms:
         own = ease + draw.normal(0, 0.3, examples) - lost

@@ -99,7 +99,7 @@ def make(arms: list[str], seeds: int = 1, **changes) -> Study:
             "task": {"use": "bbc"},
             "seeds": seeds,
             "arms": [{"name": name, "pattern": "dense"} for name in arms],
-            "executor": {"workers": 2},
+            "executor": {"workers": 1},
             **changes,
         }
     )

@@ -35,7 +35,9 @@ def _called(right: NDArray) -> bool:
     return bool(abs(a.mean() - b.mean()) > Spread.of(a, b, examples).half_width(0.05))
 
 
-def _share(seeds: int, luck: tuple[float, float], taste: float, effect: float, studies: int) -> float:
+def _share(
+    seeds: int, luck: tuple[float, float], taste: float, effect: float, studies: int
+) -> float:
     draw = np.random.default_rng(seeds)
     called = sum(_called(_study(draw, seeds, luck, taste, effect)) for _ in range(studies))
     return called / studies

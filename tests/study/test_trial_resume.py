@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -35,6 +37,26 @@ def place(tmp_path_factory):
     return tiny_model(tmp_path_factory.mktemp("model"))
 
 
+@pytest.fixture(scope="module")
+def trained(place, tmp_path_factory):
+    """Trains a model, into a new folder by default."""
+    data = tmp_path_factory.mktemp("data")
+    prepared = prepare(task_of(data, ROWS), tokenizer(), cache_dir=data)
+
+    def made(spec, folder=None, progress=nothing):
+        model = prepared.build_model(place, 1)
+        folder = folder or tmp_path_factory.mktemp("whole")
+        return model, train(model, prepared, spec, 1, folder, progress)
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def whole(trained):
+    """Trains without checkpoints, once for each way to order and batch."""
+    return cache(trained)
+
+
 @pytest.mark.parametrize("grouped", [False, True], ids=["random", "grouped"])
 @pytest.mark.parametrize(
     ("batch", "accumulation", "every", "stop"),
@@ -48,7 +70,7 @@ def place(tmp_path_factory):
     ],
 )
 def test_weights_are_those_of_an_uninterrupted_training(
-    place, tmp_path, grouped, batch, accumulation, every, stop
+    trained, whole, tmp_path, grouped, batch, accumulation, every, stop
 ):
     spec = TrainingSpec(
         epochs=2,
@@ -58,20 +80,14 @@ def test_weights_are_those_of_an_uninterrupted_training(
         length_grouped=grouped,
     )
     total = 12 // accumulation
-    prepared = prepare(task_of(tmp_path, ROWS), tokenizer(), cache_dir=tmp_path)
-
-    def trained(folder, progress=nothing):
-        model = prepared.build_model(place, 1)
-        return model, train(model, prepared, spec, 1, folder, progress)
-
-    whole, run = trained(tmp_path / "whole")
+    model, run = whole(spec.model_copy(update={"checkpoint_steps": None}))
     with pytest.raises(Interruption):
-        trained(tmp_path / "parts", stop_at(stop, total))
+        trained(spec, tmp_path, stop_at(stop, total))
     steps = []
-    again, resumed = trained(tmp_path / "parts", lambda _, share: steps.append(share * total))
+    again, resumed = trained(spec, tmp_path, lambda _, share: steps.append(share * total))
     assert round(steps[0]) == (stop - 1) // every * every + 1
     assert resumed.steps == run.steps == total
-    for name, weight in whole.state_dict().items():
+    for name, weight in model.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
     assert [entry["loss"] for entry in resumed.history] == [entry["loss"] for entry in run.history]
 
@@ -87,33 +103,32 @@ def trial(place, tmp_path, **training) -> TrialSpec:
 
 
 def test_a_trial_resumes_inside_itself_and_cleans_up(place, tmp_path):
-    cache = TrialCache(tmp_path / "cache")
+    kept = TrialCache(tmp_path / "cache")
     spec = trial(place, tmp_path)
-    whole = run_trial(spec, cache=cache)
+    whole = run_trial(spec, cache=kept)
     folder = tmp_path / "work"
     with pytest.raises(Interruption):
-        run_trial(spec, folder=folder, progress=stop_at(8, 12), cache=cache)
-    kept = [path.name for path in (folder / "checkpoints").iterdir()]
-    assert kept == ["checkpoint-6"]
-    result = run_trial(spec, folder=folder, cache=cache)
+        run_trial(spec, folder=folder, progress=stop_at(8, 12), cache=kept)
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["checkpoint-6"]
+    result = run_trial(spec, folder=folder, cache=kept)
     assert result.history == whole.history
     assert result.predictions.equals(whole.predictions)
     assert list(folder.iterdir()) == []
 
 
 def test_a_checkpoint_that_was_being_written_is_passed_over(place, tmp_path):
-    cache = TrialCache(tmp_path / "cache")
+    kept = TrialCache(tmp_path / "cache")
     spec = trial(place, tmp_path)
-    whole = run_trial(spec, cache=cache)
+    whole = run_trial(spec, cache=kept)
     folder = tmp_path / "work"
     with pytest.raises(Interruption):
-        run_trial(spec, folder=folder, progress=stop_at(8, 12), cache=cache)
+        run_trial(spec, folder=folder, progress=stop_at(8, 12), cache=kept)
     half = folder / "checkpoints" / "checkpoint-9"
     half.mkdir()
     (half / "trainer_state.json").write_text('{"global_step": 9')
     steps = []
     result = run_trial(
-        spec, folder=folder, cache=cache, progress=lambda p, x: steps.append((p, round(x * 12)))
+        spec, folder=folder, cache=kept, progress=lambda p, x: steps.append((p, round(x * 12)))
     )
     assert ("train", 7) in steps
     assert ("train", 6) not in steps
@@ -121,13 +136,15 @@ def test_a_checkpoint_that_was_being_written_is_passed_over(place, tmp_path):
 
 
 def test_early_stopping_keeps_count_over_an_interruption(place, tmp_path):
-    cache = TrialCache(tmp_path / "cache")
+    kept = TrialCache(tmp_path / "cache")
     spec = trial(place, tmp_path, epochs=20, learning_rate=0.05, early_stopping=3, held_out=0.34)
-    whole = run_trial(spec, cache=cache)
-    assert 9 < whole.counts["steps"] < 80
+    whole = run_trial(spec, cache=kept)
+    last = int(whole.counts["steps"])
+    assert 9 < last < 80
     folder = tmp_path / "work"
     with pytest.raises(Interruption):
-        run_trial(spec, folder=folder, progress=stop_at(8, 80), cache=cache)
-    result = run_trial(spec, folder=folder, cache=cache)
+        # By now the loss on held-out examples has been higher twice.
+        run_trial(spec, folder=folder, progress=stop_at(last - 1, 80), cache=kept)
+    result = run_trial(spec, folder=folder, cache=kept)
     assert result.counts["steps"] == whole.counts["steps"]
     assert result.predictions.equals(whole.predictions)

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,15 @@ def test_what_is_put_can_be_got(tmp_path):
     assert cache.get([]) == {}
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "zeroed", "beheaded", "other"])
+def test_a_damaged_file_that_cannot_be_renamed_costs_a_warning_only(tmp_path):
+    cache = ParseCache.within(tmp_path)
+    cache.path.write_bytes(b"nonsense" * 999)
+    (tmp_path / "parses.sqlite.damaged" / "in the way").mkdir(parents=True)
+    with pytest.warns(UserWarning, match=r"is damaged \(.+\) and cannot be renamed \(.+\); delete"):
+        assert cache.get(ENTRIES) == {}
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "zeroed", "beheaded", "other", "named"])
 def test_a_damaged_file_is_set_aside_and_made_anew(tmp_path, damage):
     cache = ParseCache.within(tmp_path)
     cache.put(ENTRIES)
@@ -123,10 +132,11 @@ def test_a_damaged_file_is_set_aside_and_made_anew(tmp_path, damage):
         "zeroed": whole[:4096] + bytes(len(whole) - 4096),
         "beheaded": bytes(100) + whole[100:],
     }
-    if damage == "other":
+    if damage in ("other", "named"):
         cache.path.unlink()
+        columns = "something INTEGER" if damage == "other" else "one, two, three"
         with sqlite3.connect(cache.path) as other:
-            other.execute("CREATE TABLE parses (something INTEGER)")
+            other.execute(f"CREATE TABLE parses ({columns})")
         other.close()
     else:
         cache.path.write_bytes(harmed[damage])
@@ -257,7 +267,7 @@ def test_a_killed_writer_leaves_whole_entries(tmp_path):
     process.stdin.write(b"go\n")
     process.stdin.flush()
     while not cache.get([b"common"]):
-        pass
+        time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     keys = [bytes([0, step % 256, step // 256, i]) for step in range(2000) for i in range(8)]

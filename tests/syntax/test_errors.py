@@ -23,11 +23,6 @@ def message(error, call, *arguments, **options):
     return text
 
 
-@pytest.fixture(autouse=True)
-def no_loaded_pipeline():
-    pipeline_module._load.cache_clear()
-
-
 def uninstalled(monkeypatch, missing):
     real = pipeline_module.version
 
@@ -60,6 +55,7 @@ def test_a_pipeline_that_is_not_installed(wordpiece, monkeypatch):
 
 def test_no_spacy(wordpiece, monkeypatch, tmp_path):
     annotator = Annotator(wordpiece, cache_dir=tmp_path)
+    pipeline_module._load.cache_clear()
     monkeypatch.setitem(sys.modules, "spacy", None)
     assert message(MissingExtraError, annotator, "a text") == NO_SPACY
     uninstalled(monkeypatch, "spacy")

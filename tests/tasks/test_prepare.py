@@ -60,7 +60,7 @@ def test_the_fingerprint_is_of_the_content(tmp_path):
 
 def test_available_counts_what_a_task_uses(tmp_path):
     task = task_of(tmp_path, train={"count": 3}, evaluation={"min_words": 6})
-    assert available(task) == (3, 4)
+    assert available(task) == (3, 5)
 
 
 def test_tokenised_data_are_made_once(tmp_path, monkeypatch):

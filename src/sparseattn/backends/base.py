@@ -1,9 +1,10 @@
 """What a backend is, and how one is chosen.
 
 A backend is one way to compute a masked attention; all compute the same function, the one that
-`reference` spells out. Defining a subclass with a `name` registers it; a module in this package is
-imported on first use, and so is what other distributions name in the entry-point group
-`sparseattn.backends`. A backend asked for by name never falls back: it raises with every reason.
+`reference` spells out. Defining a subclass with a `name` registers it; a module in this package
+whose name has no leading underscore is imported on first use, and so is what other distributions
+name in the entry-point group `sparseattn.backends`. A backend asked for by name never falls back:
+it raises with every reason.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ class Backend(ABC):
 def _discover() -> None:
     package = import_module("sparseattn.backends")
     for module in iter_modules(package.__path__):
-        import_module(f"sparseattn.backends.{module.name}")
+        if not module.name.startswith("_"):
+            import_module(f"sparseattn.backends.{module.name}")
     for point in entry_points(group="sparseattn.backends"):
         point.load()
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sparseattn.degrees.menu import Menu
@@ -74,6 +76,7 @@ class Costs:
             float64.
         valid: Pairs of real tokens of one head, summed over the texts.
         heads: Heads of each layer.
+        windows: A radius that each layer never exceeds; None for no limit.
         dense: Layers that stay dense.
     """
 
@@ -81,6 +84,7 @@ class Costs:
     full: Tensor
     valid: float
     heads: tuple[int, ...]
+    windows: tuple[int | None, ...]
     dense: tuple[int, ...] = ()
 
     @classmethod
@@ -115,7 +119,9 @@ class Costs:
         if not valid:
             raise PlanError("a sparsity is counted over texts, and there is none")
         which = [kinds.index(window) for window in windows]
-        return cls(allowed[which], full[which], float(valid), tuple(heads), tuple(dense))
+        return cls(
+            allowed[which], full[which], float(valid), tuple(heads), tuple(windows), tuple(dense)
+        )
 
     @property
     def learned(self) -> list[int]:
@@ -139,6 +145,17 @@ class Costs:
         Shape: [learned layers, entries], float64.
         """
         return self.allowed[self.learned] / self.total
+
+    def items(self, groups: int) -> NDArray[np.float64]:
+        """The table with a row for each choice that is made: a head, or the heads of a layer.
+
+        Args:
+            groups: Choices a layer: its heads, or 1. Shape of the result:
+                [learned layers x groups, entries].
+        """
+        heads = np.array([self.heads[layer] for layer in self.learned])
+        times = heads if groups == 1 else np.ones_like(heads)
+        return np.repeat(self.table.numpy() * times[:, None], groups, axis=0)
 
     def density(self, chances: Tensor) -> Tensor:
         """The expected density: exact, linear in the chances, dense layers included.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +84,7 @@ class Degrees(nn.Module):
         heads: Heads of each layer of the model.
         windows: A radius that each layer never exceeds; None for no limit.
         dense: Layers that stay dense.
-        shared: Whether a head has a distribution of its own, or a layer.
+        shared: `head`: each head has a distribution of its own; `layer`: each layer has.
 
     Raises:
         PlanError: No layer is left to learn, or the layers differ in their heads.
@@ -101,7 +100,7 @@ class Degrees(nn.Module):
         heads: Sequence[int],
         windows: Sequence[int | None],
         dense: Sequence[int] = (),
-        shared: Literal["head", "layer"] = "head",
+        shared: str = "head",
     ) -> None:
         super().__init__()
         self.menu, self.heads, self.windows = menu, tuple(heads), tuple(windows)

@@ -34,17 +34,8 @@ def regular_choice(values: Tensor, costs: Costs, sparsity: float) -> Choice:
     """
     layers, groups, entries = values.shape
     worth = values.detach().cpu().double().reshape(-1, entries).numpy()
-    table = _table(costs, groups)
     budget = 1 - sparsity - costs.fixed / costs.total
-    return choose(worth, table, budget).reshape(layers, groups)
-
-
-def _table(costs: Costs, groups: int) -> NDArray[np.float64]:
-    """Costs of the items of a knapsack. Shape: [learned layers x heads or 1, entries]."""
-    heads = np.array([costs.heads[layer] for layer in costs.learned])
-    times = heads if groups == 1 else np.ones_like(heads)
-    table = costs.table.numpy() * times[:, None]
-    return np.repeat(table, groups, axis=0)
+    return choose(worth, costs.items(groups), budget).reshape(layers, groups)
 
 
 def regular_plan(choice: Choice, menu: Menu, costs: Costs, windows_only: bool = False) -> Plan:
@@ -87,7 +78,7 @@ def irregular_plan(
     layers, groups, entries = log_chances.shape
     flat = log_chances.detach().cpu().double().reshape(-1, entries).numpy()
     budget = 1 - sparsity - costs.fixed / costs.total
-    chances = tilt(flat, _table(costs, groups), budget).reshape(layers, groups, entries)
+    chances = tilt(flat, costs.items(groups), budget).reshape(layers, groups, entries)
     radii = tuple(int(entry) for entry in menu.entries)
     grid: list[list[Pattern]] = []
     for row, layer in zip(chances, costs.learned, strict=True):

@@ -18,8 +18,9 @@ from transformers import Trainer, TrainerCallback
 from sparseattn.degrees.budget import DualAscent, Schedule
 from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.distribution import Degrees
+from sparseattn.degrees.texts import state_of
 from sparseattn.errors import PlanError, UnsupportedModelError
-from sparseattn.models.attach import attached, sparsified
+from sparseattn.models.attach import sparsified
 
 __all__ = ["MODULE", "Budget", "add_degrees_group", "soft"]
 
@@ -28,20 +29,23 @@ MODULE = "sparseattn_degrees"
 
 
 @contextmanager
-def soft(model: nn.Module, degrees: Degrees) -> Iterator[nn.Module]:
+def soft(model: nn.Module, degrees: Degrees, tokenizer: Any = None) -> Iterator[nn.Module]:
     """Runs a model with the soft mask of its degrees; afterwards it is as it was.
+
+    Args:
+        model: The model.
+        degrees: Its degrees, a module of it meanwhile.
+        tokenizer: Tells which tokens are separators, where they are global.
 
     Raises:
         UnsupportedModelError: The model's attention takes only a hard mask.
     """
-    with sparsified(model, degrees.widest):
-        state = attached(model)
-        assert state is not None, "sparsified just above"
+    with sparsified(model, degrees.widest, tokenizer=tokenizer):
+        state = state_of(model)
         if state.mask_route:
             raise UnsupportedModelError(
                 f"{type(model).__name__} computes its own attention and takes only a hard mask, so "
-                "its degrees cannot be learned; use calibrated degrees of another model, or a model "
-                "of another family"
+                "its degrees cannot be learned"
             )
         state.compiler = degrees.soft_plan
         setattr(model, MODULE, degrees)
@@ -132,6 +136,4 @@ def add_degrees_group(trainer: Trainer, degrees: Degrees, learning_rate: float) 
     degrees.theta.requires_grad_(False)  # so that the trainer's own groups leave it out
     optimizer = trainer.create_optimizer()
     degrees.theta.requires_grad_(True)
-    optimizer.add_param_group(
-        {"params": [degrees.theta], "lr": learning_rate, "weight_decay": 0.0}
-    )
+    optimizer.add_param_group({"params": [degrees.theta], "lr": learning_rate, "weight_decay": 0.0})

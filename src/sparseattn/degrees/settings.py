@@ -7,8 +7,10 @@ from typing import Any
 
 from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.menu import Menu
+from sparseattn.degrees.texts import Texts, state_of
 from sparseattn.errors import PlanError, unknown
-from sparseattn.plan import Selection, select_indices, spell_selection
+from sparseattn.models.attach import sparsified
+from sparseattn.plan import Plan, Selection, select_indices, spell_selection
 
 __all__ = ["Settings"]
 
@@ -91,13 +93,26 @@ class Settings:
                 raise PlanError(unknown("option", name, cls.__dataclass_fields__))
         return cls(**options)
 
+    def counted(self, texts: Texts, tokenizer: Any = None) -> tuple[Menu, Costs]:
+        """The menu for some texts, and what its radii cost there.
+
+        Args:
+            texts: Sample texts.
+            tokenizer: Tells which tokens are separators, where they are global.
+        """
+        smallest = Menu((0, 1), globals=self.globals).pattern(0)
+        batches = texts.tokens(Plan.of(smallest), tokenizer)
+        with sparsified(texts.model, "full()"):
+            state = state_of(texts.model)
+            heads, windows = state.heads, state.windows
+        menu = self.menu_for(max(int(tokens.lengths.max()) for tokens in batches))
+        return menu, Costs.of(menu, batches, heads, windows, self.dense_layers(len(heads)))
+
     def menu_for(self, longest: int) -> Menu:
         """The menu for texts of at most so many tokens."""
         if self.menu is not None:
             return Menu(tuple(self.menu), self.elastic, self.globals)
-        return Menu.up_to(
-            longest, largest=self.largest, elastic=self.elastic, globals=self.globals
-        )
+        return Menu.up_to(longest, largest=self.largest, elastic=self.elastic, globals=self.globals)
 
     def dense_layers(self, count: int) -> list[int]:
         """The layers that stay dense, of a model that has so many."""

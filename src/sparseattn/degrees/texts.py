@@ -8,18 +8,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparseattn.degrees.cost import Costs
-from sparseattn.degrees.menu import Menu
-from sparseattn.degrees.settings import Settings
 from sparseattn.errors import DataError
 from sparseattn.models.attach import Attached, attached, sparsified
 from sparseattn.plan import Plan
-from sparseattn.tokens import TokenBatch
+from sparseattn.tokens import COLUMNS, TokenBatch
 
-__all__ = ["Texts", "every"]
+__all__ = ["Texts", "every", "state_of", "tokenised"]
 
+Row = Mapping[str, Any]
 Batch = Mapping[str, Any]
+
 _AT_A_TIME = 64
+
+#: What the model reads of a row, labels aside.
+_READ = ("input_ids", "attention_mask", "token_type_ids", *COLUMNS)
 
 
 class Texts:
@@ -27,7 +29,7 @@ class Texts:
 
     Args:
         model: The model that they are for.
-        data: Rows with `input_ids`, and whatever the collator takes.
+        data: Rows with `input_ids`.
         collator: Joins rows into a padded batch.
         most: Rows to use, spread evenly over the data.
 
@@ -36,30 +38,42 @@ class Texts:
     """
 
     def __init__(
-        self, model: nn.Module, data: Any, collator: Callable[[list[Any]], Batch], most: int
+        self,
+        model: nn.Module,
+        data: Sequence[Row],
+        collator: Callable[[list[Any]], Batch],
+        most: int,
     ) -> None:
         if not len(data):
-            raise DataError("a sparsity is counted over texts, and the data are empty")
+            raise DataError("a sparsity is counted over texts, and there is none")
+        if "input_ids" not in data[0]:
+            raise DataError(f"the texts need the column input_ids; they have {sorted(data[0])}")
         self.model, self.data, self.collator = model, data, collator
         self.rows = every(len(data), most)
 
-    def batches(self) -> Iterator[Batch]:
-        """The rows, in batches on the model's device."""
+    def batches(self) -> Iterator[dict[str, Any]]:
+        """The rows without their labels, in batches on the model's device."""
         device = next(self.model.parameters()).device
         for start in range(0, len(self.rows), _AT_A_TIME):
             rows = [self.data[row] for row in self.rows[start : start + _AT_A_TIME]]
-            batch = self.collator(rows)
+            kept = [{name: row[name] for name in _READ if name in row} for row in rows]
             yield {
                 name: value.to(device) if isinstance(value, torch.Tensor) else value
-                for name, value in batch.items()
+                for name, value in self.collator(kept).items()
             }
 
-    def tokens(self, plan: Plan) -> list[TokenBatch]:
-        """What a plan may know of each batch, moved to the CPU."""
-        with sparsified(self.model, plan):
-            state = attached(self.model)
-            assert state is not None, "sparsified just above"
-            return [state.record.tokens(dict(batch), None) for batch in self.batches()]
+    def tokens(self, plan: Plan, tokenizer: Any = None) -> list[TokenBatch]:
+        """What a plan may know of each batch."""
+        with sparsified(self.model, plan, tokenizer=tokenizer):
+            state = state_of(self.model)
+            return [state.record.tokens(batch, None) for batch in self.batches()]
+
+
+def state_of(model: nn.Module) -> Attached:
+    """What `sparsify` put on a model that is known to be sparsified."""
+    state = attached(model)
+    assert state is not None, "only called inside sparsified()"
+    return state
 
 
 def every(count: int, most: int) -> list[int]:
@@ -69,3 +83,24 @@ def every(count: int, most: int) -> list[int]:
     [0, 1, 3]
     """
     return [index * count // most for index in range(most)] if count > most else list(range(count))
+
+
+def tokenised(model: Any, texts: Sequence[Any], tokenizer: Any) -> list[Row]:
+    """Rows from strings, cut to the model's positions; rows stay as they are.
+
+    Raises:
+        DataError: A text is neither, or is empty.
+    """
+    from sparseattn.models.reading import longest
+
+    rows: list[Row] = []
+    limit = longest(model.config, tokenizer)
+    cut = {} if limit is None else {"truncation": True, "max_length": limit}
+    for index, text in enumerate(texts):
+        if isinstance(text, Mapping):
+            rows.append(text)
+        elif isinstance(text, str) and text.strip():
+            rows.append(dict(tokenizer(text, **cut)))
+        else:
+            raise DataError(f"text {index} is neither a text nor a tokenised row: {text!r}")
+    return rows

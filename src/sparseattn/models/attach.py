@@ -48,6 +48,7 @@ class Attached:
         inner: A forward that something else had put on the encoder before.
         compiler: Makes the compiled plan of a batch in place of the plan itself; for plans that are
             being learned.
+        observer: Told of each layer's attention before it is computed; for calibration.
     """
 
     record: Record
@@ -61,6 +62,7 @@ class Attached:
     attached: bool = False
     inner: Callable[..., Any] | None = None
     compiler: Callable[[TokenBatch], CompiledPlan] | None = None
+    observer: Callable[[int, backends.Call], None] | None = None
 
     @property
     def heads(self) -> list[int]:
@@ -96,7 +98,8 @@ class Attached:
         columns = {**self.pending, **columns, **dict(zip(self.names, args, strict=False)), **kwargs}
         self.pending = {}
         tokens = self.record.tokens(_checked(columns), _embedding(encoder))
-        self.current = Pass(self.compile(tokens), self.record.backend)
+        made = self.compile(tokens)
+        self.current = Pass(made, self.record.backend, observer=self.observer)
         return kwargs if self.mask_route else {**kwargs, KEYWORD: self.current}
 
     def compile(self, tokens: TokenBatch) -> CompiledPlan:
@@ -258,7 +261,9 @@ def _special_ids(
     """Ids of the special tokens and of the separators, from the tokenizer or else the config."""
     if tokenizer is not None:
         separators = {tokenizer.sep_token_id, tokenizer.eos_token_id} - {None}
-        return tuple(sorted(tokenizer.all_special_ids)), tuple(sorted(separators)) or None
+        # Unknown and masked words are words: special is what the tokenizer adds by itself.
+        edges = {tokenizer.cls_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id} - {None}
+        return tuple(sorted(separators | edges)), tuple(sorted(separators)) or None
     named = {getattr(config, name, None) for name in ("sep_token_id", "eos_token_id")}
     separators = {index for index in named if isinstance(index, int)}
     return None, tuple(sorted(separators)) or None

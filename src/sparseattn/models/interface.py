@@ -9,6 +9,7 @@ interleaved forward passes all see their own.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,12 +43,14 @@ class Pass:
         backend: The backend asked for, or `auto`.
         calls: How often each attention module has been called, by its identity.
         chosen: The backend that computed each layer, and why.
+        observer: Told of each layer's attention before it is computed.
     """
 
     compiled: CompiledPlan
     backend: str
     calls: Counter[int] = field(default_factory=Counter)
     chosen: dict[int, tuple[str, str]] = field(default_factory=dict)
+    observer: Callable[[int, Call], None] | None = None
 
     def layer(self, module: nn.Module) -> int:
         """The layer that this call of an attention module computes.
@@ -143,6 +146,8 @@ def attention(
         dropout,
         _sum(biases[index] if biases else None, position_bias),
     )
+    if current.observer is not None:
+        current.observer(index, call)
     chosen, reason = select(current.backend, call)
     current.chosen[index] = (chosen.name, reason)
     return chosen.attend(call).transpose(1, 2).contiguous(), None

@@ -44,5 +44,5 @@ class Block(Pattern):
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
         """See `Pattern.rule`."""
-        blocks = tokens.positions.div(self.size, rounding_mode="floor")
-        return Rule((Same(blocks.masked_fill(~tokens.valid, -1)),))
+        # Padding has position -1, and so block -1, which is no block.
+        return Rule((Same(tokens.positions.div(self.size, rounding_mode="floor")),))

@@ -37,6 +37,11 @@ class Irregular(Pattern):
     >>> from sparseattn.tokens import TokenBatch
     >>> pattern = parse("irregular(radii=[0, 2], weights=[0.5, 0.5])")
     >>> print(pattern.rule(TokenBatch.of_lengths(5)).dense(5).int()[0, 0])
+    tensor([[1, 0, 0, 0, 0],
+            [0, 1, 0, 0, 0],
+            [1, 1, 1, 1, 1],
+            [0, 0, 0, 1, 0],
+            [0, 0, 0, 0, 1]], dtype=torch.int32)
     """
 
     radii: tuple[int, ...]

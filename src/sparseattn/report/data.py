@@ -122,13 +122,13 @@ class StudyData:
         rows["layers"] = rows["layers"].astype(object).where(rows["layers"].notna(), "").astype(str)
         rows["arm"] = rows["arm"].astype(str)
         object.__setattr__(self, "rows", rows)
-        object.__setattr__(self, "metrics", self.metrics or self._find_metrics())
+        main = [self.headline] if self.headline in rows else []
+        metrics = dict.fromkeys([*main, *(self.metrics or self._find_metrics())])
+        object.__setattr__(self, "metrics", tuple(metrics))
 
-    def _find_metrics(self) -> tuple[str, ...]:
-        numeric = self.rows.select_dtypes("number").columns
-        known = {c for c in self.rows if c in COLUMNS or str(c).startswith("seconds")}
-        others = [str(c) for c in numeric if c not in known and c != self.headline]
-        return (*([self.headline] if self.headline in self.rows else []), *others)
+    def _find_metrics(self) -> list[str]:
+        numeric = map(str, self.rows.select_dtypes("number").columns)
+        return [c for c in numeric if c not in COLUMNS and not c.startswith("seconds")]
 
     @cached_property
     def headline(self) -> str:
@@ -185,6 +185,7 @@ class StudyData:
             return found[0]
         addresses = [arm.address for arm in (found or self.groups)]
         if found:
-            raise StudyError(f"arm {text!r} has several placements; choose from: "
-                             f"{', '.join(addresses)}")
+            raise StudyError(
+                f"arm {text!r} has several placements; choose from: {', '.join(addresses)}"
+            )
         raise StudyError(unknown("arm", text, addresses))

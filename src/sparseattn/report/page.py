@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sparseattn import __version__
-from sparseattn.report.compare import Comparison
+from sparseattn.report.comparison import Comparison
 from sparseattn.report.data import StudyData
 from sparseattn.report.figures import Drawing, placement_figure, sparsity_figure
 from sparseattn.report.figures.svg import NARROW, WIDE
@@ -28,13 +28,13 @@ __all__ = ["write_report"]
 _EMBEDDED = 1_000_000
 
 
-def write_report(data: StudyData, folder: str | Path) -> list[Path]:
+def write_report(study: StudyData | Summary, folder: str | Path) -> list[Path]:
     """Writes `report.html`, `report.md`, and each figure as SVG and PNG.
 
     The same study gives the same bytes.
 
     Args:
-        data: The study.
+        study: The study, or what `summarise` made of it.
         folder: Where to; made if missing.
 
     Returns:
@@ -42,7 +42,7 @@ def write_report(data: StudyData, folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    summary = summarise(data)
+    summary = study if isinstance(study, Summary) else summarise(study)
     drawings = [d for d in (sparsity_figure(summary), placement_figure(summary)) if d]
     context = _context(summary, drawings)
     html, text = folder / "report.html", folder / "report.md"
@@ -94,7 +94,9 @@ def _markdown() -> Any:
         finalize=lambda value: value if isinstance(value, Markup) else markdown(value),
     )
     env.filters["raw"] = Markup
-    env.filters["indent_code"] = lambda text: Markup("\n".join(f"    {s}" for s in text.split("\n")))
+    env.filters["indent_code"] = lambda text: Markup(
+        "\n".join(f"    {s}" for s in text.split("\n"))
+    )
     return env.get_template("report.md.j2")
 
 
@@ -116,11 +118,8 @@ def _glance(summary: Summary) -> str:
     """The main finding in a sentence."""
     data = summary.data
     if not summary.comparisons:
-        return (
-            f"No arm could be compared with {data.baseline}."
-            if summary.arms
-            else "No trial is in the table."
-        )
+        why = "" if data.reference else ": no trial of it finished"
+        return f"No arm could be compared with {data.baseline}{why}."
     verdicts = [each.verdict for each in summary.arms if each.verdict]
     lower, higher = verdicts.count("lower"), verdicts.count("higher")
     return (

@@ -54,17 +54,23 @@ def _named(value: Any) -> str:
 
 
 def _words(value: Any) -> str:
+    """A value in words; what is not set, off, or says only its own name is left out."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_words(each)}" for key, each in value.items())
+        said = {key: _words(each) for key, each in value.items() if each is not False}
+        return ", ".join(
+            f"{key} ({text})" if isinstance(value[key], Mapping) else f"{key}: {text}"
+            for key, text in said.items()
+            if text and text != key
+        )
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_words(each) for each in value) + "]"
-    return "–" if value is None else str(value)
+        return ", ".join(f"({_words(v)})" if isinstance(v, Mapping) else _words(v) for v in value)
+    return "" if value is None else str(value)
 
 
 def spec_text(data: StudyData) -> str:
     """The whole spec as YAML."""
     plain = json.loads(json.dumps(dict(data.spec), default=str))
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).strip()
+    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)).strip()
 
 
 def environments_table(data: StudyData) -> Table:
@@ -86,4 +92,4 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", _words(value)
+            yield f"{prefix}{key}", _words(value) or "–"

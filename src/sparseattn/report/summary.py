@@ -8,7 +8,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from sparseattn.report.compare import Comparison, compare_all
+from sparseattn.report.comparison import Comparison, compare_all
 from sparseattn.report.data import Arm, StudyData
 from sparseattn.study.statistics import LEVEL, Mean, holm, mean_interval
 
@@ -50,7 +50,7 @@ class ArmSummary:
     @property
     def pattern(self) -> str:
         """Its pattern, if the table names it."""
-        known = self.rows["pattern"].dropna() if "pattern" in self.rows else []
+        known = self.rows.get("pattern", pd.Series(dtype=object)).dropna()
         return str(known.iloc[0]) if len(known) else ""
 
     def mean(self, column: str) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from sparseattn.report.compare import Comparison
+from sparseattn.report.comparison import Comparison
 from sparseattn.report.data import StudyData
 from sparseattn.report.summary import ArmSummary, Summary, summarise
 from sparseattn.report.text import duration, fraction, points, probability, spell

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from sparseattn.report.compare import Comparison
+from sparseattn.report.comparison import Comparison
 from sparseattn.report.data import Arm, StudyData
 from sparseattn.report.summary import ArmSummary, Summary
 from sparseattn.report.table import mean_text

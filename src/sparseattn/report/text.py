@@ -111,15 +111,15 @@ def probability(p: float | None) -> str:
 
 
 def markdown(text: object) -> str:
-    """Any text as one line of Markdown that shows exactly this text, also within a table.
+    r"""Any text as one line of Markdown that shows exactly this text, also within a table.
 
     >>> print(markdown("a|b `c` <d>"), markdown("# no heading"), markdown("1. no list"))
-    a\\|b \\`c\\` &lt;d&gt; \\# no heading 1\\. no list
+    a\|b \`c\` &lt;d&gt; \# no heading 1\. no list
     """
     line = " ".join(str(text).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", line)
-    return re.sub(r"^([-+#=]|\d+(?=[.)]))", _escape_start, line)
+    return re.sub(r"^([-+#=]|\d+(?=[.)]( |$)))", _escape_start, line)
 
 
 def _escape_start(found: re.Match[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from sparseattn.study.trial import DENSE, TrialSpec
 
-__all__ = ["Bars", "Display", "Lines", "display", "label", "spell_time"]
+__all__ = ["Bars", "Display", "Lines", "display", "label", "say", "spell_time"]
 
 
 def label(trial: TrialSpec) -> str:
@@ -190,7 +191,7 @@ class Bars:
 
     def say(self, text: str) -> None:
         """See `Display.say`."""
-        self._bars.console.print(text, markup=False, highlight=False)
+        say(self._bars.console, text)
 
     def _refresh(self) -> None:
         assert self._all is not None
@@ -202,8 +203,9 @@ class Bars:
 
 def display(total: int, console: Console) -> Display:
     """Bars on a terminal, lines elsewhere."""
+    return Bars(total, console) if console.is_terminal else Lines(total, partial(say, console))
 
-    def write(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    return Bars(total, console) if console.is_terminal else Lines(total, write)
+def say(console: Console, text: str) -> None:
+    """Prints a line as it is, without breaking it where it goes to a file."""
+    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)

@@ -14,7 +14,6 @@ import pyarrow
 from pyarrow import csv, parquet
 
 from sparseattn.errors import StudyError
-from sparseattn.report.data import COLUMNS
 from sparseattn.study.arms import DENSE
 from sparseattn.study.record import DONE
 from sparseattn.study.store import Store
@@ -26,6 +25,29 @@ ENVIRONMENT = "environment"
 
 #: Where the Parquet file keeps what tells which trials have changed.
 _KEY = b"sparseattn"
+
+#: Columns in the order in which they are written; metrics follow `headline`, others the last.
+#: The same as `sparseattn.report.data.COLUMNS`, which would bring plotting with it.
+COLUMNS = (
+    "arm",
+    "layers",
+    "seed",
+    "status",
+    "headline",
+    "sparsity",
+    "layer_sparsity",
+    "block_density",
+    "mean_degree",
+    "train_examples",
+    "evaluation_examples",
+    "steps",
+    "seconds",
+    "seconds_train",
+    "seconds_evaluate",
+    "pattern",
+    "reason",
+    "digest",
+)
 
 _WHOLE = ("seed", "train_examples", "evaluation_examples", "steps")
 _TEXT = ("arm", "layers", "status", "headline", "pattern", "reason", "digest", "model", "backend")

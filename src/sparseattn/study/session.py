@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sparseattn.errors import StudyError
 from sparseattn.study.claims import Claims
-from sparseattn.study.display import display
+from sparseattn.study.display import display, say
 from sparseattn.study.executors import make
 from sparseattn.study.perform import RUN_TRIAL
 from sparseattn.study.reading import validated
@@ -148,10 +148,10 @@ def _run(study: Study, store: Store, options: Options, console: Console | None) 
     trials, doubles = study.trials()
     screen = console or Console(stderr=True)
     for notice in doubles:
-        screen.print(f"note: {notice}", markup=False, highlight=False)
+        say(screen, f"note: {notice}")
     missing, results = _missing(store, trials, options)
     for problem in results.damaged.values():
-        screen.print(f"{problem}; it is run again", markup=False, highlight=False)
+        say(screen, f"{problem}; it is run again")
     if missing:
         question = f"{len(missing)} trials are to run in {store.folder}. Go on?"
         if options.confirm is not None and not options.confirm(question, len(missing)):

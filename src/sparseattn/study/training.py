@@ -84,6 +84,9 @@ def train(
     callbacks: list[TrainerCallback] = [_Watch(progress), _Order(order)]
     if spec.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(spec.early_stopping))
+    # The Trainer takes `**kwargs` in a forward for a promise to scale the loss for accumulated
+    # batches. BERT and others do not keep it: their gradients would grow with the accumulation.
+    model.accepts_loss_kwargs = False
     try:
         trainer = Trainer(
             model=model,

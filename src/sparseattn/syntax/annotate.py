@@ -22,7 +22,7 @@ from sparseattn.syntax.texts import check_texts, match_texts
 __all__ = ["Annotator"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Annotator:
     """A tokenizer that also says each token's word, sentence and syntactic head.
 

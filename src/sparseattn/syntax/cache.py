@@ -70,7 +70,7 @@ class ParseCache:
     def put(self, entries: Mapping[bytes, bytes]) -> None:
         """Writes entries, all of them or none."""
         rows = [(key, data, _checksum(key, data)) for key, data in entries.items()]
-        self._run(lambda database: database.executemany(_WRITE, rows) and None)
+        self._run(lambda database: database.executemany(_WRITE, rows))
 
     def _run(self, action: Callable[[sqlite3.Connection], T]) -> T | None:
         try:
@@ -98,19 +98,24 @@ class ParseCache:
 
     def _set_aside(self, error: sqlite3.DatabaseError) -> None:
         """Renames a damaged file, unless another process has done so by now."""
-        with FileLock(f"{self.path}.lock", timeout=_PATIENCE):
-            if self._is_whole():
-                return
-            # The journal goes first: left alone, it would be played back into the next file.
-            for name in (f"{self.path}-journal", str(self.path)):
-                if os.path.exists(name):
-                    os.replace(name, f"{name}.damaged")
+        try:
+            with FileLock(f"{self.path}.lock", timeout=_PATIENCE):
+                if self._is_whole():
+                    return
+                # The journal goes first: left alone, it would be played back into the next file.
+                for name in (f"{self.path}-journal", str(self.path)):
+                    if os.path.exists(name):
+                        os.replace(name, f"{name}.damaged")
+        except OSError as trouble:
+            self._warn(f"is damaged ({error}) and cannot be renamed ({trouble}); delete it")
+            return
         self._warn(f"is damaged ({error}); it is now {self.path.name}.damaged and a new one begins")
 
     def _is_whole(self) -> bool:
         def check(database: sqlite3.Connection) -> bool:
-            database.execute(_WRITE.replace("INSERT OR REPLACE", "EXPLAIN INSERT"), (b"", b"", 0))
-            return bool(database.execute("PRAGMA quick_check").fetchone() == ("ok",))
+            for statement in (_READ, _WRITE):
+                database.execute(f"EXPLAIN {statement}", [b""] * statement.count("?"))
+            return bool(database.execute("PRAGMA integrity_check").fetchone() == ("ok",))
 
         try:
             return self._attempt(check)

@@ -79,9 +79,11 @@ class Collator:
 def _row(feature: Mapping[str, Any], name: str) -> Tensor:
     if name not in feature:
         raise AnnotationError(f"{name} is in some examples of the batch and not in others")
-    # NumPy copies: torch would warn of the read-only arrays that datasets hands out.
-    row = torch.from_numpy(np.array(feature[name], dtype=np.int64))
-    tokens = len(feature["input_ids"])
+    value, tokens = feature[name], len(feature["input_ids"])
+    if not isinstance(value, Tensor):
+        # NumPy copies: torch would warn of the read-only arrays that datasets hands out.
+        value = torch.from_numpy(np.array(value, dtype=np.int64))
+    row = value.long()
     if row.shape != (tokens,):
         raise AnnotationError(
             f"{name} has {row.numel()} entries for {tokens} tokens; annotate and tokenise in one "

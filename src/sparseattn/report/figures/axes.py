@@ -17,7 +17,17 @@ from sparseattn.report.table import mean_text
 from sparseattn.report.text import fraction, unit
 from sparseattn.study.statistics import Mean
 
-__all__ = ["SHAPES", "Point", "crop", "limits", "new_figure", "points_of", "series", "spread_out"]
+__all__ = [
+    "Point",
+    "crop",
+    "legend",
+    "limits",
+    "marks",
+    "new_figure",
+    "points_of",
+    "series",
+    "spread_out",
+]
 
 #: Markers for placements, in the order of their use.
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -66,6 +76,11 @@ def points_of(summary: Summary) -> list[Point]:
             )
         )
     return made
+
+
+def marks(placements: Sequence[str]) -> dict[str, str]:
+    """A marker for each placement."""
+    return {place: SHAPES[i % len(SHAPES)] for i, place in enumerate(dict.fromkeys(placements))}
 
 
 def limits(points: Sequence[Point]) -> tuple[float, float]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from sparseattn.report.figures.axes import (
-    SHAPES,
     Point,
     crop,
     legend,
     limits,
+    marks,
     new_figure,
     points_of,
     series,
@@ -43,7 +43,8 @@ def sparsity_figure(summary: Summary) -> Drawing | None:
     points = [point for point in points_of(summary) if not math.isnan(point.sparsity)]
     if not points:
         return None
-    metric, base = summary.data.headline, summary.data.reference
+    metric = summary.data.headline
+    base = next((point for point in points if point.arm == summary.data.reference), None)
     caption = (
         f"{metric.capitalize()} against sparsity. A point is the mean over seeds, the bar its 95% "
         "interval, the line across the baseline. Points at one sparsity are set a little apart."
@@ -53,58 +54,67 @@ def sparsity_figure(summary: Summary) -> Drawing | None:
         title=f"{metric} against sparsity",
         description="; ".join(point.words for point in points) + ".",
         caption=caption,
-        draw=partial(_draw, points, metric, next((p for p in points if p.arm == base), None)),
+        draw=_Scatter([p for p in points if p is not base], metric, base).draw,
     )
 
 
-def _draw(
-    points: Sequence[Point], metric: str, base: Point | None, width: int, colours: Palette
-) -> Figure:
-    narrow = width <= NARROW
-    shown = [point for point in points if point is not base]
-    names = list(dict.fromkeys(point.arm.name for point in shown))
-    placements = list(dict.fromkeys(point.arm.placement for point in shown))
-    labelled = len(names) <= _LABELS
-    tint = series(names if labelled else placements, colours)
-    shapes = {p: SHAPES[i % len(SHAPES)] for i, p in enumerate(placements)}
-    length = 13 if narrow else 24
-    room = 8 + 7 * max((len(crop(n, length)) for n in [*names, "dense"]), default=0)
-    right = room if labelled else 24
-    rows = math.ceil(len(placements) / (2 if narrow else 5))
-    margins = (46 if narrow else 58, right, 50 + 20 * rows, 10)
-    figure, axes = new_figure(width, (320 if narrow else 360) + 20 * rows, margins, colours)
-    axes.set_ylim(*limits(points))
-    axes.grid(axis="y", color=colours["rule"], linewidth=0.8)
-    axes.set_ylabel(crop(metric))
-    axes.set_xlabel("sparsity over real tokens (%)")
-    if base:
-        _baseline(axes, base, colours)
-    drawn = [(point, x) for point, x in zip(shown, _set_apart(shown, width - margins[0] - right), strict=True)]
-    for point, x in drawn:
-        colour = tint[point.arm.name if labelled else point.arm.placement]
-        _point(axes, point, x, colour, shapes[point.arm.placement])
-    if labelled:
-        at_border = [(base, axes.get_xlim()[1])] if base else []
-        _labels(axes, [*drawn, *at_border], tint, colours, length)
-    entries = [
-        (f"layers: {crop(p, 14)}", colours["quiet"] if labelled else tint[p], shapes[p])
-        for p in placements
-    ]
-    legend(figure, entries, 2 if narrow else 5, colours["ink"])
-    return figure
+@dataclass(frozen=True)
+class _Scatter:
+    """The figure's content: the arms, and the baseline if there is one."""
+
+    points: list[Point]
+    metric: str
+    base: Point | None
+
+    def draw(self, width: int, colours: Palette) -> Figure:
+        """See `sparseattn.report.figures.svg.Draw`."""
+        narrow = width <= NARROW
+        length, per_line = (13, 2) if narrow else (24, 5)
+        placements = [point.arm.placement for point in self.points]
+        shapes, lines = marks(placements), math.ceil(len(set(placements)) / per_line)
+        names = list(dict.fromkeys(point.arm.name for point in self.points))
+        labelled = len(names) <= _LABELS
+        tint = series(names if labelled else placements, colours)
+        beside = [*names, *([self.base.arm.name] if self.base else [])]
+        right = 8 + 7 * max(len(crop(n, length)) for n in beside) if labelled else 24
+        height = (335 if narrow else 375) + 20 * lines
+        figure, axes = new_figure(width, height, (40, right, 50 + 20 * lines, 26), colours)
+        self._frame(axes, colours)
+        places = _set_apart(self.points, width - 40 - right)
+        drawn = list(zip(self.points, places, strict=True))
+        for point, x in drawn:
+            place = point.arm.placement
+            _mark(axes, point, x, tint[point.arm.name if labelled else place], shapes[place])
+        if labelled:
+            at_border = [(self.base, axes.get_xlim()[1])] if self.base else []
+            inks = dict.fromkeys(beside, colours["ink"]) | tint
+            _labels(axes, [*drawn, *at_border], inks, length)
+        entries = [
+            (f"layers: {crop(p, 14)}", colours["quiet"] if labelled else tint[p], shape)
+            for p, shape in shapes.items()
+        ]
+        legend(figure, entries, per_line, colours["ink"])
+        return figure
+
+    def _frame(self, axes: Any, colours: Palette) -> None:
+        """The axes, and the baseline across them."""
+        base = self.base
+        axes.set_ylim(*limits([*self.points, *([base] if base else [])]))
+        axes.grid(axis="y", color=colours["rule"], linewidth=0.8)
+        axes.set_title(crop(self.metric), loc="left", fontsize=11, color=colours["ink"])
+        axes.set_xlabel("sparsity over real tokens (%)")
+        if base:
+            low, high = base.mean - base.half, base.mean + base.half
+            axes.axhspan(low, high, color=colours["band"], linewidth=0)
+            axes.axhline(base.mean, color=colours["quiet"], linewidth=1.2, linestyle=(0, (5, 3)))
+            axes.plot([base.sparsity], [base.mean], marker="o", color=colours["ink"], ms=7)
 
 
-def _baseline(axes: Any, base: Point, colours: Palette) -> None:
-    axes.axhspan(base.mean - base.half, base.mean + base.half, color=colours["band"], linewidth=0)
-    axes.axhline(base.mean, color=colours["quiet"], linewidth=1.2, linestyle=(0, (5, 3)))
-    axes.plot([base.sparsity], [base.mean], marker="o", color=colours["ink"], markersize=7)
-
-
-def _point(axes: Any, point: Point, x: float, colour: str, shape: str) -> None:
+def _mark(axes: Any, point: Point, x: float, colour: str, shape: str) -> None:
     if point.half:
         ends = [point.mean - point.half, point.mean + point.half]
         axes.plot([x, x], ends, color=colour, linewidth=1.8, solid_capstyle="round")
-    axes.plot([x], [point.mean], marker=shape, color=colour, markersize=7.5)
+    axes.plot([x], [point.mean], marker=shape, color=colour, ms=7.5)
 
 
 def _set_apart(points: Sequence[Point], pixels: int) -> list[float]:
@@ -124,11 +134,7 @@ def _set_apart(points: Sequence[Point], pixels: int) -> list[float]:
 
 
 def _labels(
-    axes: Any,
-    drawn: Sequence[tuple[Point, float]],
-    tint: dict[str, str],
-    colours: Palette,
-    length: int,
+    axes: Any, drawn: Sequence[tuple[Point, float]], tint: dict[str, str], length: int
 ) -> None:
     """Names each arm once at the right border, with a thin line to its rightmost point."""
     ends: dict[str, tuple[Point, float]] = {}
@@ -136,13 +142,12 @@ def _labels(
         if point.arm.name not in ends or x > ends[point.arm.name][1]:
             ends[point.arm.name] = (point, x)
     low, high = axes.get_ylim()
-    pixels = axes.get_window_extent().height
-    gap = 15 * (high - low) / pixels
+    left, border = axes.get_xlim()
+    axes.set_xlim(left, border)
+    gap = 15 * (high - low) / axes.get_window_extent().height
     places = spread_out([p.mean for p, _ in ends.values()], gap, low + gap / 2, high - gap / 2)
-    border = axes.get_xlim()[1]
-    axes.set_xlim(axes.get_xlim()[0], border)
     for (name, (point, x)), y in zip(ends.items(), places, strict=True):
-        colour = tint.get(name, colours["ink"])
+        colour = tint[name]
         axes.plot([x, border], [point.mean, y], color=colour, linewidth=0.6, alpha=0.55, zorder=1)
         axes.annotate(
             crop(name, length),

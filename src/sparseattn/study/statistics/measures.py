@@ -7,21 +7,19 @@ reproduce, it does not guess.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["COUNTS", "Measure", "recognise"]
+__all__ = ["Measure", "mean_of", "recognise"]
 
 Array = NDArray[np.float64]
 
 #: Takes how often each example is drawn, [resamples, examples]; gives the metric, [resamples].
 Measure = Callable[[Array], Array]
-
-#: Optional columns of predictions with an example's counts (of entities, say) for a pooled F1.
-COUNTS = ("matched", "predicted", "expected")
 
 #: Metrics may be computed in single precision where they are recorded.
 _TOLERANCE = 2e-6
@@ -29,12 +27,15 @@ _TOLERANCE = 2e-6
 #: More different labels than this are free text.
 _CLASSES = 200
 
+_TAG = re.compile(r"O|[BILUES]-\S+")
+
 
 def recognise(frame: pd.DataFrame, metric: str, recorded: float) -> Measure | None:
     """The definition that reproduces a recorded metric from a trial's predictions.
 
     Args:
-        frame: The predictions: columns `label`, `prediction` and `score`, and perhaps `COUNTS`.
+        frame: The predictions: columns `label`, `prediction` and `score`; a line of tags such as
+            `O B-PER` is one label.
         metric: The metric's name.
         recorded: Its value in the trial's record.
 
@@ -51,22 +52,29 @@ def recognise(frame: pd.DataFrame, metric: str, recorded: float) -> Measure | No
 def _candidates(frame: pd.DataFrame, metric: str) -> Iterator[Measure]:
     if "score" in frame and pd.api.types.is_numeric_dtype(frame["score"]):
         yield mean_of(frame["score"].to_numpy(float))
-    if "f1" in metric and set(COUNTS) <= set(frame):
-        yield pooled_f1(*(frame[column].to_numpy(float) for column in COUNTS))
-    if not {"label", "prediction"} <= set(frame):
+    if {"label", "prediction"} <= set(frame):
+        label, guess = frame["label"], frame["prediction"]
+        if "pearson" in metric or "spearman" in metric:
+            kind = pearson if "pearson" in metric else spearman
+            yield kind(label.to_numpy(float), guess.to_numpy(float))
+        elif "f1" in metric or "mcc" in metric or "matthews" in metric:
+            yield from _of_classes(label, guess, metric)
+        if "f1" in metric and label.map(_is_tagged).all():
+            yield pooled_f1(*entity_counts(label, guess))
+
+
+def _of_classes(label: pd.Series, guess: pd.Series, metric: str) -> Iterator[Measure]:
+    try:
+        expected, predicted = one_hot(label, guess)
+    except (TypeError, ValueError):  # lists of labels, or free text: no classes to count
         return
-    if "pearson" in metric or "spearman" in metric:
-        label, guess = (frame[c].to_numpy(float) for c in ("label", "prediction"))
-        yield pearson(label, guess) if "pearson" in metric else spearman(label, guess)
-    elif "f1" in metric or "mcc" in metric or "matthews" in metric:
-        try:
-            label, guess = one_hot(frame["label"], frame["prediction"])
-        except (TypeError, ValueError):  # lists of labels, or free text: no classes to count
-            return
-        if "f1" not in metric:
-            yield matthews(label, guess)
-        else:
-            yield from (f1(label, guess, average) for average in ("binary", "macro", "weighted"))
+    if "f1" not in metric:
+        yield matthews(expected, predicted)
+        return
+    yield f1(expected, predicted, "macro")
+    yield f1(expected, predicted, "weighted")
+    if expected.shape[1] <= 2:  # which class is the positive one is not recorded
+        yield from (f1(expected, predicted, place) for place in range(expected.shape[1]))
 
 
 def mean_of(score: Array) -> Measure:
@@ -88,18 +96,18 @@ def one_hot(label: pd.Series, guess: pd.Series) -> tuple[Array, Array]:
     return both[: len(label)], both[len(label) :]
 
 
-def f1(label: Array, guess: Array, average: str) -> Measure:
-    """F1 of the second class (binary), or the mean over classes, plain or by their frequency."""
+def f1(label: Array, guess: Array, average: str | int) -> Measure:
+    """F1 of one class, by its place, or the mean over the classes: "macro" or "weighted"."""
 
     def measure(weights: Array) -> Array:
         expected, predicted = weights @ label, weights @ guess
         each = _ratio(2 * (weights @ (label * guess)), expected + predicted)
-        if average == "binary":
-            return each[:, min(1, each.shape[1] - 1)]
+        if isinstance(average, int):
+            return each[:, average]
         if average == "weighted":
             return _ratio((each * expected).sum(axis=1), expected.sum(axis=1))
-        present = (expected + predicted) > 0
-        return _ratio((each * present).sum(axis=1), present.sum(axis=1))
+        mean: Array = each.mean(axis=1)
+        return mean
 
     return measure
 
@@ -107,6 +115,22 @@ def f1(label: Array, guess: Array, average: str) -> Measure:
 def pooled_f1(matched: Array, predicted: Array, expected: Array) -> Measure:
     """F1 of counts pooled over the examples, as seqeval's for entities."""
     return lambda weights: _ratio(2 * weights @ matched, weights @ (predicted + expected))
+
+
+def _is_tagged(text: object) -> bool:
+    return isinstance(text, str) and all(_TAG.fullmatch(tag) for tag in text.split())
+
+
+def entity_counts(label: pd.Series, guess: pd.Series) -> tuple[Array, Array, Array]:
+    """Entities that agree, that were predicted and that are expected, in each line of tags."""
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    pairs = [
+        tuple(set(get_entities(text.split())) for text in pair)
+        for pair in zip(label, guess, strict=True)
+    ]
+    counts = np.array([(len(a & b), len(b), len(a)) for a, b in pairs], dtype=float)
+    return counts[:, 0], counts[:, 1], counts[:, 2]
 
 
 def matthews(label: Array, guess: Array) -> Measure:
@@ -153,4 +177,5 @@ def _correlation(weights: Array, x: Array, y: Array) -> Array:
 
 def _ratio(above: Array, below: Array) -> Array:
     """The quotient, 0 where there is nothing to divide by, as scikit-learn has it."""
-    return np.divide(above, below, out=np.zeros_like(above, dtype=float), where=below > 0)
+    quotient: Array = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    return quotient

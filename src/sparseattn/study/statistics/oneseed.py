@@ -21,9 +21,7 @@ __all__ = ["ONE_SEED", "compare_binary", "compare_bootstrap"]
 ONE_SEED = "one seed: the test covers other examples, not another training run"
 
 
-def compare_binary(
-    a: NDArray[np.float64], b: NDArray[np.float64], comparisons: int = 1
-) -> Outcome:
+def compare_binary(a: NDArray[np.float64], b: NDArray[np.float64], comparisons: int = 1) -> Outcome:
     """McNemar's exact test of two models' right and wrong answers.
 
     The interval is Wald's with half an example added to each cell of the 2 x 2 table.

@@ -5,9 +5,8 @@ what the processor has: one AVX-512 instruction, two of AVX2, four of NEON. Bloc
 (tuples) stay in registers through a loop, which is what a fast matrix product is made of.
 """
 
-# numba's decorators are untyped, and what they compile is not Python that mypy could check.
-# mypy: disable-error-code="misc, no-untyped-def, no-untyped-call, import-untyped, no-any-return"
-# mypy: disable-error-code="attr-defined, import-not-found"
+# Decorators without types, and arguments that only their types matter of.
+# mypy: ignore-errors
 # ruff: noqa: ARG001
 
 from __future__ import annotations
@@ -168,9 +167,7 @@ def total(context, vector):
         (value,) = args
         for half in (8, 4, 2, 1):
             order = [(lane + half) % LANES for lane in range(LANES)]
-            turned = b.shuffle_vector(
-                value, value, ir.Constant(ir.VectorType(_I32, LANES), order)
-            )
+            turned = b.shuffle_vector(value, value, ir.Constant(ir.VectorType(_I32, LANES), order))
             value = b.fadd(value, turned)
         return b.extract_element(value, ir.Constant(_I32, 0))
 
@@ -283,9 +280,7 @@ def multiply_add(context, p, places, shift, vector, block):
 
     def emit(ctx, b, _sig, args):
         sums = []
-        pairs = zip(
-            cgutils.unpack_tuple(b, args[1]), cgutils.unpack_tuple(b, args[4]), strict=True
-        )
+        pairs = zip(cgutils.unpack_tuple(b, args[1]), cgutils.unpack_tuple(b, args[4]), strict=True)
         for place, total in pairs:
             number = b.load(b.gep(args[0], [b.add(place, args[2])]))
             sums.append(_fma(b, _spread(b, number), args[3], total))

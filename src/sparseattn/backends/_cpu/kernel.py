@@ -1,22 +1,21 @@
 """The attention kernel for CPUs: forward and backward over tiles of 16 queries, for numba.
 
-The scores of a tile are laid out keys x lanes and stay in the cache. The three matrix products of
-attention (scores, mixtures, scattered sums) are each a loop over `multiply_add`. Threads take work
-from a shared counter. Dropout hashes (seed, text, head, query, key), so that the backward pass
-repeats it without having stored it.
+The scores of a tile are laid out keys x lanes and stay in the cache. Threads take work from a
+shared counter. Dropout hashes (seed, text, head, query, key), so that the backward pass repeats it
+without having stored it.
 """
 
-# mypy: disable-error-code="misc, no-untyped-def, no-untyped-call, import-untyped, no-any-return"
-# mypy: disable-error-code="attr-defined, import-not-found"
+# Compiled by numba, from decorators without types.
+# mypy: ignore-errors
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from numba import njit
 
-from sparseattn.backends._vectors import (
+from sparseattn.backends._cpu.products import compiled, gather, mix, products, scatter, spill
+from sparseattn.backends._cpu.vectors import (
     LANES,
     UNROLL,
     add,
@@ -27,7 +26,6 @@ from sparseattn.backends._vectors import (
     larger,
     load,
     multiply,
-    multiply_add,
     offset,
     pointer,
     spread,
@@ -35,8 +33,6 @@ from sparseattn.backends._vectors import (
     subtract,
     take_next,
     total,
-    transpose,
-    zeros,
 )
 
 __all__ = ["ARGUMENTS", "CHUNK", "backward32", "backward64", "forward32", "forward64"]
@@ -48,113 +44,22 @@ CHUNK = 4
 # The arguments are an array of int64 (counts, addresses of arrays, and for each tensor its address
 # and the strides of text, head and row in numbers); these are the places in it.
 (NEXT, TEXTS, HEADS, LENGTH, WIDTH, LONGEST, CHUNKS, PARTS, SEED, THRESHOLD, SIZE) = range(11)
-(POISON, NUMBERS, QUERIES, STARTS, KEYS, BITS, FIRST, GROUP, ORDER, PART, LSE) = range(11, 22)
-(Q, K, V, O, DO, DQ, DK, DV) = range(22, 54, 4)
-ARGUMENTS = 54
+(POISON, NUMBERS, QUERIES, STARTS, COUNTS, KEYS, BITS) = range(11, 18)
+(FIRST, GROUP, ORDER, PART, LSE) = range(18, 23)
+(Q, K, V, OUT, DOUT, DQ, DK, DV) = range(23, 55, 4)
+ARGUMENTS = 55
 # The array at NUMBERS, in the type that is computed with.
 (SCALE, KEEP, ZERO, ONE, LOWEST, NOTHING) = range(6)
 
-_compiled = njit(fastmath={"contract", "nsz"}, error_model="numpy", boundscheck=False)
 
-
-@_compiled
+@compiled
 def _rows(a, tensor, text, head, like):
     """The first row of a head."""
     place = text * a[tensor + 1] + head * a[tensor + 2]
     return pointer(a[tensor] + a[SIZE] * place, like)
 
 
-@_compiled
-def _eight(keys, j, n, stride):
-    """Places of eight rows; beyond the last key it is repeated."""
-    last = n - 1
-    return (
-        keys[j] * stride,
-        keys[min(j + 1, last)] * stride,
-        keys[min(j + 2, last)] * stride,
-        keys[min(j + 3, last)] * stride,
-        keys[min(j + 4, last)] * stride,
-        keys[min(j + 5, last)] * stride,
-        keys[min(j + 6, last)] * stride,
-        keys[min(j + 7, last)] * stride,
-    )
-
-
-@_compiled
-def _steps(at, by):
-    """Eight places, `by` apart."""
-    first = (at, at + by, at + 2 * by, at + 3 * by)
-    at += 4 * by
-    return (*first, at, at + by, at + 2 * by, at + 3 * by)
-
-
-@_compiled
-def _products(rows, stride, keys, n, columns, width, scores):
-    """scores[j] = rows[keys[j]] . columns, lane by lane."""
-    for j in range(0, n, UNROLL):
-        places = _eight(keys, j, n, stride)
-        block = zeros(columns)
-        for t in range(width):
-            block = multiply_add(rows, places, t, load(columns, t * LANES), block)
-        for i in range(UNROLL):
-            store(scores, (j + i) * LANES, block[i])
-
-
-@_compiled
-def _mix(rows, stride, keys, n, weights, width, columns):
-    """columns = sum of weights[j] rows[keys[j]], lane by lane."""
-    for t in range(0, width, UNROLL):
-        places = _steps(t, 1)
-        block = zeros(weights)
-        for j in range(n):
-            block = multiply_add(rows, places, keys[j] * stride, load(weights, j * LANES), block)
-        for i in range(UNROLL):
-            store(columns, (t + i) * LANES, block[i])
-
-
-@_compiled
-def _scatter(weights, keys, n, tile, width, rows, stride):
-    """rows[keys[j]] += sum over lanes of weights[j, lane] tile[lane]."""
-    for j in range(0, n, UNROLL):
-        to = _eight(keys, j, n, stride)
-        places = _steps(j * LANES, LANES)
-        for t in range(0, width, LANES):
-            block = zeros(tile)
-            for lane in range(LANES):
-                block = multiply_add(weights, places, lane, load(tile, lane * width + t), block)
-            for i in range(min(UNROLL, n - j)):
-                store(rows, to[i] + t, add(load(rows, to[i] + t), block[i]))
-
-
-@_compiled
-def _gather(rows, stride, queries, width, factor, tile, columns):
-    """Copies the rows of a tile's queries, and the same transposed; zeros where there is none."""
-    times = spread(factor)
-    for lane in range(LANES):
-        row = np.int64(queries[lane])
-        for t in range(0, width, LANES):
-            value = zeros(rows)[0]
-            if row >= 0:
-                value = multiply(load(rows, row * stride + t), times)
-            store(tile, lane * width + t, value)
-    for t in range(0, width, LANES):
-        transpose(offset(tile, t), width, offset(columns, t * LANES), LANES)
-
-
-@_compiled
-def _spill(columns, queries, width, factor, tile, rows, stride):
-    """Writes the lanes to the rows of their queries."""
-    times = spread(factor)
-    for t in range(0, width, LANES):
-        transpose(offset(columns, t * LANES), LANES, offset(tile, t), width)
-    for lane in range(LANES):
-        row = np.int64(queries[lane])
-        if row >= 0:
-            for t in range(0, width, LANES):
-                store(rows, row * stride + t, multiply(load(tile, lane * width + t), times))
-
-
-@_compiled
+@compiled
 def _states(a, text, head, queries, states):
     """The dropout state of each lane: a hash of the seed, the text, the head and the query."""
     start = a[SEED] + (text * a[HEADS] + head) * 0x9E3779B1
@@ -165,7 +70,7 @@ def _states(a, text, head, queries, states):
         states[lane] = x ^ (x >> 16)
 
 
-@_compiled
+@compiled
 def _softmax(scores, bits, n, numbers):
     """Turns scores into weights, not yet divided by their sums: returns maxima and sums."""
     nothing, nought = spread(numbers[NOTHING]), spread(numbers[ZERO])
@@ -183,42 +88,43 @@ def _softmax(scores, bits, n, numbers):
     return top, sums
 
 
-@_compiled
+@compiled
 def _drop(weights, keys, n, states, threshold, nought):
     for j in range(n):
         keep = kept(states, np.int64(keys[j]), threshold)
         store(weights, j * LANES, choose(keep, load(weights, j * LANES), nought))
 
 
-@_compiled
+@compiled
 def _forward_tile(a, text, head, tile, memory, states, like):
     width, numbers = a[WIDTH], pointer(a[NUMBERS], like)
     copy, columns = memory, offset(memory, LANES * width)
     sums, scores = offset(memory, 2 * LANES * width), offset(memory, 2 * LANES * (width + 1))
     begin = pointer(a[STARTS], 0)[tile]
-    n = pointer(a[STARTS], 0)[tile + 1] - begin
+    n = pointer(a[COUNTS], 0)[tile]
     keys = offset(pointer(a[KEYS], np.int32(0)), begin)
     bits = offset(pointer(a[BITS], np.int32(0)), begin)
     queries = offset(pointer(a[QUERIES], np.int32(0)), tile * LANES)
-    _gather(_rows(a, Q, text, head, like), a[Q + 3], queries, width, numbers[SCALE], copy, columns)
-    _products(_rows(a, K, text, head, like), a[K + 3], keys, n, columns, width, scores)
+    gather(_rows(a, Q, text, head, like), a[Q + 3], queries, width, numbers[SCALE], copy, columns)
+    products(_rows(a, K, text, head, like), a[K + 3], keys, n, columns, width, scores)
     top, divisor = _softmax(scores, bits, n, numbers)
     store(sums, 0, top)
     store(sums, LANES, divisor)
     if a[THRESHOLD] > 0:
         _states(a, text, head, queries, states)
         _drop(scores, keys, n, states, a[THRESHOLD], spread(numbers[ZERO]))
-    for j in range(n):
-        store(scores, j * LANES, divide(load(scores, j * LANES), divisor))
-    _mix(_rows(a, V, text, head, like), a[V + 3], keys, n, scores, width, columns)
-    _spill(columns, queries, width, numbers[KEEP], copy, _rows(a, O, text, head, like), a[O + 3])
+    mix(_rows(a, V, text, head, like), a[V + 3], keys, n, scores, width, columns)
+    share = divide(spread(numbers[KEEP]), divisor)
+    for t in range(width):
+        store(columns, t * LANES, multiply(load(columns, t * LANES), share))
+    spill(columns, queries, width, numbers[ONE], copy, _rows(a, OUT, text, head, like), a[OUT + 3])
     lse = pointer(a[LSE] + a[SIZE] * (text * a[HEADS] + head) * a[LENGTH], like)
     for lane in range(LANES):
         if queries[lane] >= 0:
             lse[queries[lane]] = sums[lane] + math.log(sums[LANES + lane])
 
 
-@_compiled
+@compiled
 def _weigh(a, scores, back, keys, bits, n, sums, states, numbers):
     """Turns scores into weights after dropout, and `back` into gradients of the scores."""
     factor, nought = spread(numbers[KEEP]), spread(numbers[ZERO])
@@ -240,12 +146,12 @@ def _weigh(a, scores, back, keys, bits, n, sums, states, numbers):
         store(back, j * LANES, nought)
 
 
-@_compiled
+@compiled
 def _delta(a, text, head, queries, sums, like):
     """Per lane the log of the sum of exponentials, and context . its gradient."""
     numbers = pointer(a[NUMBERS], like)
     lse = pointer(a[LSE] + a[SIZE] * (text * a[HEADS] + head) * a[LENGTH], like)
-    out, grad = _rows(a, O, text, head, like), _rows(a, DO, text, head, like)
+    out, grad = _rows(a, OUT, text, head, like), _rows(a, DOUT, text, head, like)
     for lane in range(LANES):
         row = np.int64(queries[lane])
         dot = spread(numbers[ZERO])
@@ -253,41 +159,41 @@ def _delta(a, text, head, queries, sums, like):
         if row >= 0:
             sums[lane] = lse[row]
             for t in range(0, a[WIDTH], LANES):
-                x = load(out, row * a[O + 3] + t)
-                dot = add(dot, multiply(x, load(grad, row * a[DO + 3] + t)))
+                x = load(out, row * a[OUT + 3] + t)
+                dot = add(dot, multiply(x, load(grad, row * a[DOUT + 3] + t)))
         sums[LANES + lane] = total(dot)
 
 
-@_compiled
+@compiled
 def _backward_tile(a, text, head, tile, memory, states, like):
     width, numbers = a[WIDTH], pointer(a[NUMBERS], like)
     size = LANES * width
     q, columns, grads = memory, offset(memory, size), offset(memory, 2 * size)
     sums, scores = offset(memory, 3 * size), offset(memory, 3 * size + 2 * LANES)
     begin = pointer(a[STARTS], 0)[tile]
-    n = pointer(a[STARTS], 0)[tile + 1] - begin
+    n = pointer(a[COUNTS], 0)[tile]
     back = offset(scores, (n + UNROLL) * LANES)
     keys = offset(pointer(a[KEYS], np.int32(0)), begin)
     bits = offset(pointer(a[BITS], np.int32(0)), begin)
     queries = offset(pointer(a[QUERIES], np.int32(0)), tile * LANES)
     key = _rows(a, K, text, head, like)
-    _gather(_rows(a, Q, text, head, like), a[Q + 3], queries, width, numbers[SCALE], q, columns)
-    _products(key, a[K + 3], keys, n, columns, width, scores)
+    gather(_rows(a, Q, text, head, like), a[Q + 3], queries, width, numbers[SCALE], q, columns)
+    products(key, a[K + 3], keys, n, columns, width, scores)
     one = numbers[ONE]
-    _gather(_rows(a, DO, text, head, like), a[DO + 3], queries, width, one, grads, columns)
-    _products(_rows(a, V, text, head, like), a[V + 3], keys, n, columns, width, back)
+    gather(_rows(a, DOUT, text, head, like), a[DOUT + 3], queries, width, one, grads, columns)
+    products(_rows(a, V, text, head, like), a[V + 3], keys, n, columns, width, back)
     _delta(a, text, head, queries, sums, like)
     if a[THRESHOLD] > 0:
         _states(a, text, head, queries, states)
     _weigh(a, scores, back, keys, bits, n, sums, states, numbers)
-    _scatter(scores, keys, n, grads, width, _rows(a, DV, text, head, like), a[DV + 3])
-    _scatter(back, keys, n, q, width, _rows(a, DK, text, head, like), a[DK + 3])
-    _mix(key, a[K + 3], keys, n, back, width, columns)
+    scatter(scores, keys, n, grads, width, _rows(a, DV, text, head, like), a[DV + 3])
+    scatter(back, keys, n, q, width, _rows(a, DK, text, head, like), a[DK + 3])
+    mix(key, a[K + 3], keys, n, back, width, columns)
     target = _rows(a, DQ, text, head, like)
-    _spill(columns, queries, width, numbers[SCALE], grads, target, a[DQ + 3])
+    spill(columns, queries, width, numbers[SCALE], grads, target, a[DQ + 3])
 
 
-@_compiled
+@compiled
 def _scratch(a, numbers, like):
     """Memory of one thread; in tests full of NaN, to find what is read before it is written."""
     memory = np.empty((numbers + LANES) * a[SIZE], np.uint8)
@@ -298,11 +204,12 @@ def _scratch(a, numbers, like):
     return memory, aligned
 
 
-@_compiled
+@compiled
 def _forward(a, like):
     count = LANES * (2 * a[WIDTH] + a[LONGEST] + UNROLL + 2)
     owner, memory = _scratch(a, count, like)
     states = np.empty(LANES, np.uint32)
+    hashes = pointer(states.ctypes.data, np.uint32(0))
     first, group = pointer(a[FIRST], 0), pointer(a[GROUP], 0)
     items = a[TEXTS] * a[CHUNKS] * a[HEADS]
     item = take_next(a)
@@ -312,16 +219,17 @@ def _forward(a, like):
         mine = 2 * (group[head] * a[TEXTS] + text)
         begin = first[mine] + chunk * CHUNK
         for tile in range(begin, min(begin + CHUNK, first[mine + 1])):
-            _forward_tile(a, text, head, tile, memory, pointer(states.ctypes.data, np.uint32(0)), like)
+            _forward_tile(a, text, head, tile, memory, hashes, like)
         item = take_next(a)
-    return owner.size
+    return owner.size + states.size
 
 
-@_compiled
+@compiled
 def _backward(a, like):
     count = LANES * (3 * a[WIDTH] + 2 * (a[LONGEST] + UNROLL) + 2)
     owner, memory = _scratch(a, count, like)
     states = np.empty(LANES, np.uint32)
+    hashes = pointer(states.ctypes.data, np.uint32(0))
     first, group = pointer(a[FIRST], 0), pointer(a[GROUP], 0)
     order, part = pointer(a[ORDER], 0), pointer(a[PART], 0)
     item = take_next(a)
@@ -333,9 +241,9 @@ def _backward(a, like):
                 at = 2 * (group[head] * a[TEXTS] + text)
                 begin = first[at] + chunk * CHUNK
                 for tile in range(begin, min(begin + CHUNK, first[at + 1])):
-                    _backward_tile(a, text, head, tile, memory, pointer(states.ctypes.data, np.uint32(0)), like)
+                    _backward_tile(a, text, head, tile, memory, hashes, like)
         item = take_next(a)
-    return owner.size
+    return owner.size + states.size
 
 
 def forward32(a):

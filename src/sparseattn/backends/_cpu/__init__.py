@@ -1,0 +1,1 @@
+"""The kernel of the tiled backend for CPUs."""

@@ -1,0 +1,1 @@
+"""Which keys each tile of queries needs: a layer's rule as lists."""

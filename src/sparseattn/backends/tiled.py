@@ -1,0 +1,127 @@
+"""Block-sparse attention: only the tiles that hold an allowed pair, forward and backward.
+
+On a CPU a compiled kernel walks the lists of `_tiles`. Elsewhere, and where the kernel is missing,
+PyTorch gathers the keys of each tile and computes the tiles as a batch. Neither builds a tensor of
+length x length for windows, global tokens and listed keys.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
+
+from sparseattn.backends._cpu import launch as cpu
+from sparseattn.backends._gathered import attend_gathered
+from sparseattn.backends._tiles.tiles import Tiles, tiles_of
+from sparseattn.backends.base import Backend, Call
+from sparseattn.rules import LayerRule
+
+#: Queries a tile of the kernel, which is the lanes of its vectors.
+_LANES = 16
+
+
+class Tiled(Backend):
+    """Computes the tiles that hold an allowed pair."""
+
+    name: ClassVar[str] = "tiled"
+    summary: ClassVar[str] = "only tiles that hold an allowed pair; trains on CPU and CUDA"
+
+    def reasons(self, call: Call) -> list[str]:
+        """See `Backend.reasons`."""
+        found = []
+        if call.bias is not None:
+            found.append("it adds no bias to the scores (relative positions, learned soft masks)")
+        if not call.query.is_floating_point():
+            found.append(f"it computes with floating-point numbers, not {call.query.dtype}")
+        return found
+
+    def attend(self, call: Call) -> Tensor:
+        """See `Backend.attend`."""
+        if not call.query.numel():
+            return torch.zeros_like(call.query)
+        context: Tensor = _attend(call)
+        return context
+
+    def computed(self, rule: LayerRule) -> int:
+        """See `Backend.computed`: the lists' entries, once for each query of their tile."""
+        return tiles_of(rule, _LANES).computed
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _attend(call: Call) -> Tensor:
+    if call.query.device.type == "cpu" and call.query.dtype in cpu.DTYPES:
+        if (problem := cpu.missing()) is None:
+            return _attend_native(call)
+        _warn(problem)
+    return attend_gathered(call)
+
+
+@cache
+def _warn(problem: str) -> None:
+    warnings.warn(
+        f"the tiled backend runs on its slower path in plain PyTorch: {problem}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def _attend_native(call: Call) -> Tensor:
+    dtype = cpu.DTYPES[call.query.dtype]
+    width = call.query.shape[-1]
+    states = [_readable(x.to(dtype)) for x in (call.query, call.key, call.value)]
+    seed = int(torch.randint(2**31, ())) if call.dropout else 0
+    tiles = tiles_of(call.rule, _LANES)
+    context: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
+        *states, tiles, cpu.Setting(call.scale, call.dropout, seed)
+    )
+    return context[..., :width].to(call.query.dtype)
+
+
+def _readable(states: Tensor) -> Tensor:
+    """The same numbers with rows that the kernel can load: whole vectors, side by side."""
+    if rest := -states.shape[-1] % _LANES:
+        return pad(states, (0, rest))
+    return states if states.stride(-1) == 1 else states.contiguous()
+
+
+def _empty(like: Tensor, zero: bool) -> Tensor:
+    """Memory for a result, laid out as transformers wants it: [batch, length, heads, width]."""
+    batch, heads, length, width = like.shape
+    make = torch.zeros if zero else torch.empty
+    return make(batch, length, heads, width, dtype=like.dtype).transpose(1, 2)
+
+
+class _Attention(torch.autograd.Function):
+    """The kernel's forward and backward passes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, tiles: Tiles, setting: cpu.Setting
+    ) -> Tensor:
+        launch = cpu.Launch(tiles, setting, q)
+        context = _empty(q, zero=tiles.partial)
+        lse = torch.empty(q.shape[:3], dtype=q.dtype)
+        launch.tensors(Q=q, K=k, V=v, OUT=context, LSE=lse)
+        launch.run("forward")
+        ctx.save_for_backward(q, k, v, context, lse)
+        ctx.tiles, ctx.setting = tiles, setting
+        return context
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, context, lse = ctx.saved_tensors
+        launch = cpu.Launch(ctx.tiles, ctx.setting, q)
+        dq = _empty(q, zero=ctx.tiles.partial)
+        dk, dv = _empty(k, zero=True), _empty(v, zero=True)
+        launch.tensors(
+            Q=q, K=k, V=v, OUT=context, LSE=lse, DOUT=_readable(grad), DQ=dq, DK=dk, DV=dv
+        )
+        launch.run("backward")
+        return dq, dk, dv, None, None

@@ -1,0 +1,90 @@
+"""The knapsack against every choice there is."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparseattn.degrees.knapsack import choose, tilt
+from sparseattn.errors import PlanError
+
+
+def problem(seed, items, entries):
+    draw = np.random.default_rng(seed)
+    return (
+        np.sort(draw.random((items, entries)), axis=1),
+        np.sort(draw.random((items, entries)), axis=1) + 0.1,
+    )
+
+
+def total(table, chosen):
+    return float(table[np.arange(len(table)), chosen].sum())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(2, 4), st.floats(0, 1))
+def test_no_choice_is_better(seed, items, entries, share):
+    values, costs = problem(seed, items, entries)
+    low, high = costs[:, 0].sum(), costs[:, -1].sum()
+    budget = low + share * (high - low)
+    chosen = choose(values, costs, budget)
+    assert total(costs, chosen) <= budget + 1e-9
+    every = itertools.product(range(entries), repeat=items)
+    # Steps are rounded up, so a choice within a few steps of the budget may be missed.
+    slack = items * (budget - low) / 40_000
+    best = max(
+        total(values, list(one))
+        for one in every
+        if total(costs, list(one)) <= max(low, budget - slack)
+    )
+    assert total(values, chosen) >= best - 1e-9
+
+
+def test_ties_do_not_leave_budget_unspent():
+    values = np.zeros((6, 3))
+    costs = np.tile([1.0, 2.0, 4.0], (6, 1))
+    assert total(costs, choose(values, costs, 15.0)) == 15.0
+    assert total(costs, choose(values, costs, 15.9)) == 15.0
+
+
+def test_equal_costs_are_no_change():
+    values, costs = np.array([[0.0, 0.5, 1.0]]), np.array([[1.0, 1.0, 3.0]])
+    assert choose(values, costs, 2.0).tolist() == [1]
+
+
+def test_more_than_everything_and_less_than_anything():
+    values, costs = problem(0, 4, 3)
+    assert choose(values, costs, 100.0).tolist() == [2] * 4
+    assert choose(values, costs, costs[:, 0].sum()).tolist() == [0] * 4
+    with pytest.raises(PlanError, match="the cheapest choice costs"):
+        choose(values, costs, costs[:, 0].sum() - 0.01)
+
+
+def test_144_heads_and_12_radii_take_seconds():
+    values, costs = problem(1, 144, 12)
+    begun = time.process_time()
+    chosen = choose(values, costs, costs[:, 4].sum())
+    assert time.process_time() - begun < 10
+    assert total(costs, chosen) == pytest.approx(costs[:, 4].sum(), rel=1e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.02, 0.98))
+def test_tilted_distributions_cost_what_they_should(seed, share):
+    values, costs = problem(seed, 5, 4)
+    low, high = costs[:, 0].sum(), costs[:, -1].sum()
+    budget = low + share * (high - low)
+    chances = tilt(values, costs, budget)
+    assert np.allclose(chances.sum(axis=1), 1)
+    assert (chances * costs).sum() == pytest.approx(budget, rel=1e-6)
+
+
+def test_a_distribution_that_fits_is_left_alone():
+    values, costs = problem(3, 5, 4)
+    chances = np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
+    assert np.allclose(tilt(values, costs, float((chances * costs).sum())), chances, atol=1e-6)

@@ -1,0 +1,207 @@
+"""Learning degrees from end to end on a tiny model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+import sparseattn as sa
+from sparseattn.degrees.budget import DualAscent, Schedule
+from sparseattn.degrees.learn import Learner, learn_degrees, steps_of
+from sparseattn.degrees.realised import Realised
+from sparseattn.degrees.settings import Settings
+from sparseattn.degrees.texts import Texts
+from sparseattn.errors import DataError, PlanError, UnsupportedModelError
+from tests.degrees.small import arguments, classifier, collate, rows
+from tests.models.families import batch, build
+
+HELD_OUT = rows(64, seed=9)
+TRAINER = {"data_collator": collate, "eval_dataset": HELD_OUT}
+
+
+def learn(folder, sparsity=0.7, steps=24, data=None, **options):
+    return learn_degrees(
+        classifier(),
+        data or rows(),
+        sparsity,
+        arguments=arguments(folder, steps),
+        trainer=TRAINER,
+        **options,
+    )
+
+
+def realised(plan, data=None):
+    texts = Texts(classifier(), data or HELD_OUT, collate, 1000)
+    return Realised.of(plan, texts.tokens(plan), [4] * 3)
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "options"),
+    [
+        (0.6, {}),
+        (0.8, {"shared": "layer", "menu": (0, 1, 2, 3, 4, 6, 8, 12, 16, 24)}),
+        (0.5, {"dense": "0", "start": "calibrated"}),
+        (0.7, {"form": "irregular"}),
+        (0.7, {"elastic": True}),
+        (0.85, {"globals": ()}),
+    ],
+)
+def test_the_stated_sparsity_is_met_on_held_out_texts(tmp_path, sparsity, options):
+    learned = learn(tmp_path, sparsity, steps=6, **options)
+    # A tiny model has 12 heads: one change of radius is up to 1 point. Hardening itself: below.
+    assert abs(learned.sparsity - sparsity) < 0.025
+    assert learned.sparsity == pytest.approx(realised(learned.plan).sparsity)
+    assert learned.window_sparsity >= learned.sparsity
+    report = sa.describe(learned.model, collate(HELD_OUT))
+    assert report.sparsity == pytest.approx(learned.sparsity)
+    if "dense" in options:
+        assert report.layers[0].sparsity == 0
+
+
+def test_the_soft_phase_reaches_its_budget_and_writes_it_down(tmp_path):
+    learned = learn(tmp_path, 0.7, steps=100, soft=0.8)
+    steps = [entry["step"] for entry in learned.history]
+    assert steps == list(range(1, 81))
+    assert learned.history[0]["density"] > 0.9
+    assert learned.history[-1]["target"] == pytest.approx(0.3)
+    assert abs(learned.history[-1]["density"] - 0.3) < 0.03
+    assert learned.history[-1]["temperature"] == pytest.approx(0.2)
+    assert set(learned.metrics) == {"soft", "hardened", "final"}
+    assert all("eval_loss" in found for found in learned.metrics.values())
+
+
+def test_a_learned_plan_reloads_and_gives_the_same_logits(tmp_path):
+    learned = learn(tmp_path / "run", steps=6)
+    written = learned.save(tmp_path / "out")
+    assert [path.name for path in written] == ["plan.json", "model", "learned.json", "degrees.png"]
+    inputs = batch((23, 7))
+    with torch.no_grad():
+        expected = learned.model.eval()(**inputs).logits
+        loaded = sa.load(tmp_path / "out" / "model")(**inputs).logits
+        plain = sa.sparsify(classifier(), sa.Plan.load(tmp_path / "out" / "plan.json"))
+        plain.load_state_dict(learned.model.state_dict())
+        assert torch.equal(plain.eval()(**inputs).logits, expected)
+    assert torch.equal(loaded, expected)
+    told = json.loads((tmp_path / "out" / "learned.json").read_text())
+    assert told["stated"] == 0.7
+    assert len(told["history"]) == 3
+    assert written[3].read_bytes().startswith(b"\x89PNG")
+    assert "stated sparsity 0.700, realised" in str(learned)
+
+
+def test_degrees_have_their_own_rate_and_no_decay(tmp_path):
+    seen = {}
+
+    class Look(TrainerCallback):
+        def on_step_begin(self, args, state, control, optimizer=None, model=None, **kwargs):
+            names = {id(p): n for n, p in model.named_parameters()}
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    seen.setdefault(names[id(parameter)], []).append(group)
+
+    made = arguments(tmp_path, 4, weight_decay=0.3)
+    trainer = {"data_collator": collate, "callbacks": [Look()]}
+    learner = Learner(classifier(), rows(), made, trainer, Settings(learning_rate=0.07))
+    learner.soft_phase(0.6, 2)
+    groups = seen["sparseattn_degrees.theta"]
+    assert len(groups) == 2
+    assert groups[-1]["initial_lr"] == 0.07
+    assert groups[-1]["weight_decay"] == 0.0
+    weight = seen["bert.encoder.layer.0.attention.self.query.weight"]
+    assert weight[-1]["weight_decay"] == 0.3
+    assert weight[-1]["initial_lr"] == 1e-3
+
+
+def test_the_same_seed_gives_the_same_plan(tmp_path):
+    one, other = (learn(tmp_path, steps=6) for _ in range(2))
+    assert one.plan == other.plan
+    assert one.history == other.history
+
+
+def test_several_sparsities_share_the_soft_phase(tmp_path):
+    results = learn(tmp_path, [0.8, 0.6], steps=16)
+    assert [result.stated for result in results] == [0.6, 0.8]
+    # 8 soft steps for the first, 4 more for the second.
+    assert [len(result.history) for result in results] == [8, 12]
+    assert results[0].history == results[1].history[:8]
+    assert results[0].sparsity < results[1].sparsity
+    inputs = batch((23, 7))
+    for result in results:
+        report = sa.describe(result.model, inputs)
+        assert report.sparsity == pytest.approx(
+            result.plan.report(sa.TokenBatch.of_columns(inputs), [4] * 3).sparsity
+        )
+    first, last = (dict(result.model.named_parameters()) for result in results)
+    assert not torch.equal(first["classifier.weight"], last["classifier.weight"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shared": "heads"}, "unknown shared 'heads' .did you mean 'head'.*head, layer"),
+        ({"form": "random"}, "unknown form 'random'; choose from: regular, irregular"),
+        ({"start": "warm"}, "unknown start 'warm'; choose from: dense, calibrated"),
+        ({"radii": (0, 1)}, "unknown option 'radii'"),
+        ({"soft": 1.0}, "soft 1.0 must be between 0 and 1"),
+        ({"cold": 0.0}, "cold 0.0 must be above 0"),
+        ({"elastic": True, "form": "irregular"}, "write form='regular'"),
+        ({"dense": "7"}, "layer 7 does not exist"),
+        ({"soft": 0.01}, "6 training steps cannot be shared out"),
+    ],
+)
+def test_wrong_options(tmp_path, options, message):
+    with pytest.raises(PlanError, match=message):
+        learn(tmp_path, steps=6, **options)
+
+
+def test_what_cannot_be_learned(tmp_path):
+    with pytest.raises(PlanError, match=r"sparsity 0.99 cannot be reached.*the highest is 0\.\d+"):
+        learn(tmp_path, 0.99)
+    with pytest.raises(PlanError, match="got none"):
+        learn(tmp_path, [])
+    with pytest.raises(DataError, match="there is none"):
+        learn_degrees(classifier(), [], 0.5, arguments=arguments(tmp_path), trainer=TRAINER)
+    with pytest.raises(DataError, match="need the column input_ids; they have"):
+        learn(tmp_path, data=[{"text": "a"}])
+    mpnet = build("mpnet", "ForSequenceClassification")
+    with pytest.raises(UnsupportedModelError, match="takes only a hard mask"):
+        learn_degrees(mpnet, rows(), 0.5, arguments=arguments(tmp_path), trainer=TRAINER)
+    smooth = arguments(tmp_path, label_smoothing_factor=0.1)
+    with pytest.raises(PlanError, match="label smoothing"):
+        learn_degrees(classifier(), rows(), 0.5, arguments=smooth, trainer=TRAINER)
+    unlabelled = [{k: v for k, v in row.items() if k != "labels"} for row in rows()]
+    with pytest.raises(PlanError, match="returned no loss; the data need labels"):
+        learn(tmp_path, data=unlabelled)
+
+
+def test_steps_are_counted_as_the_trainer_counts_them(tmp_path):
+    made = arguments(tmp_path, -1, num_train_epochs=1.5, gradient_accumulation_steps=2)
+    assert steps_of(made, 96) == 9
+    assert steps_of(arguments(tmp_path, 7), 96) == 7
+
+
+def test_dual_ascent_pulls_from_both_sides():
+    ascent = DualAscent(rate=0.5)
+    ascent.ascend(0.6, 0.2)
+    assert (ascent.lambda1, ascent.lambda2) == pytest.approx((0.2, 0.08))
+    density = torch.tensor(0.4, requires_grad=True)
+    ascent.penalty(density, 0.2).backward()
+    assert float(density.grad) == pytest.approx(0.2 + 2 * 0.08 * 0.2)
+    for _ in range(3):
+        ascent.ascend(0.0, 0.2)
+    assert ascent.lambda1 == pytest.approx(-0.1)
+
+
+def test_the_schedule_ramps_then_cools():
+    schedule = Schedule(101, 0.5, start=0.9, goal=0.2, hot=1.0, cold=0.1)
+    targets = [schedule.target(step) for step in range(101)]
+    heats = [schedule.temperature(step) for step in range(101)]
+    assert targets[0] > 0.88
+    assert targets[60:] == pytest.approx([0.2] * 41)
+    assert sorted(targets, reverse=True) == pytest.approx(targets)
+    assert heats[:50] == [1.0] * 50
+    assert heats[-1] == pytest.approx(0.1)
+    assert sorted(heats, reverse=True) == heats

@@ -1,0 +1,91 @@
+"""Models by name, and texts as they read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from sparseattn.errors import DataError, MissingExtraError
+from sparseattn.models.names import DEFAULT, resolve
+from sparseattn.models.reading import longest, read
+
+FOX = "The quick brown fox jumps."
+
+
+def test_an_unknown_model_is_refused():
+    with pytest.raises(DataError) as caught:
+        read(FOX, model="./no/such/folder")
+    message = str(caught.value)
+    assert message.startswith("model './no/such/folder' cannot be loaded; give a local folder, ")
+    assert "\n" not in message
+
+
+def test_models_by_name(tmp_path):
+    assert resolve("bert-base-uncased") == "bert-base-uncased"
+    assert resolve(str(tmp_path)) == tmp_path
+    assert (resolve(DEFAULT) / "config.json").is_file()
+    with pytest.raises(MissingExtraError) as missing:
+        resolve("package:no_such_package_here")
+    assert str(missing.value) == (
+        "model 'package:no_such_package_here' needs the Python package 'no_such_package_here', "
+        "which is not installed: install 'no_such_package_here'"
+    )
+    with pytest.raises(DataError, match=r"^model 'package:os': 'os' is not a Python package$"):
+        resolve("package:os")
+    with pytest.raises(DataError, match=r"'' is not a Python package$"):
+        resolve("package:")
+    with pytest.raises(DataError, match=r"the package holds no folder model/ with a config.json$"):
+        resolve("package:json")
+
+
+def test_the_packaged_model_names_its_extra(monkeypatch):
+    def nothing(package):
+        raise ModuleNotFoundError(package)
+
+    monkeypatch.setattr("sparseattn.models.names.files", nothing)
+    with pytest.raises(MissingExtraError) as caught:
+        resolve(DEFAULT)
+    assert str(caught.value).endswith(
+        "which is not installed: pip install \"sparseattn[demo]\""
+    )  # fmt: skip
+
+
+def test_the_longest_text_of_a_model():
+    from transformers import BertConfig, RobertaConfig, T5Config
+
+    class Tokenizer:
+        model_max_length = 10**30
+
+    assert longest(BertConfig(max_position_embeddings=300), Tokenizer) == 300
+    assert longest(RobertaConfig(max_position_embeddings=514), Tokenizer) == 512
+    assert longest(T5Config(), Tokenizer) is None
+    Tokenizer.model_max_length = 128
+    assert longest(BertConfig(), Tokenizer) == 128
+
+
+def test_reading_loads_weights_only_when_asked():
+    assert read(FOX).tokens.embedding is None
+    tokens = read(FOX, needs=frozenset({"embedding"})).tokens
+    assert tokens.embedding.shape == (30522, 384)
+    assert not tokens.embedding.requires_grad
+    assert tokens.special.tolist() == [[True] + [False] * 6 + [True]]
+    assert tokens.separators.tolist() == [[False] * 7 + [True]]
+
+
+def test_a_model_in_a_folder_with_a_byte_level_tokenizer(tmp_path):
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast, RobertaConfig
+
+    trained = ByteLevelBPETokenizer()
+    marks = ["<s>", "<pad>", "</s>", "<unk>"]
+    trained.train_from_iterator(["a well known text of words"] * 3, 300, special_tokens=marks)
+    names = dict(zip(["bos_token", "pad_token", "eos_token", "unk_token"], marks, strict=True))
+    fast = PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, **names)
+    fast.save_pretrained(tmp_path)
+    RobertaConfig(vocab_size=300, max_position_embeddings=10, num_hidden_layers=3).save_pretrained(
+        tmp_path
+    )
+    reading = read("known words of text of a well", model=str(tmp_path))
+    assert {"words", "of"} <= set(reading.labels)
+    assert not any("Ġ" in label for label in reading.labels)
+    assert (reading.longest, reading.layers) == (8, 3)
+    assert reading.cut == len(fast("known words of text of a well")["input_ids"]) - 8

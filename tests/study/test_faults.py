@@ -1,0 +1,244 @@
+"""What may happen to a study, really done to one."""
+
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pyarrow import csv
+
+from sparseattn.errors import StudyError
+from sparseattn.study.claims import Claims
+from sparseattn.study.loading import load_study, rebuild
+from sparseattn.study.store import STUDY, Store
+from tests.study import fakes
+
+
+def start(folder: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "tests.study.fakes", str(folder)]
+    return subprocess.Popen(command, cwd=fakes.ROOT, stderr=subprocess.DEVNULL)
+
+
+def workers_of(runner: subprocess.Popen) -> list[int]:
+    text = Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text()
+    return [int(pid) for pid in text.split()]
+
+
+def wait_for_a_beginning(log: Path, runner: subprocess.Popen) -> None:
+    before = len(fakes.noted(log, "begin"))
+    while len(fakes.noted(log, "begin")) == before and runner.poll() is None:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path, log, monkeypatch, kills):
+    monkeypatch.setenv(fakes.SECONDS, "0.1")
+    folder, draw = tmp_path / "s", random.Random(kills)
+    names = [f"arm {index}" for index in range(4 * kills)]
+    trials = fakes.begin(folder, names, 3, executor={"workers": 2})
+    store, seen = Store(folder), {}
+
+    def look() -> None:
+        for digest in store.finished():
+            result = store.read(digest)  # whole, whenever one looks
+            stamp = (store.trials / digest / "result.json").stat().st_mtime_ns
+            if result["status"] == "done":
+                assert seen.setdefault(digest, stamp) == stamp, f"{digest} was run again"
+
+    runner = start(folder)
+    for kill in range(kills):
+        wait_for_a_beginning(log, runner)
+        time.sleep(draw.uniform(0.0, 0.3))
+        assert runner.poll() is None, "the study is too short for so many kills"
+        if kill % 2:
+            os.kill(draw.choice(workers_of(runner)), 9)
+        else:
+            runner.kill()
+            runner.wait()
+            runner = start(folder)
+        look()
+    runner.wait(timeout=200)
+    # A trial whose worker was shot twice has failed, as it should.
+    fakes.go_on(folder, retry_failed=True)
+    look()
+    assert store.finished() == set(seen) == {trial.digest for trial in trials}
+    assert not any((folder / "work").iterdir())
+    assert not any((folder / "tmp").iterdir())
+    assert csv.read_csv(folder / "results.csv")["status"].to_pylist() == ["done"] * len(trials)
+
+
+def test_workers_end_with_their_runner(tmp_path, log, monkeypatch):
+    monkeypatch.setenv(fakes.SECONDS, "30")
+    fakes.begin(tmp_path / "s", ["a", "b"], executor={"workers": 2})
+    runner = start(tmp_path / "s")
+    while len(fakes.noted(log, "begin")) < 2:
+        time.sleep(0.02)
+    workers = workers_of(runner)
+    assert len(workers) == 2
+    runner.kill()
+    runner.wait()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers):
+        assert time.monotonic() < deadline, "a worker outlived its runner"
+        time.sleep(0.02)
+
+
+def damage(folder: Path, name: str, how: str) -> None:
+    path = folder / name
+    data = bytearray(path.read_bytes())
+    if how == "missing":
+        path.unlink()
+        return
+    if how == "flipped":
+        data[len(data) // 2] ^= 1
+    path.write_bytes(data[: len(data) // 2] if how == "short" else data)
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "problem"),
+    [
+        ("result.json", "short", "cut short or not JSON"),
+        ("result.json", "flipped", "its checksum does not match"),
+        ("result.json", "missing", "No such file"),
+        ("predictions.parquet", "short", r"\d+ bytes instead of \d+"),
+        ("predictions.parquet", "flipped", "its checksum does not match"),
+        ("log.jsonl", "missing", "No such file"),
+    ],
+)
+def test_a_damaged_trial_is_named(tmp_path, name, how, problem):
+    from sparseattn.study import record
+
+    spec = fakes.make(["a"]).trials()[0][0]
+    store = Store(tmp_path)
+    store.prepare()
+    values = spec.model_dump(mode="json")
+    store.put(spec.digest, record.finished(values, spec.digest, fakes.result(0), b"{}\n"))
+    assert store.read(spec.digest)["metrics"]["accuracy"] == 0.8
+    damage(store.trials / spec.digest, name, how)
+    with pytest.raises(StudyError, match=rf"{spec.digest}/{name} is damaged: .*{problem}") as found:
+        store.read(spec.digest)
+    assert "\n" not in str(found.value)
+
+
+def test_damaged_trials_are_reported_set_aside_and_run_again(tmp_path, log, capsys):
+    trials = fakes.begin(tmp_path / "s", ["a", "b", "c"])
+    fakes.go_on(tmp_path / "s")
+    table = (tmp_path / "s" / "results.csv").read_text()
+    folders = [tmp_path / "s" / "trials" / trial.digest for trial in trials]
+    damage(folders[0], "result.json", "short")
+    damage(folders[2], "predictions.parquet", "flipped")
+    assert set(rebuild(tmp_path / "s").damaged) == {trials[0].digest, trials[2].digest}
+    assert load_study(tmp_path / "s").rows["digest"].tolist() == [trials[1].digest]
+    outcome = fakes.go_on(tmp_path / "s")
+    told = capsys.readouterr().err
+    assert f"{folders[0]}/result.json is damaged: cut short or not JSON; it is run again" in told
+    assert f"{folders[2]}/predictions.parquet is damaged" in told
+    assert (outcome.run, outcome.failed) == (2, {})
+    assert fakes.noted(log, "begin").count(trials[1].digest) == 1
+    assert {path.name for path in (tmp_path / "s" / "damaged").iterdir()} == {
+        f"{trials[0].digest}.0",
+        f"{trials[2].digest}.0",
+    }
+    assert (tmp_path / "s" / "results.csv").read_text() == table
+
+
+def test_a_damaged_table_is_made_anew(tmp_path, log):
+    fakes.begin(tmp_path / "s", ["a"])
+    fakes.go_on(tmp_path / "s")
+    table = (tmp_path / "s" / "results.csv").read_text()
+    (tmp_path / "s" / "results.csv").unlink()
+    damage(tmp_path / "s", "results.parquet", "short")
+    assert rebuild(tmp_path / "s").read == 1
+    assert (tmp_path / "s" / "results.csv").read_text() == table
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a file system takes root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_one_error_and_the_study_goes_on_after_it(small_disk, log):
+    trials = fakes.begin(small_disk / "s", ["a", "b", "c"])
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+    with pytest.raises(StudyError, match=r"cannot write to .*/s: No space left on device") as found:
+        fakes.go_on(small_disk / "s")
+    assert f"free some space, then `sparseattn study resume {small_disk}/s` goes on" in str(
+        found.value
+    )
+    assert "\n" not in str(found.value)
+    assert Store(small_disk / "s").finished() == set()
+    ballast.unlink()
+    assert fakes.go_on(small_disk / "s").run == 3
+    assert Store(small_disk / "s").finished() == {trial.digest for trial in trials}
+
+
+def test_a_checkpoint_that_fills_the_disk_does_not_fail_the_trial(small_disk, log):
+    fakes.begin(small_disk / "s", ["fills"])
+    with pytest.raises(StudyError, match="No space left on device"):
+        fakes.go_on(small_disk / "s")
+    assert Store(small_disk / "s").finished() == set()
+
+
+def test_a_file_size_limit_is_like_a_full_disk(tmp_path):
+    store = Store(tmp_path)
+    store.prepare()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(StudyError, match="File too large; free some space"):
+            store.put("0" * 16, {"small": b"1", "large": bytes(2000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert store.finished() == set()
+    assert not any((tmp_path / "tmp").iterdir())
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "trials").write_text("in the way")
+    with pytest.raises(StudyError, match=r"cannot write to .*; choose a folder that can be"):
+        Store(tmp_path / "s").prepare()
+
+
+def test_a_claim_is_another_process_s_until_that_ends(tmp_path):
+    code = (
+        "import sys, time, pathlib; from sparseattn.study.claims import Claims\n"
+        "print(Claims(pathlib.Path(sys.argv[1])).take('ab' * 8), flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"True\n"
+    claims = Claims(tmp_path)
+    assert not claims.take("ab" * 8)
+    assert claims.take("ac" * 8), "the next byte is free"
+    other.kill()
+    other.communicate()
+    assert claims.take("ab" * 8)
+    claims.close()
+
+
+def test_a_study_file_that_is_damaged(tmp_path):
+    fakes.begin(tmp_path / "s", ["a"])
+    (tmp_path / "s" / STUDY).write_text("{")
+    with pytest.raises(StudyError, match=r"study\.json is damaged: it is not JSON"):
+        load_study(tmp_path / "s")
+    (tmp_path / "s" / STUDY).write_text('{"format": "sparseattn-study-0"}')
+    with pytest.raises(StudyError, match="is not the 'sparseattn-study-1' of this version"):
+        load_study(tmp_path / "s")

