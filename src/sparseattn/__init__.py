@@ -18,6 +18,8 @@ from sparseattn.models.lazy import register_when_imported
 
 if TYPE_CHECKING:
     from sparseattn.accounting import Report as Report
+    from sparseattn.degrees.calibrate import calibrate as calibrate
+    from sparseattn.degrees.learn import learn_degrees as learn_degrees
     from sparseattn.models.attach import describe as describe
     from sparseattn.models.attach import restore as restore
     from sparseattn.models.attach import sparsified as sparsified
@@ -39,7 +41,9 @@ _PUBLIC = {
     "Plan": "plan",
     "Report": "accounting",
     "TokenBatch": "tokens",
+    "calibrate": "degrees.calibrate",
     "describe": "models.attach",
+    "learn_degrees": "degrees.learn",
     "load": "models.saving",
     "parse": "patterns.spec",
     "restore": "models.attach",
@@ -55,8 +59,10 @@ __all__ = [
     "Report",
     "TokenBatch",
     "__version__",
+    "calibrate",
     "describe",
     "errors",
+    "learn_degrees",
     "load",
     "parse",
     "restore",

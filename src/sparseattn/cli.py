@@ -14,8 +14,11 @@ from typing import Annotated
 import typer
 
 import sparseattn
+from sparseattn.bench.commands import app as bench
+from sparseattn.degrees import commands as degrees
 from sparseattn.errors import SparseAttnError
 from sparseattn.models.names import DEFAULT
+from sparseattn.study.commands import app as study
 
 __all__ = ["app", "main"]
 
@@ -26,6 +29,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(study)
+app.add_typer(bench)
+degrees.mount(app)
 
 
 def _version(asked: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +16,13 @@ from sparseattn.patterns.base import Pattern
 from sparseattn.patterns.full import Full
 from sparseattn.patterns.spec import parse
 from sparseattn.rules import LayerRule
+from sparseattn.selection import Selection, select_indices, spell_selection
 from sparseattn.tokens import TokenBatch
 
 if TYPE_CHECKING:
     from sparseattn.accounting import Report
 
 __all__ = ["CompiledPlan", "Entry", "Plan", "Selection", "select_indices", "spell_selection"]
-
-#: Layers or heads: `"6:"`, `"0,2,4:6"`, `-1`, `slice(6, None)`, or a list of these.
-Selection = str | int | slice | Iterable["str | int | slice"]
 
 #: A partition of a layer's heads, with the pattern that each part shares.
 Groups = tuple[tuple[tuple[int, ...], Pattern], ...]
@@ -251,75 +249,3 @@ def _grouped(patterns: Sequence[Pattern]) -> Groups:
     for head, pattern in enumerate(patterns):
         groups.setdefault(pattern, []).append(head)
     return tuple((tuple(members), pattern) for pattern, members in groups.items())
-
-
-def spell_selection(selection: Selection) -> str:
-    """Writes a selection as a string.
-
-    Raises:
-        PlanError: It is not a selection.
-
-    >>> spell_selection([0, slice(4, 6), -1])
-    '0,4:6,-1'
-    """
-    if isinstance(selection, bool):
-        raise PlanError(f"{selection!r} does not select layers or heads")
-    if isinstance(selection, int):
-        return str(selection)
-    if isinstance(selection, slice):
-        parts = [selection.start, selection.stop, selection.step]
-        return (
-            ":".join("" if part is None else str(part) for part in parts).removesuffix(":") or ":"
-        )
-    if isinstance(selection, str):
-        text = selection.replace(" ", "")
-        select_indices(text, None, "layer or head")
-        return text
-    if isinstance(selection, Iterable):
-        return ",".join(spell_selection(part) for part in selection)
-    raise PlanError(f"{selection!r} does not select layers or heads; write '6:', '0,2' or a list")
-
-
-def select_indices(text: str, count: int | None, what: str) -> list[int]:
-    """The indices that a spelled selection names, in order and without repeats.
-
-    Args:
-        text: The selection; the empty string selects nothing.
-        count: How many there are; None only checks the spelling.
-        what: What they are, for messages.
-
-    Raises:
-        PlanError: It does not parse, or names one that is not there.
-
-    >>> select_indices("0,4:,-1", 6, "layer")
-    [0, 4, 5]
-    """
-    found: dict[int, None] = {}
-    for part in filter(None, text.split(",")):
-        pieces = part.split(":")
-        try:
-            numbers = [int(piece) if piece else None for piece in pieces]
-        except ValueError:
-            numbers = []
-        if not 1 <= len(numbers) <= 3 or numbers == [None] or numbers[2:] == [0]:
-            raise PlanError(f"{what} selection {text!r} does not parse; write '6:', '0,2' or '-3:'")
-        if count is None:
-            continue
-        if len(numbers) == 1 and numbers[0] is not None:
-            found[_existing(numbers[0], count, what)] = None
-        else:
-            for edge in numbers[:2]:
-                if edge is not None and not -count <= edge <= count:
-                    raise PlanError(_lacking(edge, count, what))
-            found |= dict.fromkeys(range(count)[slice(*numbers)])
-    return list(found)
-
-
-def _existing(index: int, count: int, what: str) -> int:
-    if not -count <= index < count:
-        raise PlanError(_lacking(index, count, what))
-    return index % count
-
-
-def _lacking(index: int, count: int, what: str) -> str:
-    return f"{what} {index} does not exist: the model has {count}, 0 to {count - 1}"

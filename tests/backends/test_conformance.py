@@ -27,7 +27,10 @@ PLANS = {
         0: {"0": "neighbor(radius=0)", "1": "neighbor(radius=9)", "2": "strided(stride=3)"}
     },
 }  # fmt: skip
-NAMES = list(backends())
+#: FlexAttention compiles each shape anew, which takes many seconds.
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "flex" else name for name in backends()
+]
 
 
 def case(plan, length, padding="right", dtype=torch.float64, seed=0):
@@ -122,6 +125,8 @@ def test_lower_precision_stays_near_the_reference(name, length, dtype, tolerance
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_with_nothing_allowed_are_zero_and_pass_no_gradient(name):
     call = case("neighbor(radius=1)", 7)
+    if reasons := backend(name).reasons(call):
+        pytest.skip("; ".join(reasons))
     out, (grad, _, _) = gradients(backend(name), call)
     padding = ~call.rule.valid[:, None, :, None].expand_as(out)
     assert (out[padding] == 0).all()
@@ -152,6 +157,8 @@ def test_bias_with_gradient(name):
 def test_padding_holds_anything(name):
     """What stands in padding, even infinities, never reaches a real token."""
     call = case("neighbor(radius=2) | global(cls)", 7)
+    if reasons := backend(name).reasons(call):
+        pytest.skip("; ".join(reasons))
     poisoned = []
     for tensor, junk in ((call.query, 1e30), (call.key, 1e30), (call.value, 1e30)):
         copy = tensor.clone()
@@ -164,6 +171,8 @@ def test_padding_holds_anything(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_disallowed_token_changes_nothing(name):
     call = case("neighbor(radius=2)", 20, padding="none")
+    if reasons := backend(name).reasons(call):
+        pytest.skip("; ".join(reasons))
     key, value = call.key.clone(), call.value.clone()
     key[:, :, 10], value[:, :, 10] = 5.0, -5.0
     out = backend(name).attend(call)
@@ -218,7 +227,8 @@ def test_gradcheck(name):
 def test_computed_covers_what_is_allowed(name):
     rule = case("neighbor(radius=2)", 63).rule
     allowed = int(rule.dense.sum()) * HEADS
-    assert allowed <= backend(name).computed(rule) <= 2 * HEADS * 63**2
+    # Blocks may reach beyond the text, up to a multiple of 128.
+    assert allowed <= backend(name).computed(rule) <= 2 * HEADS * 128**2
 
 
 def test_head_subsets_agree_with_the_whole():

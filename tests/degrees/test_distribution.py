@@ -105,7 +105,9 @@ def test_a_certain_distribution_is_the_hard_plan(family, backend):
     sa.sparsify(model, "full()", backend=backend)
     state = sa.models.attach.attached(model)
     degrees = Degrees(menu, state.heads, state.windows)
-    chosen = torch.randint(0, 4, degrees.theta.shape[:2], generator=torch.Generator().manual_seed(3))
+    chosen = torch.randint(
+        0, 4, degrees.theta.shape[:2], generator=torch.Generator().manual_seed(3)
+    )
     with torch.no_grad():
         degrees.theta.scatter_(2, chosen[..., None], 80.0)
     entries = {
@@ -135,7 +137,7 @@ def test_the_model_is_as_it_was_after_a_soft_pass():
 def test_families_that_take_only_a_hard_mask_are_refused():
     degrees = Degrees(Menu((0, 1)), [4] * 3, [None] * 3)
     with (
-        pytest.raises(UnsupportedModelError, match="MPNetModel.*takes only a hard mask"),
+        pytest.raises(UnsupportedModelError, match=r"MPNetModel.*takes only a hard mask"),
         soft(build("mpnet"), degrees),
     ):
         pass

@@ -19,7 +19,7 @@ HEADS, WINDOWS = [12] * 6, [None] * 6
 def texts(seed, low, high, count=64):
     draw = np.random.default_rng(seed)
     lengths = draw.integers(low, high + 1, count).tolist()
-    return [TokenBatch.of_lengths(*lengths[start : start + 8]) for start in range(0, count, 8)]
+    return [TokenBatch.of_lengths(*lengths[start : start + 64]) for start in range(0, count, 64)]
 
 
 def values(menu, seed=0, groups=12):
@@ -104,6 +104,15 @@ def test_degrees_in_the_terms_of_codes():
     # 1 / mean degree = sum of edge shares / degree, the identity that joins the perspectives.
     assert sum(e / d for d, e in found.edges.items()) == pytest.approx(1 / found.mean_degree)
     assert found.reaches_cls == pytest.approx([(2 / 5 + 2 / 3 + 1) / 3] * 2)
+
+
+def test_realised_counts_are_those_of_the_report():
+    tokens = TokenBatch.of_lengths(9, 4, 12)
+    plan = Plan.of({0: "random(2)", 1: {"0,2": "random(2)", "1": "neighbor(1)"}, 2: "global(cls)"})
+    found = Realised.of(plan, [tokens], [3] * 4, [None, 3, None, 2])
+    report = plan.report(tokens, [3] * 4, [None, 3, None, 2])
+    assert int(found.allowed.sum()) == report.allowed
+    assert int(found.valid.sum()) == report.valid
 
 
 def test_sparsity_by_length():

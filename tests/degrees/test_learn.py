@@ -110,6 +110,7 @@ def test_degrees_have_their_own_rate_and_no_decay(tmp_path):
     assert len(groups) == 2
     assert groups[-1]["initial_lr"] == 0.07
     assert groups[-1]["weight_decay"] == 0.0
+    assert groups[-1]["betas"] == (0.5, 0.95)
     weight = seen["bert.encoder.layer.0.attention.self.query.weight"]
     assert weight[-1]["weight_decay"] == 0.3
     assert weight[-1]["initial_lr"] == 1e-3
@@ -184,7 +185,7 @@ def test_steps_are_counted_as_the_trainer_counts_them(tmp_path):
 
 
 def test_dual_ascent_pulls_from_both_sides():
-    ascent = DualAscent(rate=0.5)
+    ascent = DualAscent(rate=0.5, lambda2=0.0)
     ascent.ascend(0.6, 0.2)
     assert (ascent.lambda1, ascent.lambda2) == pytest.approx((0.2, 0.08))
     density = torch.tensor(0.4, requires_grad=True)

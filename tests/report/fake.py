@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def _row(name: str, at: str, number: int, right: Any, draw: np.random.Generator)
     inside = 0.0 if not at else 0.80 + 0.01 * (len(name) % 4)
     seconds = draw.normal(48, 2)
     return {
-        "digest": f"{name}{at}{number}".encode().hex()[-16:].rjust(16, "0"),
+        "digest": sha256(f"{name}{at}{number}".encode()).hexdigest()[:16],
         "arm": name,
         "pattern": f"{name}(...) | global(cls, sep)" if at else "full()",
         "layers": at,

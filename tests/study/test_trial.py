@@ -253,17 +253,17 @@ def test_data_that_have_changed_fail_the_trial(ran, make, cache):
         (
             {"training": {"precision": "fp16"}},
             StudyError,
-            "precision 'fp16' needs a GPU; choose from: fp32, bf16",
+            "^precision 'fp16' needs a GPU; choose from: fp32, bf16$",
         ),
         (
             {"training": {"report_to": ["paper"]}},
             StudyError,
-            "cannot train like this: paper is not supported",
+            "^cannot train like this: paper is not supported",
         ),
         (
             {"training": {"early_stopping": 1, "held_out": 0.01}},
             StudyError,
-            "held_out 0.01 of 8 training examples leaves one side empty",
+            "^held_out 0.01 of 8 training examples leaves one side empty",
         ),
     ],
 )

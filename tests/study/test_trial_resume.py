@@ -116,6 +116,24 @@ def test_a_trial_resumes_inside_itself_and_cleans_up(place, tmp_path):
     assert list(folder.iterdir()) == []
 
 
+def test_a_trial_that_was_trained_is_only_evaluated(place, tmp_path):
+    def stop_at_evaluation(phase: str, _share: float) -> None:
+        if phase == "evaluate":
+            raise Interruption
+
+    kept = TrialCache(tmp_path / "cache")
+    spec = trial(place, tmp_path)
+    whole = run_trial(spec, cache=kept)
+    with pytest.raises(Interruption):
+        run_trial(spec, folder=tmp_path, progress=stop_at_evaluation, cache=kept)
+    told = []
+    result = run_trial(spec, folder=tmp_path, progress=lambda *step: told.append(step), cache=kept)
+    assert [share for phase, share in told if phase == "train"] == [0.0]
+    assert result.counts["steps"] == 12
+    assert result.history == whole.history
+    assert result.predictions.equals(whole.predictions)
+
+
 def test_a_checkpoint_that_was_being_written_is_passed_over(place, tmp_path):
     kept = TrialCache(tmp_path / "cache")
     spec = trial(place, tmp_path)

@@ -158,18 +158,6 @@ def test_damage_found_while_writing(tmp_path):
     assert cache.get(ENTRIES) == ENTRIES
 
 
-def test_the_journal_of_a_damaged_file_goes_with_it(tmp_path):
-    cache = ParseCache.within(tmp_path)
-    cache.path.write_bytes(b"nonsense" * 999)
-    journal = Path(f"{cache.path}-journal")
-    journal.write_bytes(b"stale" * 99)
-    with pytest.warns(UserWarning, match="is damaged"):
-        cache.get(ENTRIES)
-    assert not journal.exists()
-    cache.put(ENTRIES)
-    assert cache.get(ENTRIES) == ENTRIES
-
-
 def test_a_file_that_another_process_has_replaced_stays(tmp_path):
     cache = ParseCache.within(tmp_path)
     cache.put(ENTRIES)

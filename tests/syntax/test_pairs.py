@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from datasets import Dataset
 
@@ -68,6 +70,18 @@ def test_windows_have_what_the_whole_has(plain):
     assert encoding["word_index"][-1] == plain("What?", "That.")["word_index"]
 
 
+def test_windows_counted_from_the_end(wordpiece, cache):
+    tokenizer = copy.deepcopy(wordpiece)
+    tokenizer.truncation_side = "left"
+    options = {"truncation": True, "max_length": 16, "add_special_tokens": False}
+    windows = Annotator(tokenizer, cache_dir=cache)(
+        CONTEXT * 4, return_overflowing_tokens=True, **options
+    )
+    whole = Annotator(wordpiece, cache_dir=cache)(CONTEXT * 4, add_special_tokens=False)
+    for name in COLUMNS:
+        assert [v for row in windows[name][::-1] for v in row] == whole[name]
+
+
 def test_one_text_in_windows_is_a_batch(plain):
     encoding = plain(CONTEXT, truncation=True, max_length=16, return_overflowing_tokens=True)
     assert len(encoding["head_index"]) == len(encoding["input_ids"]) > 4
@@ -86,13 +100,11 @@ def test_windows_in_dataset_map(plain):
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("limit", [3, 10, 33])
 def test_truncation_keeps_the_annotations_of_what_it_leaves(wordpiece, cache, side, limit):
-    annotator = Annotator(wordpiece, cache_dir=cache)
+    tokenizer = copy.deepcopy(wordpiece)
+    tokenizer.truncation_side = side
+    annotator = Annotator(tokenizer, cache_dir=cache)
     whole = annotator(CONTEXT, add_special_tokens=False)
-    before, wordpiece.truncation_side = wordpiece.truncation_side, side
-    try:
-        encoding = annotator(CONTEXT, truncation=True, max_length=limit, add_special_tokens=False)
-    finally:
-        wordpiece.truncation_side = before
+    encoding = annotator(CONTEXT, truncation=True, max_length=limit, add_special_tokens=False)
     kept = slice(-limit, None) if side == "left" else slice(limit)
     for name in ("input_ids", *COLUMNS):
         assert encoding[name] == whole[name][kept]

@@ -128,7 +128,9 @@ def select(name: str, call: Call) -> tuple[Backend, str]:
         BackendError: The named backend cannot compute the call; the message lists every reason.
     """
     if name == AUTO:
-        return backend("masked"), "auto: the only backend that takes every pattern"
+        from sparseattn.backends.cost import choose
+
+        return choose(call)
     chosen = backend(name)
     if problems := chosen.reasons(call):
         raise BackendError(f"backend {name!r} cannot compute this: {'; '.join(problems)}")

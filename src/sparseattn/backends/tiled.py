@@ -8,6 +8,7 @@ length x length for windows, global tokens and listed keys.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 from typing import Any, ClassVar
 
@@ -43,18 +44,23 @@ class Tiled(Backend):
 
     def attend(self, call: Call) -> Tensor:
         """See `Backend.attend`."""
-        if not call.query.numel():
-            return torch.zeros_like(call.query)
-        context: Tensor = _attend(call)
-        return context
+        return _outside()(call) if torch.compiler.is_compiling() else _attend(call)
 
     def computed(self, rule: LayerRule) -> int:
         """See `Backend.computed`: the lists' entries, once for each query of their tile."""
         return tiles_of(rule, _LANES).computed
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@cache
+def _outside() -> Callable[[Call], Tensor]:
+    """`_attend` for callers that are being compiled, whose graph ends here and goes on after."""
+    made: Callable[[Call], Tensor] = torch.compiler.disable(_attend)  # type: ignore[no-untyped-call]
+    return made
+
+
 def _attend(call: Call) -> Tensor:
+    if not call.query.numel():
+        return torch.zeros_like(call.query)
     if call.query.device.type == "cpu" and call.query.dtype in cpu.DTYPES:
         if (problem := cpu.missing()) is None:
             return _attend_native(call)

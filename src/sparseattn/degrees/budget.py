@@ -15,6 +15,9 @@ class DualAscent:
 
     `lambda1 (c - c*) + lambda2 (c - c*)^2` for a density c and its target c*; both weights take
     gradient ascent steps. Lambda1 may become negative, which pulls a density up that is too low.
+    Lambda2 starts above 0, unlike in the sources: an integral alone overshoots and swings, because
+    Adam moves the distributions at one speed however large their gradient; a term in proportion
+    to the gap turns them round in time.
 
     Source: Wang, Wohlwend and Lei, arXiv 1910.04732, section 3.3; CoFi, arXiv 2204.00408.
 
@@ -26,7 +29,7 @@ class DualAscent:
 
     rate: float
     lambda1: float = 0.0
-    lambda2: float = 0.0
+    lambda2: float = 20.0
 
     def penalty(self, density: Tensor, target: float) -> Tensor:
         """What is added to the loss: a scalar."""

@@ -21,7 +21,7 @@ from sparseattn.models.attach import sparsified
 from sparseattn.plan import Plan
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["calibrate", "distributions", "kept_mass"]
+__all__ = ["calibrate", "calibrated", "distributions", "kept_mass"]
 
 #: Texts that attention is measured on, at most: the mass is an average over thousands of queries.
 _SAMPLE = 512
@@ -57,8 +57,24 @@ def calibrate(
     tokenizer = tokenizer or AutoTokenizer.from_pretrained(model.name_or_path)
     rows = tokenised(model, texts, tokenizer)
     collator = DataCollatorWithPadding(tokenizer)
-    sample = Texts(model, rows, collator, settings.sample)
-    menu, costs = settings.counted(sample, tokenizer)
+    return calibrated(model, rows, collator, sparsity, settings, tokenizer)
+
+
+def calibrated(
+    model: Any, rows: Any, collator: Any, sparsity: float, settings: Settings, tokenizer: Any = None
+) -> Plan:
+    """`calibrate` for rows that are tokenised already.
+
+    Args:
+        model: See `calibrate`.
+        rows: Tokenised texts.
+        collator: Joins rows into a batch.
+        sparsity: See `calibrate`.
+        settings: See `calibrate`.
+        tokenizer: Tells which tokens are separators, where they are global.
+    """
+    texts = Texts(model, rows, collator, settings.sample)
+    menu, costs = settings.counted(texts, tokenizer)
     costs.check(sparsity)
     kept = kept_mass(Texts(model, rows, collator, _SAMPLE), menu, costs.learned, tokenizer)
     if settings.shared == "layer":

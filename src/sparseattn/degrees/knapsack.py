@@ -10,7 +10,7 @@ from sparseattn.errors import PlanError
 __all__ = ["choose", "tilt"]
 
 #: Steps that the budget beyond the cheapest choice is divided into.
-_STEPS = 40_000
+_STEPS = 20_000
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -19,7 +19,7 @@ Ints = NDArray[np.int64]
 def choose(values: Floats, costs: Floats, budget: float) -> Ints:
     """Picks an entry for each item: the most value, at a cost within the budget.
 
-    A dynamic programme over items and the cost spent, in steps of 1/40,000 of what the budget
+    A dynamic programme over items and the cost spent, in steps of 1/20,000 of what the budget
     leaves beyond the cheapest choice; a cost is rounded up, so the budget holds exactly. What
     rounding left over is then spent where it gives the most value for its cost: the cost comes as
     close to the budget as single changes can bring it, from below.
@@ -61,8 +61,8 @@ def _programme(values: Floats, steps: Ints) -> Ints:
                 break
             value = best[: _STEPS + 1 - size] + gains[entry]
             better = value > after[size:]
-            after[size:][better] = value[better]
-            taken[item, size:][better] = entry
+            np.copyto(after[size:], value, where=better)
+            np.copyto(taken[item, size:], entry, where=better)
         best = after
     return _traced(taken, steps)
 

@@ -9,7 +9,13 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor
-from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, default_data_collator
+from transformers import (
+    DataCollatorWithPadding,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    default_data_collator,
+)
 
 from sparseattn.degrees.budget import DualAscent, Schedule
 from sparseattn.degrees.calibrate import distributions, kept_mass
@@ -120,8 +126,8 @@ def steps_of(arguments: TrainingArguments, examples: int) -> int:
     if arguments.max_steps > 0:
         return int(arguments.max_steps)
     batches = math.ceil(examples / (arguments.train_batch_size * arguments.world_size))
-    each = max(1, batches // arguments.gradient_accumulation_steps)
-    return math.ceil(arguments.num_train_epochs * each)
+    each: int = max(1, batches // arguments.gradient_accumulation_steps)
+    return math.ceil(float(arguments.num_train_epochs) * each)
 
 
 class Learner:
@@ -264,7 +270,13 @@ class Learner:
         arguments.data_seed = None if arguments.data_seed is None else arguments.data_seed + shift
         more = {**self.trainer, "callbacks": [*self.trainer.get("callbacks", ()), *callbacks]}
         more["data_collator"] = self.collator
-        return Trainer(self.model, arguments, train_dataset=self.data, **more)
+        made = Trainer(self.model, arguments, train_dataset=self.data, **more)
+        # The Trainer takes `**kwargs` in a forward for a promise to scale the loss for accumulated
+        # batches, which encoders do not keep.
+        made.model_accepts_loss_kwargs = False
+        if arguments.disable_tqdm:
+            made.remove_callback(PrinterCallback)
+        return made
 
     def _evaluated(self, trainer: Trainer) -> dict[str, float]:
         return {} if trainer.eval_dataset is None else dict(trainer.evaluate())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sparseattn.patterns.base import Pattern
 from sparseattn.plan import Plan
+from sparseattn.rules import LayerRule
 from sparseattn.tokens import TokenBatch
 
 __all__ = ["Realised"]
@@ -36,7 +39,7 @@ class Realised:
         heads: Sequence[int],
         windows: Sequence[int | None] | None = None,
     ) -> Realised:
-        """Compiles the plan for each batch and counts.
+        """Counts the pairs of each pattern of the plan once, whatever heads share it.
 
         Args:
             plan: The plan.
@@ -44,15 +47,19 @@ class Realised:
             heads: Heads of each layer of the model.
             windows: A radius that each layer never exceeds.
         """
+        limits = windows or [None] * len(heads)
+        times: Counter[tuple[Pattern, int | None, int]] = Counter()
+        for layer, groups in enumerate(plan.resolve(heads)):
+            for members, pattern in groups:
+                where = layer if pattern.varies_by_layer else 0
+                times[pattern, limits[layer], where] += len(members)
         lengths, allowed = [], []
         for tokens in batches:
-            counts: dict[int, Tensor] = {}
             pairs = torch.zeros(tokens.batch, dtype=torch.long)
-            for rule in plan.compile(tokens, heads, windows).layers:
-                if id(rule) not in counts:
-                    mask = rule.dense.sum(dim=(2, 3)).expand(-1, rule.heads)
-                    counts[id(rule)] = mask.sum(dim=1).cpu()
-                pairs += counts[id(rule)]
+            for (pattern, limit, layer), many in times.items():
+                rule = LayerRule((((0,), pattern.rule(tokens, layer)),), 1, tokens.valid)
+                cut = rule if limit is None else rule.within(limit)
+                pairs += many * cut.dense.sum(dim=(1, 2, 3)).cpu()
             allowed.append(pairs)
             lengths.append(tokens.lengths.cpu())
         length = torch.cat(lengths)

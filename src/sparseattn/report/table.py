@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from sparseattn.report.comparison import Comparison
 from sparseattn.report.data import StudyData
 from sparseattn.report.summary import ArmSummary, Summary, summarise
-from sparseattn.report.text import duration, fraction, points, probability, spell
+from sparseattn.report.text import fraction, points, spell
 from sparseattn.study.statistics import Mean
 
 __all__ = ["mean_text", "terminal_table"]
@@ -22,20 +25,30 @@ def terminal_table(study: StudyData | Summary) -> Table:
     """
     summary = study if isinstance(study, Summary) else summarise(study)
     data = summary.data
-    table = Table(title=Text(data.name), caption=_caption(summary), caption_justify="left")
-    table.add_column("arm")
-    table.add_column("layers")
-    change = f"change against {data.baseline}"
-    for name in (data.headline, change, "p", "detectable", "sparsity", "seconds"):
-        table.add_column(Text(name), justify="right")
+    table = Table(
+        title=Text(data.name),
+        caption=_caption(summary),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
+    )
+    inside = ["of its layers"] if summary.has("layer_sparsity") else []
+    names = ("arm", "layers", data.headline, f"against {data.baseline}", "sparsity", *inside)
+    for name in (*names, "seconds"):
+        # A heading may break between words; neither it nor a name may lose its end.
+        longest = max(map(len, name.split()))
+        justify: Literal["left", "right"] = "left" if name in names[:2] else "right"
+        table.add_column(Text(name), justify=justify, min_width=longest, overflow="fold")
     for each in summary.arms:
+        shares = ["sparsity", *(["layer_sparsity"] if inside else [])]
         cells = (
             each.arm.name,
             each.arm.placement,
             mean_text(data.headline, each.metrics.get(data.headline)),
-            *_change(each, data.headline),
-            fraction(each.mean("sparsity")),
-            duration(each.mean("seconds")),
+            _change(each, data.headline),
+            *(fraction(each.mean(name)) for name in shares),
+            _seconds(each.mean("seconds")),
         )
         table.add_row(*(Text(cell) for cell in cells))
     return table
@@ -49,27 +62,31 @@ def mean_text(metric: str, mean: Mean | None) -> str:
     return text if mean.half is None else f"{text} ± {spell(metric, mean.half)}"
 
 
-def _change(summary: ArmSummary, metric: str) -> tuple[str, str, str]:
+def _change(summary: ArmSummary, metric: str) -> str:
+    """The change in points, with a star where it is more than chance."""
     comparison = summary.comparison
     if not isinstance(comparison, Comparison):
-        return "–", "–", "–"
-    outcome = comparison.outcome
-    return (
-        points(metric, outcome.difference),
-        probability(summary.p).removeprefix("= "),
-        spell(metric, outcome.detectable),
-    )
+        return "–"
+    star = " *" if summary.verdict in ("lower", "higher") else "  "
+    return points(metric, comparison.outcome.difference) + star
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.1f}" if value < 10 else f"{value:,.0f}"
 
 
 def _caption(summary: Summary) -> Text:
     data = summary.data
-    lines = [f"Sparsity over {data.counted_over}; seconds a trial."]
+    lines = [
+        f"{data.headline.capitalize()} and changes in hundredths; sparsity over {data.counted_over}, "
+        "and over those layers alone that carry the pattern; seconds a trial."
+    ]
     if any(each.metrics[data.headline].count > 1 for each in summary.arms if each.metrics):
         lines.append("± is the 95% interval of the mean over seeds.")
     if summary.comparisons:
         lines.append(
-            f"p is corrected for {summary.comparisons} comparisons (Holm); detectable: the "
-            "difference that would be found 4 times in 5."
+            f"* p < 0.05, corrected for {summary.comparisons} comparisons (Holm); the report has "
+            "p, intervals and the smallest difference that could have been found."
         )
     if summary.hidden:
         lines.append(f"{summary.hidden:,} more arms are not shown.")

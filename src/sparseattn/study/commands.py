@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from sparseattn.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from sparseattn.study.session import Outcome
@@ -19,6 +22,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+#: Packages of the extra `study` without which no command works.
+_NEEDED = ("datasets", "pandas", "pyarrow", "pydantic")
 
 #: Trials above which `study run` asks before it begins.
 _MANY = 100
@@ -34,6 +40,16 @@ Yes = Annotated[bool, typer.Option("--yes", help=f"Do not ask before more than {
 Versions = Annotated[
     bool, typer.Option(help="Go on although packages differ from when the study was begun.")
 ]
+
+
+@app.callback()
+def common() -> None:
+    """Declare a grid of trials, run it, compare its arms."""
+    lacking = [name for name in _NEEDED if find_spec(name) is None]
+    if lacking:
+        raise MissingExtraError(
+            f'studies need {", ".join(lacking)}: pip install "sparseattn[study]"'
+        )
 
 
 @app.command()

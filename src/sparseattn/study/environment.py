@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from functools import cache
@@ -35,6 +36,8 @@ def environment(device: str, precision: str) -> dict[str, Any]:
         "gpu": gpu,
         "dtype": precision,
         "threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "rank": int(os.environ.get("RANK", 0)),
         "platform": platform.platform(),
         "machine": platform.machine(),
     }

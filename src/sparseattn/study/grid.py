@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sparseattn.errors import PatternError, StudyError
+from sparseattn.errors import PatternError, PlanError, StudyError
 from sparseattn.study import arms
 from sparseattn.study.solve import FREE, Realised, Target, solve
 from sparseattn.study.spec import MATCHED, ArmSpec, StudySpec
@@ -115,7 +115,7 @@ def resolve(spec: StudySpec, measure: Measure) -> list[Arm]:
                 made[arm.name] = list(_controls(arm, made))
             else:
                 made[arm.name] = [_solved(cell, arm, measure, made) for cell in _cells(arm)]
-        except (StudyError, PatternError) as error:
+        except (StudyError, PatternError, PlanError) as error:
             raise StudyError(f"arms[{index}] ({arm.name}): {error}") from None
     return [
         replace(one, needs=tuple(sorted(arms.needs(one.pattern))))

@@ -55,15 +55,17 @@ class Planned:
         """A table of the arms and a line below."""
         spec = self.study.spec
         table = Table(title=spec.name, title_justify="left")
-        for name in ("arm", "layers", "pattern"):
-            table.add_column(name, overflow="fold")
-        for name in ("trials", "sparsity", "all layers", "degree", "asked"):
-            table.add_column(name, justify="right")
+        for name in ("arm", "layers"):
+            table.add_column(name, no_wrap=True)
+        table.add_column("pattern", overflow="fold")
+        for name in ("sparsity", "overall", "degree", "asked for"):
+            table.add_column(name, justify="right", no_wrap=True)
         for arm, found in zip(self.study.arms, self.realised, strict=True):
-            table.add_row(*map(Text, _cells(arm, found, len(spec.seeds))))
+            table.add_row(*map(Text, _cells(arm, found)))
         lines = [
-            f"{self.trials} trials ({len(spec.seeds)} seeds); sparsity and mean degree over real "
-            f"tokens of at most {TEXTS} training texts, on the layers of the arm",
+            f"{self.trials} trials: {len(self.study.arms)} arms, {len(spec.seeds)} seeds",
+            "sparsity and mean degree are those of the layers that carry the pattern, overall is "
+            f"the sparsity of the model; over the real tokens of at most {TEXTS} training texts",
             f"about {spell_time(self.seconds)} with {self.workers} workers: "
             f"{self.time.trial:.0f} s a trial, from {self.time.how}",
             *(f"note: {notice}" for notice in self.notices),
@@ -71,13 +73,12 @@ class Planned:
         return Group(table, *map(Text, lines))
 
 
-def _cells(arm: Arm, found: Realised, seeds: int) -> list[str]:
+def _cells(arm: Arm, found: Realised) -> list[str]:
     dense = arm.pattern == DENSE
     return [
         arm.name,
         "" if dense else arm.layers,
         arm.pattern,
-        str(seeds),
         f"{found.sparsity:.1%}",
         f"{found.overall:.1%}",
         f"{found.degree:.2f}",

@@ -127,6 +127,20 @@ def validated(model: type[Model], data: Any, where: tuple[Any, ...] = ()) -> Mod
         raise StudyError(_line(model, data, where, dict(found[0]))) from None
 
 
+#: What pydantic calls valid, in the words of a study file.
+_WORDS_FOR = {
+    "bool_parsing": "expected true or false",
+    "bool_type": "expected true or false",
+    "dict_type": "expected a mapping",
+    "float_type": "expected a number",
+    "int_type": "expected a whole number",
+    "model_type": "expected a mapping",
+    "string_type": "expected text",
+    "too_short": "expected at least one value",
+    "tuple_type": "expected a list",
+}
+
+
 def _line(model: Any, data: Any, where: tuple[Any, ...], error: dict[str, Any]) -> str:
     within = _within(data, error["loc"])
     spelt = place((*where, *within))
@@ -136,15 +150,12 @@ def _line(model: Any, data: Any, where: tuple[Any, ...], error: dict[str, Any]) 
     if error["type"] == "missing":
         above = place((*where, *within[:-1]))
         return f"{above + ': ' if above else ''}the key {within[-1]!r} is missing"
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    message = _WORDS_FOR.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    message = message.replace("Input should be", "expected")
     value = error["input"]
-    if error["type"] == "too_short":
-        message = "expected at least one value"
-    if message.startswith("expected") and "got" not in message:
+    if message.startswith("expected") and repr(value) not in message:
         message += f", got {value!r}"
-    if error["type"].startswith("bool"):
-        message = f"expected true or false, got {value!r}"
-    elif isinstance(value, bool | int | float) and error["type"] == "string_type":
+    if isinstance(value, bool | int | float) and error["type"] == "string_type":
         message += "; write it in quotes if text is meant"
     return f"{spelt}: {message}" if spelt else message
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseattn.errors import StudyError
+from sparseattn.selection import select_indices
 from sparseattn.study.arms import DENSE
 
 __all__ = ["DONE", "FAILED", "RESULT", "check", "encode", "failed", "finished", "plain"]
@@ -122,8 +123,6 @@ def check(folder: Path) -> dict[str, Any]:
 
 def _on_its_layers(by_layer: Sequence[float], spec: Mapping[str, Any]) -> float | None:
     """Sparsity over the layers that carry the pattern; every layer has as many pairs."""
-    from sparseattn.plan import select_indices
-
     if not by_layer or spec["pattern"] == DENSE:
         return None
     chosen = [by_layer[index] for index in select_indices(spec["layers"], len(by_layer), "layer")]

@@ -25,7 +25,7 @@ from sparseattn.study.trial import DENSE, Progress, TrialFailed, TrialResult, Tr
 from sparseattn.study.trial_cache import TrialCache
 from sparseattn.tasks.base import Prepared
 
-__all__ = ["run"]
+__all__ = ["quiet", "run"]
 
 #: What configurations call the dropout of attention weights, and dropout elsewhere.
 _OF_ATTENTION = ("attention_probs_dropout_prob", "attention_dropout")
@@ -44,7 +44,7 @@ _OFFSET = ("roberta", "camembert", "data2vec-text", "roberta-prelayernorm", "xlm
 def run(spec: TrialSpec, folder: Path | None, progress: Progress, cache: TrialCache) -> TrialResult:
     """See `sparseattn.study.trial.run_trial`."""
     clock = _Clock()
-    with _quiet(), _memory(), _scratch(folder) as place:
+    with quiet(), _memory(), _scratch(folder) as place:
         progress("prepare", 0.0)
         prepared, model = _made(spec, cache)
         clock.lap("prepare")
@@ -171,7 +171,7 @@ def _memory() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps transformers from reporting what is meant: a new head, a progress bar."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

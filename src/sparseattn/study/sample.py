@@ -7,10 +7,12 @@ from dataclasses import replace
 
 from sparseattn.errors import DataError
 from sparseattn.models.attach import sparsified
-from sparseattn.plan import Plan, select_indices
+from sparseattn.plan import Plan
+from sparseattn.selection import select_indices
 from sparseattn.study.arms import DENSE
 from sparseattn.study.counting import count
 from sparseattn.study.grid import Measure
+from sparseattn.study.running import quiet
 from sparseattn.study.solve import Realised
 from sparseattn.study.spec import StudySpec
 from sparseattn.study.trial_cache import TrialCache
@@ -45,7 +47,8 @@ class Sample:
         extra = [name for name in DETAILS if name in prepared.train.column_names]
         texts = longest_first(prepared.train.remove_columns(extra))
         self.texts = replace(prepared, evaluation=texts.select(range(min(TEXTS, len(texts)))))
-        self.model = prepared.build_model(cache.place(spec.model), seed=0)
+        with quiet():
+            self.model = prepared.build_model(cache.place(spec.model), seed=0)
         self.tokenizer = cache.tokenizer(spec.model, spec.task)
         self._known: dict[tuple[str, str], Realised] = {}
 

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from sparseattn.errors import StudyError
+from sparseattn.study.checks import check_data, check_same, check_versions
 from sparseattn.study.claims import Claims
 from sparseattn.study.display import display, say
 from sparseattn.study.executors import make
@@ -100,8 +101,6 @@ def run(
     made = spec if isinstance(spec, StudySpec) else _read(spec)
     store = Store(out)
     if (store.folder / STUDY).is_file():
-        from sparseattn.study.resolving import check_same
-
         study = check_same(Study.load(store.folder), made, store.folder)
         return _run(study, store, options, console)
     _check_new(store.folder)
@@ -145,6 +144,7 @@ def _check_new(folder: Path) -> None:
 
 
 def _run(study: Study, store: Store, options: Options, console: Console | None) -> Outcome:
+    _executor(study, options)  # a wrong one is found out before anything is written
     trials, doubles = study.trials()
     screen = console or Console(stderr=True)
     for notice in doubles:
@@ -192,8 +192,6 @@ def _missing(
 def _check_fresh(study: Study, store: Store, options: Options) -> None:
     """Makes sure, for a study that was begun before, that new trials fit the old ones."""
     if (store.folder / STUDY).is_file():
-        from sparseattn.study.resolving import check_data, check_versions
-
         if not options.other_versions:
             check_versions(study, store.folder)
         check_data(study, store.folder)
@@ -231,6 +229,11 @@ def _set_aside(store: Store, claims: Claims, results: Results, missing: list[Tri
             claims.release(digest)
 
 
+def _executor(study: Study, options: Options) -> ExecutorSpec:
+    where = {**study.spec.executor.model_dump(), **options.executor}
+    return validated(ExecutorSpec, where, ("executor",))
+
+
 def _train(
     study: Study,
     store: Store,
@@ -239,8 +242,7 @@ def _train(
     options: Options,
     screen: Console,
 ) -> None:
-    where = {**study.spec.executor.model_dump(), **options.executor}
-    executor = make(validated(ExecutorSpec, where, ("executor",)), store, claims, options.trial)
+    executor = make(_executor(study, options), store, claims, options.trial)
     try:
         with display(len(missing), screen) as shown:
             Runner(store, executor, shown, claims).run(missing)

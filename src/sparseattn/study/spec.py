@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sparseattn.errors import SparseAttnError, StudyError, unknown
+from sparseattn.errors import DataError, SparseAttnError, StudyError, unknown
+from sparseattn.selection import spell_selection
 from sparseattn.study.arms import DENSE
 from sparseattn.study.reading import place, read_yaml, validated
 from sparseattn.tasks.fields import Integer, Real, Record
@@ -171,14 +172,10 @@ def _arm(arm: Any, index: int) -> Any:
     for name, values in dict(made.get("grid") or {}).items():
         if not isinstance(values, list | tuple):
             made["grid"] = {**made["grid"], name: [values]}
-    if not made.get("pattern") and MATCHED not in made:
-        raise StudyError(f"arms[{index}]: the key 'pattern' is missing")
     return made
 
 
 def _layers(value: Any, at: tuple[int, int]) -> Any:
-    from sparseattn.plan import spell_selection
-
     where = place(("arms", at[0], "layers", at[1]))
     if isinstance(value, Mapping):
         raise StudyError(f"{where}: YAML reads a mapping here; write the layers in quotes: '-3:'")
@@ -194,6 +191,8 @@ def _check_names(spec: StudySpec) -> None:
         where = place(("arms", index))
         if names.index(arm.name) != index:
             raise StudyError(f"{where}: arms[{names.index(arm.name)}] is called {arm.name!r} too")
+        if arm.matched_random is None and not arm.pattern:
+            raise StudyError(f"{where}: the key 'pattern' is missing")
         if arm.matched_random is not None and arm.pattern:
             raise StudyError(f"{where}: an arm has a pattern or is matched_random, not both")
         others = [name for name in names if name != arm.name]
@@ -231,7 +230,10 @@ def _task(task: Mapping[str, Any], base: Path) -> dict[str, Any]:
 
     made = dict(task)
     if "use" in made:
-        made = ready(made.pop("use"), made)
+        try:
+            made = ready(made.pop("use"), made)
+        except DataError as error:
+            raise StudyError(f"task.use: {error}") from None
     data = made.get("data")
     files = data.get("files") if isinstance(data, Mapping) else None
     if isinstance(data, Mapping) and isinstance(files, Mapping):

@@ -98,8 +98,8 @@ class Study:
         values = read_values(folder)
         spec = validated(StudySpec, {**values["spec"], "executor": values["executor"]})
         try:
-            found = tuple(Arm(**arm) for arm in values["arms"])
-        except TypeError as error:
+            found = tuple(Arm(**{**arm, "needs": tuple(arm["needs"])}) for arm in values["arms"])
+        except (TypeError, KeyError) as error:
             raise StudyError(f"{folder / STUDY} is damaged: {error}") from None
         return cls(spec, found, values["fingerprint"], values["versions"])
 

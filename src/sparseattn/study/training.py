@@ -12,19 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
-from transformers import TrainingArguments as Arguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from sparseattn.errors import StudyError
+from sparseattn.study.arguments import arguments, order_seed
 from sparseattn.study.trial import Progress, TrialFailed
 from sparseattn.tasks.base import Prepared
 from sparseattn.tasks.rows import digest
 from sparseattn.tasks.spec import TrainingSpec
 
 __all__ = ["Run", "train"]
-
-#: Points of the loss curve that are kept.
-_POINTS = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +46,11 @@ class Run:
             TrialFailed: One is not a number.
         """
         raw = self.trainer.predict(prepared.evaluation).predictions
-        for part in raw if isinstance(raw, tuple) else (raw,):
-            if not np.isfinite(part).all():
-                raise TrialFailed("the trained model's outputs are not numbers (NaN or infinite)")
-        return raw
+        # Some models return more than logits.
+        parts = (raw if isinstance(raw, tuple) else (raw,))[: prepared.kind.outputs]
+        if not all(np.isfinite(part).all() for part in parts):
+            raise TrialFailed("the trained model's outputs are not numbers (NaN or infinite)")
+        return parts if len(parts) > 1 else parts[0]
 
 
 def train(
@@ -78,10 +76,8 @@ def train(
         StudyError: The machine cannot train like this.
     """
     training, held_out = _split(prepared, spec)
-    # The sampler adds the epoch to its seed: neighbouring seeds would share their orders.
-    order = int(digest("order", seed)[:8], 16) % 2**31
-    arguments = _arguments(spec, folder, len(training), seed=seed, data_seed=order)
-    callbacks: list[TrainerCallback] = [_Watch(progress), _Order(order)]
+    made = arguments(spec, folder, len(training), seed)
+    callbacks: list[TrainerCallback] = [_Watch(progress), _Order(order_seed(seed))]
     if spec.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(spec.early_stopping))
     # The Trainer takes `**kwargs` in a forward for a promise to scale the loss for accumulated
@@ -90,7 +86,7 @@ def train(
     try:
         trainer = Trainer(
             model=model,
-            args=arguments,
+            args=made,
             data_collator=prepared.collator,
             train_dataset=training,
             eval_dataset=held_out,
@@ -120,60 +116,6 @@ def _split(prepared: Prepared, spec: TrainingSpec) -> tuple[Any, Any]:
         prepared.train.select(np.flatnonzero(~chosen)),
         prepared.train.select(np.flatnonzero(chosen)),
     )
-
-
-def _arguments(spec: TrainingSpec, folder: Path, examples: int, **seeds: int) -> Arguments:
-    on_gpu = torch.cuda.is_available()
-    if spec.precision == "fp16" and not on_gpu:
-        raise StudyError("precision 'fp16' needs a GPU; choose from: fp32, bf16")
-    batches = math.ceil(examples / spec.batch_size / spec.gradient_accumulation)
-    steps = spec.steps or math.ceil(batches * (spec.epochs or 0))
-    checkpoints = "no" if spec.checkpoint_steps is None else "steps"
-    early = spec.early_stopping is not None
-    every = checkpoints if spec.checkpoint_steps else "epoch"
-    named = Arguments.__dataclass_fields__
-    recompute = next(
-        n for n in ("activation_checkpointing", "gradient_checkpointing") if n in named
-    )
-    options: dict[str, Any] = {
-        **seeds,
-        "num_train_epochs": spec.epochs or 1.0,
-        "max_steps": spec.steps or -1,
-        "lr_scheduler_type": spec.schedule,
-        "warmup_steps": spec.warmup,
-        "gradient_accumulation_steps": spec.gradient_accumulation,
-        recompute: spec.gradient_checkpointing,
-        "train_sampling_strategy": "group_by_length" if spec.length_grouped else "random",
-        "logging_steps": max(1, round(steps / _POINTS)),
-        "save_strategy": every if early else checkpoints,
-        "save_steps": spec.checkpoint_steps or 500,
-        "eval_strategy": every if early else "no",
-        "eval_steps": spec.checkpoint_steps,
-        "load_best_model_at_end": early,
-        "restore_callback_states_from_checkpoint": early,
-    }
-    try:
-        return Arguments(
-            output_dir=str(folder),
-            per_device_train_batch_size=spec.batch_size,
-            per_device_eval_batch_size=spec.evaluation_batch_size,
-            learning_rate=spec.learning_rate,
-            weight_decay=spec.weight_decay,
-            max_grad_norm=spec.max_grad_norm,
-            bf16=spec.precision == "bf16",
-            fp16=spec.precision == "fp16",
-            report_to=list(spec.report_to),
-            use_cpu=not on_gpu,
-            dataloader_pin_memory=on_gpu,
-            remove_unused_columns=False,
-            save_total_limit=1,
-            disable_tqdm=True,
-            # A loss that is not a number must show.
-            logging_nan_inf_filter=False,
-            **options,
-        )
-    except (ImportError, ValueError) as error:
-        raise StudyError(f"cannot train like this: {_first_line(error)}") from None
 
 
 class _Watch(TrainerCallback):

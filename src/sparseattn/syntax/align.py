@@ -34,8 +34,6 @@ class Tokens:
     def of(cls, part: Any) -> Tokens:
         """Reads a `tokenizers.Encoding`."""
         sides = np.array([-1 if side is None else side for side in part.sequence_ids], dtype=int)
-        # Without a post-processor padding counts as text in sequence_ids, but not in the mask.
-        sides[np.array(part.special_tokens_mask, dtype=bool)] = -1
         spans = np.array(part.offsets, dtype=int).reshape(-1, 2)
         given = np.array([0 if word is None else word for word in part.word_ids], dtype=int)
         return cls(sides, spans, given)

@@ -37,7 +37,7 @@ class Annotator:
       `sparseattn.syntax.align`. The words of a second text are numbered after those of the first.
     - `sentence_index`: its sentence, numbered likewise.
     - `head_index`: the word that is the syntactic head of its word; a root is its own. It may be a
-      word of which truncation has left no token.
+      word without a token: one that was cut off, or whose only token belongs to another word.
     - `special_tokens_mask`: 1 for what the tokenizer added, padding included, and 0 for text.
 
     Tokens that the tokenizer added have -1 in the first three; no other token has.
@@ -50,7 +50,8 @@ class Annotator:
     Attributes:
         tokenizer: A fast tokenizer.
         pipeline: A spaCy pipeline with a parser: an installed package, or a folder.
-        cache_dir: Where parses are kept; `$SPARSEATTN_CACHE`, else `~/.cache/sparseattn`.
+        cache_dir: Where parses are kept; `$SPARSEATTN_CACHE`, else `sparseattn` in the user's
+            cache folder (`$XDG_CACHE_HOME`, else `~/.cache`).
         progress: Called with the number of texts parsed and to parse, after each batch of them.
 
     Raises:

@@ -102,10 +102,7 @@ class ParseCache:
             with FileLock(f"{self.path}.lock", timeout=_PATIENCE):
                 if self._is_whole():
                     return
-                # The journal goes first: left alone, it would be played back into the next file.
-                for name in (f"{self.path}-journal", str(self.path)):
-                    if os.path.exists(name):
-                        os.replace(name, f"{name}.damaged")
+                os.replace(self.path, f"{self.path}.damaged")
         except OSError as trouble:
             self._warn(f"is damaged ({error}) and cannot be renamed ({trouble}); delete it")
             return

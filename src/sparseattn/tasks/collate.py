@@ -31,7 +31,7 @@ class Batches:
     def of(cls, tokenizer: Any) -> Batches:
         """The batches that go with a tokenizer."""
         inputs = {
-            "input_ids": tokenizer.pad_token_id,
+            "input_ids": tokenizer.pad_token_id or 0,
             "token_type_ids": tokenizer.pad_token_type_id,
             "special_tokens_mask": 1,
         }

@@ -63,6 +63,8 @@ class Kind(ABC):
 
     #: The transformers class of its models.
     model_class: ClassVar[str]
+    #: How many arrays of logits its models return.
+    outputs: ClassVar[int] = 1
     #: The task's column that `min_words` counts.
     counted: ClassVar[str]
 

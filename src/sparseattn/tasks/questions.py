@@ -29,6 +29,7 @@ class QuestionAnswering(Kind):
     """
 
     model_class = "AutoModelForQuestionAnswering"
+    outputs = 2
     counted = "context"
 
     def rows(self, split: Split, chosen: Sequence[int]) -> Rows:

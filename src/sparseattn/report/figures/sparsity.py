@@ -30,6 +30,9 @@ __all__ = ["sparsity_figure"]
 #: Up to this many names stand beside their points; more are told apart by placement only.
 _LABELS = 14
 
+#: How far points at one sparsity may be set apart, as a share of the axis.
+_APART = 0.1
+
 
 def sparsity_figure(summary: Summary) -> Drawing | None:
     """Draws every arm as a point with its interval, and the baseline as a line across.
@@ -69,7 +72,7 @@ class _Scatter:
     def draw(self, width: int, colours: Palette) -> Figure:
         """See `sparseattn.report.figures.svg.Draw`."""
         narrow = width <= NARROW
-        length, per_line = (13, 2) if narrow else (24, 5)
+        length, per_line = (15, 2) if narrow else (24, 5)
         placements = [point.arm.placement for point in self.points]
         shapes, lines = marks(placements), math.ceil(len(set(placements)) / per_line)
         names = list(dict.fromkeys(point.arm.name for point in self.points))
@@ -84,7 +87,8 @@ class _Scatter:
         drawn = list(zip(self.points, places, strict=True))
         for point, x in drawn:
             place = point.arm.placement
-            _mark(axes, point, x, tint[point.arm.name if labelled else place], shapes[place])
+            colour = tint[point.arm.name if labelled else place]
+            _mark(axes, point, x, colour, shapes[place], colours["page"])
         if labelled:
             at_border = [(self.base, axes.get_xlim()[1])] if self.base else []
             inks = dict.fromkeys(beside, colours["ink"]) | tint
@@ -110,24 +114,26 @@ class _Scatter:
             axes.plot([base.sparsity], [base.mean], marker="o", color=colours["ink"], ms=7)
 
 
-def _mark(axes: Any, point: Point, x: float, colour: str, shape: str) -> None:
+def _mark(axes: Any, point: Point, x: float, colour: str, shape: str, edge: str) -> None:
     if point.half:
         ends = [point.mean - point.half, point.mean + point.half]
         axes.plot([x, x], ends, color=colour, linewidth=1.8, solid_capstyle="round")
-    axes.plot([x], [point.mean], marker=shape, color=colour, ms=7.5)
+    axes.plot([x], [point.mean], marker=shape, color=colour, ms=8.6, mec=edge, mew=0.8)
 
 
 def _set_apart(points: Sequence[Point], pixels: int) -> list[float]:
     """Where the points stand along the axis, so that equal sparsities do not hide each other."""
     every = [0.0, *(point.sparsity for point in points)]
-    step = max(max(every) - min(every), 5.0) * 8 / pixels
+    span = max(max(every) - min(every), 5.0)
+    step = span * 8 / pixels
     groups: dict[int, list[int]] = defaultdict(list)
     for index, point in enumerate(points):
         groups[round(point.sparsity / (3 * step))].append(index)
     places = [point.sparsity for point in points]
     for members in groups.values():
         if len(members) > 1:
-            moved = spread_out([places[i] for i in members], step, -math.inf, math.inf)
+            gap = min(step, _APART * span / (len(members) - 1))
+            moved = spread_out([places[i] for i in members], gap, -math.inf, math.inf)
             for index, place in zip(members, moved, strict=True):
                 places[index] = place
     return places

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import tempfile
 import time
 import warnings
@@ -146,11 +147,13 @@ class RayExecutor:
         # Ray asks for this to become its default.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
+            _knock(address)
             self._ray.init(address=address, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
+            why = str(error).splitlines()[0]
             raise StudyError(
-                f"no Ray cluster at {address!r} ({str(error).splitlines()[0]}); start one with "
-                "`ray start --head`, or set executor.address to local"
+                f"no Ray cluster at {address!r} ({why}); start one with `ray start --head`, or set "
+                "executor.address to local"
             ) from None
         return True
 
@@ -180,6 +183,13 @@ def _import() -> ModuleType:
             'the ray executor needs Ray: pip install "sparseattn[ray]"'
         ) from None
     return ray
+
+
+def _knock(address: str) -> None:
+    """Makes sure that somebody listens at an address: Ray would wait for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _cause(error: Exception) -> str:

@@ -18,7 +18,7 @@ from sparseattn.study.statistics.outcome import LEVEL, POWER, Outcome, fewest_ex
 __all__ = ["ONE_SEED", "compare_binary", "compare_bootstrap"]
 
 #: What one seed leaves open.
-ONE_SEED = "one seed: the test covers other examples, not another training run"
+ONE_SEED = "with one seed the test covers other examples, not another training run"
 
 
 def compare_binary(a: NDArray[np.float64], b: NDArray[np.float64], comparisons: int = 1) -> Outcome:

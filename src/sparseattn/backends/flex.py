@@ -1,0 +1,183 @@
+"""Compiled FlexAttention: training and inference on CUDA, inference on a CPU.
+
+A compiled FlexAttention that fails once, or is compiled too often, runs its dense eager form for
+the rest of the process without a word. Here it is compiled with `fullgraph`, which turns both into
+errors, and compared with SDPA before its first use for each kind of device and type.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from sparseattn.backends import _flexmask
+from sparseattn.backends.base import Backend, Call
+from sparseattn.errors import BackendError
+from sparseattn.rules import Band, LayerRule, Rule, Strips
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+#: Kinds of call (device, type, with gradients) that were tried, and what was wrong with them.
+_TRIED: dict[tuple[str, torch.dtype, bool], str | None] = {}
+_MASKS: WeakKeyDictionary[LayerRule, dict[int, BlockMask]] = WeakKeyDictionary()
+#: Each shape of batch is compiled once; PyTorch's own limit is eight.
+_SHAPES = 256
+
+
+class Flex(Backend):
+    """Computes the blocks that hold an allowed pair, with a kernel compiled by PyTorch."""
+
+    name: ClassVar[str] = "flex"
+    summary: ClassVar[str] = "compiled FlexAttention; CUDA training and inference, CPU inference"
+
+    def reasons(self, call: Call) -> list[str]:
+        """See `Backend.reasons`."""
+        query, device = call.query, call.query.device.type
+        types = {"cuda": (torch.float32, torch.bfloat16, torch.float16)}
+        known = types.get(device, (torch.float32, torch.bfloat16))
+        found = [
+            "it has no dropout of attention weights" if call.dropout else None,
+            "it adds no bias to the scores" if call.bias is not None else None,
+            None if query.dtype in known else f"it does not compute in {query.dtype} on {device}",
+            "its head width is at least 16" if query.shape[-1] < 16 else None,
+            "on a CPU it computes no gradients; use it under torch.no_grad()"
+            if device == "cpu" and _trains(call)
+            else None,
+            None if len({query.dtype, call.key.dtype, call.value.dtype}) == 1 else "mixed types",
+            _flexmask.unstructured(call.rule),
+            _uncompilable(device),
+            _TRIED.get(_kind(call)),
+        ]
+        return [reason for reason in found if reason is not None]
+
+    def attend(self, call: Call) -> Tensor:
+        """See `Backend.attend`."""
+        kind = _kind(call)
+        if kind not in _TRIED:
+            _TRIED[kind] = _self_test(kind)
+        if problem := _TRIED[kind]:
+            raise BackendError(f"backend 'flex' cannot compute this: {problem}")
+        if not call.query.numel():
+            return torch.zeros_like(call.query)
+        try:
+            return _outside()(call) if torch.compiler.is_compiling() else _attend(call)
+        except Exception as error:
+            raise BackendError(f"backend 'flex' failed: {_line(error)}") from error
+
+    def computed(self, rule: LayerRule) -> int:
+        """See `Backend.computed`: whole blocks, padding included."""
+        size = _size(rule.valid.device.type)
+        made = _flexmask.structure(rule, _flexmask.bucket(rule.length))
+        blocks = _flexmask.needed(made, size).expand(len(rule.valid), -1, -1, -1)
+        return int(blocks.sum()) * size**2
+
+
+def _trains(call: Call) -> bool:
+    states = (call.query, call.key, call.value)
+    return torch.is_grad_enabled() and any(x.requires_grad for x in states)
+
+
+def _kind(call: Call) -> tuple[str, torch.dtype, bool]:
+    return call.query.device.type, call.query.dtype, _trains(call)
+
+
+def _size(device: str) -> int:
+    """Tokens a block: narrow windows waste large blocks, GPUs need them."""
+    return 128 if device == "cuda" else 32
+
+
+@cache
+def _uncompilable(device: str) -> str | None:
+    """Why nothing can be compiled for a device, or None."""
+    if device == "cuda":
+        return None if find_spec("triton") else "triton is not installed"
+    if device != "cpu":
+        return f"it has no kernel for {device}"
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return "on a CPU it needs AVX2"
+    names = [os.environ.get("CXX"), "g++", "clang++", "c++", "cl"]
+    if not any(shutil.which(name) for name in names if name):
+        return "no C++ compiler is on this machine; install g++ or clang++, or set CXX"
+    return None
+
+
+@cache
+def _compiled() -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    made: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=False, fullgraph=True)
+    return made
+
+
+@cache
+def _outside() -> Callable[[Call], Tensor]:
+    """`_attend` for callers that are being compiled; what it calls is compiled all the same."""
+    make: Any = torch.compiler.disable
+    made: Callable[[Call], Tensor] = make(_attend, recursive=False)
+    return made
+
+
+def _attend(call: Call) -> Tensor:
+    length = call.rule.length
+    padded = _flexmask.bucket(length)
+    states = [
+        pad(x, (0, 0, 0, padded - length)).contiguous() for x in (call.query, call.key, call.value)
+    ]
+    size = _size(call.query.device.type)
+    made = _MASKS.setdefault(call.rule, {})
+    if size not in made:
+        made[size] = _flexmask.block_mask(_flexmask.structure(call.rule, padded), size)
+    config: Any = torch._dynamo.config
+    with config.patch(recompile_limit=_SHAPES, accumulated_recompile_limit=4 * _SHAPES):
+        context = _compiled()(*states, block_mask=made[size], scale=call.scale)
+    return context[:, :, :length]
+
+
+def _self_test(kind: tuple[str, torch.dtype, bool]) -> str | None:
+    """Compares a small call of a kind with SDPA: what was wrong, or None."""
+    device, dtype, trains = kind
+    generator = torch.Generator().manual_seed(0)
+    states = [torch.randn(2, 2, 100, 32, generator=generator).to(device, dtype) for _ in range(3)]
+    valid = torch.ones(2, 100, dtype=torch.bool, device=device)
+    valid[1, 70:] = False
+    first = torch.arange(100, device=device)[None] == 0
+    groups = (((0,), Rule((Band(5), Strips(first)))), ((1,), Rule((Band(40),))))
+    rule = LayerRule(groups, 2, valid)
+    results = []
+    for attend in (_attend, _dense):
+        leaves = q, k, v = tuple(x.clone().requires_grad_(trains) for x in states)
+        try:
+            out = attend(Call(q, k, v, rule, 0.2))
+            grads = torch.autograd.grad(out.float().square().sum(), leaves) if trains else ()
+        except Exception as error:
+            return f"it failed its self-test: {_line(error)}"
+        results.append([out, *grads])
+    tolerance = 1e-3 if dtype == torch.float32 else 5e-2
+    for ours, theirs in zip(*results, strict=True):
+        if not torch.allclose(ours, theirs, atol=tolerance, rtol=tolerance):
+            worst = float((ours - theirs).abs().max())
+            return f"it failed its self-test: up to {worst:.2g} away from SDPA"
+    return None
+
+
+def _dense(call: Call) -> Tensor:
+    mask = call.rule.finite
+    out = scaled_dot_product_attention(
+        call.query, call.key, call.value, attn_mask=mask, scale=call.scale
+    )
+    return out.masked_fill(~call.rule.valid[:, None, :, None], 0.0)
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

@@ -1,0 +1,100 @@
+"""Models with random weights to time, and batches for them."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseattn.backends.base import AUTO
+from sparseattn.errors import UnsupportedModelError
+from sparseattn.models.attach import sparsify
+from sparseattn.plan import Plan
+
+__all__ = ["Subject", "load", "run"]
+
+#: Positions that a family keeps for itself: RoBERTa and its kin start counting after the padding.
+_RESERVED = {"roberta": 2, "xlm-roberta": 2, "camembert": 2, "data2vec-text": 2}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to time; its weights are random, because they do not change the time.
+
+    Attributes:
+        name: What the user called it.
+        model: The encoder.
+        layers: Attention layers.
+        heads: Heads of each.
+        width: Head width.
+        vocabulary: Token ids to draw from.
+    """
+
+    name: str
+    model: Any
+    layers: int
+    heads: int
+    width: int
+    vocabulary: int
+
+    def batch(self, texts: int, length: int) -> dict[str, Tensor]:
+        """A batch of random tokens without padding. Shape: [texts, length]."""
+        generator = torch.Generator().manual_seed(0)
+        high = min(1000, self.vocabulary)
+        ids = torch.randint(5, high, (texts, length), generator=generator)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def sparsified(self, plan: Plan, backend: str = AUTO) -> Any:
+        """A copy of the model under a plan."""
+        return sparsify(deepcopy(self.model), plan, backend=backend)
+
+
+def run(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """The last hidden states. Shape: [texts, length, hidden width]."""
+    out: Tensor = model(**batch).last_hidden_state
+    return out
+
+
+def load(name: str, longest: int, trains: bool, extend: bool = False) -> Subject:
+    """Makes a model of a config, with random weights.
+
+    Args:
+        name: A folder or a model of the Hub; only its config is read.
+        longest: The most tokens that it will see.
+        trains: Whether it is timed in training, its dropout included.
+        extend: Whether to give it the positions that it lacks.
+
+    Raises:
+        UnsupportedModelError: There is no such config, or it has too few positions.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise UnsupportedModelError(f"cannot read the config of {name!r}: {line}") from None
+    _check_positions(name, config, longest, extend)
+    make: Any = AutoModel.from_config
+    model = make(config).train(trains)
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return Subject(name, model, config.num_hidden_layers, heads, width, config.vocab_size)
+
+
+def _check_positions(name: str, config: Any, longest: int, extend: bool) -> None:
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is None or limit <= 0:
+        return
+    reserved = _RESERVED.get(config.model_type, 0)
+    if longest <= limit - reserved:
+        return
+    if not extend:
+        raise UnsupportedModelError(
+            f"{name!r} has {limit - reserved} positions, and a length of {longest} was asked for; "
+            "shorten --lengths, or pass --extend to time it with more positions"
+        )
+    config.max_position_embeddings = longest + reserved

@@ -1,0 +1,1 @@
+"""The methods, by what they need: nothing but counts, or the model."""

@@ -1,0 +1,156 @@
+"""Methods that need nothing but counts: a family of patterns, filled up to the budget."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from sparseattn.degrees.methods import Applied, Context, Method, check_sparsity
+
+if TYPE_CHECKING:
+    from sparseattn.patterns.base import Pattern
+    from sparseattn.plan import Plan
+
+#: Training texts that a budget is solved on, at most.
+_SAMPLE = 1024
+
+#: Rungs that are looked at, at most: the radius stays below it.
+_HIGHEST = 8192
+
+
+@dataclass(frozen=True)
+class _Ladder(Method):
+    """Patterns in ascending order; two neighbouring ones, split over the heads, meet the budget.
+
+    The heads that get the larger one are spread evenly over layers and heads.
+    """
+
+    sparsity: float
+    globals: tuple[str, ...] | int = ("cls",)
+
+    def __post_init__(self) -> None:
+        """Checks the sparsity."""
+        check_sparsity(self.sparsity)
+
+    @abstractmethod
+    def rung(self, index: int) -> Pattern:
+        """The pattern of a step, from the sparsest."""
+
+    def apply(self, context: Context) -> Applied:
+        """See `Method.apply`."""
+        from sparseattn.degrees.realised import Realised
+        from sparseattn.degrees.texts import Texts, state_of
+        from sparseattn.models.attach import sparsified
+        from sparseattn.plan import Plan
+
+        texts = Texts(context.model, context.data, context.collator, _SAMPLE)
+        tokens = texts.tokens(Plan.of(self.rung(0)), context.tokenizer)
+        with sparsified(context.model, "full()"):
+            state = state_of(context.model)
+            heads, windows = state.heads, state.windows
+
+        def count(plan: Plan) -> float:
+            return Realised.of(plan, tokens, heads, windows).sparsity
+
+        return Applied(self.solved(count, heads))
+
+    def solved(self, count: Callable[[Plan], float], heads: Sequence[int]) -> Plan:
+        """The plan nearest to the sparsity.
+
+        Args:
+            count: The sparsity of a plan.
+            heads: Heads of each layer.
+
+        Raises:
+            PlanError: The lowest rung allows too much.
+        """
+        from sparseattn.errors import PlanError
+        from sparseattn.plan import Plan
+
+        highest = count(Plan.of(self.rung(0)))
+        if self.sparsity > highest + 1e-9:
+            raise PlanError(
+                f"{self}: these texts reach no more than {int(highest * 1000) / 1000:.3f}"
+            )
+        low, high = 0, 1
+        while high < _HIGHEST and count(Plan.of(self.rung(high))) > self.sparsity:
+            low, high = high, high * 2
+        while high - low > 1:
+            middle = (low + high) // 2
+            if count(Plan.of(self.rung(middle))) > self.sparsity:
+                low = middle
+            else:
+                high = middle
+        return self._split(low, count, heads)
+
+    def _split(self, low: int, count: Callable[[Plan], float], heads: Sequence[int]) -> Plan:
+        """The nearest plan between two neighbouring rungs."""
+        from sparseattn.degrees.harden import plan_of
+
+        small, large, total = self.rung(low), self.rung(low + 1), sum(heads)
+
+        def made(larger: int) -> Plan:
+            places = {(2 * index + 1) * total // (2 * larger) for index in range(larger)}
+            flat = [large if place in places else small for place in range(total)]
+            ends = [sum(heads[: layer + 1]) for layer in range(len(heads))]
+            grid = [flat[end - many : end] for end, many in zip(ends, heads, strict=True)]
+            return plan_of(grid, range(len(heads)))
+
+        first, last = 0, total
+        while last - first > 1:
+            middle = (first + last) // 2
+            if count(made(middle)) > self.sparsity:
+                first = middle
+            else:
+                last = middle
+        return min((made(first), made(last)), key=lambda p: abs(count(p) - self.sparsity))
+
+
+@dataclass(frozen=True)
+class UniformMethod(_Ladder):
+    """The same radius in every head, or two neighbouring ones split over the heads."""
+
+    name: ClassVar[str] = "uniform"
+
+    def rung(self, index: int) -> Pattern:
+        """See `_Ladder.rung`."""
+        from sparseattn.degrees.menu import Menu
+        from sparseattn.patterns.neighbor import Neighbor
+
+        return Menu((0, 1), globals=self.globals).joined(Neighbor(index))
+
+
+@dataclass(frozen=True)
+class LongformerMethod(_Ladder):
+    """Longformer's window; with the same global tokens, the same pairs as `uniform`."""
+
+    name: ClassVar[str] = "longformer"
+
+    def rung(self, index: int) -> Pattern:
+        """See `_Ladder.rung`."""
+        from sparseattn.patterns.longformer import Longformer
+
+        return Longformer(index, self.globals)
+
+
+@dataclass(frozen=True)
+class BigBirdMethod(_Ladder):
+    """BigBird's mix, filled up in its own proportions: as many random keys as window tokens.
+
+    BigBird has three blocks of window and three of random keys. From `radius=0` on, random keys are
+    added one by one up to the tokens of the window, 2 radius + 1; then the radius grows.
+    """
+
+    name: ClassVar[str] = "bigbird"
+
+    def rung(self, index: int) -> Pattern:
+        """See `_Ladder.rung`."""
+        from sparseattn.patterns.bigbird import BigBird
+
+        # 0+0, 0+1, then for each radius r: 2r-1, 2r, 2r+1 random keys, the first with r just grown.
+        if index < 2:
+            return BigBird(0, index, self.globals)
+        radius, more = divmod(index - 2, 3)
+        return BigBird(radius + 1, 2 * radius + 1 + more, self.globals)

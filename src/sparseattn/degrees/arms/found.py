@@ -1,0 +1,127 @@
+"""Methods that look at the model: calibrated and learned degrees, and the shuffled control."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from sparseattn.degrees.methods import Applied, Context, Method, check_sparsity
+from sparseattn.errors import PlanError
+
+if TYPE_CHECKING:
+    from sparseattn.patterns.base import Pattern
+
+
+@dataclass(frozen=True)
+class CalibratedMethod(Method):
+    """Degrees that keep the most attention of the pretrained model; no training goes into them."""
+
+    sparsity: float
+    menu: tuple[float, ...] | None = None
+    shared: str = "head"
+    form: str = "regular"
+    elastic: bool = False
+    globals: tuple[str, ...] | int = ("cls",)
+
+    name: ClassVar[str] = "calibrated"
+
+    def __post_init__(self) -> None:
+        """Checks the sparsity."""
+        check_sparsity(self.sparsity)
+
+    def apply(self, context: Context) -> Applied:
+        """See `Method.apply`."""
+        from sparseattn.degrees.calibrate import calibrated
+        from sparseattn.degrees.settings import Settings
+
+        settings = Settings.of({**_options(self), "seed": context.seed})
+        data, collator = context.data, context.collator
+        plan = calibrated(context.model, data, collator, self.sparsity, settings, context.tokenizer)
+        return Applied(plan)
+
+
+@dataclass(frozen=True)
+class LearnedMethod(Method):
+    """Degrees that are learned while the model trains; see `sparseattn.degrees.settings`."""
+
+    sparsity: float
+    menu: tuple[float, ...] | None = None
+    shared: str = "head"
+    form: str = "regular"
+    elastic: bool = False
+    globals: tuple[str, ...] | int = ("cls",)
+    start: str = "dense"
+    soft: float = 0.5
+    learning_rate: float = 0.1
+    warmup: float = 0.4
+    cold: float = 0.2
+
+    name: ClassVar[str] = "learned"
+
+    def __post_init__(self) -> None:
+        """Checks the sparsity."""
+        check_sparsity(self.sparsity)
+
+    def apply(self, context: Context) -> Applied:
+        """See `Method.apply`: trains the model through the soft phase."""
+        from sparseattn.degrees.learn import Learner
+        from sparseattn.degrees.settings import Settings
+
+        settings = Settings.of({**_options(self), "seed": context.seed})
+        trainer = {"data_collator": context.collator}
+        learner = Learner(
+            context.model, context.data, context.arguments, trainer, settings, context.tokenizer
+        )
+        steps = learner.soft_steps(context.steps)
+        learner.soft_phase(self.sparsity, steps)
+        plan, _ = learner.harden(self.sparsity)
+        return Applied(plan, steps, tuple(learner.history))
+
+
+@dataclass(frozen=True)
+class ShuffledMethod(Method):
+    """The degrees of another method, dealt out anew over layers and heads.
+
+    The control that separates which heads get which degrees from which degrees there are. The model
+    starts over: it trains under the shuffled plan from the first step.
+    """
+
+    arm: Method
+    seed: int = 0
+
+    name: ClassVar[str] = "shuffled"
+
+    def __post_init__(self) -> None:
+        """Checks the arm."""
+        if not isinstance(self.arm, Method):
+            raise PlanError(f"shuffled() shuffles a method such as learned(...), got {self.arm!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise PlanError(f"shuffled(): seed {self.seed!r} must be a whole number >= 0")
+
+    def apply(self, context: Context) -> Applied:
+        """See `Method.apply`."""
+        from sparseattn.degrees.harden import plan_of
+        from sparseattn.degrees.texts import state_of
+        from sparseattn.models.attach import sparsified
+
+        spare = copy.deepcopy(context.model)
+        plan = self.arm.apply(replace(context, model=spare)).plan
+        with sparsified(context.model, "full()"):
+            heads = state_of(context.model).heads
+        flat: list[Pattern] = []
+        for layer, groups in enumerate(plan.resolve(heads)):
+            by_head = {head: pattern for members, pattern in groups for head in members}
+            flat += [by_head[head] for head in range(heads[layer])]
+        order = np.random.default_rng(self.seed).permutation(len(flat))
+        dealt = [flat[index] for index in order]
+        ends = np.cumsum(heads)
+        grid = [dealt[end - many : end] for end, many in zip(ends, heads, strict=True)]
+        return Applied(plan_of(grid, range(len(heads))))
+
+
+def _options(method: CalibratedMethod | LearnedMethod) -> dict[str, Any]:
+    """Its fields as settings."""
+    return {f.name: getattr(method, f.name) for f in fields(method) if f.name != "sparsity"}

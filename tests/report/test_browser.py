@@ -1,0 +1,108 @@
+"""The page in a real browser: narrow and wide, light and dark."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparseattn.report import write_report
+from tests.report.fake import study
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+
+pytestmark = pytest.mark.skipif(
+    not Path(CHROMIUM).exists(), reason=f"no browser at {CHROMIUM}: apt-get install chromium"
+)
+
+#: An arm with a name that no line can break.
+LONG = "neighbor-with-a-very-long-name-that-does-not-break-anywhere-at-all"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    effects = {"neighbor": (0.05, 0.4), "random": (0.1, 0.9), LONG: (0.2, 1.0)}
+    return write_report(study(effects, failures=1), tmp_path_factory.mktemp("report"))[0]
+
+
+def _opened(browser: Any, page_file: Path, width: int, scheme: str) -> tuple[Any, list[str]]:
+    size = {"width": width, "height": 900}
+    page = browser.new_context(viewport=size, color_scheme=scheme).new_page()
+    troubles: list[str] = []
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("request", lambda request: troubles.append(request.url))
+    page.goto(page_file.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert troubles.pop(0) == page_file.as_uri()
+    return page, troubles
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_in_a_browser(browser, page_file, width: int, scheme: str) -> None:
+    page, troubles = _opened(browser, page_file, width, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    figures = page.locator("svg[role=img]:visible")
+    assert figures.count() == 2
+    for each in figures.all():
+        named = each.get_attribute("aria-labelledby").split()
+        words = [page.locator(f"#{name}").text_content() for name in named]
+        assert all(len(text) > 10 for text in words)
+        box = each.bounding_box()
+        assert box["width"] > 300
+        assert box["x"] + box["width"] <= width
+    assert page.get_by_role("img", name="accuracy against sparsity").count() == 1
+    assert troubles == []
+
+
+def test_dark_is_dark_and_figures_follow(browser, page_file) -> None:
+    found = {}
+    for scheme in ("light", "dark"):
+        page, _ = _opened(browser, page_file, 1280, scheme)
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        word = page.locator("svg:visible text").first
+        found[scheme] = ground, word.evaluate("each => getComputedStyle(each).fill")
+    assert found["light"][0] == "rgb(255, 255, 255)"
+    assert found["light"] != found["dark"]
+    for ground, ink in found.values():
+        assert ground != ink
+
+
+def test_no_text_of_a_figure_is_cut_off(browser, page_file) -> None:
+    """Texts are set by the browser's font, not by the one that laid the figure out."""
+    for width in (390, 1280):
+        page, _ = _opened(browser, page_file, width, "light")
+        cut = page.evaluate(
+            """() => [...document.querySelectorAll('svg[role=img]')].flatMap(svg => {
+                const frame = svg.getBoundingClientRect();
+                return [...svg.querySelectorAll('text')].filter(text => {
+                    const box = text.getBoundingClientRect();
+                    return box.width && (box.left < frame.left - 1 || box.right > frame.right + 1);
+                }).map(text => text.textContent);
+            })"""
+        )
+        assert cut == []
+
+
+def test_a_standalone_figure_follows_the_scheme(browser, page_file) -> None:
+    grounds = set()
+    for scheme in ("light", "dark"):
+        page = browser.new_context(color_scheme=scheme).new_page()
+        page.goto((page_file.parent / "sparsity.svg").as_uri())
+        grounds.add(page.evaluate("getComputedStyle(document.documentElement).backgroundColor"))
+    assert len(grounds) == 2

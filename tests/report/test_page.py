@@ -1,0 +1,228 @@
+"""The report as HTML and Markdown."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+
+from sparseattn.report import StudyData, summarise, write_report
+from sparseattn.report.figures import placement_figure, sparsity_figure
+from sparseattn.report.figures.svg import NARROW, WIDE
+from sparseattn.report.figures.theme import DARK, LIGHT, SERIES, STAND_INS
+from tests.report.fake import study
+
+NASTY = [
+    "<script>alert(1)</script>",
+    'a" onload="alert(1)',
+    "pipe | `code` *star* _under_",
+    "$x_{$ and \\ and #",
+    "{{ 1234 * 4321 }}",
+    "名前 \x00\x1b[31m 🙂",
+]
+
+
+class Page(HTMLParser):
+    """Tags, attributes, ids and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_startendtag(self, tag, attrs) -> None:
+        self.handle_starttag(tag, attrs)
+
+    def handle_data(self, data) -> None:
+        self.words.append(data)
+
+
+def _written(data: StudyData, folder) -> tuple[Page, str]:
+    html, text = write_report(data, folder)[:2]
+    return Page(html.read_text(encoding="utf-8")), text.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def ordinary(tmp_path_factory) -> tuple[Page, str, str]:
+    """A study with failures: its page parsed, its page, its Markdown."""
+    folder = tmp_path_factory.mktemp("report")
+    page, text = _written(study(failures=2), folder)
+    return page, (folder / "report.html").read_text(encoding="utf-8"), text
+
+
+@pytest.fixture(scope="module")
+def nasty(tmp_path_factory) -> tuple[Page, str]:
+    """A study whose every text tries to be something else."""
+    return _written(_nasty(), tmp_path_factory.mktemp("report"))
+
+
+def _nasty() -> StudyData:
+    data = study({name: (0.1, 0.4) for name in NASTY}, seeds=2, examples=60, failures=1)
+    rows = data.rows.assign(
+        pattern=NASTY[0], reason=data.rows["reason"].map(lambda r: NASTY[0] if r else r)
+    )
+    spec = {"model": NASTY[0], "task": {"name": NASTY[2]}, NASTY[1]: NASTY[4]}
+    where = ({NASTY[0]: NASTY[0]},)
+    return replace(data, rows=rows, spec=spec, name=NASTY[0], question=NASTY[1], environments=where)
+
+
+def test_whatever_users_write_stays_text(nasty) -> None:
+    page, text = nasty
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert not [attrs for _, attrs in page.tags if any(name.startswith("on") for name in attrs)]
+    said = "".join(page.words)
+    for name in NASTY[:5]:
+        assert name in said
+    prose, _, spec = text.partition("## Spec")
+    assert "<script" not in prose
+    assert {line[:4] for line in spec.split("Made by")[0].splitlines() if line} == {"    "}
+    assert "5332114" not in text + said
+
+
+def test_markdown_tables_stay_whole(nasty) -> None:
+    _, text = nasty
+    table = text.split("## Arms")[1].split("Layers are counted")[0].strip().splitlines()
+    assert len(table) == 2 + 1 + 2 * len(NASTY)
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {13}
+    assert r"pipe \| \`code\` \*star\* \_under\_" in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+
+
+def test_the_page_needs_nothing_else(ordinary) -> None:
+    page, html, _ = ordinary
+    for tag, attrs in page.tags:
+        for name in ("src", "href", "action"):
+            target = attrs.get(name) or ""
+            assert target.startswith(("data:", "#")) or not target, (tag, target)
+        assert "http" not in (attrs.get("style") or "")
+    policy = next(a["content"] for t, a in page.tags if a.get("http-equiv"))
+    assert policy.startswith("default-src 'none'")
+    assert not re.search(r"@import|url\((?!#)", html)
+
+
+def test_ids_are_unique_and_references_hold(ordinary) -> None:
+    page, html, _ = ordinary
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    used = set(re.findall(r"url\(#([^)]+)\)|xlink:href=\"#([^\"]+)\"", html))
+    assert {a or b for a, b in used} <= set(ids)
+    described = [a["aria-labelledby"] for t, a in page.tags if t == "svg"]
+    assert len(described) == 4
+    assert {part for text in described for part in text.split()} <= set(ids)
+
+
+def test_the_report_says_it_all(ordinary) -> None:
+    page, _, text = ordinary
+    said = " ".join("".join(page.words).split())
+    for part in (
+        "Which connections can go, and from which layers?",
+        "Of 8 arms compared with dense in accuracy, 3 are lower, 0 higher, and for 5 no difference",
+        "4,000 training examples, 872 evaluation examples",
+        "epochs: 2, learning_rate: 5e-05",
+        "3 (0, 1, 2)",
+        "25 finished, 2 failed",
+        "loss is nan at step 41",
+        "bfloat16",
+        "for the 8 comparisons of this table (Holm)",
+        "with one seed the test covers other examples, not another training run",
+    ):
+        assert part in said
+        assert part.replace("_", r"\_") in text
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings == [
+        f"## {name}" for name in ("Setting", "Arms", "Each arm", "Failures", "Environment", "Spec")
+    ]
+    assert "![accuracy against sparsity](sparsity.svg)" in text
+
+
+def test_tables_can_be_downloaded(ordinary) -> None:
+    page, data = ordinary[0], study(failures=2)
+    links = {a["download"]: a["href"] for t, a in page.tags if t == "a"}
+    frames = {
+        name: pd.read_csv(io.BytesIO(base64.b64decode(uri.partition("base64,")[2])))
+        for name, uri in links.items()
+    }
+    assert len(frames["arms.csv"]) == 9
+    assert list(frames["results.csv"]["digest"]) == list(data.rows["digest"])
+
+
+def test_the_same_study_gives_the_same_bytes(tmp_path) -> None:
+    paths = write_report(study(), tmp_path)
+    assert [path.name for path in paths] == [
+        "report.html",
+        "report.md",
+        "sparsity.svg",
+        "sparsity.png",
+        "placement.svg",
+        "placement.png",
+    ]
+    first = [path.read_bytes() for path in paths]
+    assert [path.read_bytes() for path in write_report(study(), tmp_path)] == first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: replace(data, rows=data.rows.assign(status="failed", accuracy=float("nan"))),
+        lambda data: replace(data, rows=data.rows.iloc[:0]),
+        lambda data: replace(data, rows=data.rows[data.rows["arm"] != "dense"]),
+        lambda data: replace(data, rows=data.rows[data.rows["arm"] == "dense"]),
+        lambda data: replace(data, rows=data.rows.drop(columns=["sparsity", "seconds"])),
+        lambda data: replace(
+            data, rows=data.rows.assign(status="failed", headline=None).drop(columns=["accuracy"])
+        ),
+        lambda data: replace(data, spec={}, environments=(), question=""),
+    ],
+    ids=["failed", "empty", "no baseline", "baseline only", "few columns", "no metric", "bare"],
+)
+def test_what_is_missing_is_left_out(tmp_path, change) -> None:
+    page, text = _written(change(study(examples=60)), tmp_path)
+    assert "nan" not in re.findall(r"\w+", "".join(page.words).lower())
+    assert "nan" not in re.findall(r"\w+", text.lower())
+    assert "None" not in text
+
+
+def test_different_environments_stand_side_by_side(tmp_path) -> None:
+    data = replace(study(examples=60), environments=[{"torch": "2.12"}, {"torch": "2.13"}] * 9)
+    _, text = _written(data, tmp_path)
+    assert "| torch | 2.12 | 2.13 |" in text
+
+
+def test_figures_follow_the_scheme_of_the_page() -> None:
+    summary = summarise(study())
+    for drawing in (sparsity_figure(summary), placement_figure(summary)):
+        for text in (drawing.inline(WIDE), drawing.inline(NARROW), drawing.standalone()):
+            assert not [colour for colour in STAND_INS.values() if colour in text]
+            assert "var(--ink)" in text
+            assert "var(--s1)" in text
+            root = ElementTree.fromstring(text)
+            assert root.get("role") == "img"
+        colours = set(re.findall(r"#[0-9a-f]{6}\b", drawing.inline(WIDE)))
+        assert colours <= {"#000000"}, colours  # matplotlib's own defaults, drawn nowhere
+        assert "prefers-color-scheme:dark" in drawing.standalone()
+        assert "neighbor, layers all: 88.8 ± 2.0 at sparsity 80.0%" in drawing.description
+
+
+def _luminance(colour: str) -> float:
+    parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    r, g, b = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_colours_stand_out_from_the_page(palette) -> None:
+    page = _luminance(palette["page"])
+    least = dict.fromkeys(SERIES, 3.0) | {"ink": 7.0, "quiet": 4.5}
+    for role, ratio in least.items():
+        one, two = sorted((_luminance(palette[role]), page))
+        assert (two + 0.05) / (one + 0.05) >= ratio, role

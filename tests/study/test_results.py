@@ -1,0 +1,122 @@
+"""The table of trials, and what the report gets to see."""
+
+import csv as plain_csv
+
+import pytest
+from pyarrow import csv, parquet
+
+from sparseattn.errors import StudyError
+from sparseattn.report.data import COLUMNS as REPORTED
+from sparseattn.study import record
+from sparseattn.study.grid import Arm
+from sparseattn.study.loading import load_study, rebuild
+from sparseattn.study.record import check
+from sparseattn.study.results import COLUMNS
+from sparseattn.study.store import STUDY, Store
+from sparseattn.study.study import Study
+from tests.study import fakes
+
+AWKWARD = 'a "quoted", one\nwith =lines; and 1e5'
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A study with a dense arm, a sparse one and a trial that failed."""
+    spec = fakes.make(["x"], seeds=2).spec
+    arms = (
+        Arm("dense", "dense", ":", {}, {}),
+        Arm(AWKWARD, "neighbor(radius=1)", "-3:", {}, {}),
+        Arm("nan", "neighbor(radius=2)", ":", {}, {}),
+    )
+    made, store = Study(spec, arms, "f", {}), Store(tmp_path / "s")
+    store.prepare()
+    store.write(STUDY, made.to_json())
+    for trial in made.trials()[0]:
+        put(store, trial)
+    return store, made.trials()[0]
+
+
+def put(store, trial):
+    values = trial.model_dump(mode="json")
+    if trial.arm == "nan":
+        files = record.failed(values, trial.digest, "no number", {"host": "here"}, b"")
+    else:
+        made = fakes.result(trial.seed)
+        made.sparsity_by_layer.extend([0.0, 0.0, 0.0, 0.5, 0.75, 1.0])
+        files = record.finished(values, trial.digest, made, b"")
+    store.put(trial.digest, files)
+
+
+def test_a_row_a_trial_in_the_order_of_the_study(study):
+    store, trials = study
+    rebuild(store.folder)
+    with (store.folder / "results.csv").open(newline="") as file:
+        rows = list(plain_csv.DictReader(file))
+    assert [row["digest"] for row in rows] == [trial.digest for trial in trials]
+    dense, sparse, failed = rows[0], rows[2], rows[4]
+    assert (dense["arm"], dense["layers"], dense["layer_sparsity"]) == ("dense", "", "")
+    assert (sparse["arm"], sparse["layers"], sparse["layer_sparsity"]) == (AWKWARD, "-3:", "0.75")
+    assert (sparse["accuracy"], sparse["f1"], sparse["steps"]) == ("0.8", "", "7")
+    assert (sparse["seconds"], sparse["seconds_train"]) == ("1.3", "1")
+    assert (failed["status"], failed["reason"], failed["accuracy"]) == ("failed", "no number", "")
+
+
+def test_columns_are_those_of_the_report():
+    assert COLUMNS == REPORTED
+
+
+def test_the_table_is_the_same_whether_rows_were_read_or_remembered(study):
+    store, _ = study
+    assert rebuild(store.folder).read == 6
+    names = ("results.csv", "results.parquet")
+    first = [(store.folder / name).read_bytes() for name in names]
+    assert rebuild(store.folder).read == 0
+    assert [(store.folder / name).read_bytes() for name in names] == first
+    table = parquet.read_table(store.folder / "results.parquet")
+    assert table.drop_columns(["environment"]).num_columns == len(
+        first[0].split(b"\n")[0].split(b",")
+    )
+
+
+def test_only_new_trials_are_read(study):
+    store, trials = study
+    store.forget(trials[0].digest)
+    assert rebuild(store.folder).read == 5
+    put(store, trials[0])
+    assert rebuild(store.folder).read == 1
+    assert csv.read_csv(store.folder / "results.csv")["digest"][0].as_py() == trials[0].digest
+
+
+def test_the_report_sees_the_study(study):
+    store, trials = study
+    data = load_study(store.folder)
+    assert data.metrics == ("accuracy", "f1")
+    assert data.headline == "accuracy"
+    assert [arm.address for arm in data.groups] == ["dense", f"{AWKWARD}@-3:", "nan@:"]
+    assert len(data.failed) == 2
+    assert data.predictions(trials[0].digest)["score"].tolist() == [1.0, 0.0]
+    assert data.environments == [{"python": "3", "device": "cpu"}], "of trials that finished"
+    assert data.spec["arms"][1]["layers"] == "-3:"
+
+
+def test_predictions_that_are_damaged_are_not_compared(study):
+    store, trials = study
+    path = store.trials / trials[0].digest / "predictions.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(StudyError, match=r"predictions\.parquet is damaged: its checksum"):
+        load_study(store.folder).predictions(trials[0].digest)
+
+
+def test_a_study_without_a_finished_trial(tmp_path):
+    fakes.begin(tmp_path / "s", ["a"])
+    with pytest.raises(StudyError, match=r"no trial of .* has finished; `sparseattn study resume"):
+        load_study(tmp_path / "s")
+
+
+def test_a_trial_in_another_one_s_folder_is_damaged(study):
+    store, trials = study
+    first, second = (store.trials / trial.digest for trial in trials[:2])
+    for path in first.iterdir():
+        path.write_bytes((second / path.name).read_bytes())
+    with pytest.raises(StudyError, match=r"result\.json is damaged: its checksum does not match"):
+        check(first)

