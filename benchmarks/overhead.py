@@ -87,7 +87,9 @@ def check(stock: object, model: object, plain: object, inputs: object, plan: str
     stock.eval(), model.eval()
     real = plain["attention_mask"].bool()
     with torch.no_grad():
-        theirs, ours = (m(**i).last_hidden_state[real] for m, i in ((stock, plain), (model, inputs)))
+        theirs, ours = (
+            m(**i).last_hidden_state[real] for m, i in ((stock, plain), (model, inputs))
+        )
     assert torch.allclose(theirs, ours, atol=1e-5) == (plan == "full()"), plan
 
 

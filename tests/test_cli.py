@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -125,6 +126,17 @@ def test_help_and_version_load_nothing_heavy(arguments, says):
     assert says in done.stdout
     assert done.stdout.endswith("status 0\nloaded []\n")
     assert done.stderr == ""
+
+
+def test_a_terminal_without_the_letters_of_the_text():
+    done = subprocess.run(
+        [sys.executable, "-m", "sparseattn.cli", "show", "self()", "a 漢"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "[CLS]" in done.stdout
 
 
 def test_the_installed_command():

@@ -1,4 +1,4 @@
-"""What the documentation says is true: snippets run, the catalogue is complete, links lead somewhere."""
+"""What the documentation says is true: snippets run, links lead somewhere, nothing is missing."""
 
 from __future__ import annotations
 

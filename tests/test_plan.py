@@ -92,8 +92,16 @@ def test_a_file_that_is_not_there(tmp_path):
         Plan.load(tmp_path / "nothing.json")
 
 
+def test_a_file_that_is_no_text(tmp_path):
+    (tmp_path / "plan.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PlanError, match="cannot read a plan from"):
+        Plan.load(tmp_path / "plan.json")
+
+
 def test_layers_with_the_same_pattern_share_a_rule():
-    compiled = Plan.of("neighbor(1) | random(2)", "1:").compile(sa.TokenBatch.of_lengths(9), [2] * 4)
+    compiled = Plan.of("neighbor(1) | random(2)", "1:").compile(
+        sa.TokenBatch.of_lengths(9), [2] * 4
+    )
     assert compiled.layers[1] is not compiled.layers[2]
     compiled = Plan.of("neighbor(1)", "1:").compile(sa.TokenBatch.of_lengths(9), [2] * 4)
     assert compiled.layers[1] is compiled.layers[3]

@@ -140,6 +140,11 @@ def test_an_empty_text_is_refused(text):
         picture("self()", "text", text)
 
 
+def test_a_text_that_is_no_unicode_is_refused():
+    with pytest.raises(DataError, match=r"^the text is not valid Unicode: '\\udcff'$"):
+        picture("self()", "\udcff")
+
+
 def test_a_text_without_tokens_is_refused():
     with pytest.raises(
         DataError, match=r"^the text holds no token that the tokenizer of 'package:"

@@ -159,7 +159,8 @@ class Report:
         blocks = "" if self.block_density is None else f", block density {self.block_density:.1%}"
         lines.append(
             f"sparsity {self.sparsity:.1%}{blocks}, mean degree {self.mean_degree:.1f}; "
-            f"counted over {self.texts} texts, {self.tokens} real tokens, {len(self.layers)} layers, all heads"
+            f"counted over {self.texts} texts, {self.tokens} real tokens, "
+            f"{len(self.layers)} layers, all heads"
         )
         return "\n".join(line.rstrip() for line in lines)
 

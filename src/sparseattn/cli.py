@@ -8,6 +8,7 @@ with `app.add_typer` must keep to that.
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -119,6 +120,10 @@ def _print(what: object) -> None:
 
 def main() -> None:
     """Runs the command line; what the user can mend is one line and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a letter of the text gets a question mark.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app(prog_name="sparseattn")
     except SparseAttnError as error:

@@ -85,7 +85,7 @@ class Plan:
             heads: Likewise.
 
         Raises:
-            PlanError: The selection does not parse.
+            PlanError: The selection does not parse, or stands beside a plan that names its own.
             PatternError: A spec string does not parse.
 
         >>> print(Plan.of({":3": "neighbor(radius=8)", "3:": {"0,1": "self()"}}))
@@ -93,11 +93,14 @@ class Plan:
         layers 3:, heads 0,1: self()
         """
         if isinstance(plan, Plan):
+            _check_own("Plan", layers=layers, heads=heads)
             return plan
         if isinstance(plan, Mapping):
+            _check_own("dict", layers=layers)
             entries: list[Entry] = []
             for where, what in plan.items():
                 if isinstance(what, Mapping):
+                    _check_own("dict", heads=heads)
                     for which, pattern in what.items():
                         entries += cls.of(pattern, where, which).entries
                 else:
@@ -225,7 +228,7 @@ class Plan:
         """
         try:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise PlanError(f"cannot read a plan from {path}: {error}") from None
 
     def __str__(self) -> str:
@@ -242,6 +245,15 @@ class Plan:
     def __hash__(self) -> int:
         """Hashes the entries once."""
         return self._hash
+
+
+def _check_own(what: str, **selections: Selection) -> None:
+    for name, selection in selections.items():
+        if spell_selection(selection) != ":":
+            raise PlanError(
+                f"{name}={spell_selection(selection)!r} goes with a single pattern; "
+                f"this {what} names its own {name}"
+            )
 
 
 def _grouped(patterns: Sequence[Pattern]) -> Groups:

@@ -67,8 +67,8 @@ def select_indices(text: str, count: int | None, what: str) -> list[int]:
         if len(numbers) == 1 and numbers[0] is not None:
             found[_existing(numbers[0], count, what)] = None
         else:
-            for edge in numbers[:2]:
-                if edge is not None and not -count <= edge <= count:
+            for edge, most in zip(numbers[:2], (count - 1, count), strict=True):
+                if edge is not None and not -count <= edge <= most:
                     raise PlanError(_lacking(edge, count, what))
             found |= dict.fromkeys(range(count)[slice(*numbers)])
     return list(found)

@@ -92,7 +92,7 @@ class Words:
 
     model_max_length = 12
     all_special_ids = (1, 2)
-    cls_token_id = bos_token_id = 1
+    pad_token_id, cls_token_id, bos_token_id = 0, 1, 1
     sep_token_id = eos_token_id = 2
 
     def __call__(self, text, truncation=False, max_length=None):

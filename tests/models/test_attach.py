@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import re
+from copy import deepcopy
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from sparseattn.errors import (
     PlanNotAppliedError,
     UnsupportedModelError,
 )
+from sparseattn.plan import Plan
 from tests.models.families import batch, build
 
 
@@ -128,6 +131,92 @@ def test_a_replaced_attention_module_is_noticed():
         model(**batch())
 
 
+def test_a_mask_family_without_its_forward_does_not_follow_an_old_plan():
+    model, inputs = sa.sparsify(build("mpnet"), "neighbor(radius=1)"), batch()
+    model(**inputs)
+    del model.forward
+    with pytest.raises(PlanNotAppliedError, match=r"no plan reached MPNetSelfAttention"):
+        model(**inputs)
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_a_pickled_model_asks_to_be_sparsified_again(family):
+    model, inputs = sa.sparsify(build(family), "neighbor(radius=1)"), batch()
+    wanted = logits(model, **inputs)
+    copied = pickle.loads(pickle.dumps(model))
+    with pytest.raises(PlanNotAppliedError, match=r"call sparsify\(\) again"):
+        copied(**inputs)
+    assert torch.equal(logits(sa.sparsify(copied, "neighbor(radius=1)"), **inputs), wanted)
+
+
+def _another_implementation(model):
+    model.set_attn_implementation("sdpa")
+
+
+def _no_forward(model):
+    del model.forward
+
+
+def _no_hooks(model):
+    model.encoder.layer[1].attention.attn._forward_pre_hooks.clear()
+
+
+def _another_layer(model):
+    model.encoder.layer[1] = deepcopy(build("bert").encoder.layer[1])
+    model.encoder.layer[1].attention.self.config = model.config
+
+
+@pytest.mark.parametrize(
+    ("family", "lose"),
+    [
+        ("bert", _another_implementation),
+        ("bert", _no_forward),
+        ("bert", _another_layer),
+        ("mpnet", _no_forward),
+        ("mpnet", _no_hooks),
+    ],
+)
+def test_sparsifying_again_mends_what_was_lost(family, lose):
+    model, inputs = sa.sparsify(build(family), "neighbor(radius=1)"), batch()
+    wanted = logits(model, **inputs)
+    lose(model)
+    with pytest.raises(PlanNotAppliedError, match=r"call sparsify\(\) again"):
+        model(**inputs)
+    assert torch.equal(logits(sa.sparsify(model, "neighbor(radius=1)"), **inputs), wanted)
+
+
+def test_a_copy_can_be_sparsified_again():
+    model, inputs = sa.sparsify(build("mpnet"), "neighbor(radius=1)"), batch()
+    again = sa.sparsify(deepcopy(model), "neighbor(radius=1)")
+    assert torch.equal(logits(again, **inputs), logits(model, **inputs))
+    hooks = [len(layer.attention.attn._forward_pre_hooks) for layer in again.encoder.layer]
+    assert hooks == [1, 1, 1]
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta", "roformer"])
+@pytest.mark.parametrize("padded", [True, False])
+def test_checkpoints_of_several_passes_are_recomputed_with_their_own_plans(family, padded):
+    model = sa.sparsify(build(family).train(), "neighbor(radius=1)")
+    first, second = batch((9, 3)), batch((9, 9))
+    if not padded:
+        first, second = ({"input_ids": batch((n, n))["input_ids"]} for n in (9, 5))
+
+    def gradients():
+        model.zero_grad()
+        made = [model(**inputs).last_hidden_state[0].square().sum() for inputs in (first, second)]
+        sum(made).backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    wanted = gradients()
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    torch.testing.assert_close(gradients(), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_a_tiny_vocabulary():
+    model = sa.sparsify(build("bert", vocab_size=3), "neighbor(radius=1)")
+    assert model.config._attn_implementation == "sparseattn"
+
+
 # Bad input.
 
 
@@ -144,6 +233,22 @@ def test_a_replaced_attention_module_is_noticed():
         ),
         ("neighbor(1)", {"layers": "a"}, "layer or head selection 'a' does not parse"),
         ("neighbor(1)", {"layers": 1.5}, "1.5 does not select layers or heads"),
+        (
+            Plan.of("neighbor(1)"),
+            {"layers": "1:"},
+            "layers='1:' goes with a single pattern; this Plan names its own layers",
+        ),
+        (
+            {0: "neighbor(1)"},
+            {"layers": [1]},
+            "layers='1' goes with a single pattern; this dict names its own layers",
+        ),
+        (
+            {0: {1: "neighbor(1)"}},
+            {"heads": -1},
+            "heads='-1' goes with a single pattern; this dict names its own heads",
+        ),
+        ("neighbor(1)", {"layers": "3:"}, "layer 3 does not exist: the model has 3, 0 to 2"),
         (7, {}, "a plan is a spec string, a pattern, a Plan or a dict of layers; got 7"),
     ],
 )

@@ -93,6 +93,25 @@ def test_loading_what_is_not_there(tmp_path):
         sa.load(tmp_path / "dense")
 
 
+def test_the_files_may_lie_in_a_subfolder(tmp_path):
+    model = sa.sparsify(build("bert"), "neighbor(radius=1)")
+    model.save_pretrained(tmp_path / "inner")
+    loaded = sa.load(tmp_path, subfolder="inner")
+    assert torch.equal(loaded(**batch())[0], model(**batch())[0])
+
+
+def test_a_class_of_ones_own_must_be_passed(tmp_path):
+    class Mine(transformers.BertModel):
+        pass
+
+    model = sa.sparsify(Mine(build("bert").config).eval(), "neighbor(radius=1)")
+    model.save_pretrained(tmp_path)
+    message = r"^transformers has no class 'Mine'; pass the class as model_class=$"
+    with pytest.raises(PlanError, match=message):
+        sa.load(tmp_path)
+    assert torch.equal(sa.load(tmp_path, Mine)(**batch())[0], model(**batch())[0])
+
+
 def test_restored_models_save_no_trace(tmp_path):
     model = build("bert")
     sa.restore(sa.sparsify(model, "neighbor(radius=1)"))

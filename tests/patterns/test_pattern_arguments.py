@@ -229,6 +229,11 @@ def test_brackets_without_end_are_no_crash():
         sa.parse("(" * 100_000 + "self()")
 
 
+def test_a_number_of_thousands_of_digits_is_no_crash():
+    with pytest.raises(PatternError, match="radius must be a whole number >= 0"):
+        sa.parse(f"neighbor({'9' * 5000})")
+
+
 def test_python_calls_are_checked_as_specs_are():
     with pytest.raises(PatternError, match=r"^neighbor\(radius=-1\): radius must be"):
         sa.neighbor(-1)

@@ -44,6 +44,7 @@ class Attached:
         hooks: What to remove.
         pending: Annotation columns taken from an outer model's keywords.
         current: The last pass.
+        running: Whether it still is.
         attached: Whether it is on the model.
         inner: A forward that something else had put on the encoder before.
         compiler: Makes the compiled plan of a batch in place of the plan itself; for plans that are
@@ -59,6 +60,7 @@ class Attached:
     hooks: list[RemovableHandle] = field(default_factory=list)
     pending: dict[str, Any] = field(default_factory=dict)
     current: Pass | None = None
+    running: bool = False
     attached: bool = False
     inner: Callable[..., Any] | None = None
     compiler: Callable[[TokenBatch], CompiledPlan] | None = None
@@ -83,7 +85,11 @@ class Attached:
         """Runs the encoder's own forward with the plan compiled for its batch."""
         kwargs = self.enter(encoder, args, dict(kwargs))
         own = self.inner or partial(stock, encoder)
-        output = own(*args, **kwargs)
+        self.running = True
+        try:
+            output = own(*args, **kwargs)
+        finally:
+            self.running = False
         self.leave(encoder)
         return output
 
@@ -100,7 +106,11 @@ class Attached:
         tokens = self.record.tokens(_checked(columns), _embedding(encoder))
         made = self.compile(tokens)
         self.current = Pass(made, self.record.backend, observer=self.observer)
-        return kwargs if self.mask_route else {**kwargs, KEYWORD: self.current}
+        if not self.mask_route:
+            return {**kwargs, KEYWORD: self.current}
+        if "attention_mask" in self.names[: len(args)]:
+            return kwargs
+        return {**kwargs, "attention_mask": masks.entering(self.layers[0].module, tokens.valid)}
 
     def compile(self, tokens: TokenBatch) -> CompiledPlan:
         """The compiled plan of a batch."""
@@ -110,15 +120,32 @@ class Attached:
 
     def rewrite_mask(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """Pre-hook of a self-attention that takes a mask."""
-        if self.current is None:
-            raise PlanNotAppliedError(f"no plan reached {type(module).__name__}")
         hidden = args[0] if args else kwargs["hidden_states"]
-        index = self.current.layer(module)
-        mask = masks.mask_for(module, self.current.compiled.layers[index], hidden)
-        self.current.chosen[index] = ("masked", "the only one for this model family")
+        made = self._pass_of(module, args[1] if len(args) > 1 else kwargs.get("attention_mask"))
+        index = made.layer(module)
+        mask = masks.mask_for(module, made.compiled.layers[index], hidden)
+        made.chosen[index] = ("masked", "the only one for this model family")
         if len(args) > 1:
             return (hidden, mask, *args[2:]), kwargs
         return args, {**kwargs, "attention_mask": mask}
+
+    def _pass_of(self, module: nn.Module, mask: Tensor | None) -> Pass:
+        """The pass that a self-attention runs in, or ran in if it is now being recomputed.
+
+        The mask is marked with it: activation checkpointing hands the same one in again, when other
+        passes may have come since.
+        """
+        if self.running and self.current is not None:
+            if mask is not None:
+                setattr(mask, KEYWORD, self.current)
+            return self.current
+        marked: Pass | None = getattr(mask, KEYWORD, None)
+        if marked is None:
+            raise PlanNotAppliedError(
+                f"no plan reached {type(module).__name__}; call sparsify() again, and checkpoint "
+                "activations with use_reentrant=False"
+            )
+        return marked
 
     def leave(self, encoder: nn.Module) -> None:
         """Checks that every layer has followed the plan."""
@@ -199,6 +226,9 @@ def attach_record(model: Any, record: Record) -> Any:
         backends.backend(record.backend)
     encoder = encoder_of(model)
     state: Attached | None = getattr(encoder, _ATTRIBUTE, None)
+    if state is not None and not _intact(encoder, state):
+        restore(model)
+        state = None
     if state is None:
         register()
         found = probe(encoder)
@@ -210,9 +240,21 @@ def attach_record(model: Any, record: Record) -> Any:
         masks.check_backend(encoder, record.backend)
     if not state.attached:
         _attach(model, encoder, state)
-    state.record, state.compiler = record, None
+    state.record, state.compiler, state.current = record, None, None
     _write_config(encoder.config, state)
     return model
+
+
+def _intact(encoder: Any, state: Attached) -> bool:
+    """Whether all that `sparsify` put on an encoder is still there; pickling loses its forward."""
+    own, modules = encoder.__dict__.get("forward"), set(encoder.modules())
+    return (
+        own is not None
+        and getattr(own, "__func__", None) is not type(encoder).forward
+        and all(layer.module in modules for layer in state.layers)
+        and all(hook.id in (hook.hooks_dict_ref() or {}) for hook in state.hooks)
+        and (state.mask_route or encoder.config._attn_implementation == NAME)
+    )
 
 
 @cache

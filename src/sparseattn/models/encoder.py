@@ -122,8 +122,9 @@ def _three_tokens(encoder: Any) -> dict[str, Tensor]:
     parameter = next(encoder.parameters())
     if "input_ids" not in inspect.signature(encoder.forward).parameters:
         raise UnsupportedModelError(_unsupported(encoder, "it does not read text (input_ids)"))
+    size = getattr(encoder.config, "vocab_size", None) or 8
     return {
-        "input_ids": torch.tensor([[5, 6, 7]], device=parameter.device),
+        "input_ids": torch.tensor([[5, 6, 7]], device=parameter.device).remainder(size),
         "attention_mask": torch.ones(1, 3, dtype=torch.long, device=parameter.device),
     }
 

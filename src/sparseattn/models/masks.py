@@ -17,7 +17,7 @@ from sparseattn.backends.base import AUTO
 from sparseattn.errors import BackendError
 from sparseattn.rules import LayerRule
 
-__all__ = ["check_backend", "mask_for", "modules_of"]
+__all__ = ["check_backend", "entering", "mask_for", "modules_of"]
 
 
 def _added(rule: LayerRule, like: Tensor) -> Tensor:
@@ -49,6 +49,19 @@ def _kind(module: nn.Module) -> Callable[[LayerRule, Tensor], Tensor] | None:
 def modules_of(encoder: nn.Module) -> list[Any]:
     """The self-attention modules that take a mask, in the order of the layers; maybe none."""
     return [module for module in encoder.modules() if _kind(module) is not None]
+
+
+def entering(module: nn.Module, valid: Tensor) -> Tensor:
+    """The mask to call an encoder with, such that its layers are handed one.
+
+    Given a mask of two dimensions and no padding, most families hand their layers None; one of four
+    dimensions they hand on as it is.
+
+    Args:
+        module: One of `modules_of`.
+        valid: True for a real token. Shape: [batch, length], bool.
+    """
+    return valid.long() if _kind(module) is _boolean else valid[:, None, None, :]
 
 
 def mask_for(module: nn.Module, rule: LayerRule, like: Tensor) -> Tensor:

@@ -62,13 +62,15 @@ def read(
         needs: Annotations to make; a parser or the model's weights are loaded for these only.
 
     Raises:
-        DataError: A text is empty, or the model cannot be loaded.
+        DataError: A text is empty or not valid Unicode, or the model cannot be loaded.
         MissingExtraError: The model's package or the parser is not installed.
     """
     texts = [("text", text)] if pair is None else [("text", text), ("pair", pair)]
     for name, value in texts:
         if not value.strip():
             raise DataError(f"the {name} is empty: {value!r}")
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise DataError(f"the {name} is not valid Unicode: {value!r}")
     config, tokenizer = _load(model, "AutoConfig"), _load(model, "AutoTokenizer")
     whole = len(tokenizer(text, pair, verbose=False)["input_ids"])
     limit = longest(config, tokenizer)

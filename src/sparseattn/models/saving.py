@@ -24,12 +24,12 @@ def load(path: str | Path, model_class: Any = None, **kwargs: Any) -> Any:
         The model, sparsified, in evaluation mode.
 
     Raises:
-        PlanError: There is no config, or it carries no plan.
+        PlanError: There is no config, or it carries no plan, or transformers lacks the class.
     """
     import transformers
 
     try:
-        config = transformers.AutoConfig.from_pretrained(path)
+        config = transformers.AutoConfig.from_pretrained(path, **_where(kwargs))
     except (OSError, ValueError) as error:
         raise PlanError(f"no model at {path}: {str(error).splitlines()[0]}") from None
     data = getattr(config, FIELD, None)
@@ -42,6 +42,15 @@ def load(path: str | Path, model_class: Any = None, **kwargs: Any) -> Any:
     delattr(config, FIELD)
     config._attn_implementation = None
     if model_class is None:
-        model_class = getattr(transformers, (config.architectures or ["AutoModel"])[0])
+        name = (config.architectures or ["AutoModel"])[0]
+        model_class = getattr(transformers, name, None)
+        if model_class is None:
+            raise PlanError(f"transformers has no class {name!r}; pass the class as model_class=")
     model = model_class.from_pretrained(path, config=config, **kwargs)
     return attach_record(model, record)
+
+
+def _where(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Those of the arguments of `from_pretrained` that say which files are meant."""
+    names = ("cache_dir", "local_files_only", "revision", "subfolder", "token", "trust_remote_code")
+    return {name: kwargs[name] for name in names if name in kwargs}

@@ -166,7 +166,9 @@ class _Parser:
         kind, value, _ = self.here
         if kind == "number":
             self.at += 1
-            return int(value) if value.lstrip("-").isdigit() else float(value)
+            # Python refuses to read whole numbers of thousands of digits; none is a valid argument.
+            whole = value.lstrip("-").isdigit() and len(value) < 1000
+            return int(value) if whole else float(value)
         if kind == "text":
             self.at += 1
             return value[1:-1]

@@ -78,8 +78,8 @@ def _seconds(value: float | None) -> str:
 def _caption(summary: Summary) -> Text:
     data = summary.data
     lines = [
-        f"{data.headline.capitalize()} and changes in hundredths; sparsity over {data.counted_over}, "
-        "and over those layers alone that carry the pattern; seconds a trial."
+        f"{data.headline.capitalize()} and changes in hundredths; sparsity over "
+        f"{data.counted_over}, and over those layers alone that carry the pattern; seconds a trial."
     ]
     if any(each.metrics[data.headline].count > 1 for each in summary.arms if each.metrics):
         lines.append("± is the 95% interval of the mean over seeds.")

@@ -52,17 +52,19 @@ class Planned:
         return self.time.trial * self.trials / min(self.workers, self.trials) + self.time.start
 
     def __rich__(self) -> Group:
-        """A table of the arms and a line below."""
+        """A table of the arms, their patterns, and how long they would take."""
         spec = self.study.spec
         table = Table(title=spec.name, title_justify="left")
-        for name in ("arm", "layers"):
-            table.add_column(name, no_wrap=True)
-        table.add_column("pattern", overflow="fold")
+        table.add_column("arm", overflow="fold")
+        table.add_column("layers", no_wrap=True)
         for name in ("sparsity", "overall", "degree", "asked for"):
             table.add_column(name, justify="right", no_wrap=True)
         for arm, found in zip(self.study.arms, self.realised, strict=True):
             table.add_row(*map(Text, _cells(arm, found)))
+        patterns = {arm.name: arm.pattern for arm in self.study.arms if arm.pattern != arm.name}
         lines = [
+            *(f"{name}: {pattern}" for name, pattern in patterns.items()),
+            "",
             f"{self.trials} trials: {len(self.study.arms)} arms, {len(spec.seeds)} seeds",
             "sparsity and mean degree are those of the layers that carry the pattern, overall is "
             f"the sparsity of the model; over the real tokens of at most {TEXTS} training texts",
@@ -78,11 +80,10 @@ def _cells(arm: Arm, found: Realised) -> list[str]:
     return [
         arm.name,
         "" if dense else arm.layers,
-        arm.pattern,
         f"{found.sparsity:.1%}",
         f"{found.overall:.1%}",
         f"{found.degree:.2f}",
-        ", ".join(f"{kind} {value:g}" for kind, value in arm.target.items()),
+        ", ".join(f"{kind} {value:.4g}" for kind, value in arm.target.items()),
     ]
 
 

@@ -40,7 +40,7 @@ def cache_folder() -> Path:
 def missing() -> str | None:
     """Why the kernel cannot run on this machine, or None."""
     if find_spec("numba") is None:
-        return "numba is not installed (pip install numba)"
+        return "numba is not installed: pip install 'sparseattn[fast]'"
     try:
         compiled("forward32")
     except Exception as error:  # numba raises many kinds, and none may stop the portable path
