@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from sparseattn.accounting import Report as Report
     from sparseattn.degrees.calibrate import calibrate as calibrate
     from sparseattn.degrees.learn import learn_degrees as learn_degrees
-    from sparseattn.models.attach import describe as describe
     from sparseattn.models.attach import restore as restore
     from sparseattn.models.attach import sparsified as sparsified
     from sparseattn.models.attach import sparsify as sparsify
+    from sparseattn.models.describing import describe as describe
     from sparseattn.models.saving import load as load
     from sparseattn.patterns.base import Pattern as Pattern
     from sparseattn.patterns.spec import parse as parse
@@ -42,7 +42,7 @@ _PUBLIC = {
     "Report": "accounting",
     "TokenBatch": "tokens",
     "calibrate": "degrees.calibrate",
-    "describe": "models.attach",
+    "describe": "models.describing",
     "learn_degrees": "degrees.learn",
     "load": "models.saving",
     "parse": "patterns.spec",

@@ -10,7 +10,7 @@ import torch
 from sparseattn.bench.models import Subject, run
 from sparseattn.bench.timing import alternate, floor, step
 from sparseattn.errors import BackendError
-from sparseattn.models.attach import attached
+from sparseattn.models.attached import attached
 from sparseattn.plan import Plan
 
 __all__ = ["Measurement", "measure"]

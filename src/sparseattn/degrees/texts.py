@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from sparseattn.errors import DataError
-from sparseattn.models.attach import Attached, attached, sparsified
+from sparseattn.models.attach import sparsified
+from sparseattn.models.attached import Attached, attached
 from sparseattn.plan import Plan
 from sparseattn.tokens import COLUMNS, TokenBatch
 

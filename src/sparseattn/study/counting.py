@@ -10,7 +10,9 @@ import torch
 
 from sparseattn.backends.base import backend
 from sparseattn.errors import PlanError, UnsupportedModelError
-from sparseattn.models.attach import attached, describe, sparsified
+from sparseattn.models.attach import sparsified
+from sparseattn.models.attached import attached
+from sparseattn.models.describing import describe
 from sparseattn.models.encoder import encoder_of
 from sparseattn.rules import LayerRule
 from sparseattn.tasks.base import Prepared
