@@ -13,6 +13,7 @@ help:  ## what each target does
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("sparseattn needs Python 3.11 or later: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	@echo "installing into $(VENV): about 2 GB, a few minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
@@ -39,4 +40,4 @@ format: install  ## let ruff rewrite
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) demo-results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-results demo-results-quick .pytest_cache .mypy_cache .ruff_cache .hypothesis
