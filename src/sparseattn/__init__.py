@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sparseattn.models.attach import sparsified as sparsified
     from sparseattn.models.attach import sparsify as sparsify
     from sparseattn.models.describing import describe as describe
+    from sparseattn.models.names import resolve as resolve
     from sparseattn.models.saving import load as load
     from sparseattn.patterns.base import Pattern as Pattern
     from sparseattn.patterns.spec import parse as parse
@@ -46,6 +47,7 @@ _PUBLIC = {
     "learn_degrees": "degrees.learn",
     "load": "models.saving",
     "parse": "patterns.spec",
+    "resolve": "models.names",
     "restore": "models.attach",
     "sparsified": "models.attach",
     "sparsify": "models.attach",
@@ -65,6 +67,7 @@ __all__ = [
     "learn_degrees",
     "load",
     "parse",
+    "resolve",
     "restore",
     "sparsified",
     "sparsify",

@@ -55,7 +55,10 @@ def common(
 def demo(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer documents and patterns.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results.", show_default="demo-results, or demo-results-quick")
+        Path | None,
+        typer.Option(
+            help="Folder for the results.", show_default="demo-results, or demo-results-quick"
+        ),
     ] = None,
 ) -> None:
     """Run the main job on the packaged model and texts, offline."""

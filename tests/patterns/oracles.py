@@ -112,10 +112,25 @@ def _random(p: Any, t: Text, layer: int) -> Pair:
 
 def _matched_random(p: Any, t: Text, layer: int) -> Pair:
     inner, n = oracle(p.pattern, t, layer), len(t)
+    if p.keep is not None:
+        return _matched_beside(p, t, layer)
     degrees = [sum(q == k or inner(q, k) for k in range(n)) for q in range(n)]
     wanted = [0 if degree == n else degree - 1 for degree in degrees]
     keys = drawn(p.seed, layer if p.per_layer else 0, wanted)
     return lambda q, k: q == k or degrees[q] == n or k in keys[q]
+
+
+def _matched_beside(p: Any, t: Text, layer: int) -> Pair:
+    inner, kept, n = oracle(p.pattern, t, layer), oracle(p.keep, t, layer), len(t)
+    seeds = np.random.SeedSequence([p.seed, layer if p.per_layer else 0, n])
+    raw = np.random.PCG64(seeds).random_raw(n * n).reshape(n, n)
+    keys = []
+    for q in range(n):
+        mine = {k for k in range(n) if q == k or kept(q, k)}
+        degree = sum(q == k or kept(q, k) or inner(q, k) for k in range(n))
+        others = sorted(set(range(n)) - mine, key=lambda k, q=q: raw[q, k] >> np.uint64(11))
+        keys.append(mine | set(others[: degree - len(mine)]))
+    return lambda q, k: k in keys[q]
 
 
 def _bigbird(p: Any, t: Text, layer: int) -> Pair:

@@ -36,6 +36,10 @@ EFFECTS = {
     ("longformer", "globals"): ("longformer(1)", "longformer(1, globals=3)"),
     ("matched_random", "pattern"): ("matched_random(block(2))", "matched_random(block(3))"),
     ("matched_random", "seed"): ("matched_random(block(2))", "matched_random(block(2), seed=1)"),
+    ("matched_random", "keep"): (
+        "matched_random(block(2))",
+        "matched_random(block(2), keep=global(cls))",
+    ),
     ("matched_random", "per_layer"): (
         "matched_random(block(2))",
         "matched_random(block(2), per_layer=false)",
@@ -188,6 +192,8 @@ MESSAGES = {
     "them 0",
     "matched_random(neighbor)": "matched_random(pattern='neighbor'): pattern must be a pattern, "
     "such as neighbor(radius=2)",
+    "matched_random(self(), keep=cls)": "matched_random(keep='cls'): keep must be a pattern, "
+    "such as global(cls)",
     "matched_random(self(), per_layer=no)": "matched_random(per_layer='no'): per_layer must be "
     "true or false",
     # spelling

@@ -47,6 +47,8 @@ MORE = [
     "longformer(radius=0, globals=2)",
     "longformer(radius=1, globals=[sep])",
     "matched_random(full())",
+    "matched_random(dependency(), keep=global(cls, sep))",
+    "matched_random(similarity(k=2), seed=3, keep=neighbor(radius=1) | global(first=2))",
     "matched_random(random(degree=2) | neighbor(radius=1), per_layer=false)",
     "matched_random(dependency() | similarity(k=1), seed=9)",
 ]

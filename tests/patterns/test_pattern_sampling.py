@@ -128,6 +128,19 @@ def test_matched_random_has_the_degrees_of_its_pattern(inner, seed):
             assert not torch.equal(one.dense, other.dense)
 
 
+@pytest.mark.parametrize("inner", ["dependency()", "similarity(k=3)", "random(degree=4, seed=2)"])
+@pytest.mark.parametrize("keep", ["global(cls, sep)", "neighbor(radius=1) | global(first=2)"])
+def test_what_is_kept_stays_and_counts_towards_the_degree(inner, keep):
+    control, whole, kept = (
+        sa.Plan.of(spec).compile(FIXED.tokens, (2,) * 3)
+        for spec in (f"matched_random({inner}, keep={keep})", f"{inner} | {keep}", keep)
+    )
+    for ours, theirs, stays in zip(control.layers, whole.layers, kept.layers, strict=True):
+        assert torch.equal(ours.dense.sum(dim=-1), theirs.dense.sum(dim=-1))
+        assert (ours.dense | ~stays.dense).all()
+        assert not torch.equal(ours.dense, theirs.dense)
+
+
 def test_matched_random_takes_all_texts_apart():
     """A text's graph does not change with its company, even where the degrees are irregular."""
     pattern = sa.matched_random(sa.parse("dependency()"))

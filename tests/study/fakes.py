@@ -46,7 +46,10 @@ def run_trial(spec: TrialSpec, *, folder=None, progress=None, cache=None) -> Tri
         progress("train", (step + 1) / 5)
     progress("evaluate", 0.5)
     note("end", spec.digest)
-    return result(spec.seed, spec.arm)
+    made = result(spec.seed, spec.arm)
+    for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
+        made.environment[name] = os.environ.get(name)
+    return made
 
 
 def _misfortune(arm: str, folder: Path) -> None:

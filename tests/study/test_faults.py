@@ -239,6 +239,9 @@ def test_a_study_file_that_is_damaged(tmp_path):
     (tmp_path / "s" / STUDY).write_text("{")
     with pytest.raises(StudyError, match=r"study\.json is damaged: it is not JSON"):
         load_study(tmp_path / "s")
+    (tmp_path / "s" / STUDY).write_text('{"format": "sparseattn-study-1"}')
+    with pytest.raises(StudyError, match=r"study\.json is damaged: 'spec'"):
+        load_study(tmp_path / "s")
     (tmp_path / "s" / STUDY).write_text('{"format": "sparseattn-study-0"}')
     with pytest.raises(StudyError, match="is not the 'sparseattn-study-1' of this version"):
         load_study(tmp_path / "s")

@@ -75,8 +75,8 @@ def test_one_word_makes_a_control_of_every_arm_that_looks_at_the_text():
         {"name": "alike", "pattern": "similarity(k={k})", "grid": {"k": [2, 3]}},
     )
     assert named(*given)[:4] == [
-        ("matched_random tree", "matched_random(dependency()) | global(cls)", "-3:"),
-        ("matched_random tree", "matched_random(dependency()) | global(cls)", ":"),
+        ("matched_random tree", "matched_random(dependency(), keep=global(cls))", "-3:"),
+        ("matched_random tree", "matched_random(dependency(), keep=global(cls))", ":"),
         ("matched_random alike k=2", "matched_random(similarity(k=2))", ":"),
         ("matched_random alike k=3", "matched_random(similarity(k=3))", ":"),
     ]
@@ -187,7 +187,7 @@ def test_the_first_difference_is_named():
 def test_controls_replace_only_what_looks_at_the_text():
     pattern = "global(cls) | neighbor(1) | (dependency() & neighbor(4))"
     assert arms.with_matched_random(pattern) == (
-        "global(cls) | neighbor(radius=1) | matched_random(dependency() & neighbor(radius=4))"
+        "matched_random(dependency() & neighbor(radius=4), keep=global(cls) | neighbor(radius=1))"
     )
     assert arms.with_matched_random("dense") is None
     assert arms.with_matched_random("matched_random(dependency())") is None

@@ -10,6 +10,7 @@ import pytest
 from pyarrow import csv, parquet
 
 from sparseattn.errors import StudyError
+from sparseattn.study.executors import local
 from sparseattn.study.session import resume
 from sparseattn.study.store import Store
 from tests.study import fakes
@@ -113,6 +114,31 @@ def test_two_runners_share_the_work(tmp_path, log, monkeypatch):
     assert [runner.returncode for runner in runners] == [0, 0], told
     assert sorted(fakes.noted(log, "begin")) == sorted(trial.digest for trial in trials)
     assert all("accuracy" in text for text in told), "one of them did everything"
+
+
+def test_workers_share_the_cores_and_the_gpus(tmp_path, log, monkeypatch):
+    monkeypatch.setenv(fakes.SECONDS, "0.5")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setattr(local, "cores", lambda: 6)
+    trials = fakes.begin(tmp_path / "s", ["a"], 4, executor={"workers": 2})
+    fakes.go_on(tmp_path / "s")
+    told = [
+        json.loads((tmp_path / "s" / "trials" / t.digest / "environment.json").read_text())
+        for t in trials
+    ]
+    assert {environment["OMP_NUM_THREADS"] for environment in told} == {"3"}
+    assert {environment["CUDA_VISIBLE_DEVICES"] for environment in told} == {"4", "6"}
+
+
+def test_how_many_workers_there_are_unless_one_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "cores", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    assert local.LocalExecutor(Store(tmp_path)).workers == 3, "one for each GPU"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(local, "_MEMORY", 1)
+    assert local.LocalExecutor(Store(tmp_path)).workers == 2, "one for each core"
+    monkeypatch.setattr(local, "_MEMORY", 1 << 60)
+    assert local.LocalExecutor(Store(tmp_path)).workers == 1, "at least one"
 
 
 def test_a_trial_function_that_is_not_there(tmp_path):

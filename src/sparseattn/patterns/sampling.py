@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["draw", "in_batch"]
+__all__ = ["draw", "draw_beside", "in_batch"]
 
 _Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
@@ -44,6 +44,35 @@ def draw(seed: int, layer: int, degrees: tuple[int, ...]) -> Tensor:
     table = np.full((len(degrees), int(wanted.max())), -1, dtype=np.int32)
     table[query, column] = key + (key >= query)  # the others of q, without the gap at q
     return torch.from_numpy(table)
+
+
+def draw_beside(seed: int, layer: int, kept: Tensor, degrees: Tensor) -> Tensor:
+    """Draws distinct keys for each of n queries out of those that it has not got yet.
+
+    Takes n x n numbers, unlike `draw`.
+
+    Args:
+        seed: With the layer and n, all that the order of the draws depends on.
+        layer: The attention layer.
+        kept: Keys that a query has already. Shape: [n, n], bool.
+        degrees: Keys that a query gets in all, those it has included; fewer draw none. Shape: [n].
+
+    Returns:
+        Places from 0 to n - 1, -1 for none. Shape: [n, widest], int64.
+    """
+    missing = (degrees - kept.sum(dim=1)).clamp(min=0)
+    widest = int(missing.max()) if len(missing) else 0
+    chances = _noise(seed, layer, len(kept)).masked_fill(kept, 2.0)
+    order = chances.topk(widest, largest=False).indices
+    return order.masked_fill(torch.arange(widest) >= missing[:, None], -1)
+
+
+@lru_cache(maxsize=32)
+def _noise(seed: int, layer: int, length: int) -> Tensor:
+    """Independent uniform numbers in [0, 1), not to be written to. Shape: [length, length]."""
+    bits = np.random.PCG64(np.random.SeedSequence([seed, layer, length]))
+    raw = bits.random_raw(length * length).reshape(length, length)
+    return torch.from_numpy((raw >> np.uint64(11)).astype(np.float64) / 2.0**53)
 
 
 def _few(bits: np.random.PCG64, wanted: _Ints, others: int) -> _Ints:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 from sparseattn.errors import StudyError
 
 __all__ = ["DENSE", "check", "needs", "with_matched_random"]
@@ -47,30 +49,31 @@ def needs(text: str) -> frozenset[str]:
 def with_matched_random(text: str) -> str | None:
     """The control of a pattern that looks at the text: the same degrees, other connections.
 
-    Each part of the union that depends on the text is put into `matched_random`; the others, such
-    as global tokens, stay.
+    The parts of the union that depend on the text are replaced; the others, such as global tokens,
+    are kept, and every query has the degree that it has under the whole pattern.
 
     Returns:
         The control's pattern; None where no part depends on the text.
 
     >>> with_matched_random("dependency() | global(cls)")
-    'matched_random(dependency()) | global(cls)'
+    'matched_random(dependency(), keep=global(cls))'
     """
     from sparseattn.patterns.base import Pattern, Union
+    from sparseattn.patterns.matched_random import MatchedRandom
     from sparseattn.patterns.spec import parse
 
     if text == DENSE:
         return None
-    found = False
 
-    def control(pattern: Pattern) -> Pattern:
-        nonlocal found
+    def parts(pattern: Pattern) -> list[Pattern]:
         if isinstance(pattern, Union):
-            return control(pattern.left) | control(pattern.right)
-        if pattern.needs <= _POSITIONAL or pattern.name == "matched_random":
-            return pattern
-        found = True
-        return parse(f"matched_random({pattern})")
+            return parts(pattern.left) + parts(pattern.right)
+        return [pattern]
 
-    made = str(control(parse(text)))
-    return made if found else None
+    every = parts(parse(text))
+    kept = [p for p in every if p.needs <= _POSITIONAL or p.name == MatchedRandom.name]
+    replaced = [p for p in every if p not in kept]
+    if not replaced:
+        return None
+    keep = reduce(Pattern.__or__, kept) if kept else None
+    return str(MatchedRandom(reduce(Pattern.__or__, replaced), keep=keep))

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sparseattn.errors import StudyError
+from sparseattn.study.store import writing
 
 __all__ = ["Claims"]
 
@@ -29,11 +30,15 @@ class Claims:
 
     Args:
         folder: The study's folder.
+
+    Raises:
+        StudyError: The folder cannot be written to.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "claims"
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with writing(folder):
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
     def take(self, digest: str) -> bool:
         """Claims a trial; False where another process has it.

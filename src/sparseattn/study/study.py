@@ -96,12 +96,12 @@ class Study:
             StudyError: The folder holds no study, or one that another version wrote.
         """
         values = read_values(folder)
-        spec = validated(StudySpec, {**values["spec"], "executor": values["executor"]})
         try:
-            found = tuple(Arm(**{**arm, "needs": tuple(arm["needs"])}) for arm in values["arms"])
-        except (TypeError, KeyError) as error:
+            spec = validated(StudySpec, {**values["spec"], "executor": values["executor"]})
+            found = [Arm(**{**arm, "needs": tuple(arm["needs"])}) for arm in values["arms"]]
+            return cls(spec, tuple(found), values["fingerprint"], values["versions"])
+        except (KeyError, TypeError, StudyError) as error:
             raise StudyError(f"{folder / STUDY} is damaged: {error}") from None
-        return cls(spec, found, values["fingerprint"], values["versions"])
 
 
 def read_values(folder: Path) -> dict[str, Any]:

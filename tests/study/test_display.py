@@ -1,0 +1,90 @@
+"""What a user sees while trials run."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from sparseattn.study import display as displays
+from sparseattn.study.display import Bars, Lines, display, label, share_of_trial, spell_time
+from sparseattn.study.trial import TrialSpec
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that a test sets."""
+
+    class Clock:
+        now = 100.0
+
+    monkeypatch.setattr(displays.time, "monotonic", lambda: Clock.now)
+    return Clock
+
+
+def trial(seed: int, pattern: str = "neighbor(radius=1)") -> TrialSpec:
+    task = {"kind": "classification", "data": {"package": "p"}}
+    return TrialSpec.model_validate(
+        {
+            "model": "m",
+            "task": task,
+            "arm": "near",
+            "pattern": pattern,
+            "layers": "-3:",
+            "seed": seed,
+        }
+    )
+
+
+def test_lines_count_trials_and_tell_the_time(clock):
+    told = []
+    with Lines(3, told.append) as shown:
+        shown.start(trial(0))
+        clock.now += 30
+        shown.advance(trial(0), "train", 0.5)
+        assert shown.pace.left == pytest.approx(30 * 2.5 / 0.5)
+        clock.now += 30
+        shown.end(trial(0), "accuracy 0.9000")
+        shown.end(trial(1), None)
+        shown.end(trial(2, "dense"), "failed: no")
+    assert told == [
+        "trial 1 of 3: near@-3: seed 0: accuracy 0.9000; 1:00 elapsed, about 2:00 left",
+        "trial 2 of 3: near seed 2: failed: no; 1:00 elapsed, about 0:30 left",
+    ]
+
+
+def test_bars_show_the_study_and_each_trial_that_runs(clock):
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=120)
+    with display(2, console) as shown:
+        assert isinstance(shown, Bars)
+        shown.start(trial(0))
+        shown.start(trial(1))
+        clock.now += 60
+        shown.advance(trial(0), "train", 0.5)
+        shown.end(trial(0), "accuracy [bold]0.9")
+        shown.advance(trial(1), "evaluate", 0.0)
+        shown.end(trial(1), None)
+    text = file.getvalue()
+    assert "near@-3: seed 0: accuracy [bold]0.9" in text, "names are not markup"
+    assert "trial 2 of 2" in text
+    assert "1:00 elapsed" in text
+
+
+def test_without_a_terminal_there_are_lines():
+    file = io.StringIO()
+    shown = display(1, Console(file=file, width=20))
+    shown.say("a long line that does not fit in twenty columns")
+    assert file.getvalue() == "a long line that does not fit in twenty columns\n"
+
+
+def test_the_share_of_a_trial_grows_over_its_phases():
+    shares = [share_of_trial(*at) for at in [("prepare", 0), ("train", 0), ("train", 1)]]
+    shares += [share_of_trial(*at) for at in [("evaluate", 0.5), ("evaluate", 1), ("evaluate", 2)]]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+
+
+def test_times_and_names_are_short():
+    assert [spell_time(seconds) for seconds in (0, 59.6, 3600)] == ["0:00", "1:00", "1:00:00"]
+    assert label(trial(3)) == "near@-3: seed 3"
+    assert label(trial(3, "dense")) == "near seed 3"
