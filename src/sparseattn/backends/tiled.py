@@ -8,7 +8,6 @@ length x length for windows, global tokens and listed keys.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from functools import cache
 from typing import Any, ClassVar
 
@@ -44,20 +43,16 @@ class Tiled(Backend):
 
     def attend(self, call: Call) -> Tensor:
         """See `Backend.attend`."""
-        return _outside()(call) if torch.compiler.is_compiling() else _attend(call)
+        context: Tensor = _attend(call)
+        return context
 
     def computed(self, rule: LayerRule) -> int:
         """See `Backend.computed`: the lists' entries, once for each query of their tile."""
         return tiles_of(rule, _LANES).computed
 
 
-@cache
-def _outside() -> Callable[[Call], Tensor]:
-    """`_attend` for callers that are being compiled, whose graph ends here and goes on after."""
-    made: Callable[[Call], Tensor] = torch.compiler.disable(_attend)  # type: ignore[no-untyped-call]
-    return made
-
-
+# A caller's graph ends here and goes on after. transformers' models load the compiler anyway.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attend(call: Call) -> Tensor:
     if not call.query.numel():
         return torch.zeros_like(call.query)

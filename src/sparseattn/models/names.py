@@ -35,7 +35,8 @@ def resolve(name: str) -> str | Path:
     try:
         folder = Path(str(files(package))) / "model"
     except ModuleNotFoundError:
-        how = 'pip install "sparseattn[demo]"' if name == DEFAULT else f"install {package!r}"
+        known = f"the one that comes with sparseattn[demo] is {DEFAULT}"
+        how = 'pip install "sparseattn[demo]"' if name == DEFAULT else known
         raise MissingExtraError(
             f"model {name!r} needs the Python package {package!r}, which is not installed: {how}"
         ) from None

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from sparseattn.report.data import Arm
 from sparseattn.study.trial import DENSE, TrialSpec
 
 __all__ = ["Bars", "Display", "Lines", "display", "label", "say", "spell_time"]
@@ -20,10 +21,10 @@ def label(trial: TrialSpec) -> str:
     """What a trial is called on the screen.
 
     >>> label(TrialSpec.model_construct(arm="near", pattern="self()", layers="-3:", seed=1))
-    'near@-3: seed 1'
+    'near, layers last 3, seed 1'
     """
-    where = "" if trial.pattern == DENSE else f"@{trial.layers}"
-    return f"{trial.arm}{where} seed {trial.seed}"
+    arm = Arm(trial.arm, "" if trial.pattern == DENSE else trial.layers)
+    return f"{arm}, seed {trial.seed}"
 
 
 def spell_time(seconds: float) -> str:
