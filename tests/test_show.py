@@ -235,7 +235,7 @@ def test_signatures_show_defaults():
     assert signatures["neighbor"] == "neighbor(radius)"
     assert signatures["bigbird"] == "bigbird(radius, random, globals=[cls], seed=0)"
     assert signatures["global"] == "global(cls, sep, first=0, positions=[])"
-    assert signatures["matched_random"] == "matched_random(pattern, seed=0, per_layer=true)"
+    assert signatures["matched_random"] == "matched_random(pattern, seed=0, per_layer=true, [keep])"
     assert signatures["full"] == "full()"
 
 

@@ -96,6 +96,8 @@ class Pattern(ABC):
         arguments = (
             field.name
             if field.default is dataclasses.MISSING
+            else f"[{field.name}]"
+            if field.default is None
             else f"{field.name}={spell(field.default)}"
             for field in dataclasses.fields(cls)
         )

@@ -110,7 +110,7 @@ class MatchedRandom(Pattern):
             draw_beside(self.seed, drawn, pairs[real][:, real], wanted[real])
             for pairs, wanted, real in zip(kept, degrees, tokens.valid.cpu(), strict=True)
         ]
-        return Rule((*keep.rule(tokens, layer).parts, Keys(in_batch(tokens, places))))
+        return Rule((*keep.rule(tokens, layer).parts, Band(0), Keys(in_batch(tokens, places))))
 
     def _allowed(
         self, pattern: Pattern, tokens: TokenBatch, layer: int, count: bool = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ from sparseattn.study.perform import Log, where
 from sparseattn.study.record import DONE, failed
 from sparseattn.study.store import Store, writing
 from sparseattn.study.trial import TrialSpec
+from sparseattn.study.waiting import Waiting
 
 __all__ = ["Runner"]
 
@@ -40,7 +40,7 @@ class Runner:
     executor: Executor
     display: Display
     claims: Claims
-    _waiting: deque[TrialSpec] = field(default_factory=deque)
+    _waiting: Waiting = field(default_factory=lambda: Waiting(()))
     _running: dict[str, TrialSpec] = field(default_factory=dict)
     _elsewhere: dict[str, TrialSpec] = field(default_factory=dict)
     _lost: dict[str, int] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Runner:
         Raises:
             StudyError: The folder cannot be written to, or the executor cannot go on.
         """
-        self._waiting.extend(trials)
+        self._waiting = Waiting(trials)
         while self._waiting or self._running or self._elsewhere:
             self._submit()
             for event in self.executor.poll(0.2):
@@ -60,8 +60,10 @@ class Runner:
             self._look()
 
     def _submit(self) -> None:
-        while self._waiting and self.executor.free > 0:
-            trial = self._waiting.popleft()
+        while self.executor.free > 0:
+            trial = self._waiting.take(self._running.values())
+            if trial is None:
+                return
             self._running[trial.digest] = trial
             self.display.start(trial)
             self.executor.submit(Job(trial.digest, trial.model_dump(mode="json")))
@@ -72,6 +74,8 @@ class Runner:
         trial = self._running[event.digest]
         if event.kind == "progress":
             self.display.advance(trial, event.phase, event.share)
+            if event.phase != "prepare":
+                self._waiting.prepared(trial)
             return
         del self._running[event.digest]
         if event.kind == "lost":
@@ -98,7 +102,7 @@ class Runner:
         self.display.end(trial, None)
         if self._lost[trial.digest] <= _RETRIES:
             self.display.say(f"{label(trial)}: {reason}; it is started again")
-            self._waiting.appendleft(trial)
+            self._waiting.put(trial)
         elif self.claims.take(trial.digest):
             self._give_up(trial, reason)
         else:
@@ -129,4 +133,4 @@ class Runner:
             elif not self._waiting and self.executor.free > 0 and self.claims.take(digest):
                 self.claims.release(digest)
                 del self._elsewhere[digest]
-                self._waiting.append(trial)
+                self._waiting.put(trial)

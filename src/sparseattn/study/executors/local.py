@@ -175,7 +175,11 @@ class LocalExecutor:
         with suppress(BrokenPipeError):
             worker.process.stdin.close()
         worker.errors.close()
-        return worker.process.wait()
+        try:
+            return worker.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:  # it closed its output and hangs
+            worker.process.kill()
+            return worker.process.wait()
 
 
 def _default_workers() -> int:
