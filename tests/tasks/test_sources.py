@@ -5,11 +5,11 @@ import gzip
 import json
 from pathlib import Path
 
+import datasets
 import pyarrow
 import pytest
 from pyarrow import parquet
 
-import datasets
 from sparseattn.errors import DataError
 from sparseattn.tasks import bbc
 from sparseattn.tasks.sources import FORMATS, read
