@@ -36,7 +36,7 @@ def run(folder, processes, batch):
         )
     try:
         for _, worker in workers:
-            assert worker.wait(timeout=240) == 0
+            assert worker.wait(timeout=600) == 0
     finally:
         for _, worker in workers:
             if worker.poll() is None:
@@ -46,6 +46,7 @@ def run(folder, processes, batch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1300)
 def test_two_processes_agree(tmp_path):
     first, second = run(tmp_path, 2, batch=4)
     assert first == second

@@ -182,7 +182,8 @@ def _import() -> ModuleType:
         raise MissingExtraError(
             'the ray executor needs Ray: pip install "sparseattn[ray]"'
         ) from None
-    return ray
+    module: ModuleType = ray
+    return module
 
 
 def _knock(address: str) -> None:
