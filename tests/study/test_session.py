@@ -1,12 +1,14 @@
 """Beginning a study and coming back to it: with a real model and text, and made-up trials."""
 
+import io
 import json
 import shutil
 
 import pytest
+from rich.console import Console
 
 from sparseattn.errors import DataError, StudyError
-from sparseattn.study import Options, load_study, resume, run
+from sparseattn.study import Options, load_study, plan, resume, run
 from sparseattn.study.resolving import resolved
 from sparseattn.study.spec import spec_of
 from sparseattn.study.store import Store
@@ -192,3 +194,23 @@ def test_a_begin_that_was_cut_short_is_begun_again(tmp_path, log):
     (folder / ".study.json.123").write_text("{")
     run(values(data(tmp_path / "a"), arms=["dense"]), folder, Options(trial=fakes.TRIAL))
     assert len(Study.load(folder).trials()[0]) == 1
+
+
+def test_a_plan_shows_arms_and_time_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = values(data(tmp_path / "a"), seeds=3)
+    given["arms"].append({"name": "twice", "pattern": "dense"})
+    planned = plan(spec_of(given))
+    assert (planned.trials, planned.workers) == (6, 1)
+    assert planned.notices == ("twice@: is the same as dense@:; its trials are run once",)
+    assert planned.seconds == pytest.approx(6 * planned.time.trial + planned.time.start)
+    assert planned.time.trial > 0
+    assert planned.realised[0].sparsity == 0.0
+    console = Console(file=io.StringIO(), width=100)
+    console.print(planned)
+    text = console.file.getvalue()
+    assert "6 trials: 3 arms, 3 seeds" in text
+    assert "near: neighbor(radius=1) | global(cls)" in text
+    assert f"{planned.realised[1].sparsity:.1%}" in text
+    assert "from 6 steps of near on this machine" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
