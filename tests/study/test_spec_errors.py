@@ -211,3 +211,27 @@ def test_a_mapping_does_for_a_file():
         StudyError, match=r"^executor\.kind: expected 'local' or 'ray', got 'slurm'"
     ):
         spec_of({**values, "executor": {"kind": "slurm"}})
+
+
+def test_values_of_a_file_can_be_set_from_outside(tmp_path):
+    changes = ["training.learning_rate=1.0e-4", "training.epochs=2", "seeds=[4]"]
+    spec = load_spec(written(tmp_path), changes)
+    assert (spec.training.learning_rate, spec.training.epochs, spec.seeds) == (1e-4, 2, (4,))
+    assert spec.arms == load_spec(written(tmp_path)).arms
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("training.epoch=1", "training.epoch: unknown key 'epoch' (did you mean 'epochs'?)"),
+        ("training.learning_rate=1e-4", "YAML reads '1e-4' as text, write 1.0e-4"),
+        ("name={", "'name={': not YAML: "),
+        ("epochs", "'epochs': expected KEY=VALUE, such as training.epochs=1"),
+        ("arms.near.layers=:", "'arms.near.layers=:': arms has no keys; give all of it: arms=..."),
+    ],
+)
+def test_what_is_set_from_outside_is_checked_like_the_file(tmp_path, change, told):
+    with pytest.raises(StudyError) as caught:
+        load_spec(written(tmp_path), [change])
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)

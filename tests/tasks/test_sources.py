@@ -13,7 +13,7 @@ from pyarrow import parquet
 from sparseattn.errors import DataError
 from sparseattn.tasks import bbc
 from sparseattn.tasks.sources import FORMATS, read
-from sparseattn.tasks.spec import DataSpec
+from sparseattn.tasks.spec import DataSpec, Files
 
 ROWS = [
     {"text": 'a lone " mark, and a comma', "label": 1, "name": "null"},
@@ -160,3 +160,26 @@ def test_bbc_news_is_read_whole_each_document_once():
     (mutu,) = [text for text in texts if "fee for Mutu" in text]
     assert "a £15.8m signing" in mutu
     assert not any("\ufffd" in text for text in texts)
+
+
+def test_held_out_examples_come_from_the_training_split_and_are_not_trained_on(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(f'{{"text": "t{row}", "label": 0}}\n' for row in range(40)))
+    data = DataSpec(files=Files(train=str(path)), hold_out=0.25)
+    train, evaluation = (split.table["text"].to_pylist() for split in read(data))
+    assert (len(train), len(evaluation)) == (30, 10)
+    assert sorted(train + evaluation) == sorted(f"t{row}" for row in range(40))
+    assert evaluation != [f"t{row}" for row in range(30, 40)]
+    assert [split.table["text"].to_pylist() for split in read(data)] == [train, evaluation]
+
+
+def test_holding_out_nothing_or_everything_is_refused(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "b"}\n')
+    with pytest.raises(DataError, match=r"hold_out 0\.1 of 2 training examples leaves one side"):
+        read(DataSpec(files=Files(train=str(path)), hold_out=0.1))
+
+
+def test_files_without_evaluation_need_a_share_to_hold_out():
+    with pytest.raises(ValueError, match="files needs evaluation: a path, or hold_out"):
+        DataSpec(files=Files(train="a.csv"))

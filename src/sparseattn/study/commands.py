@@ -37,6 +37,14 @@ Workers = Annotated[
 Kind = Annotated[str | None, typer.Option(help="Instead of the file's: local or ray.")]
 Most = Annotated[int, typer.Option(min=1, help="Refuse a grid with more trials.")]
 Yes = Annotated[bool, typer.Option("--yes", help=f"Do not ask before more than {_MANY} trials.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Instead of what the file says, such as training.epochs=1; may be repeated.",
+    ),
+]
 Versions = Annotated[
     bool, typer.Option(help="Go on although packages differ from when the study was begun.")
 ]
@@ -59,14 +67,16 @@ def run(
     workers: Workers = None,
     executor: Kind = None,
     max_trials: Most = 10_000,
+    changes: Changes = None,
     yes: Yes = False,
     other_versions: Versions = False,
 ) -> None:
     """Run what is missing of a study."""
     from sparseattn.study import session
+    from sparseattn.study.spec import load_spec
 
     options = _options(workers, executor, yes, max_trials=max_trials, other_versions=other_versions)
-    _finish(lambda: session.run(spec, out, options), out)
+    _finish(lambda: session.run(load_spec(spec, changes or ()), out, options), out)
 
 
 @app.command()
@@ -88,12 +98,12 @@ def resume(
 
 
 @app.command()
-def plan(spec: Spec, max_trials: Most = 10_000) -> None:
+def plan(spec: Spec, changes: Changes = None, max_trials: Most = 10_000) -> None:
     """Show the trials, their sparsity on a sample of the data, and how long they would take."""
     from sparseattn.study.planning import plan as planned
     from sparseattn.study.spec import load_spec
 
-    _print(planned(load_spec(spec), max_trials))
+    _print(planned(load_spec(spec, changes or ()), max_trials))
 
 
 @app.command()

