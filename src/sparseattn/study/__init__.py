@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparseattn.study.loading import load_study as load_study
+    from sparseattn.study.packing import pack as pack
+    from sparseattn.study.packing import unpack as unpack
     from sparseattn.study.planning import plan as plan
     from sparseattn.study.session import Options as Options
     from sparseattn.study.session import Outcome as Outcome
@@ -25,9 +27,11 @@ _PUBLIC = {
     "StudySpec": "spec",
     "load_spec": "spec",
     "load_study": "loading",
+    "pack": "packing",
     "plan": "planning",
     "resume": "session",
     "run": "session",
+    "unpack": "packing",
 }
 
 __all__ = [
@@ -36,9 +40,11 @@ __all__ = [
     "StudySpec",
     "load_spec",
     "load_study",
+    "pack",
     "plan",
     "resume",
     "run",
+    "unpack",
 ]
 
 

@@ -144,6 +144,33 @@ def results(folder: Folder) -> None:
     typer.echo(f"wrote {folder / 'results.csv'} and .parquet: {len(found.rows)} trials")
 
 
+@app.command()
+def pack(
+    folder: Folder,
+    file: Annotated[Path, typer.Argument(help="What to write: NAME.tar.xz.", show_default=False)],
+) -> None:
+    """Put the finished trials of a study into one small file."""
+    from sparseattn.study.packing import pack as packed
+
+    trials = packed(folder, file)
+    size = file.stat().st_size / 1000
+    typer.echo(f"wrote {file}: {trials} trials, {size:,.0f} kB; `sparseattn study unpack` opens it")
+
+
+@app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(help="A packed study.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="A new folder, or one of the same study.")],
+) -> None:
+    """Bring the trials of a packed study into a folder, to report on them or to go on."""
+    from sparseattn.study.loading import rebuild
+    from sparseattn.study.packing import unpack as unpacked
+
+    added = unpacked(file, out)
+    rebuild(out)
+    typer.echo(f"{added} trials added to {out}; `sparseattn study resume {out}` goes on")
+
+
 def _options(workers: int | None, executor: str | None, yes: bool, **rest: Any) -> Any:
     from sparseattn.study.session import Options
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,17 @@ from sparseattn.errors import StudyError
 from sparseattn.selection import select_indices
 from sparseattn.study.arms import DENSE
 
-__all__ = ["DONE", "FAILED", "RESULT", "check", "encode", "failed", "finished", "plain"]
+__all__ = [
+    "DONE",
+    "FAILED",
+    "RESULT",
+    "check",
+    "check_files",
+    "encode",
+    "failed",
+    "finished",
+    "plain",
+]
 
 FORMAT = "sparseattn-trial-1"
 
@@ -98,26 +108,40 @@ def check(folder: Path) -> dict[str, Any]:
     Raises:
         StudyError: A file is missing, cut short or changed; the message names it.
     """
+    return check_files(folder.name, lambda name: (folder / name).read_bytes(), folder)
+
+
+def check_files(digest: str, read: Callable[[str], bytes], where: str | Path) -> dict[str, Any]:
+    """The same for files that may lie elsewhere than in a folder.
+
+    Args:
+        digest: The trial's digest.
+        read: Gives a file by its name; raises an `OSError` if it cannot.
+        where: What messages call the place.
+
+    Raises:
+        StudyError: See `check`.
+    """
     try:
-        result = json.loads((folder / RESULT).read_bytes())
+        result = json.loads(read(RESULT))
     except (OSError, ValueError) as error:
         what = error.strerror if isinstance(error, OSError) else "cut short or not JSON"
-        raise StudyError(f"{folder / RESULT} is damaged: {what}") from None
+        raise StudyError(f"{where}/{RESULT} is damaged: {what}") from None
     if not isinstance(result, dict) or result.get("format") != FORMAT:
-        raise StudyError(f"{folder / RESULT} is damaged: it does not say {FORMAT!r}")
+        raise StudyError(f"{where}/{RESULT} is damaged: it does not say {FORMAT!r}")
     said = result.pop("checksum", None)
-    if said != _checksum(result) or result["digest"] != folder.name:
-        raise StudyError(f"{folder / RESULT} is damaged: its checksum does not match")
+    if said != _checksum(result) or result["digest"] != digest:
+        raise StudyError(f"{where}/{RESULT} is damaged: its checksum does not match")
     for name, sums in result["files"].items():
         try:
-            data = (folder / name).read_bytes()
+            data = read(name)
         except OSError as error:
-            raise StudyError(f"{folder / name} is damaged: {error.strerror}") from None
+            raise StudyError(f"{where}/{name} is damaged: {error.strerror}") from None
         if len(data) != sums["bytes"]:
             found = f"{len(data)} bytes instead of {sums['bytes']}"
-            raise StudyError(f"{folder / name} is damaged: {found}")
+            raise StudyError(f"{where}/{name} is damaged: {found}")
         if hashlib.sha256(data).hexdigest() != sums["sha256"]:
-            raise StudyError(f"{folder / name} is damaged: its checksum does not match")
+            raise StudyError(f"{where}/{name} is damaged: its checksum does not match")
     return result
 
 

@@ -103,7 +103,7 @@ def run(
     if (store.folder / STUDY).is_file():
         study = check_same(Study.load(store.folder), made, store.folder)
         return _run(study, store, options, console)
-    _check_new(store.folder)
+    check_new(store.folder)
     from sparseattn.study.resolving import resolved
 
     study, _ = resolved(made, options.max_trials, TrialCache())
@@ -130,7 +130,12 @@ def _read(spec: str | Path | Mapping[str, Any]) -> StudySpec:
     return spec_of(spec) if isinstance(spec, Mapping) else load_spec(spec)
 
 
-def _check_new(folder: Path) -> None:
+def check_new(folder: Path) -> None:
+    """Makes sure that a folder without a study holds nothing else either.
+
+    Raises:
+        StudyError: It does, or cannot be read.
+    """
     try:
         others = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         # A run that was killed while it made the folder leaves these behind.
@@ -157,7 +162,7 @@ def _run(study: Study, store: Store, options: Options, console: Console | None) 
         if options.confirm is not None and not options.confirm(question, len(missing)):
             raise KeyboardInterrupt
         _check_fresh(study, store, options)
-        _begin(study, store)
+        begin(study, store)
         with _interruptible(), _claims(store) as claims:
             _set_aside(store, claims, results, missing)
             try:
@@ -197,14 +202,18 @@ def _check_fresh(study: Study, store: Store, options: Options) -> None:
         check_data(study, store.folder)
 
 
-def _begin(study: Study, store: Store) -> None:
-    """Writes the study's file, unless another process just did."""
+def begin(study: Study, store: Store) -> None:
+    """Writes the study's file, unless it is there.
+
+    Raises:
+        StudyError: It is there, and of another study.
+    """
     store.prepare()
     with _claims(store) as claims, claims.study():
         if (store.folder / STUDY).is_file():
             there = Study.load(store.folder)
             if {t.digest for t in there.trials()[0]} != {t.digest for t in study.trials()[0]}:
-                raise StudyError(f"another process has begun another study in {store.folder}")
+                raise StudyError(f"{store.folder} holds another study; give another --out")
         store.write(STUDY, study.to_json())
 
 

@@ -95,13 +95,25 @@ class Study:
         Raises:
             StudyError: The folder holds no study, or one that another version wrote.
         """
-        values = read_values(folder)
+        return cls.of(read_values(folder), folder / STUDY)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], where: str | Path) -> Study:
+        """Makes a study of what a `study.json` says.
+
+        Args:
+            values: Its values.
+            where: What messages call it.
+
+        Raises:
+            StudyError: See `load`.
+        """
         try:
             spec = validated(StudySpec, {**values["spec"], "executor": values["executor"]})
             found = [Arm(**{**arm, "needs": tuple(arm["needs"])}) for arm in values["arms"]]
             return cls(spec, tuple(found), values["fingerprint"], values["versions"])
         except (KeyError, TypeError, StudyError) as error:
-            raise StudyError(f"{folder / STUDY} is damaged: {error}") from None
+            raise StudyError(f"{where} is damaged: {error}") from None
 
 
 def read_values(folder: Path) -> dict[str, Any]:
@@ -112,13 +124,28 @@ def read_values(folder: Path) -> dict[str, Any]:
     """
     path = folder / STUDY
     try:
-        values = json.loads(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise StudyError(f"{folder} is not a study's folder: {STUDY}: {error.strerror}") from None
+    return values_of(data, path)
+
+
+def values_of(data: bytes, where: str | Path) -> dict[str, Any]:
+    """The same from the bytes of the file.
+
+    Args:
+        data: The bytes.
+        where: What messages call it.
+
+    Raises:
+        StudyError: See `Study.load`.
+    """
+    try:
+        values = json.loads(data)
     except ValueError:
-        raise StudyError(f"{path} is damaged: it is not JSON") from None
+        raise StudyError(f"{where} is damaged: it is not JSON") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise StudyError(f"{path} is not the {FORMAT!r} of this version of sparseattn")
+        raise StudyError(f"{where} is not the {FORMAT!r} of this version of sparseattn")
     return values
 
 
