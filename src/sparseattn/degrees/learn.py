@@ -26,7 +26,7 @@ from sparseattn.degrees.result import Learned
 from sparseattn.degrees.settings import Settings
 from sparseattn.degrees.texts import Texts
 from sparseattn.errors import PlanError
-from sparseattn.models.attach import sparsify
+from sparseattn.models.attach import sparsified, sparsify
 from sparseattn.plan import Plan
 
 __all__ = ["Learner", "learn_degrees", "steps_of"]
@@ -247,6 +247,17 @@ class Learner:
         """
         return self.degrees.chances().cumsum(dim=-1)
 
+    def evaluate_hard(self, plan: Plan) -> None:
+        """Measures the model under a hard plan, before any training with it.
+
+        Args:
+            plan: The plan.
+        """
+        if self.trainer.get("eval_dataset") is not None:
+            with sparsified(self.model, plan, tokenizer=self.tokenizer):
+                trainer = self._trainer(1, self.arguments.lr_scheduler_type, 1, [])
+                self.metrics["hardened"] = self._evaluated(trainer)
+
     def finish(self, sparsity: float, steps: int) -> Learned:
         """Hardens, trains under the hard plan, and leaves the model with it.
 
@@ -279,7 +290,15 @@ class Learner:
         return made
 
     def _evaluated(self, trainer: Trainer) -> dict[str, float]:
-        return {} if trainer.eval_dataset is None else dict(trainer.evaluate())
+        if trainer.eval_dataset is None:
+            return {}
+        # With length-grouped batches transformers would shuffle what is evaluated, too.
+        grouped = trainer.args.train_sampling_strategy
+        trainer.args.train_sampling_strategy = "random"
+        try:
+            return dict(trainer.evaluate())
+        finally:
+            trainer.args.train_sampling_strategy = grouped
 
 
 def _collator(tokenizer: Any) -> Any:

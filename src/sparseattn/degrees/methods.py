@@ -15,7 +15,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -44,6 +45,8 @@ class Context:
         arguments: How the trial is trained.
         steps: Optimiser steps of the trial.
         seed: The trial's.
+        trainer: More for the `Trainer` of a method that trains: callbacks; `eval_dataset` and
+            `compute_metrics` to evaluate before and after hardening.
     """
 
     model: Any
@@ -53,6 +56,7 @@ class Context:
     arguments: TrainingArguments
     steps: int
     seed: int
+    trainer: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +67,14 @@ class Applied:
         plan: The plan, which is not on the model yet.
         steps: Training steps that it took; the rest is for training under the plan.
         history: A record a step of them.
+        metrics: Of the model before its degrees were made hard (`soft`) and after (`hardened`),
+            where a method trains and `Context.trainer` says how to evaluate.
     """
 
     plan: Plan
     steps: int = 0
     history: tuple[dict[str, float], ...] = ()
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,11 @@ class Method(ABC):
         if name := cls.__dict__.get("name"):
             _REGISTRY[name] = cls
 
+    @property
+    @abstractmethod
+    def stated(self) -> float:
+        """The sparsity that it spends."""
+
     @abstractmethod
     def apply(self, context: Context) -> Applied:
         """Finds the plan.
@@ -94,9 +106,9 @@ class Method(ABC):
     def __str__(self) -> str:
         """The call, which parses back to an equal method."""
         given = (
-            f"{field.name}={_spelled(value)}"
-            for field in dataclasses.fields(self)
-            if (value := getattr(self, field.name)) != field.default
+            f"{one.name}={_spelled(value)}"
+            for one in dataclasses.fields(self)
+            if (value := getattr(self, one.name)) != one.default
         )
         return f"{self.name}({', '.join(given)})"
 
@@ -120,19 +132,19 @@ def methods() -> dict[str, type[Method]]:
 
 
 def is_method(text: str) -> bool:
-    """Whether an arm is a method: a call of one, with a sparsity somewhere inside.
+    """Whether an arm is a method: a call of one.
+
+    Where a pattern has that name, too, what tells them apart is a sparsity.
 
     >>> is_method("bigbird(sparsity=0.9)"), is_method("bigbird(radius=1, random=2)")
     (True, False)
     """
-    try:
-        call = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
+    name, opened, _ = text.strip().partition("(")
+    if not opened or name.strip() not in methods():
         return False
-    named = isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
-    if not named or call.func.id not in methods():  # type: ignore[attr-defined]
-        return False
-    return any(isinstance(part, ast.keyword) and part.arg == "sparsity" for part in ast.walk(call))
+    from sparseattn.patterns.base import catalogue
+
+    return name.strip() not in catalogue() or "sparsity" in text
 
 
 def parse_method(text: str) -> Method:
@@ -168,10 +180,10 @@ def _called(node: ast.Call, name: str, text: str) -> Method:
     known = methods()
     if name not in known:
         raise SpecError(unknown("method", name, known), text, node.col_offset)
-    fields = [field.name for field in dataclasses.fields(known[name])]
+    fields = [one.name for one in dataclasses.fields(known[name])]
     if len(node.args) > len(fields):
         raise SpecError(f"{name}() takes at most {len(fields)} arguments", text, node.col_offset)
-    values = {field: _value(arg, text) for field, arg in zip(fields, node.args, strict=False)}
+    values = {one: _value(arg, text) for one, arg in zip(fields, node.args, strict=False)}
     for keyword in node.keywords:
         if keyword.arg not in fields:
             message = unknown("argument", keyword.arg, fields)
@@ -179,9 +191,9 @@ def _called(node: ast.Call, name: str, text: str) -> Method:
         if keyword.arg in values:
             raise SpecError(f"{name}(): {keyword.arg} is given twice", text, node.col_offset)
         values[keyword.arg] = _value(keyword.value, text)
-    for field in dataclasses.fields(known[name]):
-        if field.default is dataclasses.MISSING and field.name not in values:
-            raise SpecError(f"{name}() needs the argument {field.name!r}", text, node.col_offset)
+    for one in dataclasses.fields(known[name]):
+        if one.default is dataclasses.MISSING and one.name not in values:
+            raise SpecError(f"{name}() needs the argument {one.name!r}", text, node.col_offset)
     return known[name](**values)
 
 

@@ -13,7 +13,7 @@ from sparseattn.errors import StudyError
 from sparseattn.tasks.rows import digest
 from sparseattn.tasks.spec import TrainingSpec
 
-__all__ = ["arguments", "order_seed"]
+__all__ = ["arguments", "seed_of"]
 
 #: Points of the loss curve that are kept.
 _POINTS = 50
@@ -37,7 +37,7 @@ def arguments(spec: TrainingSpec, folder: Path, examples: int, seed: int) -> Tra
         made = TrainingArguments(
             output_dir=str(folder),
             seed=seed,
-            data_seed=order_seed(seed),
+            data_seed=seed_of("order", seed),
             remove_unused_columns=False,
             disable_tqdm=True,
             **_optimisation(spec),
@@ -52,12 +52,12 @@ def arguments(spec: TrainingSpec, folder: Path, examples: int, seed: int) -> Tra
     return made
 
 
-def order_seed(seed: int) -> int:
-    """Seed of the order of the data.
+def seed_of(use: str, seed: int) -> int:
+    """A seed for one use of a trial's seed, such as the `order` of the data.
 
     The samplers add the epoch to it: without the hash, neighbouring seeds would share orders.
     """
-    return int(digest("order", seed)[:8], 16) % 2**31
+    return int(digest(use, seed)[:8], 16) % 2**31
 
 
 def _optimisation(spec: TrainingSpec) -> dict[str, Any]:

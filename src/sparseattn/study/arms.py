@@ -6,7 +6,7 @@ from functools import reduce
 
 from sparseattn.errors import StudyError
 
-__all__ = ["DENSE", "check", "needs", "with_matched_random"]
+__all__ = ["DENSE", "check", "is_method", "needs", "with_matched_random"]
 
 #: The arm that keeps every connection.
 DENSE = "dense"
@@ -23,15 +23,21 @@ def check(text: str) -> str:
 
     Raises:
         StudyError: It is neither `dense` nor a pattern's spec string.
-        PatternError: It names an unknown pattern or argument, or a value it cannot take.
+        PatternError: It names an unknown pattern, method or argument, or a value it cannot take.
+        PlanError: A value that a method cannot take.
 
     >>> check("neighbor(2)|global(cls)")
     'neighbor(radius=2) | global(cls)'
+    >>> check("uniform(0.9)")
+    'uniform(sparsity=0.9)'
     """
+    from sparseattn.degrees.methods import parse_method
     from sparseattn.patterns.spec import parse
 
     if text.strip() == DENSE:
         return DENSE
+    if is_method(text):
+        return str(parse_method(text))
     if "(" not in text:
         raise StudyError(
             f"pattern {text!r} is neither 'dense' nor a pattern such as 'neighbor(radius=2)'"
@@ -39,11 +45,18 @@ def check(text: str) -> str:
     return str(parse(text))
 
 
+def is_method(text: str) -> bool:
+    """Whether an arm finds its plan itself; see `sparseattn.degrees.methods`."""
+    from sparseattn.degrees.methods import is_method as method
+
+    return method(text)
+
+
 def needs(text: str) -> frozenset[str]:
     """The annotations that a checked pattern reads."""
     from sparseattn.patterns.spec import parse
 
-    return frozenset() if text == DENSE else parse(text).needs
+    return frozenset() if text == DENSE or is_method(text) else parse(text).needs
 
 
 def with_matched_random(text: str) -> str | None:
@@ -62,7 +75,7 @@ def with_matched_random(text: str) -> str | None:
     from sparseattn.patterns.matched_random import MatchedRandom
     from sparseattn.patterns.spec import parse
 
-    if text == DENSE:
+    if text == DENSE or is_method(text):
         return None
 
     def parts(pattern: Pattern) -> list[Pattern]:

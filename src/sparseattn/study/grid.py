@@ -138,6 +138,8 @@ def _aims(arm: ArmSpec) -> list[Target]:
 def _cells(arm: ArmSpec) -> Iterator[Arm]:
     """The combinations of an arm; patterns may still have a `?`."""
     aims: list[Target | None] = [*_aims(arm)]
+    if FREE in arm.pattern and arms.is_method(arm.pattern):
+        raise StudyError(f"{arm.pattern} has no number to solve for; write it")
     for values in itertools.product(*arm.grid.values()):
         chosen = dict(zip(arm.grid, values, strict=True))
         pattern = arm.pattern
@@ -149,6 +151,8 @@ def _cells(arm: ArmSpec) -> Iterator[Arm]:
             told = [f"{name}={value}" for name, value in chosen.items()]
             told += [f"{aim.kind}={aim.value:g}"] if aim and len(aims) > 1 else []
             target: dict[str, float] = {aim.kind: aim.value} if aim else {}
+            if arms.is_method(pattern) and tuple(arm.layers) != (":",):
+                raise StudyError(f"{pattern} chooses for every layer itself; leave out layers")
             for layers in (":",) if pattern == arms.DENSE else arm.layers:
                 yield Arm(" ".join((arm.name, *told)), pattern, layers, target, {})
 

@@ -46,6 +46,7 @@ _FIELDS = (
     "counts",
     "seconds",
     "history",
+    "phases",
 )
 
 
@@ -68,6 +69,8 @@ def finished(spec: Mapping[str, Any], digest: str, result: Any, log: bytes) -> d
         "log.jsonl": log,
         "predictions.parquet": table.getvalue(),
     }
+    if result.plan is not None:
+        files["plan.json"] = encode(result.plan)
     values = {name: getattr(result, name) for name in _FIELDS}
     values["layer_sparsity"] = _on_its_layers(result.sparsity_by_layer, spec)
     return files | {RESULT: _result(digest, {"status": DONE, "reason": "", **values}, files)}

@@ -51,6 +51,6 @@ def _needs(spec: StudySpec) -> frozenset[str]:
     for index, arm in enumerate(spec.arms):
         try:
             found.update(*(arms.needs(pattern) for pattern in shapes(arm)))
-        except (StudyError, PatternError) as error:
+        except (StudyError, PatternError, PlanError) as error:
             raise StudyError(f"arms[{index}] ({arm.name}): {error}") from None
     return frozenset(found)

@@ -158,6 +158,7 @@ def _row(store: Store, digest: str, metrics: dict[str, None]) -> Row:
     row |= {f"seconds_{name}": value for name, value in seconds.items() if name != "total"}
     row |= {"seconds": seconds.get("total")}
     row |= {ENVIRONMENT: (folder / "environment.json").read_text(encoding="utf-8")}
+    row |= {f"headline_{phase}": v for phase, v in (result.get("phases") or {}).items()}
     found = result.get("metrics") or {}
     metrics.update(dict.fromkeys(found))
     return row | found

@@ -18,9 +18,11 @@ from transformers.utils import logging as transformers_logging
 from sparseattn.errors import DataError, StudyError
 from sparseattn.models.attach import sparsify
 from sparseattn.plan import Plan
+from sparseattn.study.arms import is_method
 from sparseattn.study.counting import Counted, count, count_dense
 from sparseattn.study.environment import environment
-from sparseattn.study.training import train
+from sparseattn.study.spending import Spent, spend
+from sparseattn.study.training import Run, train
 from sparseattn.study.trial import DENSE, Progress, TrialFailed, TrialResult, TrialSpec
 from sparseattn.study.trial_cache import TrialCache
 from sparseattn.tasks.base import Prepared
@@ -49,7 +51,10 @@ def run(spec: TrialSpec, folder: Path | None, progress: Progress, cache: TrialCa
         prepared, model = _made(spec, cache)
         clock.lap("prepare")
         progress("train", 0.0)
-        done = train(model, prepared, spec.training, spec.seed, place, progress)
+        told = [0.0]
+        spent = _spent(spec, model, prepared, cache, place, _noting(progress, told))
+        training = spent.training if spent else spec.training
+        done = train(model, prepared, training, spec.seed, place, _after(progress, told[0]))
         clock.lap("train")
         progress("evaluate", 0.0)
         scores = prepared.score(done.predict(prepared))
@@ -64,17 +69,20 @@ def run(spec: TrialSpec, folder: Path | None, progress: Progress, cache: TrialCa
         allowed_pairs=sum(counted.allowed) if counted else None,
         valid_pairs=sum(counted.valid) if counted else None,
         sparsity_by_layer=counted.by_layer if counted else [],
-        counts={**prepared.counts, "steps": done.steps},
+        counts={**prepared.counts, "steps": done.steps + (spent.steps if spent else 0)},
         seconds=clock.seconds,
-        history=done.history,
+        history=_history(spent, done),
         predictions=scores.examples,
         environment=environment(str(done.trainer.args.device), spec.training.precision),
+        plan=spent.plan if spent else None,
+        phases=spent.phases if spent else {},
     )
 
 
 def _made(spec: TrialSpec, cache: TrialCache) -> tuple[Prepared, Any]:
-    """The data, and the model with its plan."""
-    plan = None if spec.pattern == DENSE else Plan.of(spec.pattern, spec.layers)
+    """The data, and the model with its plan if it is known by now."""
+    open_plan = spec.pattern == DENSE or is_method(spec.pattern)
+    plan = None if open_plan else Plan.of(spec.pattern, spec.layers)
     needs = plan.needs if plan else frozenset()
     place = cache.place(spec.model)
     config = _config(place, spec)
@@ -89,6 +97,49 @@ def _made(spec: TrialSpec, cache: TrialCache) -> tuple[Prepared, Any]:
         tokenizer = cache.tokenizer(spec.model, spec.task)
         sparsify(model, plan, tokenizer=tokenizer, backend=spec.backend)
     return prepared, model
+
+
+def _spent(
+    spec: TrialSpec,
+    model: Any,
+    prepared: Prepared,
+    cache: TrialCache,
+    place: Path,
+    progress: Progress,
+) -> Spent | None:
+    """Lets a method find its plan and puts that on the model; None for other arms."""
+    if not is_method(spec.pattern):
+        return None
+    tokenizer = cache.tokenizer(spec.model, spec.task)
+    spent = spend(spec, model, prepared, tokenizer, place, progress)
+    sparsify(model, Plan.from_json(spent.plan), tokenizer=tokenizer, backend=spec.backend)
+    return spent
+
+
+def _noting(progress: Progress, told: list[float]) -> Progress:
+    """Remembers how far the training was said to be."""
+
+    def tell(phase: str, share: float) -> None:
+        told[0] = share if phase == "train" else told[0]
+        progress(phase, share)
+
+    return tell
+
+
+def _after(progress: Progress, begun: float) -> Progress:
+    """Goes on from there."""
+
+    def tell(phase: str, share: float) -> None:
+        progress(phase, begun + (1 - begun) * share if phase == "train" else share)
+
+    return tell
+
+
+def _history(spent: Spent | None, done: Run) -> list[dict[str, float]]:
+    if spent is None:
+        return done.history
+    later = [{**r, "step": r["step"] + spent.steps} if "step" in r else r for r in done.history]
+    return [*spent.history, *later]
 
 
 def _config(place: str, spec: TrialSpec) -> dict[str, float]:
@@ -116,9 +167,10 @@ def _config(place: str, spec: TrialSpec) -> dict[str, float]:
 
 
 def _counted(spec: TrialSpec, model: Any, prepared: Prepared, cache: TrialCache) -> Counted | None:
-    """Counts the plan, once for all seeds."""
+    """Counts the plan, once for all seeds unless each finds its own."""
     size = spec.training.evaluation_batch_size
-    key = (spec.model, prepared.key, spec.pattern, spec.layers, spec.backend, size)
+    seed = spec.seed if is_method(spec.pattern) else None
+    key = (spec.model, prepared.key, spec.pattern, spec.layers, spec.backend, size, seed)
     if key not in cache.counted:
         made = (count_dense if spec.pattern == DENSE else count)(model, prepared, size)
         if made is None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from sparseattn.degrees.arms.fixed import UniformMethod
+from sparseattn.degrees.methods import parse_method
 from sparseattn.errors import DataError
 from sparseattn.models.attach import sparsified
 from sparseattn.plan import Plan
 from sparseattn.selection import select_indices
-from sparseattn.study.arms import DENSE
+from sparseattn.study.arms import DENSE, is_method
 from sparseattn.study.counting import count
 from sparseattn.study.grid import Measure
 from sparseattn.study.running import quiet
@@ -51,6 +53,7 @@ class Sample:
             self.model = prepared.build_model(cache.place(spec.model), seed=0)
         self.tokenizer = cache.tokenizer(spec.model, spec.task)
         self._known: dict[tuple[str, str], Realised] = {}
+        self._plans: dict[float, Plan] = {}
 
     @property
     def measure(self) -> Measure:
@@ -76,12 +79,17 @@ class Sample:
             PlanError: The placement names a layer that the model lacks.
             UnsupportedModelError: The model does not let its attention be replaced.
         """
-        if pattern != DENSE:
+        if is_method(pattern):
+            self._count(pattern, layers)
+        elif pattern != DENSE:
             with sparsified(self.model, Plan.of(pattern, layers), tokenizer=self.tokenizer):
                 pass
 
     def _count(self, pattern: str, layers: str) -> Realised:
-        plan = Plan.of("full()" if pattern == DENSE else pattern, layers)
+        if is_method(pattern):
+            plan = self._uniform(parse_method(pattern).stated)
+        else:
+            plan = Plan.of("full()" if pattern == DENSE else pattern, layers)
         with sparsified(self.model, plan, tokenizer=self.tokenizer):
             found = count(self.model, self.texts, _BATCH)
         inside = select_indices(layers, len(found.valid), "layer")
@@ -91,6 +99,18 @@ class Sample:
             sparsity=1 - allowed / sum(found.valid[layer] for layer in inside),
             overall=found.sparsity,
         )
+
+    def _uniform(self, sparsity: float) -> Plan:
+        """A plan of that sparsity, as every method is to find one.
+
+        Raises:
+            PlanError: It cannot be reached on these texts.
+        """
+        if sparsity not in self._plans:
+            data, collator = self.texts.evaluation, self.texts.collator
+            method = UniformMethod(sparsity)
+            self._plans[sparsity] = method.plan(self.model, data, collator, self.tokenizer)
+        return self._plans[sparsity]
 
 
 def _prepared(spec: StudySpec, needs: frozenset[str], cache: TrialCache) -> Prepared:

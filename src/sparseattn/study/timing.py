@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sparseattn.study.arms import is_method
 from sparseattn.study.executors.local import cores
 from sparseattn.study.trial import DENSE, TrialSpec, run_trial
 from sparseattn.study.trial_cache import TrialCache
@@ -45,7 +46,10 @@ def estimate(trials: Sequence[TrialSpec], cache: TrialCache, workers: int) -> Es
     """
     import torch
 
-    trial = next((one for one in trials if one.pattern != DENSE), trials[0])
+    # A method cannot find its plan in a few steps; training under that takes as long as any.
+    known = [one for one in trials if not is_method(one.pattern)]
+    sparse = [one for one in known if one.pattern != DENSE]
+    trial = (sparse or known or [trials[0].model_copy(update={"pattern": DENSE, "arm": DENSE})])[0]
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, cores() // workers))
     try:

@@ -15,13 +15,13 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from sparseattn.errors import StudyError
-from sparseattn.study.arguments import arguments, order_seed
+from sparseattn.study.arguments import arguments, seed_of
 from sparseattn.study.trial import Progress, TrialFailed
 from sparseattn.tasks.base import Prepared
 from sparseattn.tasks.rows import digest
 from sparseattn.tasks.spec import TrainingSpec
 
-__all__ = ["Run", "train"]
+__all__ = ["Run", "last_checkpoint", "split", "train", "watch"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +75,9 @@ def train(
         TrialFailed: The loss is not a number.
         StudyError: The machine cannot train like this.
     """
-    training, held_out = _split(prepared, spec)
+    training, held_out = split(prepared, spec)
     made = arguments(spec, folder, len(training), seed)
-    callbacks: list[TrainerCallback] = [_Watch(progress), _Order(order_seed(seed))]
+    callbacks = watch(progress, seed_of("order", seed))
     if spec.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(spec.early_stopping))
     # The Trainer takes `**kwargs` in a forward for a promise to scale the loss for accumulated
@@ -95,13 +95,24 @@ def train(
     except (ImportError, ValueError) as error:
         raise StudyError(f"cannot train like this: {_first_line(error)}") from None
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     history = [log for log in trainer.state.log_history if "loss" in log or "eval_loss" in log]
     return Run(trainer, trainer.state.global_step, history)
 
 
-def _split(prepared: Prepared, spec: TrainingSpec) -> tuple[Any, Any]:
-    """Holds out training examples for early stopping, all windows of an example together."""
+def split(prepared: Prepared, spec: TrainingSpec) -> tuple[Any, Any]:
+    """Holds out training examples for early stopping, all windows of an example together.
+
+    Args:
+        prepared: The task.
+        spec: How to train.
+
+    Returns:
+        Inputs to train on, and the others; None without early stopping.
+
+    Raises:
+        StudyError: One side would be empty.
+    """
     if spec.early_stopping is None:
         return prepared.train, None
     rows = np.asarray(prepared.train["row"])
@@ -116,6 +127,16 @@ def _split(prepared: Prepared, spec: TrainingSpec) -> tuple[Any, Any]:
         prepared.train.select(np.flatnonzero(~chosen)),
         prepared.train.select(np.flatnonzero(chosen)),
     )
+
+
+def watch(progress: Progress, order: int) -> list[TrainerCallback]:
+    """Callbacks that tell the progress, stop where the loss is not a number, and keep the order.
+
+    Args:
+        progress: Told how far the training is.
+        order: Seed of the order of length-grouped batches.
+    """
+    return [_Watch(progress), _Order(order)]
 
 
 class _Watch(TrainerCallback):
@@ -168,7 +189,7 @@ class _Order(TrainerCallback):
             sampler.generator = torch.Generator().manual_seed(self.seed + int(state.epoch or 0))
 
 
-def _last_checkpoint(folder: Path) -> str | None:
+def last_checkpoint(folder: Path) -> str | None:
     """The newest complete checkpoint in a folder; what a killed process left half is removed."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     for path in reversed(found):

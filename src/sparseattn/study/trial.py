@@ -5,6 +5,7 @@ Importing this module loads neither torch nor transformers; running a trial does
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -52,7 +53,7 @@ class TrialSpec(Record):
         task: What it is trained for.
         training: How.
         arm: What the trial is called in tables; changes nothing else.
-        pattern: A spec string, or `dense`.
+        pattern: A spec string, `dense`, or a method: `sparseattn.degrees.methods`.
         layers: The layers that it stands on.
         seed: Draws the weights of the head, the order of the data, and dropout.
         pipeline: The spaCy pipeline for patterns that need a parse.
@@ -113,6 +114,9 @@ class TrialResult:
         history: The loss curve; see `sparseattn.study.training.Run`.
         predictions: A row an evaluation example: `example`, `label`, `prediction`, `score`.
         environment: Versions, commit, device, precision, threads, platform.
+        plan: The plan that a method found, as `Plan.to_json` writes it; None for other arms.
+        phases: The headline metric before (`soft`) and after (`hardened`) degrees that were learned
+            became hard, before the fine-tune; empty for other arms.
     """
 
     metrics: dict[str, float]
@@ -128,6 +132,8 @@ class TrialResult:
     history: list[dict[str, float]]
     predictions: pyarrow.Table
     environment: dict[str, Any]
+    plan: dict[str, Any] | None = None
+    phases: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def run_trial(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparseattn.degrees.methods import Applied, Context, Method, check_sparsity
 
@@ -34,27 +34,40 @@ class _Ladder(Method):
         """Checks the sparsity."""
         check_sparsity(self.sparsity)
 
+    @property
+    def stated(self) -> float:
+        """See `Method.stated`."""
+        return self.sparsity
+
     @abstractmethod
     def rung(self, index: int) -> Pattern:
         """The pattern of a step, from the sparsest."""
 
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
+        return Applied(self.plan(context.model, context.data, context.collator, context.tokenizer))
+
+    def plan(self, model: Any, data: Any, collator: Any, tokenizer: Any = None) -> Plan:
+        """The plan for a model and its texts; see `Context`.
+
+        Raises:
+            PlanError: The sparsity cannot be reached on these texts.
+        """
         from sparseattn.degrees.realised import Realised
         from sparseattn.degrees.texts import Texts, state_of
         from sparseattn.models.attach import sparsified
         from sparseattn.plan import Plan
 
-        texts = Texts(context.model, context.data, context.collator, _SAMPLE)
-        tokens = texts.tokens(Plan.of(self.rung(0)), context.tokenizer)
-        with sparsified(context.model, "full()"):
-            state = state_of(context.model)
+        texts = Texts(model, data, collator, _SAMPLE)
+        tokens = texts.tokens(Plan.of(self.rung(0)), tokenizer)
+        with sparsified(model, "full()"):
+            state = state_of(model)
             heads, windows = state.heads, state.windows
 
         def count(plan: Plan) -> float:
             return Realised.of(plan, tokens, heads, windows).sparsity
 
-        return Applied(self.solved(count, heads))
+        return self.solved(count, heads)
 
     def solved(self, count: Callable[[Plan], float], heads: Sequence[int]) -> Plan:
         """The plan nearest to the sparsity.

@@ -32,6 +32,11 @@ class CalibratedMethod(Method):
         """Checks the sparsity."""
         check_sparsity(self.sparsity)
 
+    @property
+    def stated(self) -> float:
+        """See `Method.stated`."""
+        return self.sparsity
+
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
         from sparseattn.degrees.calibrate import calibrated
@@ -65,20 +70,26 @@ class LearnedMethod(Method):
         """Checks the sparsity."""
         check_sparsity(self.sparsity)
 
+    @property
+    def stated(self) -> float:
+        """See `Method.stated`."""
+        return self.sparsity
+
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`: trains the model through the soft phase."""
         from sparseattn.degrees.learn import Learner
         from sparseattn.degrees.settings import Settings
 
         settings = Settings.of({**_options(self), "seed": context.seed})
-        trainer = {"data_collator": context.collator}
+        trainer = {**context.trainer, "data_collator": context.collator}
         learner = Learner(
             context.model, context.data, context.arguments, trainer, settings, context.tokenizer
         )
         steps = learner.soft_steps(context.steps)
         learner.soft_phase(self.sparsity, steps)
         plan, _ = learner.harden(self.sparsity)
-        return Applied(plan, steps, tuple(learner.history))
+        learner.evaluate_hard(plan)
+        return Applied(plan, steps, tuple(learner.history), learner.metrics)
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,11 @@ class ShuffledMethod(Method):
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise PlanError(f"shuffled(): seed {self.seed!r} must be a whole number >= 0")
 
+    @property
+    def stated(self) -> float:
+        """See `Method.stated`."""
+        return self.arm.stated
+
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
         from sparseattn.degrees.harden import plan_of
@@ -108,7 +124,8 @@ class ShuffledMethod(Method):
         from sparseattn.models.attach import sparsified
 
         spare = copy.deepcopy(context.model)
-        plan = self.arm.apply(replace(context, model=spare)).plan
+        callbacks = {n: v for n, v in context.trainer.items() if n == "callbacks"}
+        plan = self.arm.apply(replace(context, model=spare, trainer=callbacks)).plan
         with sparsified(context.model, "full()"):
             heads = state_of(context.model).heads
         flat: list[Pattern] = []

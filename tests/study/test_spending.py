@@ -1,0 +1,219 @@
+"""Arms that find their plan themselves, inside trials and studies."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sparseattn.errors import StudyError
+from sparseattn.plan import Plan
+from sparseattn.study import spending
+from sparseattn.study.grid import resolve
+from sparseattn.study.loading import load_study
+from sparseattn.study.record import finished
+from sparseattn.study.sample import Sample
+from sparseattn.study.session import run
+from sparseattn.study.spec import spec_of
+from sparseattn.study.trial import TrialCache, TrialFailed, TrialSpec, run_trial
+from sparseattn.tasks.spec import TrainingSpec
+from tests.tasks.material import task_of, tiny_model
+
+#: All of one length, so that counts can be worked out by hand.
+ROWS = [{"text": f"{'good' if n % 2 else 'bad'} {'film ' * 9}", "label": n % 2} for n in range(32)]
+TOKENS = 12
+
+METHODS = [
+    "learned(sparsity=0.5)",
+    "learned(sparsity=0.5, form=irregular)",
+    "calibrated(sparsity=0.5)",
+    "uniform(sparsity=0.5)",
+    "bigbird(sparsity=0.5)",
+    "longformer(sparsity=0.5)",
+    "shuffled(learned(sparsity=0.5))",
+]
+
+
+class Interruption(Exception):  # noqa: N818
+    pass
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    model = str(tiny_model(tmp_path_factory.mktemp("model")))
+    task = task_of(folder, ROWS)
+
+    def made(pattern, **values) -> TrialSpec:
+        training = {"steps": 8, "batch_size": 8, "length_grouped": True}
+        training |= values.pop("training", {})
+        return TrialSpec(
+            model=model, task=task, training=TrainingSpec(**training), pattern=pattern, **values
+        )
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return TrialCache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.mark.parametrize("pattern", METHODS)
+def test_every_method_meets_its_sparsity_in_as_many_steps_as_any_arm(make, cache, pattern):
+    told = []
+    result = run_trial(make(pattern), cache=cache, progress=lambda *step: told.append(step))
+    # 12 tokens make coarse steps, and coarser ones where each position draws its own radius.
+    assert result.sparsity == pytest.approx(0.5, abs=0.05 if "irregular" in pattern else 0.03)
+    assert result.counts["steps"] == 8
+    assert Plan.from_json(result.plan).to_json() == result.plan
+    shares = [share for phase, share in told if phase == "train"]
+    assert shares == pytest.approx(sorted(shares))
+    assert shares[-1] == 1.0
+    steps = [record["step"] for record in result.history]
+    assert steps == sorted(steps)
+    learns = pattern.startswith("learned")
+    assert sorted(result.phases) == (["hardened", "soft"] if learns else [])
+    assert ("density" in result.history[0]) == learns
+
+
+def test_phases_are_scored_on_the_evaluation_examples_in_their_own_order(make, cache, monkeypatch):
+    """Length-grouped batches shuffle evaluation, too, where nobody stops them."""
+    seen = []
+    score = type(cache.prepared(make("dense").model, make("dense").task, frozenset(), "")).score
+    monkeypatch.setattr(
+        "sparseattn.tasks.base.Prepared.score",
+        lambda self, raw: seen.append(raw) or score(self, raw),
+    )
+    spec = make("learned(sparsity=0.5)", training={"learning_rate": 1e-12})
+    result = run_trial(spec, cache=cache)
+    assert len(seen) == 3
+    # Nothing but the mask changes between hardening and the end.
+    assert seen[1] == pytest.approx(seen[2], abs=1e-5)
+    assert result.phases["hardened"] == result.metrics["accuracy"]
+
+
+def test_each_seed_finds_and_counts_its_own_plan(make, cache):
+    results = [run_trial(make("learned(sparsity=0.6)", seed=seed), cache=cache) for seed in (0, 1)]
+    for result in results:
+        rules = Plan.from_json(result.plan)
+        pairs = sum(
+            sum(len(members) * _allowed(str(pattern)) for members, pattern in layer)
+            for layer in rules.resolve([2, 2])
+        )
+        assert result.allowed_pairs == len(ROWS) * pairs
+    counted = [key for key in cache.counted if "learned(sparsity=0.6)" in key]
+    assert len(counted) == 2
+
+
+def _allowed(pattern: str) -> int:
+    radius = int(pattern.partition("radius=")[2].partition(")")[0] or 0)
+    near = [(q, k) for q in range(TOKENS) for k in range(TOKENS) if abs(q - k) <= radius]
+    return len({*near, *((0, n) for n in range(TOKENS)), *((n, 0) for n in range(TOKENS))})
+
+
+def test_an_interrupted_trial_keeps_the_plan_that_its_checkpoint_was_trained_under(
+    make, cache, tmp_path, monkeypatch
+):
+    spec = make("learned(sparsity=0.5)", training={"checkpoint_steps": 1})
+    whole = run_trial(spec, cache=cache)
+
+    def stop(phase, share):
+        if phase == "train" and share >= 7 / 8:
+            raise Interruption
+
+    with pytest.raises(Interruption):
+        run_trial(spec, cache=cache, folder=tmp_path, progress=stop)
+    applied = []
+    once = spending._applied
+    monkeypatch.setattr(
+        spending, "_applied", lambda *given: applied.append(1) or once(*given)
+    )
+    resumed = run_trial(spec, cache=cache, folder=tmp_path)
+    assert not applied, "the soft phase is not run again"
+    assert resumed.plan == whole.plan
+    assert resumed.phases == whole.phases
+    assert resumed.counts == whole.counts
+    assert resumed.metrics == whole.metrics
+    assert not any((tmp_path / "checkpoints").glob("*"))
+
+
+def test_a_trial_interrupted_in_the_soft_phase_starts_over(make, cache, tmp_path):
+    spec = make("learned(sparsity=0.5)", training={"checkpoint_steps": 1})
+
+    def stop(phase, share):
+        if phase == "train" and share >= 2 / 8:
+            raise Interruption
+
+    with pytest.raises(Interruption):
+        run_trial(spec, cache=cache, folder=tmp_path, progress=stop)
+    assert run_trial(spec, cache=cache, folder=tmp_path).plan == run_trial(spec, cache=cache).plan
+
+
+def test_the_plan_is_stored_with_the_trial(make, cache):
+    spec = make("uniform(sparsity=0.5)")
+    result = run_trial(spec, cache=cache)
+    files = finished(spec.model_dump(mode="json"), spec.digest, result, b"")
+    assert json.loads(files["plan.json"]) == result.plan
+    assert "plan.json" in json.loads(files["result.json"])["files"]
+
+
+def test_a_sparsity_beyond_the_texts_fails_the_trial_with_the_highest(make, cache):
+    with pytest.raises(TrialFailed, match="reach"):
+        run_trial(make("learned(sparsity=0.99)"), cache=cache)
+
+
+def values(make, **arm):
+    spec = make("dense")
+    return {
+        "name": "methods",
+        "model": spec.model,
+        "task": spec.task.model_dump(mode="json", exclude_none=True),
+        "training": {"steps": 4, "batch_size": 8},
+        "seeds": [0],
+        "arms": ["dense", {"name": "ours", **arm}],
+        "executor": {"workers": 1},
+    }
+
+
+def test_a_study_compares_methods(make, tmp_path):
+    arm = {"pattern": "learned(sparsity={s})", "grid": {"s": [0.4, 0.5]}}
+    outcome = run(values(make, **arm), tmp_path / "s")
+    assert (outcome.trials, outcome.failed) == (3, {})
+    rows = load_study(tmp_path / "s").rows
+    assert list(rows["arm"]) == ["dense", "ours s=0.4", "ours s=0.5"]
+    assert list(rows["sparsity"]) == pytest.approx([0, 0.4, 0.5], abs=0.03)
+    assert rows["headline_soft"].notna().tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("arm", "told"),
+    [
+        ({"pattern": "learned(sparsity=0.99)"}, "arm 'ours': uniform(sparsity=0.99): these texts"),
+        (
+            {"pattern": "learned(sparsity=0.5)", "layers": "1:"},
+            "arms[1] (ours): learned(sparsity=0.5) chooses for every layer itself; leave out layers",
+        ),
+        ({"pattern": "learned(sparsty=0.5)"}, "learned(): unknown argument 'sparsty' (did you mean"),
+        ({"pattern": "learned(sparsity=2)"}, "arms[1] (ours): sparsity 2 must be a number between"),
+        (
+            {"pattern": "learned(sparsity=?)", "degree": 3},
+            "arms[1] (ours): learned(sparsity=?) has no number to solve for; write it",
+        ),
+    ],
+)
+def test_what_a_method_cannot_do_is_found_out_before_anything_is_written(
+    make, tmp_path, arm, told
+):
+    with pytest.raises(StudyError) as caught:
+        run(values(make, **arm), tmp_path / "s")
+    assert told in str(caught.value)
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_plan_shows_the_sparsity_that_is_stated(make):
+    spec = spec_of(values(make, pattern="shuffled(calibrated(sparsity=0.5))"))
+    sample = Sample(spec, (), TrialCache())
+    (_, arm) = resolve(spec, sample.measure)
+    realised = sample.count(arm.pattern, arm.layers)
+    assert realised.overall == realised.sparsity == pytest.approx(0.5, abs=0.03)
