@@ -58,7 +58,7 @@ def pairs_by_hand(length: int, radius: int) -> int:
 
 
 def test_a_number_is_solved_on_the_study_s_own_texts(tmp_path):
-    study, sample = resolved(spec_of(values(data(tmp_path))), 100, TrialCache())
+    study, sample, _ = resolved(spec_of(values(data(tmp_path))), 100, TrialCache())
     lengths = sample.texts.evaluation["length"]
     assert len(lengths) == len(ROWS)
     degrees = [
@@ -94,7 +94,7 @@ def test_a_study_is_run_then_found_done_then_gone_on_with_elsewhere(tmp_path, lo
 
 def begun(tmp_path, given):
     """A study in a folder, with nothing run."""
-    study, _ = resolved(spec_of(given), 100, TrialCache())
+    study, *_ = resolved(spec_of(given), 100, TrialCache())
     store = Store(tmp_path / "out")
     store.prepare()
     store.write("study.json", study.to_json())
@@ -202,7 +202,10 @@ def test_a_plan_shows_arms_and_time_and_writes_nothing(tmp_path, monkeypatch):
     given["arms"].append({"name": "twice", "pattern": "dense"})
     planned = plan(spec_of(given))
     assert (planned.trials, planned.workers) == (6, 1)
-    assert planned.notices == ("twice@: is the same as dense@:; its trials are run once",)
+    assert planned.notices == (
+        "4 of 4 evaluation examples have the same text as a training example",
+        "twice@: is the same as dense@:; its trials are run once",
+    )
     assert planned.seconds == pytest.approx(6 * planned.time.trial + planned.time.start)
     assert planned.time.trial > 0
     assert planned.realised[0].sparsity == 0.0

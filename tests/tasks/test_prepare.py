@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel
 
 from sparseattn.errors import DataError
 from sparseattn.tasks import base
-from sparseattn.tasks.base import available, fingerprint, prepare
+from sparseattn.tasks.base import available, fingerprint, prepare, survey
 from tests.tasks.material import REVIEWS, task_of, tiny_model, tokenizer
 
 
@@ -193,3 +193,13 @@ def test_the_cache_folder_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("SPARSEATTN_CACHE", str(tmp_path / "here"))
     key = prepare(task_of(tmp_path), tokenizer()).key
     assert (Path(tmp_path) / "here" / "inputs" / key).is_dir()
+
+
+def test_evaluation_texts_that_are_trained_on_are_counted(tmp_path):
+    rows = [{"text": f"text {n}", "label": n % 2} for n in range(6)]
+    apart = task_of(tmp_path / "a", rows, others=[{"text": "other", "label": 1}])
+    assert survey(apart) == (fingerprint(apart), [])
+    others = [*rows[:2], {"text": "other", "label": 1}]
+    mixed = task_of(tmp_path / "b", rows, others)
+    _, told = survey(mixed)
+    assert told == ["2 of 3 evaluation examples have the same text as a training example"]

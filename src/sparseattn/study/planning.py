@@ -34,7 +34,7 @@ class Planned:
         study: The study.
         realised: What each arm comes to on a sample of training texts.
         trials: How many trials it has.
-        notices: Arms that are another one's double.
+        notices: Arms that are another one's double, and what the user should know of the data.
         time: How long it would take.
         workers: Local worker processes that the time is for.
     """
@@ -99,10 +99,10 @@ def plan(spec: StudySpec, max_trials: int = MOST, out: Path | None = None) -> Pl
         SparseAttnError: The spec is wrong, as in `sparseattn.study.run`.
     """
     cache = TrialCache()
-    study, sample = resolved(spec, max_trials, cache)
+    study, sample, told = resolved(spec, max_trials, cache)
     realised = tuple(sample.count(arm.pattern, arm.layers) for arm in study.arms)
     trials, notices = study.trials()
     workers = LocalExecutor(Store(out or "."), workers=spec.executor.workers).workers
     return Planned(
-        study, realised, len(trials), tuple(notices), estimate(trials, cache, workers), workers
+        study, realised, len(trials), (*told, *notices), estimate(trials, cache, workers), workers
     )

@@ -9,12 +9,12 @@ from sparseattn.study.sample import Sample
 from sparseattn.study.spec import StudySpec
 from sparseattn.study.study import Study, installed
 from sparseattn.study.trial_cache import TrialCache
-from sparseattn.tasks.base import fingerprint
+from sparseattn.tasks.base import survey
 
 __all__ = ["resolved"]
 
 
-def resolved(spec: StudySpec, most: int, cache: TrialCache) -> tuple[Study, Sample]:
+def resolved(spec: StudySpec, most: int, cache: TrialCache) -> tuple[Study, Sample, list[str]]:
     """Makes a study of a spec, and finds out what can be wrong with it before anything is written.
 
     Args:
@@ -23,7 +23,8 @@ def resolved(spec: StudySpec, most: int, cache: TrialCache) -> tuple[Study, Samp
         cache: Where tokenizers and data come from.
 
     Returns:
-        The study, and the texts that its patterns were counted on.
+        The study, the texts that its patterns were counted on, and what the user should know of
+        the data.
 
     Raises:
         StudyError: The grid is too large, an arm is wrong or does not fit the model.
@@ -32,7 +33,7 @@ def resolved(spec: StudySpec, most: int, cache: TrialCache) -> tuple[Study, Samp
     """
     check_size(spec, most)
     needs = _needs(spec)
-    found = fingerprint(spec.task)
+    found, notices = survey(spec.task)
     sample = Sample(spec, needs, cache)
     made = tuple(resolve(spec, sample.measure))
     check_count(len(made) * len(spec.seeds), most)
@@ -42,7 +43,7 @@ def resolved(spec: StudySpec, most: int, cache: TrialCache) -> tuple[Study, Samp
             sample.check(arm.pattern, arm.layers)
         except PlanError as error:
             raise StudyError(f"arm {arm.name!r}: {error}") from None
-    return study, sample
+    return study, sample, notices
 
 
 def _needs(spec: StudySpec) -> frozenset[str]:

@@ -106,7 +106,9 @@ def run(
     check_new(store.folder)
     from sparseattn.study.resolving import resolved
 
-    study, _ = resolved(made, options.max_trials, TrialCache())
+    study, _, notices = resolved(made, options.max_trials, TrialCache())
+    for notice in notices:
+        say(console or Console(stderr=True), f"note: {notice}")
     return _run(study, store, options, console)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from sparseattn.tasks.sources import read
 from sparseattn.tasks.spec import TaskSpec
 from sparseattn.tasks.tagging import TokenClassification
 
-__all__ = ["Prepared", "available", "fingerprint", "prepare"]
+__all__ = ["Prepared", "available", "fingerprint", "prepare", "survey"]
 
 KINDS: dict[str, type[Kind]] = {
     "classification": Classification,
@@ -37,6 +38,8 @@ KINDS: dict[str, type[Kind]] = {
 
 #: Raise it when the stored columns change.
 _FORMAT = 1
+#: What models read, of the names that kinds give to it.
+_INPUTS = ("text", "text_pair", "tokens", "question", "context")
 #: Annotations that are made here rather than read from the tokens.
 _ANNOTATED = frozenset({"words", "sentences", "heads"})
 
@@ -115,6 +118,17 @@ class _Examples:
         )
 
     @property
+    def seen(self) -> int:
+        """Evaluation examples of which the same text is trained on."""
+        trained = set(self._texts(self.train))
+        return sum(text in trained for text in self._texts(self.evaluation))
+
+    @staticmethod
+    def _texts(rows: Rows) -> Iterator[str]:
+        read = [rows[name] for name in _INPUTS if name in rows]
+        return (digest(values) for values in zip(*read, strict=True))
+
+    @property
     def fingerprint(self) -> str:
         labels = self.kind.labels.names if self.kind.labels else ()
         return digest(labels, self.train, self.evaluation)
@@ -127,6 +141,18 @@ def fingerprint(task: TaskSpec) -> str:
         DataError: The data cannot be read or do not fit the task.
     """
     return _Examples.of(task).fingerprint
+
+
+def survey(task: TaskSpec) -> tuple[str, list[str]]:
+    """`fingerprint`, and what a user should know about the data before a model is trained on them.
+
+    Raises:
+        DataError: The data cannot be read or do not fit the task.
+    """
+    examples = _Examples.of(task)
+    total, seen = len(examples.evaluation["example"]), examples.seen
+    told = f"{seen:,} of {total:,} evaluation examples have the same text as a training example"
+    return examples.fingerprint, [told] if seen else []
 
 
 def available(task: TaskSpec) -> tuple[int, int]:
