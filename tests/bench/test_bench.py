@@ -46,6 +46,14 @@ def test_runs_take_turns_and_warm_up_is_not_counted(monkeypatch):
     assert order == list("ababab")
 
 
+def test_slow_runs_take_part_in_few_rounds_and_in_none_before(monkeypatch):
+    order, clock = [], iter(range(100))
+    monkeypatch.setattr(timing, "perf_counter", lambda: float(next(clock)))
+    runs = {key: lambda key=key: order.append(key) for key in "ab"}
+    assert timing.samples(runs, 3, warm=1, most={"b": 2}) == {"a": [1.0] * 3, "b": [1.0] * 2}
+    assert order == list("aababa")
+
+
 def test_processor_time_leaves_waiting_out(monkeypatch):
     import time
 

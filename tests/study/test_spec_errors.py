@@ -6,7 +6,9 @@ import pytest
 
 from sparseattn import cli
 from sparseattn.errors import StudyError
+from sparseattn.study.checks import check_same
 from sparseattn.study.spec import load_spec, spec_of
+from sparseattn.study.study import Study
 
 GOOD = """\
 name: a study
@@ -235,3 +237,25 @@ def test_what_is_set_from_outside_is_checked_like_the_file(tmp_path, change, tol
         load_spec(written(tmp_path), [change])
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "told"),
+    [
+        ("[[near, dens]]", "contrasts[0][1]: unknown arm 'dens' (did you mean 'dense'?)"),
+        ("[[near, dense], ['near@:', dense]]", "contrasts[1][0]: unknown placement ':'; choose"),
+        ("[[dense, dense]]", "contrasts[0]: 'dense' against itself"),
+        ("[['dense@:', near]]", "contrasts[0][0]: 'dense' is dense; leave out its layers"),
+        ("[[near]]", "contrasts[0]: expected two arms, [a, b], got ['near']"),
+    ],
+)
+def test_contrasts_name_arms_and_their_placements(tmp_path, contrasts, told):
+    with pytest.raises(StudyError) as caught:
+        load_spec(written(tmp_path, more=f"contrasts: {contrasts}\n"))
+    assert told in str(caught.value)
+
+
+def test_contrasts_may_be_declared_later_on_the_same_folder(tmp_path):
+    spec = load_spec(written(tmp_path, more="contrasts: [['near@-3:', dense]]\n"))
+    study = Study(load_spec(written(tmp_path)), (), "f", {})
+    assert check_same(study, spec, tmp_path).spec.contrasts == (("near@-3:", "dense"),)

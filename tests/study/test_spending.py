@@ -190,7 +190,7 @@ def test_a_study_compares_methods(make, tmp_path):
         ({"pattern": "learned(sparsity=0.99)"}, "arm 'ours': uniform(sparsity=0.99): these texts"),
         (
             {"pattern": "learned(sparsity=0.5)", "layers": "1:"},
-            "arms[1] (ours): learned(sparsity=0.5) chooses for every layer itself; leave out layers",
+            "arms[1] (ours): learned(sparsity=0.5) chooses for every layer itself",
         ),
         (
             {"pattern": "learned(sparsty=0.5)"},

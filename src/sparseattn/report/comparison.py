@@ -61,13 +61,16 @@ class Comparison:
         return " ".join([*lines, *([f"Note: {outcome.caveat}."] if outcome.caveat else [])])
 
 
-def compare(data: StudyData, arm_a: str | Arm, arm_b: str | Arm) -> Comparison:
+def compare(
+    data: StudyData, arm_a: str | Arm, arm_b: str | Arm, comparisons: int = 1
+) -> Comparison:
     """Compares two arms by the study's main metric.
 
     Args:
         data: The study.
         arm_a: A name, `name@layers`, or the arm itself.
         arm_b: Likewise.
+        comparisons: How many comparisons the table holds that this one is for.
 
     Raises:
         StudyError: An arm is unknown or ambiguous, has no finished trial, or the arms were not
@@ -76,7 +79,7 @@ def compare(data: StudyData, arm_a: str | Arm, arm_b: str | Arm) -> Comparison:
     a, b = (arm if isinstance(arm, Arm) else data.find(arm) for arm in (arm_a, arm_b))
     if a == b:
         raise StudyError(f"cannot compare arm {a.address!r} with itself; name two arms")
-    return _compared(data.headline, read(data, a), read(data, b), 1)
+    return _compared(data.headline, read(data, a), read(data, b), comparisons)
 
 
 def compare_all(data: StudyData, arms: Iterable[Arm]) -> dict[Arm, Comparison | str]:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from sparseattn import __version__
 from sparseattn.report.comparison import Comparison
+from sparseattn.report.contrasts import contrasts
 from sparseattn.report.data import StudyData
 from sparseattn.report.figures import Drawing, placement_figure, sparsity_figure
 from sparseattn.report.figures.svg import NARROW, WIDE
@@ -19,7 +20,14 @@ from sparseattn.report.figures.theme import css
 from sparseattn.report.results import ordered
 from sparseattn.report.setting import environments_table, setting_lines, spec_text
 from sparseattn.report.summary import Summary, summarise
-from sparseattn.report.tables import arms_frame, arms_table, failures_table, seeds_table
+from sparseattn.report.tables import (
+    arms_frame,
+    arms_table,
+    contrasts_frame,
+    contrasts_table,
+    failures_table,
+    seeds_table,
+)
 from sparseattn.report.text import markdown
 
 __all__ = ["write_report"]
@@ -53,8 +61,11 @@ def write_report(study: StudyData | Summary, folder: str | Path) -> list[Path]:
 
 def _context(summary: Summary, drawings: list[Drawing]) -> dict[str, Any]:
     data = summary.data
+    declared, unmet = contrasts(data)
     return {
         "data": data,
+        "contrasts": contrasts_table(data, declared),
+        "unmet": unmet,
         "summary": summary,
         "glance": _glance(summary),
         "setting": setting_lines(data),
@@ -104,6 +115,9 @@ def _downloads(summary: Summary) -> list[tuple[str, str, str]]:
     """Label, file name and data URI of each table; the trials only if they are not too many."""
     data = summary.data
     tables = [("this table", "arms.csv", arms_frame(summary))]
+    declared, _ = contrasts(data)
+    if declared:
+        tables.append(("the declared comparisons", "contrasts.csv", contrasts_frame(declared)))
     tables += [("all trials", "results.csv", ordered(data.rows, data.metrics))]
     made = []
     for label, name, frame in tables:

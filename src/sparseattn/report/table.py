@@ -9,12 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from sparseattn.report.comparison import Comparison
+from sparseattn.report.contrasts import contrasts
 from sparseattn.report.data import StudyData
 from sparseattn.report.summary import ArmSummary, Summary, summarise
-from sparseattn.report.text import fraction, points, spell
-from sparseattn.study.statistics import Mean
+from sparseattn.report.tables import contrasts_table, mean_text
+from sparseattn.report.text import fraction, points
 
-__all__ = ["mean_text", "terminal_table"]
+__all__ = ["contrasts_terminal", "terminal_table"]
 
 
 def terminal_table(study: StudyData | Summary) -> Table:
@@ -54,12 +55,32 @@ def terminal_table(study: StudyData | Summary) -> Table:
     return table
 
 
-def mean_text(metric: str, mean: Mean | None) -> str:
-    """A mean with its interval, where there is one."""
-    if mean is None or not mean.count:
-        return "failed"
-    text = spell(metric, mean.value)
-    return text if mean.half is None else f"{text} ± {spell(metric, mean.half)}"
+def contrasts_terminal(data: StudyData) -> Table:
+    """The comparisons that a study declared.
+
+    Args:
+        data: The study.
+    """
+    found, notes = contrasts(data)
+    spelled = contrasts_table(data, found)
+    lines = [
+        "Means and differences in hundredths, 95% intervals; p is corrected for the "
+        f"{len(found)} declared comparisons (Holm).",
+        *(f"{note}." for note in notes),
+    ]
+    table = Table(
+        title=Text(data.name),
+        caption=Text(" ".join(lines)),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for column in spelled.columns:
+        side: Literal["left", "right"] = "right" if column.number else "left"
+        table.add_column(Text(column.label), justify=side, overflow="fold")
+    for row in spelled.rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def _change(summary: ArmSummary, metric: str) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from sparseattn.report.comparison import Comparison
+from sparseattn.report.contrasts import Contrast
 from sparseattn.report.data import Arm, StudyData
 from sparseattn.report.summary import ArmSummary, Summary
-from sparseattn.report.table import mean_text
 from sparseattn.report.text import (
     count,
     duration,
@@ -20,8 +21,19 @@ from sparseattn.report.text import (
     probability,
     spell,
 )
+from sparseattn.study.statistics import Mean
 
-__all__ = ["Column", "Table", "arms_frame", "arms_table", "failures_table", "seeds_table"]
+__all__ = [
+    "Column",
+    "Table",
+    "arms_frame",
+    "arms_table",
+    "contrasts_frame",
+    "contrasts_table",
+    "failures_table",
+    "mean_text",
+    "seeds_table",
+]
 
 #: Seeds with a column of their own, and failures with a row.
 SEEDS, FAILURES = 12, 50
@@ -55,6 +67,14 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
     left_out: int = 0
+
+
+def mean_text(metric: str, mean: Mean | None) -> str:
+    """A mean with its interval, where there is one."""
+    if mean is None or not mean.count:
+        return "failed"
+    text = spell(metric, mean.value)
+    return text if mean.half is None else f"{text} ± {spell(metric, mean.half)}"
 
 
 def arms_table(summary: Summary) -> Table:
@@ -109,6 +129,59 @@ def _change(each: ArmSummary, metric: str) -> tuple[str, str, str]:
         verdict = f"none found; detectable from {spell(metric, outcome.detectable)}"
     change = f"{points(metric, outcome.difference)} ({interval(metric, outcome.low, outcome.high)})"
     return change, probability(each.p).removeprefix("= "), verdict
+
+
+def contrasts_table(data: StudyData, found: Sequence[Contrast]) -> Table:
+    """The comparisons that the study declared."""
+    columns = (
+        Column("Arm", number=False),
+        Column("Layers", number=False),
+        Column("Against", number=False),
+        Column("Layers", number=False),
+        Column("Means"),
+        Column("Difference", explain="95%"),
+        Column("p", explain="Holm"),
+        Column("Found", number=False),
+    )
+    return Table(columns, tuple(_contrast(data.headline, each) for each in found))
+
+
+def _contrast(metric: str, each: Contrast) -> tuple[str, ...]:
+    names = (each.a.name, each.a.placement, each.b.name, each.b.placement)
+    if isinstance(each.comparison, str):
+        return (*names, "–", "–", "–", each.comparison)
+    outcome = each.comparison.outcome
+    means = " : ".join(
+        spell(metric, m.value) for m in (each.comparison.mean_a, each.comparison.mean_b)
+    )
+    change = f"{points(metric, outcome.difference)} ({interval(metric, outcome.low, outcome.high)})"
+    found = each.verdict
+    if found not in ("higher", "lower"):
+        found = f"none; detectable from {spell(metric, outcome.detectable)}"
+    return (*names, means, change, probability(each.p).removeprefix("= "), found)
+
+
+def contrasts_frame(found: Sequence[Contrast]) -> pd.DataFrame:
+    """The same as numbers: fractions, not percent."""
+    records = []
+    for each in found:
+        real = each.comparison if isinstance(each.comparison, Comparison) else None
+        records.append(
+            {
+                "a": each.a.address,
+                "b": each.b.address,
+                "mean_a": real.mean_a.value if real else None,
+                "mean_b": real.mean_b.value if real else None,
+                "difference": real.outcome.difference if real else None,
+                "low": real.outcome.low if real else None,
+                "high": real.outcome.high if real else None,
+                "p": real.outcome.p if real else None,
+                "p_holm": each.p,
+                "detectable": real.outcome.detectable if real else None,
+                "test": real.outcome.test if real else str(each.comparison),
+            }
+        )
+    return pd.DataFrame(records)
 
 
 def _seeds(each: ArmSummary) -> str:

@@ -14,7 +14,7 @@ __all__ = ["check_data", "check_same", "check_versions"]
 def check_same(study: Study, spec: StudySpec, folder: Path) -> Study:
     """Makes sure that a spec is the one that a folder was begun with.
 
-    Its name and question may change, and the place of its data if the data are the same.
+    Its name, question and contrasts may change, and the place of its data if the data are the same.
 
     Args:
         study: What the folder says.
@@ -29,7 +29,7 @@ def check_same(study: Study, spec: StudySpec, folder: Path) -> Study:
     """
     ours, theirs = spec.declared, study.spec.declared
     for values in (ours, theirs):
-        del values["name"], values["question"]
+        del values["name"], values["question"], values["contrasts"]
     moved = ours["task"].pop("data") != theirs["task"].pop("data")
     difference = first_difference(ours, theirs)
     if difference:

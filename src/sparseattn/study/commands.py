@@ -123,14 +123,23 @@ def report(folder: Folder) -> None:
 @app.command()
 def compare(
     folder: Folder,
-    a: Annotated[str, typer.Argument(help="An arm: name, or name@layers.", show_default=False)],
-    b: Annotated[str, typer.Argument(help="Another one.", show_default=False)],
+    a: Annotated[str, typer.Argument(help="An arm: name, or name@layers.")] = "",
+    b: Annotated[str, typer.Argument(help="Another one.")] = "",
 ) -> None:
-    """Compare two arms on the same examples."""
+    """Compare two arms on the same examples; without arms, those that the study declared."""
+    from sparseattn.errors import StudyError
     from sparseattn.report import compare as compared
+    from sparseattn.report.table import contrasts_terminal
     from sparseattn.study.loading import load_study
 
-    typer.echo(str(compared(load_study(folder), a, b)))
+    data = load_study(folder)
+    if a and b:
+        typer.echo(str(compared(data, a, b)))
+    elif a or not data.contrasts:
+        why = "one arm" if a else "no arm, and the study declared no contrasts"
+        raise StudyError(f"compare takes two arms; got {why}")
+    else:
+        _print(contrasts_terminal(data))
 
 
 @app.command()

@@ -43,6 +43,7 @@ def load_study(folder: str | Path) -> StudyData:
         predictions=_Predictions(place),
         environments=[json.loads(text) for text in done[ENVIRONMENT].unique()],
         metrics=tuple(results.metrics),
+        contrasts=study.spec.contrasts,
     )
 
 

