@@ -6,7 +6,7 @@ export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo quick test test-all lint format clean
+.PHONY: help install demo quick test test-all results lint format clean
 
 help:  ## what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ test: install  ## the tests, without those marked slow, gpu or network
 
 test-all: install  ## every test that this machine can run
 	$(BIN)/pytest -m "not network"
+
+results: install  ## rebuild published tables and figures from the trials in results/; trains nothing
+	$(BIN)/python tools/results.py
 
 lint: install  ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,0 +1,98 @@
+"""Rebuilds every published table and figure from the packed studies in results/.
+
+python tools/results.py
+
+    results/NAME.tar.xz            a study, as `sparseattn study pack` writes it
+    results/trials.csv             a row a trial of all of them
+    docs/results/NAME/             its report in Markdown, and its figures
+    docs/results.md                the text is written by hand; what stands between the comments
+                                   `<!-- arms NAME -->` or `<!-- contrasts NAME -->` and
+                                   `<!-- end -->` is written here
+
+Nothing is trained, and running it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from sparseattn.report import StudyData, summarise, write_report
+from sparseattn.report.contrasts import contrasts
+from sparseattn.report.results import ordered
+from sparseattn.report.tables import Table, arms_table, contrasts_table
+from sparseattn.report.text import markdown
+from sparseattn.study import load_study, unpack
+
+ROOT = Path(__file__).parents[1]
+PACKED, PAGES, TEXT = ROOT / "results", ROOT / "docs" / "results", ROOT / "docs" / "results.md"
+
+#: Columns of the main table that the text shows; the report has all.
+SHOWN = ("Arm", "Layers", "Accuracy", "F1", "Change", "p", "Sparsity", "Seeds")
+PLACE = re.compile(r"(<!-- (arms|contrasts) ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def grid(table: Table, shown: tuple[str, ...] | None = None) -> str:
+    """A table in Markdown."""
+    kept = [i for i, c in enumerate(table.columns) if shown is None or c.label in shown]
+    columns = [table.columns[i] for i in kept]
+    lines = [
+        "| " + " | ".join(markdown(column.label) for column in columns) + " |",
+        "| " + " | ".join("---:" if column.number else "---" for column in columns) + " |",
+    ]
+    lines += ["| " + " | ".join(markdown(row[i]) for i in kept) + " |" for row in table.rows]
+    return "\n".join(lines) + "\n"
+
+
+def opened(file: Path, place: Path) -> StudyData:
+    """A packed study."""
+    unpack(file, place)
+    return load_study(place)
+
+
+def publish(data: StudyData, folder: Path) -> dict[str, str]:
+    """Writes a study's report, and returns its tables for the text."""
+    with tempfile.TemporaryDirectory() as made:
+        for path in write_report(data, made):
+            if path.suffix in (".md", ".svg"):
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, folder / path.name)
+    return {
+        "arms": grid(arms_table(summarise(data)), SHOWN),
+        "contrasts": grid(contrasts_table(data, contrasts(data)[0])),
+    }
+
+
+def main() -> int:
+    """Rebuilds everything."""
+    frames, tables = [], {}
+    for file in sorted(PACKED.glob("*.tar.xz")):
+        name = file.name.removesuffix(".tar.xz")
+        with tempfile.TemporaryDirectory() as made:
+            data = opened(file, Path(made) / name)
+            tables[name] = publish(data, PAGES / name)
+            frames.append(ordered(data.rows, data.metrics).assign(study=name))
+            print(f"{name}: {len(data.rows)} trials")
+    if not frames:
+        print(f"no packed study in {PACKED}", file=sys.stderr)
+        return 1
+    whole = pd.concat(frames)
+    whole = whole[["study", *(c for c in whole.columns if c != "study")]]
+    whole.to_csv(PACKED / "trials.csv", index=False, lineterminator="\n")
+    text = TEXT.read_text(encoding="utf-8")
+    for _, _, name, _ in PLACE.findall(text):
+        if name not in tables:
+            print(f"{TEXT.name} shows {name!r}, which is not in {PACKED}", file=sys.stderr)
+            return 1
+    text = PLACE.sub(lambda m: m[1] + "\n" + tables[m[3]][m[2]] + "\n" + m[4], text)
+    TEXT.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
