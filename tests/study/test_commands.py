@@ -6,7 +6,7 @@ import pytest
 from pyarrow import csv
 
 from sparseattn import cli
-from sparseattn.study import session
+from sparseattn.study.runs import session
 from tests.study import fakes
 
 SMOKE = fakes.ROOT / "studies" / "smoke.yaml"

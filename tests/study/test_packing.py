@@ -6,9 +6,9 @@ import tarfile
 import pytest
 
 from sparseattn.errors import StudyError
-from sparseattn.study.loading import load_study, rebuild
-from sparseattn.study.packing import pack, unpack
-from sparseattn.study.store import Store
+from sparseattn.study.folder.loading import load_study, rebuild
+from sparseattn.study.folder.packing import pack, unpack
+from sparseattn.study.folder.store import Store
 from tests.study import fakes
 
 

@@ -7,11 +7,11 @@ import warnings
 import pytest
 
 from sparseattn.errors import StudyError
-from sparseattn.study.claims import Claims
 from sparseattn.study.executors import make
 from sparseattn.study.executors.base import Job
-from sparseattn.study.spec import ExecutorSpec
-from sparseattn.study.store import Store
+from sparseattn.study.file.spec import ExecutorSpec
+from sparseattn.study.folder.claims import Claims
+from sparseattn.study.folder.store import Store
 from tests.study import fakes
 
 pytest.importorskip("ray")

@@ -6,9 +6,9 @@ import pytest
 
 from sparseattn import cli
 from sparseattn.errors import StudyError
-from sparseattn.study.checks import check_same
-from sparseattn.study.spec import load_spec, spec_of
-from sparseattn.study.study import Study
+from sparseattn.study.file.checks import check_same
+from sparseattn.study.file.spec import load_spec, spec_of
+from sparseattn.study.file.study import Study
 
 GOOD = """\
 name: a study

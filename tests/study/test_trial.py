@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sparseattn.errors import DataError, PlanError, StudyError
-from sparseattn.study import running
-from sparseattn.study.trial import TrialCache, TrialFailed, TrialSpec, run_trial
+from sparseattn.study.trials import running
+from sparseattn.study.trials.trial import TrialCache, TrialFailed, TrialSpec, run_trial
 from sparseattn.tasks.base import fingerprint
 from sparseattn.tasks.rows import digest
 from sparseattn.tasks.spec import TrainingSpec

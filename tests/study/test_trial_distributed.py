@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from sparseattn.study.trial import TrialCache, TrialSpec, run_trial
+from sparseattn.study.trials.trial import TrialCache, TrialSpec, run_trial
 from sparseattn.tasks.spec import TrainingSpec
 from tests.tasks.material import task_of, tiny_model
 
@@ -19,7 +19,7 @@ ROWS = [{"text": "word " * (1 + n * 5 % 13), "label": n % 2} for n in range(24)]
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from sparseattn.study.trial import TrialCache, TrialSpec, run_trial
+from sparseattn.study.trials.trial import TrialCache, TrialSpec, run_trial
 
 spec = TrialSpec.model_validate_json(Path(sys.argv[1]).read_text())
 result = run_trial(spec, cache=TrialCache(Path(sys.argv[2])))

@@ -7,8 +7,8 @@ from functools import cache
 import pytest
 import torch
 
-from sparseattn.study.training import train
-from sparseattn.study.trial import TrialCache, TrialSpec, run_trial
+from sparseattn.study.trials.training import train
+from sparseattn.study.trials.trial import TrialCache, TrialSpec, run_trial
 from sparseattn.tasks.base import prepare
 from sparseattn.tasks.spec import TrainingSpec
 from tests.tasks.material import task_of, tiny_model, tokenizer

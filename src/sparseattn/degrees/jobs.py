@@ -37,10 +37,10 @@ def learn_task(
         What to tell the user.
     """
     from sparseattn.degrees.learn import learn_degrees
-    from sparseattn.study.arguments import arguments
-    from sparseattn.study.running import quiet
-    from sparseattn.study.spec import load_spec
-    from sparseattn.study.trial_cache import TrialCache
+    from sparseattn.study.file.spec import load_spec
+    from sparseattn.study.trials.arguments import arguments
+    from sparseattn.study.trials.running import quiet
+    from sparseattn.study.trials.trial_cache import TrialCache
 
     study = load_spec(spec)
     name, cache = model or study.model, TrialCache()

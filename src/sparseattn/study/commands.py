@@ -12,7 +12,7 @@ import typer
 from sparseattn.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from sparseattn.study.session import Outcome
+    from sparseattn.study.runs.session import Outcome
 
 __all__ = ["app"]
 
@@ -72,8 +72,8 @@ def run(
     other_versions: Versions = False,
 ) -> None:
     """Run what is missing of a study."""
-    from sparseattn.study import session
-    from sparseattn.study.spec import load_spec
+    from sparseattn.study.file.spec import load_spec
+    from sparseattn.study.runs import session
 
     options = _options(workers, executor, yes, max_trials=max_trials, other_versions=other_versions)
     _finish(lambda: session.run(load_spec(spec, changes or ()), out, options), out)
@@ -89,7 +89,7 @@ def resume(
     other_versions: Versions = False,
 ) -> None:
     """Run what is missing of a study that was begun."""
-    from sparseattn.study import session
+    from sparseattn.study.runs import session
 
     options = _options(
         workers, executor, yes, retry_failed=retry_failed, other_versions=other_versions
@@ -100,8 +100,8 @@ def resume(
 @app.command()
 def plan(spec: Spec, changes: Changes = None, max_trials: Most = 10_000) -> None:
     """Show the trials, their sparsity on a sample of the data, and how long they would take."""
-    from sparseattn.study.planning import plan as planned
-    from sparseattn.study.spec import load_spec
+    from sparseattn.study.file.spec import load_spec
+    from sparseattn.study.runs.planning import plan as planned
 
     _print(planned(load_spec(spec, changes or ()), max_trials))
 
@@ -110,7 +110,7 @@ def plan(spec: Spec, changes: Changes = None, max_trials: Most = 10_000) -> None
 def report(folder: Folder) -> None:
     """Write the report: a page, its Markdown, figures and tables."""
     from sparseattn.report import terminal_table, write_report
-    from sparseattn.study.loading import load_study, rebuild
+    from sparseattn.study.folder.loading import load_study, rebuild
 
     rebuild(folder)
     data = load_study(folder)
@@ -130,7 +130,7 @@ def compare(
     from sparseattn.errors import StudyError
     from sparseattn.report import compare as compared
     from sparseattn.report.table import contrasts_terminal
-    from sparseattn.study.loading import load_study
+    from sparseattn.study.folder.loading import load_study
 
     data = load_study(folder)
     if a and b:
@@ -145,7 +145,7 @@ def compare(
 @app.command()
 def results(folder: Folder) -> None:
     """Write results.csv and results.parquet anew."""
-    from sparseattn.study.loading import rebuild
+    from sparseattn.study.folder.loading import rebuild
 
     found = rebuild(folder)
     for problem in found.damaged.values():
@@ -159,7 +159,7 @@ def pack(
     file: Annotated[Path, typer.Argument(help="What to write: NAME.tar.xz.", show_default=False)],
 ) -> None:
     """Put the finished trials of a study into one small file."""
-    from sparseattn.study.packing import pack as packed
+    from sparseattn.study.folder.packing import pack as packed
 
     trials = packed(folder, file)
     size = file.stat().st_size / 1000
@@ -172,8 +172,8 @@ def unpack(
     out: Annotated[Path, typer.Option(help="A new folder, or one of the same study.")],
 ) -> None:
     """Bring the trials of a packed study into a folder, to report on them or to go on."""
-    from sparseattn.study.loading import rebuild
-    from sparseattn.study.packing import unpack as unpacked
+    from sparseattn.study.folder.loading import rebuild
+    from sparseattn.study.folder.packing import unpack as unpacked
 
     added = unpacked(file, out)
     rebuild(out)
@@ -181,7 +181,7 @@ def unpack(
 
 
 def _options(workers: int | None, executor: str | None, yes: bool, **rest: Any) -> Any:
-    from sparseattn.study.session import Options
+    from sparseattn.study.runs.session import Options
 
     changes = {"workers": workers, "kind": executor}
     asks = None if yes or not sys.stdin.isatty() else _confirm

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sparseattn.study.claims import Claims
 from sparseattn.study.executors.base import Executor
-from sparseattn.study.spec import ExecutorSpec
-from sparseattn.study.store import Store
+from sparseattn.study.file.spec import ExecutorSpec
+from sparseattn.study.folder.claims import Claims
+from sparseattn.study.folder.store import Store
 
 __all__ = ["make"]
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from sparseattn.study.executors.base import Event, Job
-from sparseattn.study.perform import RUN_TRIAL
-from sparseattn.study.store import Store
+from sparseattn.study.folder.store import Store
+from sparseattn.study.runs.perform import RUN_TRIAL
 
 __all__ = ["LocalExecutor", "cores"]
 

@@ -14,11 +14,11 @@ from types import ModuleType
 from typing import Any
 
 from sparseattn.errors import MissingExtraError, StudyError
-from sparseattn.study.claims import Claims
 from sparseattn.study.executors.base import Event, Job
-from sparseattn.study.perform import RUN_TRIAL, Performer
-from sparseattn.study.spec import ExecutorSpec
-from sparseattn.study.store import Store
+from sparseattn.study.file.spec import ExecutorSpec
+from sparseattn.study.folder.claims import Claims
+from sparseattn.study.folder.store import Store
+from sparseattn.study.runs.perform import RUN_TRIAL, Performer
 
 __all__ = ["RayExecutor"]
 

@@ -17,9 +17,9 @@ from queue import SimpleQueue
 from typing import Any, TextIO
 
 from sparseattn.errors import StudyError
-from sparseattn.study.claims import Claims
-from sparseattn.study.perform import Performer
-from sparseattn.study.store import Store, writing
+from sparseattn.study.folder.claims import Claims
+from sparseattn.study.folder.store import Store, writing
+from sparseattn.study.runs.perform import Performer
 
 __all__ = ["main"]
 

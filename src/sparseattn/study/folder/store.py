@@ -4,8 +4,8 @@
 study.json                 the resolved spec
 trials/<digest>/           one finished trial, done or failed; never changed once it is there
 work/<digest>/             what an unfinished trial resumes from: its checkpoints and its log
-tmp/, damaged/, claims     trials being written; trials found damaged; see `sparseattn.study.claims`
-results.csv, .parquet      a row a trial; derived, see `sparseattn.study.results`
+tmp/, damaged/, claims     trials being written; trials found damaged; see `claims.py`
+results.csv, .parquet      a row a trial; derived, see `results.py`
 ```
 
 A trial is written under another name, flushed to the disk and renamed, so that a folder under
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseattn.errors import StudyError
-from sparseattn.study import record
+from sparseattn.study.folder import record
 
 __all__ = ["FOLDERS", "STUDY", "Store", "out_of_space", "writing"]
 

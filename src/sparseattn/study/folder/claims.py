@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sparseattn.errors import StudyError
-from sparseattn.study.store import writing
+from sparseattn.study.folder.store import writing
 
 __all__ = ["Claims"]
 

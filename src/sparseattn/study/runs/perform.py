@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from sparseattn.errors import SparseAttnError, StudyError, unknown
-from sparseattn.study import record
-from sparseattn.study.store import out_of_space
+from sparseattn.study.folder import record
+from sparseattn.study.folder.store import out_of_space
 
 __all__ = ["RUN_TRIAL", "Log", "Performer", "Progress", "where"]
 
 #: The function that runs a trial, by its importable name.
-RUN_TRIAL = "sparseattn.study.trial:run_trial"
+RUN_TRIAL = "sparseattn.study.trials.trial:run_trial"
 
 #: Takes what a trial is doing, and the share of it that is done.
 Progress = Callable[[str, float], None]
@@ -85,7 +85,7 @@ class Performer:
         Raises:
             OSError: The disk is full, which says nothing about the trial.
         """
-        from sparseattn.study.trial import TrialSpec
+        from sparseattn.study.trials.trial import TrialSpec
 
         work.mkdir(parents=True, exist_ok=True)
         log = Log(work)

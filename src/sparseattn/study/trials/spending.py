@@ -12,9 +12,9 @@ from sparseattn.degrees.learn import steps_of
 from sparseattn.degrees.methods import Applied, Context, parse_method
 from sparseattn.errors import PlanError, UnsupportedModelError
 from sparseattn.plan import Plan
-from sparseattn.study.arguments import arguments, seed_of
-from sparseattn.study.training import last_checkpoint, split, watch
-from sparseattn.study.trial import Progress, TrialFailed, TrialSpec
+from sparseattn.study.trials.arguments import arguments, seed_of
+from sparseattn.study.trials.training import last_checkpoint, split, watch
+from sparseattn.study.trials.trial import Progress, TrialFailed, TrialSpec
 from sparseattn.tasks.base import Prepared
 from sparseattn.tasks.spec import TrainingSpec
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from sparseattn.study.trial import TrialSpec
+from sparseattn.study.trials.trial import TrialSpec
 
 __all__ = ["Waiting"]
 

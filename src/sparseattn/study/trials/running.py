@@ -18,13 +18,13 @@ from transformers.utils import logging as transformers_logging
 from sparseattn.errors import DataError, StudyError
 from sparseattn.models.attach import sparsify
 from sparseattn.plan import Plan
-from sparseattn.study.arms import is_method
-from sparseattn.study.counting import Counted, count, count_dense
-from sparseattn.study.environment import environment
-from sparseattn.study.spending import Spent, spend
-from sparseattn.study.training import Run, train
-from sparseattn.study.trial import DENSE, Progress, TrialFailed, TrialResult, TrialSpec
-from sparseattn.study.trial_cache import TrialCache
+from sparseattn.study.file.arms import is_method
+from sparseattn.study.trials.counting import Counted, count, count_dense
+from sparseattn.study.trials.environment import environment
+from sparseattn.study.trials.spending import Spent, spend
+from sparseattn.study.trials.training import Run, train
+from sparseattn.study.trials.trial import DENSE, Progress, TrialFailed, TrialResult, TrialSpec
+from sparseattn.study.trials.trial_cache import TrialCache
 from sparseattn.tasks.base import Prepared
 
 __all__ = ["quiet", "run"]
@@ -44,7 +44,7 @@ _OFFSET = ("roberta", "camembert", "data2vec-text", "roberta-prelayernorm", "xlm
 
 
 def run(spec: TrialSpec, folder: Path | None, progress: Progress, cache: TrialCache) -> TrialResult:
-    """See `sparseattn.study.trial.run_trial`."""
+    """See `sparseattn.study.trials.trial.run_trial`."""
     clock = _Clock()
     with quiet(), _memory(), _scratch(folder) as place:
         progress("prepare", 0.0)

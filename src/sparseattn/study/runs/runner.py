@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sparseattn.errors import StudyError
-from sparseattn.study.claims import Claims
-from sparseattn.study.display import Display, label
 from sparseattn.study.executors.base import Event, Executor, Job
-from sparseattn.study.perform import Log, where
-from sparseattn.study.record import DONE, failed
-from sparseattn.study.store import Store, writing
-from sparseattn.study.trial import TrialSpec
-from sparseattn.study.waiting import Waiting
+from sparseattn.study.folder.claims import Claims
+from sparseattn.study.folder.record import DONE, failed
+from sparseattn.study.folder.store import Store, writing
+from sparseattn.study.runs.display import Display, label
+from sparseattn.study.runs.perform import Log, where
+from sparseattn.study.runs.waiting import Waiting
+from sparseattn.study.trials.trial import TrialSpec
 
 __all__ = ["Runner"]
 

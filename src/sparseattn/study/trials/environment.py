@@ -53,7 +53,7 @@ def _version(name: str) -> str | None:
 @cache
 def commit() -> str | None:
     """The commit that this package is checked out at, with `+` after it if files differ."""
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[4]
     if not (root / ".git").exists():
         return None
     try:

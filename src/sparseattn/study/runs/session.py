@@ -13,19 +13,19 @@ from typing import Any
 from rich.console import Console
 
 from sparseattn.errors import StudyError
-from sparseattn.study.checks import check_data, check_same, check_versions
-from sparseattn.study.claims import Claims
-from sparseattn.study.display import display, say
 from sparseattn.study.executors import make
-from sparseattn.study.perform import RUN_TRIAL
-from sparseattn.study.reading import validated
-from sparseattn.study.results import Results, collect, write
-from sparseattn.study.runner import Runner
-from sparseattn.study.spec import ExecutorSpec, StudySpec, load_spec, spec_of
-from sparseattn.study.store import FOLDERS, STUDY, Store
-from sparseattn.study.study import Study
-from sparseattn.study.trial import TrialSpec
-from sparseattn.study.trial_cache import TrialCache
+from sparseattn.study.file.checks import check_data, check_same, check_versions
+from sparseattn.study.file.reading import validated
+from sparseattn.study.file.spec import ExecutorSpec, StudySpec, load_spec, spec_of
+from sparseattn.study.file.study import Study
+from sparseattn.study.folder.claims import Claims
+from sparseattn.study.folder.results import Results, collect, write
+from sparseattn.study.folder.store import FOLDERS, STUDY, Store
+from sparseattn.study.runs.display import display, say
+from sparseattn.study.runs.perform import RUN_TRIAL
+from sparseattn.study.runs.runner import Runner
+from sparseattn.study.trials.trial import TrialSpec
+from sparseattn.study.trials.trial_cache import TrialCache
 
 __all__ = ["MOST", "Options", "Outcome", "resume", "run"]
 
@@ -107,7 +107,7 @@ def run(
             begin(study, store)  # its name, question or contrasts have changed
         return _run(study, store, options, console)
     check_new(store.folder)
-    from sparseattn.study.resolving import resolved
+    from sparseattn.study.file.resolving import resolved
 
     study, _, notices = resolved(made, options.max_trials, TrialCache())
     for notice in notices:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from sparseattn.errors import PatternError, PlanError, StudyError
-from sparseattn.study import arms
-from sparseattn.study.grid import check_count, check_size, resolve, shapes
-from sparseattn.study.sample import Sample
-from sparseattn.study.spec import StudySpec
-from sparseattn.study.study import Study, installed
-from sparseattn.study.trial_cache import TrialCache
+from sparseattn.study.file import arms
+from sparseattn.study.file.grid import check_count, check_size, resolve, shapes
+from sparseattn.study.file.sample import Sample
+from sparseattn.study.file.spec import StudySpec
+from sparseattn.study.file.study import Study, installed
+from sparseattn.study.trials.trial_cache import TrialCache
 from sparseattn.tasks.base import survey
 
 __all__ = ["resolved"]

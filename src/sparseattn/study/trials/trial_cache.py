@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparseattn.study.counting import Counted
+    from sparseattn.study.trials.counting import Counted
     from sparseattn.tasks.base import Prepared
     from sparseattn.tasks.spec import TaskSpec
 

@@ -9,19 +9,19 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sparseattn.study.arms import DENSE
-from sparseattn.study.display import spell_time
 from sparseattn.study.executors.local import LocalExecutor
-from sparseattn.study.grid import Arm
-from sparseattn.study.resolving import resolved
-from sparseattn.study.sample import TEXTS
-from sparseattn.study.session import MOST
-from sparseattn.study.solve import Realised
-from sparseattn.study.spec import StudySpec
-from sparseattn.study.store import Store
-from sparseattn.study.study import Study
-from sparseattn.study.timing import Estimate, estimate
-from sparseattn.study.trial_cache import TrialCache
+from sparseattn.study.file.arms import DENSE
+from sparseattn.study.file.grid import Arm
+from sparseattn.study.file.resolving import resolved
+from sparseattn.study.file.sample import TEXTS
+from sparseattn.study.file.solve import Realised
+from sparseattn.study.file.spec import StudySpec
+from sparseattn.study.file.study import Study
+from sparseattn.study.folder.store import Store
+from sparseattn.study.runs.display import spell_time
+from sparseattn.study.runs.session import MOST
+from sparseattn.study.runs.timing import Estimate, estimate
+from sparseattn.study.trials.trial_cache import TrialCache
 
 __all__ = ["Planned", "plan"]
 

@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 
 from sparseattn.errors import StudyError
-from sparseattn.study import record
-from sparseattn.study.session import begin, check_new
-from sparseattn.study.store import STUDY, Store, writing
-from sparseattn.study.study import Study, values_of
+from sparseattn.study.file.study import Study, values_of
+from sparseattn.study.folder import record
+from sparseattn.study.folder.store import STUDY, Store, writing
+from sparseattn.study.runs.session import begin, check_new
 
 __all__ = ["pack", "unpack"]
 

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from sparseattn.errors import DataError, SparseAttnError, StudyError, unknown
 from sparseattn.selection import spell_selection
-from sparseattn.study.arms import DENSE
-from sparseattn.study.reading import changed, place, read_yaml, validated
+from sparseattn.study.file.arms import DENSE
+from sparseattn.study.file.reading import changed, place, read_yaml, validated
 from sparseattn.tasks.fields import Integer, Real, Record
 from sparseattn.tasks.spec import TaskSpec, TrainingSpec
 

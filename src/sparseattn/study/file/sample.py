@@ -11,13 +11,13 @@ from sparseattn.errors import DataError
 from sparseattn.models.attach import sparsified
 from sparseattn.plan import Plan
 from sparseattn.selection import select_indices
-from sparseattn.study.arms import DENSE, is_method
-from sparseattn.study.counting import count
-from sparseattn.study.grid import Measure
-from sparseattn.study.running import quiet
-from sparseattn.study.solve import Realised
-from sparseattn.study.spec import StudySpec
-from sparseattn.study.trial_cache import TrialCache
+from sparseattn.study.file.arms import DENSE, is_method
+from sparseattn.study.file.grid import Measure
+from sparseattn.study.file.solve import Realised
+from sparseattn.study.file.spec import StudySpec
+from sparseattn.study.trials.counting import count
+from sparseattn.study.trials.running import quiet
+from sparseattn.study.trials.trial_cache import TrialCache
 from sparseattn.tasks.base import Prepared
 from sparseattn.tasks.inputs import longest_first
 from sparseattn.tasks.kind import DETAILS
@@ -57,7 +57,7 @@ class Sample:
 
     @property
     def measure(self) -> Measure:
-        """For `sparseattn.study.grid.resolve`."""
+        """For `sparseattn.study.file.grid.resolve`."""
         return Measure(self.count, int(self.texts.evaluation[0]["length"]))
 
     def count(self, pattern: str, layers: str) -> Realised:

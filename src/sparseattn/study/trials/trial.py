@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sparseattn.errors import StudyError
-from sparseattn.study.trial_cache import TrialCache
+from sparseattn.study.trials.trial_cache import TrialCache
 from sparseattn.tasks.fields import Integer, Record
 from sparseattn.tasks.spec import TaskSpec, TrainingSpec
 
@@ -111,7 +111,7 @@ class TrialResult:
         counts: Examples, inputs and shares cut, a split; optimiser steps.
         seconds: Of `prepare`, `train`, `evaluate` and `total`; those of this process if the trial
             was resumed.
-        history: The loss curve; see `sparseattn.study.training.Run`.
+        history: The loss curve; see `sparseattn.study.trials.training.Run`.
         predictions: A row an evaluation example: `example`, `label`, `prediction`, `score`.
         environment: Versions, commit, device, precision, threads, platform.
         plan: The plan that a method found, as `Plan.to_json` writes it; None for other arms.
@@ -159,7 +159,7 @@ def run_trial(
         TrialFailed: The loss is not a number, memory ran out, or the data have changed.
         SparseAttnError: The spec asks for something that is not there or does not fit.
     """
-    from sparseattn.study.running import run
+    from sparseattn.study.trials.running import run
 
     return run(spec, folder, progress or _silent, cache or TrialCache())
 

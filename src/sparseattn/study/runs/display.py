@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from sparseattn.report.data import Arm
-from sparseattn.study.trial import DENSE, TrialSpec
+from sparseattn.study.trials.trial import DENSE, TrialSpec
 
 __all__ = ["Bars", "Display", "Lines", "display", "label", "say", "spell_time"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sparseattn.errors import StudyError
 from sparseattn.selection import select_indices
-from sparseattn.study.arms import DENSE
+from sparseattn.study.file.arms import DENSE
 
 __all__ = [
     "DONE",

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparseattn.study.arms import is_method
 from sparseattn.study.executors.local import cores
-from sparseattn.study.trial import DENSE, TrialSpec, run_trial
-from sparseattn.study.trial_cache import TrialCache
+from sparseattn.study.file.arms import is_method
+from sparseattn.study.trials.trial import DENSE, TrialSpec, run_trial
+from sparseattn.study.trials.trial_cache import TrialCache
 from sparseattn.tasks.spec import TrainingSpec
 
 __all__ = ["Estimate", "estimate"]

@@ -11,12 +11,12 @@ from typing import Any
 
 import sparseattn
 from sparseattn.errors import StudyError
-from sparseattn.study.grid import Arm
-from sparseattn.study.reading import place, validated
-from sparseattn.study.record import encode
-from sparseattn.study.spec import StudySpec
-from sparseattn.study.store import STUDY
-from sparseattn.study.trial import TrialSpec
+from sparseattn.study.file.grid import Arm
+from sparseattn.study.file.reading import place, validated
+from sparseattn.study.file.spec import StudySpec
+from sparseattn.study.folder.record import encode
+from sparseattn.study.folder.store import STUDY
+from sparseattn.study.trials.trial import TrialSpec
 
 __all__ = ["Study", "differing_versions", "first_difference", "installed"]
 

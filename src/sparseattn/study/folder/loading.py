@@ -12,9 +12,9 @@ from pyarrow import parquet
 
 from sparseattn.errors import StudyError
 from sparseattn.report.data import StudyData
-from sparseattn.study.results import ENVIRONMENT, Results, collect, write
-from sparseattn.study.store import Store
-from sparseattn.study.study import Study
+from sparseattn.study.file.study import Study
+from sparseattn.study.folder.results import ENVIRONMENT, Results, collect, write
+from sparseattn.study.folder.store import Store
 
 __all__ = ["load_study", "rebuild"]
 

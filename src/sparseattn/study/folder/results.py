@@ -14,9 +14,9 @@ import pyarrow
 from pyarrow import csv, parquet
 
 from sparseattn.errors import StudyError
-from sparseattn.study.arms import DENSE
-from sparseattn.study.record import DONE
-from sparseattn.study.store import Store
+from sparseattn.study.file.arms import DENSE
+from sparseattn.study.folder.record import DONE
+from sparseattn.study.folder.store import Store
 
 __all__ = ["ENVIRONMENT", "Results", "collect", "write"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sparseattn.errors import StudyError
-from sparseattn.study.spec import StudySpec
-from sparseattn.study.study import Study, differing_versions, first_difference, installed
+from sparseattn.study.file.spec import StudySpec
+from sparseattn.study.file.study import Study, differing_versions, first_difference, installed
 
 __all__ = ["check_data", "check_same", "check_versions"]
 

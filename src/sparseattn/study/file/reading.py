@@ -92,10 +92,13 @@ def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]
             inner = inner.setdefault(name, {})
             if not isinstance(inner, dict):
                 raise StudyError(f"{change!r}: {name} has no keys; give all of it: {name}=...")
+        loader = _Loader(text)
         try:
-            inner[last] = yaml.load(text, _Loader)  # a SafeLoader
+            inner[last] = loader.get_single_data()
         except yaml.YAMLError as error:
             raise StudyError(f"{change!r}: not YAML: {_plain(error)}") from None
+        finally:
+            loader.dispose()
     return made
 
 

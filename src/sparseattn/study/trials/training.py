@@ -15,8 +15,8 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from sparseattn.errors import StudyError
-from sparseattn.study.arguments import arguments, seed_of
-from sparseattn.study.trial import Progress, TrialFailed
+from sparseattn.study.trials.arguments import arguments, seed_of
+from sparseattn.study.trials.trial import Progress, TrialFailed
 from sparseattn.tasks.base import Prepared
 from sparseattn.tasks.rows import digest
 from sparseattn.tasks.spec import TrainingSpec

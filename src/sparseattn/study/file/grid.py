@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sparseattn.errors import PatternError, PlanError, StudyError
-from sparseattn.study import arms
-from sparseattn.study.solve import FREE, Realised, Target, solve
-from sparseattn.study.spec import MATCHED, ArmSpec, StudySpec
+from sparseattn.study.file import arms
+from sparseattn.study.file.solve import FREE, Realised, Target, solve
+from sparseattn.study.file.spec import MATCHED, ArmSpec, StudySpec
 
 __all__ = ["Arm", "Measure", "check_count", "check_size", "resolve", "shapes"]
 

@@ -1,0 +1,1 @@
+"""One trial: what it is, doing it, and counting what its plan allows."""
