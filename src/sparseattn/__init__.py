@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sparseattn.models.attach import sparsified as sparsified
     from sparseattn.models.attach import sparsify as sparsify
     from sparseattn.models.describing import describe as describe
+    from sparseattn.models.lengthen.lengthening import lengthen as lengthen
     from sparseattn.models.names import resolve as resolve
     from sparseattn.models.saving import load as load
     from sparseattn.patterns.base import Pattern as Pattern
@@ -45,6 +46,7 @@ _PUBLIC = {
     "calibrate": "degrees.calibrate",
     "describe": "models.describing",
     "learn_degrees": "degrees.learn",
+    "lengthen": "models.lengthen.lengthening",
     "load": "models.saving",
     "parse": "patterns.spec",
     "resolve": "models.names",
@@ -65,6 +67,7 @@ __all__ = [
     "describe",
     "errors",
     "learn_degrees",
+    "lengthen",
     "load",
     "parse",
     "resolve",

@@ -18,6 +18,7 @@ import sparseattn
 from sparseattn.bench.commands import app as bench
 from sparseattn.degrees import commands as degrees
 from sparseattn.errors import SparseAttnError
+from sparseattn.models.lengthen import PLAN
 from sparseattn.models.names import DEFAULT
 from sparseattn.study.commands import app as study
 
@@ -73,6 +74,24 @@ def demo(
         raise typer.Exit(130) from None
     for path in written:
         typer.echo(f"wrote {path}")
+
+
+@app.command()
+def lengthen(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A folder, a Hub name or package:NAME.")
+    ],
+    to: Annotated[int, typer.Option(help="Tokens to take, special ones included.")],
+    out: Annotated[Path, typer.Option(help="A new or empty folder for the longer model.")],
+    plan: Annotated[
+        str, typer.Option(help="A pattern, a plan's JSON file, or none to stay dense.")
+    ] = PLAN,
+) -> None:
+    """Make a model take longer texts, under a plan that keeps them cheap."""
+    from sparseattn.models.lengthen.files import lengthen_folder
+
+    for line in lengthen_folder(model, to, out, plan):
+        typer.echo(line)
 
 
 @app.command()

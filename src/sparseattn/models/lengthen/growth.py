@@ -1,0 +1,213 @@
+"""The tensors that a longer model has, and putting them into the one at hand.
+
+What depends on the limit is found by building a second model from the same config with a larger
+limit and comparing shapes. That model is also what a reloaded one will be, so that its outputs are
+compared before anything is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparseattn.models.lengthen.positions import Positions, limit_of
+from sparseattn.models.lengthen.runs import outputs, refused
+
+__all__ = ["Edits", "Growth", "tensors"]
+
+_FIELD = "max_position_embeddings"
+
+
+class Edits:
+    """Attributes that were set, so that they can be set back."""
+
+    def __init__(self) -> None:
+        self._before: list[tuple[Any, str, Any]] = []
+
+    def set(self, owner: Any, name: str, value: Any) -> None:
+        """Sets an attribute."""
+        self._before.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, value)
+
+    def undo(self) -> None:
+        """Sets all of them back."""
+        while self._before:
+            owner, name, value = self._before.pop()
+            setattr(owner, name, value)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What a model needs to take longer texts.
+
+    Attributes:
+        limit: The config's new limit.
+        copied: Tables of learned positions, copied over and over, by name.
+        computed: Tensors that the class computes from its config, such as fixed positions and
+            buffers of numbers, by name.
+        fresh: A model built for the new limit, with the weights of the one at hand.
+    """
+
+    limit: int
+    copied: dict[str, Tensor]
+    computed: dict[str, Tensor]
+    fresh: Any
+
+    @property
+    def fixed(self) -> bool:
+        """Whether a table of positions, not only numbers, was computed."""
+        return any(tensor.is_floating_point() for tensor in self.computed.values())
+
+    @classmethod
+    def of(cls, model: Any, encoder: Any, found: Positions, to: int) -> Growth:
+        """Builds the longer model.
+
+        Args:
+            model: The transformers model that holds the encoder, head included; without a plan.
+            encoder: What receives `input_ids`.
+            found: How it knows where a token stands; it has a limit.
+            to: Tokens to take, more than that limit.
+
+        Raises:
+            UnsupportedModelError: Something that depends on the limit is neither a table of learned
+                positions nor computed, or the model is not what its config says.
+        """
+        assert found.limit is not None, "a model without a limit needs no growth"
+        stated = limit_of(encoder.config)
+        if stated is None:
+            raise refused(encoder, f"its config has no {_FIELD}, so the length would not be saved")
+        limit = stated + to - found.limit
+        fresh = _built(model, encoder, limit)
+        old, new = tensors(model), tensors(fresh)
+        longer = [name for name in new if name in old and new[name].shape != old[name].shape]
+        computed = {n: new[n].to(old[n]) for n in longer if _goes_on(old[n], new[n])}
+        copied = {}
+        for name in set(longer) - computed.keys():
+            start = found.tables.get(name.removesuffix(".weight"))
+            if start is None or new[name].shape != (start + to, *old[name].shape[1:]):
+                raise refused(
+                    encoder,
+                    f"the size of {name} {list(old[name].shape)} follows {_FIELD}, and it is no "
+                    "table of absolute positions, so that copies of its rows would mean nothing",
+                )
+            copied[name] = _tiled(old[name], start, to)
+        for table in found.tables:
+            if f"{table}.weight" not in {**copied, **computed}:
+                raise refused(encoder, f"the size of {table}.weight does not follow {_FIELD}")
+        _fill(fresh, encoder, old, {**model.state_dict(), **copied, **computed})
+        return cls(limit, copied, computed, fresh)
+
+    def check(self, encoder: Any, lengths: Sequence[Sequence[int]]) -> None:
+        """Makes sure that the longer model computes what the one at hand does.
+
+        Args:
+            encoder: The one at hand, still unchanged.
+            lengths: Batches to compare on.
+
+        Raises:
+            UnsupportedModelError: Outputs differ.
+        """
+        longer = self.fresh.base_model.eval()
+        for batch in lengths:
+            if not torch.equal(outputs(encoder, batch), outputs(longer, batch)):
+                raise refused(
+                    encoder,
+                    f"built with {_FIELD}={self.limit} it has other outputs at {max(batch):,} "
+                    "tokens; it scales relative or rotary positions by that limit, or it is not "
+                    "what its config describes",
+                )
+
+    def apply(self, model: Any, edits: Edits) -> None:
+        """Makes the model at hand the longer one."""
+        stated = limit_of(model.base_model.config)
+        configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None))}
+        for config in configs.values():
+            if getattr(config, _FIELD, None) == stated:
+                edits.set(config, _FIELD, self.limit)
+        for name, tensor in {**self.copied, **self.computed}.items():
+            place, _, last = name.rpartition(".")
+            owner = model.get_submodule(place)
+            before = getattr(owner, last)
+            if isinstance(before, nn.Parameter):
+                edits.set(owner, last, nn.Parameter(tensor, before.requires_grad))
+            else:
+                edits.set(owner, last, tensor)
+        there = dict(model.named_modules())
+        for name, module in self.fresh.named_modules():
+            for key, value in vars(module).items():
+                before = vars(there[name]).get(key) if name in there else None
+                if type(before) is type(value) is int and before != value:
+                    edits.set(there[name], key, value)
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer by all of its names, tied and unsaved ones included."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    return {**parameters, **dict(model.named_buffers(remove_duplicate=False))}
+
+
+def _built(model: Any, encoder: Any, limit: int) -> Any:
+    config = deepcopy(model.config)
+    setattr(config, _FIELD, limit)
+    try:
+        with torch.random.fork_rng():
+            return type(model)(config)
+    except Exception as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise refused(encoder, f"it cannot be built with {limit:,} positions: {why}") from error
+
+
+def _goes_on(old: Tensor, new: Tensor) -> bool:
+    """Whether a new tensor is longer in one dimension and begins like the old one."""
+    if old.dim() != new.dim() or any(a > b for a, b in zip(old.shape, new.shape, strict=True)):
+        return False
+    if sum(a != b for a, b in zip(old.shape, new.shape, strict=True)) != 1:
+        return False
+    return torch.equal(new[tuple(slice(size) for size in old.shape)].to(old), old)
+
+
+def _tiled(table: Tensor, start: int, to: int) -> Tensor:
+    """The rows of positions copied over and over; rows before `start` stay single.
+
+    Longformer (arXiv 2004.05150, section 5) extends RoBERTa so: the copies keep what attention has
+    learned about near positions, everywhere but at the seams.
+    """
+    rows = torch.arange(to, device=table.device) % (table.shape[0] - start)
+    return torch.cat([table[:start], table[start:][rows]]).detach()
+
+
+def _fill(fresh: Any, encoder: Any, old: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+    """Gives a new model the tensors at hand; they are shared, not copied.
+
+    Args:
+        fresh: The new model.
+        encoder: The one at hand.
+        old: Every tensor of the one at hand.
+        state: What is saved of it, in the sizes of the new one.
+    """
+    fresh.to(next(encoder.parameters()).device)
+    for name, buffer in fresh.named_buffers():
+        mine = old.get(name)
+        if mine is None or mine.dtype == buffer.dtype or mine.shape != buffer.shape:
+            continue
+        if torch.equal(buffer.to(mine), mine):  # the same, in the dtype that the user chose
+            place, _, last = name.rpartition(".")
+            setattr(fresh.get_submodule(place), last, mine)
+    unsaved = tensors(fresh).keys() - fresh.state_dict().keys()
+    saved = {name: tensor for name, tensor in state.items() if name not in unsaved}
+    try:
+        unknown = fresh.load_state_dict(saved, strict=False, assign=True).unexpected_keys
+    except RuntimeError as error:
+        why = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise refused(encoder, f"it is not what its config describes: {why}") from error
+    if unknown:
+        raise refused(
+            encoder,
+            f"it holds what its config does not describe: {unknown[0]}; merge adapters into the "
+            "model first",
+        )
