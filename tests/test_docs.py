@@ -15,7 +15,16 @@ from sparseattn.patterns.spec import parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-MODULES = ["", "errors", "tokens", "rules", "plan", "patterns.spec", "study.file.study", "study.file.arms"]
+MODULES = [
+    "",
+    "errors",
+    "tokens",
+    "rules",
+    "plan",
+    "patterns.spec",
+    "study.file.study",
+    "study.file.arms",
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

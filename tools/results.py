@@ -23,7 +23,7 @@ from pathlib import Path
 import pandas as pd
 
 from sparseattn.report import StudyData, summarise, write_report
-from sparseattn.report.contrasts import contrasts
+from sparseattn.report.contrasts import questions
 from sparseattn.report.results import ordered
 from sparseattn.report.tables import Table, arms_table, contrasts_table
 from sparseattn.report.text import markdown
@@ -64,7 +64,10 @@ def publish(data: StudyData, folder: Path) -> dict[str, str]:
                 shutil.copyfile(path, folder / path.name)
     return {
         "arms": grid(arms_table(summarise(data)), SHOWN),
-        "contrasts": grid(contrasts_table(data, contrasts(data)[0])),
+        "contrasts": "\n".join(
+            f"*{markdown(each.text)}*\n\n{grid(contrasts_table(data, each.contrasts))}"
+            for each in questions(data)
+        ),
     }
 
 

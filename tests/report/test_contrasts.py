@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from sparseattn.report import compare, write_report
-from sparseattn.report.contrasts import contrasts
+from sparseattn.report.contrasts import questions
 from sparseattn.report.table import contrasts_terminal
 from sparseattn.report.tables import contrasts_frame
 from sparseattn.study.statistics import holm
@@ -17,7 +17,12 @@ from tests.report.fake import study
 
 
 def declared(*pairs: tuple[str, str], **values):
-    return replace(study(**values), contrasts=pairs)
+    return replace(study(**values), contrasts={"Does it matter which?": pairs})
+
+
+def contrasts(data):
+    (question,) = questions(data)
+    return question.contrasts, list(question.notes)
 
 
 def named(data):
@@ -67,6 +72,14 @@ def test_each_is_the_plain_comparison_corrected_for_their_number() -> None:
     assert {each.verdict for each in found} >= {"higher"}
 
 
+def test_p_is_corrected_within_a_question() -> None:
+    pairs = [("neighbor@:", "similarity@:"), ("random@:", "similarity@:")]
+    both = replace(study(), contrasts={"one": pairs[:1], "two": pairs[1:]})
+    for each in questions(both):
+        (contrast,) = each.contrasts
+        assert contrast.p == contrast.comparison.outcome.p
+
+
 def test_one_declared_twice_counts_once() -> None:
     assert len(contrasts(declared(*[("neighbor@:", "random@:")] * 2))[0]) == 1
 
@@ -77,19 +90,20 @@ def test_pages_and_terminal_show_them(tmp_path) -> None:
     for name in ("report.html", "report.md"):
         text = (tmp_path / name).read_text()
         assert "Declared comparisons" in text
-        assert "for the 2 comparisons of this table" in text
+        assert "Does it matter which?" in text
         assert "is not compared: it has no trial yet" in text
     assert 'download="contrasts.csv"' in (tmp_path / "report.html").read_text()
     console = Console(width=100, file=io.StringIO(), color_system=None)
     console.print(contrasts_terminal(data))
-    assert "the 2 declared comparisons (Holm)" in " ".join(console.file.getvalue().split())
+    assert "the 2 comparisons of this table (Holm)" in " ".join(console.file.getvalue().split())
     write_report(study(), tmp_path)
     assert "Declared comparisons" not in (tmp_path / "report.html").read_text()
 
 
 def test_the_download_has_them_as_numbers() -> None:
-    found, _ = contrasts(declared(("neighbor@:", "similarity@:")))
+    found = questions(declared(("neighbor@:", "similarity@:")))
     (row,) = contrasts_frame(found).to_dict("records")
+    assert row["question"] == "Does it matter which?"
     assert (row["a"], row["b"]) == ("neighbor@:", "similarity@:")
     assert row["difference"] == pytest.approx(row["mean_a"] - row["mean_b"])
     assert row["p_holm"] == row["p"]

@@ -244,6 +244,9 @@ def test_what_is_set_from_outside_is_checked_like_the_file(tmp_path, change, tol
     [
         ("[[near, dens]]", "contrasts[0][1]: unknown arm 'dens' (did you mean 'dense'?)"),
         ("[[near, dense], ['near@:', dense]]", "contrasts[1][0]: unknown placement ':'; choose"),
+        ("{late: [[near]]}", "contrasts.late[0]: expected two arms, [a, b], got ['near']"),
+        ("{late: []}", "contrasts.late: expected at least one value"),
+        ("near", "contrasts: expected a mapping"),
         ("[[dense, dense]]", "contrasts[0]: 'dense' against itself"),
         ("[['dense@:', near]]", "contrasts[0][0]: 'dense' is dense; leave out its layers"),
         ("[[near]]", "contrasts[0]: expected two arms, [a, b], got ['near']"),
@@ -258,4 +261,4 @@ def test_contrasts_name_arms_and_their_placements(tmp_path, contrasts, told):
 def test_contrasts_may_be_declared_later_on_the_same_folder(tmp_path):
     spec = load_spec(written(tmp_path, more="contrasts: [['near@-3:', dense]]\n"))
     study = Study(load_spec(written(tmp_path)), (), "f", {})
-    assert check_same(study, spec, tmp_path).spec.contrasts == (("near@-3:", "dense"),)
+    assert check_same(study, spec, tmp_path).spec.contrasts == {"": (("near@-3:", "dense"),)}

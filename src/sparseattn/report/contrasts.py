@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sparseattn.errors import StudyError
@@ -10,7 +10,7 @@ from sparseattn.report.comparison import Comparison, compare
 from sparseattn.report.data import Arm, StudyData
 from sparseattn.study.statistics import LEVEL, holm
 
-__all__ = ["Contrast", "contrasts"]
+__all__ = ["Contrast", "Question", "questions"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Contrast:
         a: The first arm.
         b: The second.
         comparison: What came out; the reason if the arms could not be compared.
-        p: Its p-value, corrected for all declared comparisons (Holm).
+        p: Its p-value, corrected for all comparisons of its question (Holm).
     """
 
     a: Arm
@@ -39,22 +39,38 @@ class Contrast:
         return "higher" if self.comparison.outcome.difference > 0 else "lower"
 
 
-def contrasts(data: StudyData) -> tuple[list[Contrast], list[str]]:
-    """Compares what a study declared, corrected for the number of comparisons.
+@dataclass(frozen=True)
+class Question:
+    """A question that a study declared.
+
+    Attributes:
+        text: The question; empty where the study has but one.
+        contrasts: The comparisons that answer it.
+        notes: Why others could not be made: no trial of an arm has finished, or two arms have no
+            placement in common.
+    """
+
+    text: str
+    contrasts: tuple[Contrast, ...]
+    notes: tuple[str, ...]
+
+
+def questions(data: StudyData) -> list[Question]:
+    """Compares what a study declared, corrected for the number of comparisons of each question.
 
     A name without layers stands for all placements of an arm, and for all cells of its grid: they
     are compared one by one with those of the other arm.
 
     Args:
         data: The study.
-
-    Returns:
-        The comparisons, and why others could not be made: no trial of an arm has finished, or two
-        arms have no placement in common.
     """
+    return [_question(data, text, declared) for text, declared in data.contrasts.items()]
+
+
+def _question(data: StudyData, text: str, declared: Sequence[tuple[str, str]]) -> Question:
     notes: list[str] = []
     pairs: dict[tuple[Arm, Arm], None] = {}
-    for a, b in data.contrasts:
+    for a, b in declared:
         try:
             pairs |= dict.fromkeys(_pairs(data, a, b))
         except StudyError as error:
@@ -62,11 +78,11 @@ def contrasts(data: StudyData) -> tuple[list[Contrast], list[str]]:
     made = [Contrast(a, b, _compared(data, a, b, len(pairs))) for a, b in pairs]
     known = [each.comparison.outcome.p for each in made if isinstance(each.comparison, Comparison)]
     corrected = iter(holm(known)) if known else iter(())
-    done = [
+    done = (
         replace(each, p=next(corrected)) if isinstance(each.comparison, Comparison) else each
         for each in made
-    ]
-    return done, notes
+    )
+    return Question(text, tuple(done), tuple(notes))
 
 
 def _compared(data: StudyData, a: Arm, b: Arm, comparisons: int) -> Comparison | str:

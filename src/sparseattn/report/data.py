@@ -96,7 +96,8 @@ class StudyData:
         baseline: The arm that the others are compared with, by name or address.
         counted_over: What sparsity is counted over, in words.
         metrics: The columns that hold metrics; found from their types if not given.
-        contrasts: Pairs of arms that the study set out to compare, each a name or `name@layers`.
+        contrasts: For each question, the pairs of arms that the study set out to compare, each a
+            name or `name@layers`.
     """
 
     name: str
@@ -108,7 +109,7 @@ class StudyData:
     baseline: str = "dense"
     counted_over: str = "pairs of real tokens of the evaluation examples, all layers and heads"
     metrics: tuple[str, ...] = field(default=())
-    contrasts: tuple[tuple[str, str], ...] = ()
+    contrasts: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Checks the table and finds the metrics.

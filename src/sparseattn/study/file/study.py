@@ -109,7 +109,10 @@ class Study:
             StudyError: See `load`.
         """
         try:
-            spec = validated(StudySpec, {**values["spec"], "executor": values["executor"]})
+            declared = {**values["spec"], "executor": values["executor"]}
+            if isinstance(declared.get("contrasts"), list):  # before they had questions
+                declared["contrasts"] = {"": declared["contrasts"]} if declared["contrasts"] else {}
+            spec = validated(StudySpec, declared)
             found = [Arm(**{**arm, "needs": tuple(arm["needs"])}) for arm in values["arms"]]
             return cls(spec, tuple(found), values["fingerprint"], values["versions"])
         except (KeyError, TypeError, StudyError) as error:
