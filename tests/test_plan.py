@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -160,3 +161,8 @@ def test_receptive_field_equals_a_search():
         for mask in reversed(masks[: depth + 1]):
             seen = {k for q in seen for k in torch.nonzero(mask[q]).flatten().tolist()}
         assert report.layers[depth].reaches_cls == pytest.approx(len(seen) / 17)
+
+
+def test_numpy_numbers_select_layers():
+    assert spell_selection(np.arange(2)) == "0,1"
+    assert spell_selection(np.int64(-1)) == "-1"

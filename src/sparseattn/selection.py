@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 
 from sparseattn.errors import PlanError
 
@@ -23,8 +24,8 @@ def spell_selection(selection: Selection) -> str:
     """
     if isinstance(selection, bool):
         raise PlanError(f"{selection!r} does not select layers or heads")
-    if isinstance(selection, int):
-        return str(selection)
+    if isinstance(selection, Integral):  # NumPy's, too
+        return str(int(selection))
     if isinstance(selection, slice):
         parts = [selection.start, selection.stop, selection.step]
         return (

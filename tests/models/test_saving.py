@@ -132,3 +132,15 @@ def test_the_name_is_registered_in_either_order_of_import(first, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "torch.Size([1, 3, 32])" in done.stdout, done.stderr
+
+
+def test_a_folder_without_safetensors_is_one_line_and_pickles_are_not_read(tmp_path):
+    model = build("bert")
+    sa.sparsify(model, PLAN)
+    model.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(PlanError, match=r"^no weights at ") as caught:
+        sa.load(tmp_path)
+    assert "\n" not in str(caught.value)

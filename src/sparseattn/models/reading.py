@@ -125,7 +125,9 @@ def _load(model: str, kind: str) -> Any:
     where = resolve(model)
     with _quiet():
         try:
-            return getattr(transformers, kind).from_pretrained(where)
+            # Weights as pickles are never read: unpickling can run code.
+            weights = {} if kind in ("AutoTokenizer", "AutoConfig") else {"use_safetensors": True}
+            return getattr(transformers, kind).from_pretrained(where, **weights)
         except (OSError, ValueError, KeyError) as error:
             why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise DataError(

@@ -24,7 +24,8 @@ def load(path: str | Path, model_class: Any = None, **kwargs: Any) -> Any:
         The model, sparsified, in evaluation mode.
 
     Raises:
-        PlanError: There is no config, or it carries no plan, or transformers lacks the class.
+        PlanError: There is no config, or it carries no plan, transformers lacks the class, or there
+            are no weights as safetensors.
     """
     import transformers
 
@@ -46,7 +47,12 @@ def load(path: str | Path, model_class: Any = None, **kwargs: Any) -> Any:
         model_class = getattr(transformers, name, None)
         if model_class is None:
             raise PlanError(f"transformers has no class {name!r}; pass the class as model_class=")
-    model = model_class.from_pretrained(path, config=config, **kwargs)
+    # Weights as pickles are never read: unpickling can run code.
+    kwargs.setdefault("use_safetensors", True)
+    try:
+        model = model_class.from_pretrained(path, config=config, **kwargs)
+    except OSError as error:
+        raise PlanError(f"no weights at {path}: {str(error).splitlines()[0]}") from None
     return attach_record(model, record)
 
 

@@ -39,6 +39,8 @@ def parse(text: str) -> Pattern:
     >>> parse("neighbor(2) | global(cls) & full()")
     Union(left=Neighbor(radius=2), right=Intersection(left=Global(...), right=Full()))
     """
+    if not isinstance(text, str):
+        raise PatternError(f"a pattern is spelled like 'neighbor(radius=2)', got {text!r}")
     try:
         return _Parser(text).whole()
     except RecursionError:

@@ -87,9 +87,18 @@ class Prepared:
         transformers.set_seed(seed)
         made = transformers.AutoConfig.from_pretrained(path, **{**self.kind.config, **config})
         model_class = getattr(transformers, self.kind.model_class)
-        return model_class.from_pretrained(
-            path, config=made, dtype=torch.float32, ignore_mismatched_sizes=True
-        )
+        try:
+            # Weights as pickles are never read: unpickling can run code.
+            return model_class.from_pretrained(
+                path,
+                config=made,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                use_safetensors=True,
+            )
+        except OSError as error:
+            what = str(error).strip().splitlines()[0]
+            raise DataError(f"cannot load {path} (safetensors only): {what}") from None
 
     def score(self, raw: Any) -> Scores:
         """Scores the logits for `evaluation`."""

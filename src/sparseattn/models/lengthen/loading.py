@@ -115,7 +115,7 @@ def _transformer(where: str | Path) -> Any:
         raise DataError(f"transformers has no class {kind!r}, which the config of {where} names")
     if getattr(config, FIELD, None) is not None:
         return load(where, model_class)
-    return model_class.from_pretrained(where)
+    return model_class.from_pretrained(where, use_safetensors=True)
 
 
 def _is_sentence_transformer(where: str | Path) -> bool:
