@@ -119,3 +119,20 @@ def test_many_seeds_and_failures_are_cropped_and_counted() -> None:
     assert (len(table.rows), table.left_out) == (50, 40)
     assert len(table.rows[0][3]) == 300
     assert "\n" not in table.rows[0][3]
+
+
+def test_cells_of_a_grid_share_a_label_and_are_joined_in_the_figure() -> None:
+    from sparseattn.report.figures import sparsity_figure
+    from sparseattn.report.figures.svg import WIDE
+    from sparseattn.report.figures.theme import LIGHT
+
+    data = study(layers=(":",), effects={f"learned s=0.{n}": (n / 9,) for n in (7, 8)})
+    rows = data.rows.assign(
+        sparsity=data.rows["arm"].map(lambda name: float(name[-3:]) if "=" in name else 0.0)
+    )
+    drawing = sparsity_figure(summarise(replace(data, rows=rows)))
+    (axes,) = drawing.draw(WIDE, LIGHT).axes
+    assert [text.get_text() for text in axes.texts] == ["learned", "dense"]
+    lines = [[round(float(x), 6) for x in line.get_xdata()] for line in axes.lines]
+    assert [70.0, 80.0] in lines, "from the densest to the sparsest"
+    assert axes.get_xlim()[0] > 50, "the baseline, far to the left, is the line across"

@@ -68,6 +68,15 @@ class Arm:
         return f"{self.name}@{self.layers}" if self.layers else self.name
 
     @property
+    def family(self) -> str:
+        """Its name without its place in a grid.
+
+        >>> Arm("learned s=0.7 k=2").family
+        'learned'
+        """
+        return re.sub(r"( \w+=\S+)+$", "", self.name)
+
+    @property
     def placement(self) -> str:
         """Its layers in words; layers are counted from 0."""
         for spelled, words in _PLACEMENTS:

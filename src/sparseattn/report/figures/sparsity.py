@@ -30,6 +30,9 @@ __all__ = ["sparsity_figure"]
 #: Up to this many names stand beside their points; more are told apart by placement only.
 _LABELS = 14
 
+#: Points further than this from the baseline, in percent, have the axis for themselves.
+_FAR = 45.0
+
 #: How far points at one sparsity may be set apart, as a share of the axis.
 _APART = 0.1
 
@@ -50,7 +53,8 @@ def sparsity_figure(summary: Summary) -> Drawing | None:
     base = next((point for point in points if point.arm == summary.data.reference), None)
     caption = (
         f"{metric.capitalize()} against sparsity. A point is the mean over seeds, the bar its 95% "
-        "interval, the line across the baseline. Points at one sparsity are set a little apart."
+        "interval, the line across the baseline. Points at one sparsity are set a little apart; "
+        "those of one grid are joined."
     )
     return Drawing(
         name="sparsity",
@@ -75,19 +79,21 @@ class _Scatter:
         length, per_line = (15, 2) if narrow else (24, 5)
         placements = [point.arm.placement for point in self.points]
         shapes, lines = marks(placements), math.ceil(len(set(placements)) / per_line)
-        names = list(dict.fromkeys(point.arm.name for point in self.points))
+        names = list(dict.fromkeys(point.arm.family for point in self.points))
         labelled = len(names) <= _LABELS
         tint = series(names if labelled else placements, colours)
-        beside = [*names, *([self.base.arm.name] if self.base else [])]
+        beside = [*names, *([self.base.arm.family] if self.base else [])]
         right = 8 + 7 * max(len(crop(n, length)) for n in beside) if labelled else 24
         height = (335 if narrow else 375) + 20 * lines
         figure, axes = new_figure(width, height, (40, right, 50 + 20 * lines, 26), colours)
         self._frame(axes, colours)
         places = _set_apart(self.points, width - 40 - right)
         drawn = list(zip(self.points, places, strict=True))
+        if labelled:
+            _join(axes, drawn, tint)
         for point, x in drawn:
             place = point.arm.placement
-            colour = tint[point.arm.name if labelled else place]
+            colour = tint[point.arm.family if labelled else place]
             _mark(axes, point, x, colour, shapes[place], colours["page"])
         if labelled:
             at_border = [(self.base, axes.get_xlim()[1])] if self.base else []
@@ -111,7 +117,20 @@ class _Scatter:
             low, high = base.mean - base.half, base.mean + base.half
             axes.axhspan(low, high, color=colours["band"], linewidth=0)
             axes.axhline(base.mean, color=colours["quiet"], linewidth=1.2, linestyle=(0, (5, 3)))
-            axes.plot([base.sparsity], [base.mean], marker="o", color=colours["ink"], ms=7)
+            lowest = min((point.sparsity for point in self.points), default=0.0)
+            if lowest - base.sparsity < _FAR:
+                axes.plot([base.sparsity], [base.mean], marker="o", color=colours["ink"], ms=7)
+
+
+def _join(axes: Any, drawn: Sequence[tuple[Point, float]], tint: dict[str, str]) -> None:
+    """Joins the cells of a grid on one placement, from the densest to the sparsest."""
+    lines: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for point, x in drawn:
+        lines[point.arm.family, point.arm.layers].append((x, point.mean))
+    for (name, _), cells in lines.items():
+        if len(cells) > 1:
+            across, up = zip(*sorted(cells), strict=True)
+            axes.plot(across, up, color=tint[name], linewidth=1.2, alpha=0.7, zorder=1.5)
 
 
 def _mark(axes: Any, point: Point, x: float, colour: str, shape: str, edge: str) -> None:
@@ -123,7 +142,8 @@ def _mark(axes: Any, point: Point, x: float, colour: str, shape: str, edge: str)
 
 def _set_apart(points: Sequence[Point], pixels: int) -> list[float]:
     """Where the points stand along the axis, so that equal sparsities do not hide each other."""
-    every = [0.0, *(point.sparsity for point in points)]
+    every = [point.sparsity for point in points]
+    every += [0.0] if not every or min(every) < _FAR else []
     span = max(max(every) - min(every), 5.0)
     step = span * 8 / pixels
     groups: dict[int, list[int]] = defaultdict(list)
@@ -142,11 +162,14 @@ def _set_apart(points: Sequence[Point], pixels: int) -> list[float]:
 def _labels(
     axes: Any, drawn: Sequence[tuple[Point, float]], tint: dict[str, str], length: int
 ) -> None:
-    """Names each arm once at the right border, with a thin line to its rightmost point."""
+    """Names each arm once at the right border, with a thin line to its rightmost point.
+
+    The cells of a grid share a name.
+    """
     ends: dict[str, tuple[Point, float]] = {}
     for point, x in drawn:
-        if point.arm.name not in ends or x > ends[point.arm.name][1]:
-            ends[point.arm.name] = (point, x)
+        if point.arm.family not in ends or x > ends[point.arm.family][1]:
+            ends[point.arm.family] = (point, x)
     low, high = axes.get_ylim()
     left, border = axes.get_xlim()
     axes.set_xlim(left, border)
