@@ -6,6 +6,7 @@ import pytest
 from pyarrow import csv, parquet
 
 from sparseattn.errors import StudyError
+from sparseattn.report import write_report
 from sparseattn.report.data import COLUMNS as REPORTED
 from sparseattn.study.file.grid import Arm
 from sparseattn.study.file.study import Study
@@ -120,3 +121,17 @@ def test_a_trial_in_another_one_s_folder_is_damaged(study):
         path.write_bytes((second / path.name).read_bytes())
     with pytest.raises(StudyError, match=r"result\.json is damaged: its checksum does not match"):
         check(first)
+
+
+def test_what_is_not_there_is_said(study, tmp_path):
+    store, trials = study
+    assert load_study(store.folder).lacking == ""
+    store.forget(trials[0].digest)
+    assert load_study(store.folder).lacking == "Of 6 trials 1 have not run."
+    (store.trials / trials[1].digest / "result.json").write_text("{")
+    data = load_study(store.folder)
+    assert data.lacking == "Of 6 trials 1 have not run and 1 are damaged."
+    assert "is damaged: cut short" in data.damaged[0]
+    write_report(data, tmp_path / "report")
+    for name in ("report.html", "report.md"):
+        assert "This study is not complete. Of 6 trials" in (tmp_path / "report" / name).read_text()

@@ -217,3 +217,18 @@ def test_a_plan_shows_arms_and_time_and_writes_nothing(tmp_path, monkeypatch):
     assert f"{planned.realised[1].sparsity:.1%}" in text
     assert "from 6 steps of near on this machine" in text
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_launcher_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(StudyError, match="a launcher started 2 processes of it"):
+        run(values(data(tmp_path / "a")), tmp_path / "s", Options(trial=fakes.TRIAL))
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_model_that_is_not_there_is_one_line_and_nothing_is_written(tmp_path):
+    given = {**values(data(tmp_path / "a")), "model": "./nowhere"}
+    with pytest.raises(DataError, match=r"^model '.*nowhere' cannot be loaded") as caught:
+        run(given, tmp_path / "s", Options(trial=fakes.TRIAL))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "s").exists()

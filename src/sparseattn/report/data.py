@@ -107,6 +107,8 @@ class StudyData:
         metrics: The columns that hold metrics; found from their types if not given.
         contrasts: For each question, the pairs of arms that the study set out to compare, each a
             name or `name@layers`.
+        planned: Trials of the study, those that have not run included; None if unknown.
+        damaged: What is wrong with trials that could not be read.
     """
 
     name: str
@@ -119,6 +121,8 @@ class StudyData:
     counted_over: str = "pairs of real tokens of the evaluation examples, all layers and heads"
     metrics: tuple[str, ...] = field(default=())
     contrasts: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    planned: int | None = None
+    damaged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks the table and finds the metrics.
@@ -159,6 +163,14 @@ class StudyData:
     def failed(self) -> pd.DataFrame:
         """The trials that did not."""
         return self.rows[self.rows["status"] == "failed"]
+
+    @property
+    def lacking(self) -> str:
+        """What is not there, in a sentence; empty for a whole study."""
+        absent = max(0, (self.planned or 0) - len(self.rows) - len(self.damaged))
+        parts = [f"{absent:,} have not run"] if absent else []
+        parts += [f"{len(self.damaged):,} are damaged"] if self.damaged else []
+        return f"Of {self.planned:,} trials {' and '.join(parts)}." if parts else ""
 
     @cached_property
     def groups(self) -> dict[Arm, pd.DataFrame]:

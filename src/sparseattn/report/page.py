@@ -129,6 +129,13 @@ def _downloads(summary: Summary) -> list[tuple[str, str, str]]:
 def _glance(summary: Summary) -> str:
     """The main finding in a sentence."""
     data = summary.data
+    if data.lacking:
+        return f"This study is not complete. {data.lacking} {_compared(summary)}"
+    return _compared(summary)
+
+
+def _compared(summary: Summary) -> str:
+    data = summary.data
     if not summary.comparisons:
         why = "" if data.reference else ": no trial of it finished"
         return f"No arm could be compared with {data.baseline}{why}."
@@ -144,7 +151,7 @@ def _glance(summary: Summary) -> str:
 def _notes(summary: Summary) -> list[str]:
     """What a reader of the main table must know beyond its headings."""
     metric = summary.data.headline
-    notes = []
+    notes = [summary.data.lacking] if summary.data.lacking else []
     for each in summary.arms:
         if isinstance(each.comparison, str):
             notes.append(f"{each.arm} is not compared: {each.comparison}.")

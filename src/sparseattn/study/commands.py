@@ -110,10 +110,10 @@ def plan(spec: Spec, changes: Changes = None, max_trials: Most = 10_000) -> None
 def report(folder: Folder) -> None:
     """Write the report: a page, its Markdown, figures and tables."""
     from sparseattn.report import terminal_table, write_report
-    from sparseattn.study.folder.loading import load_study, rebuild
+    from sparseattn.study.folder.loading import rebuild
 
     rebuild(folder)
-    data = load_study(folder)
+    data = _loaded(folder)
     written = write_report(data, folder / "report")
     _print(terminal_table(data))
     for path in written:
@@ -130,9 +130,8 @@ def compare(
     from sparseattn.errors import StudyError
     from sparseattn.report import compare as compared
     from sparseattn.report.table import contrasts_terminal
-    from sparseattn.study.folder.loading import load_study
 
-    data = load_study(folder)
+    data = _loaded(folder)
     if a and b:
         typer.echo(str(compared(data, a, b)))
     elif a or not data.contrasts:
@@ -178,6 +177,18 @@ def unpack(
     added = unpacked(file, out)
     rebuild(out)
     typer.echo(f"{added} trials added to {out}; `sparseattn study resume {out}` goes on")
+
+
+def _loaded(folder: Path) -> Any:
+    """A study, and on the error stream what is not there of it."""
+    from sparseattn.study.folder.loading import load_study
+
+    data = load_study(folder)
+    for problem in data.damaged:
+        typer.echo(f"{problem}; `sparseattn study resume {folder}` runs it again", err=True)
+    if data.lacking:
+        typer.echo(f"note: {data.lacking}", err=True)
+    return data
 
 
 def _options(workers: int | None, executor: str | None, yes: bool, **rest: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import socket
 import tempfile
 import time
@@ -35,6 +36,10 @@ def _perform(job: dict[str, Any], run: str, board: Any) -> dict[str, bytes]:
 
     with tempfile.TemporaryDirectory(prefix="sparseattn-") as work:
         return _PERFORMERS[run].perform(job["spec"], job["digest"], Path(work), progress)
+
+
+#: What colours a terminal.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class _Board:
@@ -160,12 +165,15 @@ class RayExecutor:
     def _finish(self, reference: Any, digest: str) -> Event:
         try:
             files = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            # Raised by what ran on the node: a full disk, a package that is not there.
+            self.claims.release(digest)
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            told = _COLOURS.sub("", str(cause)).strip().splitlines() or [""]
+            return Event("lost", digest, reason=f"its node: {type(cause).__name__}: {told[0]}")
         except self._ray.exceptions.RayError as error:
             self.claims.release(digest)
             return Event("lost", digest, reason=_cause(error))
-        except OSError as error:  # its own node's disk is full
-            self.claims.release(digest)
-            return Event("lost", digest, reason=f"its node: {error}")
         self.store.put(digest, files)
         self.claims.release(digest)
         return Event("stored", digest)

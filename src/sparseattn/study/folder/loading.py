@@ -30,7 +30,7 @@ def load_study(folder: str | Path) -> StudyData:
     """
     place = Path(folder)
     study = Study.load(place)
-    results = _collected(study, Store(place))
+    results, planned = _collected(study, Store(place))
     if not results.rows:
         raise StudyError(f"no trial of {place} has finished; `sparseattn study resume {place}`")
     table = results.table().to_pandas()
@@ -44,6 +44,8 @@ def load_study(folder: str | Path) -> StudyData:
         environments=[json.loads(text) for text in done[ENVIRONMENT].unique()],
         metrics=tuple(results.metrics),
         contrasts=study.spec.contrasts,
+        planned=planned,
+        damaged=tuple(results.damaged.values()),
     )
 
 
@@ -58,15 +60,16 @@ def rebuild(folder: str | Path) -> Results:
     """
     store = Store(folder)
     study = Study.load(store.folder)
-    results = _collected(study, store)
+    results, _ = _collected(study, store)
     write(store, results)
     return results
 
 
-def _collected(study: Study, store: Store) -> Results:
+def _collected(study: Study, store: Store) -> tuple[Results, int]:
+    """The trials that are there, and how many there are to be."""
     finished = store.finished()
     order = [trial.digest for trial in study.trials()[0]]
-    return collect(store, [digest for digest in order if digest in finished])
+    return collect(store, [digest for digest in order if digest in finished]), len(order)
 
 
 class _Predictions:

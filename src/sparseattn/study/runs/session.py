@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -154,6 +155,7 @@ def check_new(folder: Path) -> None:
 
 
 def _run(study: Study, store: Store, options: Options, console: Console | None) -> Outcome:
+    _check_alone()
     _executor(study, options)  # a wrong one is found out before anything is written
     trials, doubles = study.trials()
     screen = console or Console(stderr=True)
@@ -182,6 +184,21 @@ def _run(study: Study, store: Store, options: Options, console: Console | None) 
         write(store, results)
     reasons = {digest: str(results.rows[digest]["reason"]) for digest in results.failed}
     return Outcome(store.folder, len(trials), len(missing), reasons)
+
+
+def _check_alone() -> None:
+    """Makes sure that no launcher started this process as one of several.
+
+    Raises:
+        StudyError: One did. Each process would run other trials, and their workers, which inherit
+            the launcher's variables, would train as if they were one.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes not in ("", "1"):
+        raise StudyError(
+            f"a study is started once, and a launcher started {processes} processes of it; "
+            "start it without one, and set executor.workers"
+        )
 
 
 def _there(store: Store, trials: list[TrialSpec]) -> list[str]:

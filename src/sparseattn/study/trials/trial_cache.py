@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparseattn.errors import DataError
+
 if TYPE_CHECKING:
     from sparseattn.study.trials.counting import Counted
     from sparseattn.tasks.base import Prepared
@@ -48,15 +50,25 @@ class TrialCache:
         Args:
             model: The model's name.
             task: What it is for: split words ask some tokenizers for an option.
+
+        Raises:
+            DataError: There is no such model, or it has no tokenizer.
         """
         from transformers import AutoConfig, AutoTokenizer
 
         split = task.kind == "token-classification"
         if (model, split) not in self._tokenizers:
             place = self.place(model)
-            family = AutoConfig.from_pretrained(place).model_type if split else ""
-            options = {"add_prefix_space": True} if family.endswith(_SPLIT_WORDS) else {}
-            self._tokenizers[model, split] = AutoTokenizer.from_pretrained(place, **options)
+            try:
+                family = AutoConfig.from_pretrained(place).model_type if split else ""
+                options = {"add_prefix_space": True} if family.endswith(_SPLIT_WORDS) else {}
+                self._tokenizers[model, split] = AutoTokenizer.from_pretrained(place, **options)
+            except (OSError, ValueError) as error:
+                why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise DataError(
+                    f"model {model!r} cannot be loaded; give a local folder, a Hub name or "
+                    f"package:NAME ({why})"
+                ) from None
         return self._tokenizers[model, split]
 
     def prepared(
