@@ -12,6 +12,7 @@ from sparseattn.degrees.methods import Context, is_method, methods, parse_method
 from sparseattn.degrees.realised import Realised
 from sparseattn.degrees.texts import Texts
 from sparseattn.errors import PlanError, SpecError
+from sparseattn.patterns.base import catalogue
 from tests.degrees.small import arguments, classifier, collate, rows
 
 SPECS = {
@@ -36,6 +37,11 @@ def realised(plan, data):
 
 def test_every_method_has_a_spec():
     assert set(SPECS) == set(methods())
+
+
+def test_methods_know_whether_a_pattern_has_their_name():
+    for name, kind in methods().items():
+        assert kind.also_pattern == (name in catalogue())
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -90,7 +90,13 @@ def test_an_interrupted_run_stops_its_workers_and_goes_on(tmp_path, log, monkeyp
     monkeypatch.setenv(fakes.SECONDS, "0.4")
     trials = fakes.begin(tmp_path / "s", ["a"], seeds=6, executor={"workers": 2})
     command = [sys.executable, "-m", "tests.study.fakes", str(tmp_path / "s")]
-    runner = subprocess.Popen(command, cwd=fakes.ROOT, stderr=subprocess.PIPE)
+    runner = subprocess.Popen(
+        command,
+        cwd=fakes.ROOT,
+        stderr=subprocess.PIPE,
+        # A shell lets what it runs in the background ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not Store(tmp_path / "s").finished():
         time.sleep(0.05)
     runner.send_signal(signal.SIGINT)

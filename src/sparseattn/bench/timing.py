@@ -14,7 +14,7 @@ from sparseattn.backends import base
 from sparseattn.backends.base import Backend, Call
 from sparseattn.rules import LayerRule
 
-__all__ = ["FLOOR", "alternate", "floor", "step"]
+__all__ = ["FLOOR", "alternate", "floor", "samples", "step"]
 
 #: The backend that `floor` lends.
 FLOOR = "floor"
@@ -29,20 +29,42 @@ def alternate(
         runs: What to time, by name.
         repeats: Timed rounds.
         warm: Rounds before these.
+        busy: See `samples`.
+    """
+    return {name: median(times) for name, times in samples(runs, repeats, warm, busy).items()}
+
+
+def samples(
+    runs: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warm: int = 1,
+    busy: bool = False,
+    most: Mapping[str, int] | None = None,
+) -> dict[str, list[float]]:
+    """Every time of runs that take turns, in seconds.
+
+    Args:
+        runs: What to time, by name.
+        repeats: Timed rounds.
+        warm: Rounds before these.
         busy: Count the processor time of the calling thread, which the load of a busy machine does
             not change, instead of the time on the clock. Only sensible with one thread on a CPU.
+        most: Slow runs, and the number of rounds that they take part in, without any before.
     """
     clock = thread_time if busy else perf_counter
     times: dict[str, list[float]] = {name: [] for name in runs}
+    limits = most or {}
     for index in range(warm + repeats):
         for name, run in runs.items():
+            if name in limits and not 0 <= index - warm < limits[name]:
+                continue
             _wait()
             start = clock()
             run()
             _wait()
             if index >= warm:
                 times[name].append(clock() - start)
-    return {name: median(seconds) for name, seconds in times.items()}
+    return times
 
 
 def _wait() -> None:

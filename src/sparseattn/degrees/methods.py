@@ -83,6 +83,8 @@ class Method(ABC):
 
     #: Its name in an arm; registers the class.
     name: ClassVar[str] = ""
+    #: Whether a pattern has that name, too.
+    also_pattern: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Registers a named subclass."""
@@ -142,9 +144,7 @@ def is_method(text: str) -> bool:
     name, opened, _ = text.strip().partition("(")
     if not opened or name.strip() not in methods():
         return False
-    from sparseattn.patterns.base import catalogue
-
-    return name.strip() not in catalogue() or "sparsity" in text
+    return not methods()[name.strip()].also_pattern or "sparsity" in text
 
 
 def parse_method(text: str) -> Method:

@@ -140,6 +140,7 @@ class LongformerMethod(_Ladder):
     """Longformer's window; with the same global tokens, the same pairs as `uniform`."""
 
     name: ClassVar[str] = "longformer"
+    also_pattern: ClassVar[bool] = True
 
     def rung(self, index: int) -> Pattern:
         """See `_Ladder.rung`."""
@@ -157,6 +158,7 @@ class BigBirdMethod(_Ladder):
     """
 
     name: ClassVar[str] = "bigbird"
+    also_pattern: ClassVar[bool] = True
 
     def rung(self, index: int) -> Pattern:
         """See `_Ladder.rung`."""
