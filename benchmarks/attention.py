@@ -1,4 +1,4 @@
-"""The table of docs/benchmarks.md: what sparse attention costs on this machine.
+"""What sparse attention costs on this machine: the first table of docs/benchmarks.md.
 
 Every time follows a comparison of outputs and gradients with the `reference` backend in the same
 process; a difference ends the run. Times are medians of runs that take turns. With `--busy` they
@@ -12,22 +12,16 @@ from __future__ import annotations
 import argparse
 import math
 import platform
-import resource
-import subprocess
 import sys
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import BertConfig, BertModel
 
 import sparseattn as sa
 from sparseattn.backends.base import Call, backend
-from sparseattn.bench.timing import alternate, floor, step
-from sparseattn.rules import Band, LayerRule, Rule
+from sparseattn.bench.timing import alternate, step
 
 HEADS, WIDTH = 12, 64
 REPEATS = 5
@@ -106,51 +100,78 @@ def attention() -> None:
 def flex() -> None:
     """Compiled FlexAttention with blocks of 32, inference at radius 32."""
     for length in (512, 1024, 4096):
-        one = call(length, "neighbor(radius=32)")
+        plan = "neighbor(radius=32)"
+        one = call(length, plan)
         if reasons := backend("flex").reasons(one):
             print("flex cannot run:", "; ".join(reasons))
             return
+        with torch.no_grad():
+            worst = max(check(length, plan), _apart(one, "flex", "tiled"))
         t = timed({name: attend(name, one, False) for name in ("flex", "tiled")})
         print(
             f"| inference, radius 32, {length} tokens | flex {1e3 * t['flex']:.1f} ms | "
-            f"{1e3 * t['tiled']:.1f} ms | {t['flex'] / t['tiled']:.2f}x | >= 0.9x | - |"
+            f"{1e3 * t['tiled']:.1f} ms | {t['flex'] / t['tiled']:.2f}x | >= 0.9x | {worst:.0e} |"
         )
 
 
-def mixed() -> None:
-    """Mixed radii per head against one radius with the same number of score entries."""
-    radii = (0, 4, 8, 8, 16, 16, 32, 32, 48, 64, 96, 128)
-    plan = {0: {str(head): f"neighbor(radius={r})" for head, r in enumerate(radii)}}
-    worst = check(2048, {0: {"0": "neighbor(radius=0)", "1": "neighbor(radius=96)"}})
-    irregular, dense = call(4096, plan), call(4096, "full()")
+def _apart(one: Call, *names: str) -> float:
+    """The largest difference between two backends' contexts."""
+    ours, theirs = (backend(name).attend(one) for name in names)
+    worst = float((ours - theirs).abs().max())
+    if not worst < 1e-4:
+        sys.exit(f"{names[0]} differs from {names[1]} by {worst:.2g} at {one.rule.length} tokens")
+    return worst
+
+
+#: Radii of learned plans: one for each head, and one for each token, drawn from a distribution.
+LEARNED = {
+    "mixed radii": {
+        0: {
+            str(head): f"neighbor(radius={r})"
+            for head, r in enumerate((0, 4, 8, 8, 16, 16, 32, 32, 48, 64, 96, 128))
+        }
+    },
+    "irregular radii": "irregular(radii=[0, 4, 16, 64], weights=[0.4, 0.3, 0.2, 0.1])",
+}
+
+
+def mixed(length: int = 4096) -> None:
+    """Learned radii against one radius for all with the same number of score entries."""
     tiled = backend("tiled")
-    same = min(
-        (call(4096, f"neighbor(radius={r})", 1) for r in range(24, 80, 4)),
-        key=lambda c: abs(tiled.computed(c.rule) - tiled.computed(irregular.rule)),
-    )
-    for trains in (False, True):
-        calls = {"mixed": irregular, "uniform": same}
-        t = timed({name: attend("tiled", c, trains) for name, c in calls.items()})
-        density = tiled.computed(irregular.rule) / (dense.rule.heads * 4096**2)
-        print(
-            f"| {'forward + backward' if trains else 'inference'}, mixed radii, 4096 "
-            f"tokens, block density {density:.1%} | uniform {1e3 * t['uniform']:.1f} ms | "
-            f"{1e3 * t['mixed']:.1f} ms | {t['uniform'] / t['mixed']:.2f}x | >= 0.7x | "
-            f"{worst:.0e} |"
+    for what, plan in LEARNED.items():
+        worst = check(2048, plan, HEADS)
+        learned = call(length, plan, 1)
+        # Windows that end between tiles as well: computed entries grow by steps of a key a tile.
+        uniform = min(
+            (call(length, f"neighbor(radius={r})", 1) for r in range(0, 160)),
+            key=lambda c, m=learned: abs(tiled.computed(c.rule) - tiled.computed(m.rule)),
         )
+        density, same = (tiled.computed(c.rule) / (HEADS * length**2) for c in (learned, uniform))
+        for trains in (False, True):
+            calls = {"learned": learned, "uniform": uniform}
+            t = timed({name: attend("tiled", c, trains) for name, c in calls.items()})
+            print(
+                f"| {'forward + backward' if trains else 'inference'}, {what}, {length} tokens, "
+                f"block density {density:.2%} | uniform, {same:.2%}: {1e3 * t['uniform']:.1f} ms | "
+                f"{1e3 * t['learned']:.1f} ms | {t['uniform'] / t['learned']:.2f}x | >= 0.7x | "
+                f"{worst:.0e} |"
+            )
 
 
 def growth() -> None:
     """The exponent of time over length at a fixed radius."""
+    plan = "neighbor(radius=32) | global(cls)"
     for trains in (False, True):
-        points = []
+        worst, points = 0.0, []
         for length in (2048, 4096, 8192, 16384, 32768):
-            one = call(length, "neighbor(radius=32) | global(cls)", 1)
-            seconds = timed({"tiled": attend("tiled", one, trains)}, 3)["tiled"]
+            if length <= 4096:
+                worst = max(worst, check(length, plan))
+            one = call(length, plan, 1)
+            seconds = timed({"tiled": attend("tiled", one, trains)})["tiled"]
             points.append((math.log(length), math.log(seconds)))
         print(
             f"| {'forward + backward' if trains else 'inference'}, radius 32 + cls, 2k to 32k "
-            f"tokens | exponent | {slope(points):.3f} | - | <= 1.1 | - |"
+            f"tokens | exponent | {slope(points):.3f} | - | <= 1.1 | {worst:.0e} |"
         )
 
 
@@ -161,127 +182,7 @@ def slope(points: list[tuple[float, float]]) -> float:
     return above / sum((x - mean_x) ** 2 for x in xs)
 
 
-def encoder(layers: int, width: int, length: int, trains: bool, dropout: float) -> None:
-    """A BERT of random weights at one length: stock, sparse, and attention replaced by values."""
-    config = BertConfig(
-        hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 64,
-        intermediate_size=4 * width, max_position_embeddings=length,
-        attention_probs_dropout_prob=dropout, vocab_size=1000,
-    )  # fmt: skip
-    plan = "neighbor(radius=64) | global(cls)"
-    ids = torch.randint(5, 1000, (1, length), generator=torch.Generator().manual_seed(0))
-
-    def model(name: str | None) -> BertModel:
-        torch.manual_seed(0)
-        # A copy: sparsify() writes the plan into the config.
-        made = BertModel(deepcopy(config), add_pooling_layer=False).train(trains)
-        return made if name is None else sa.sparsify(made, plan, backend=name)
-
-    def forward(one: BertModel) -> torch.Tensor:
-        return one(input_ids=ids).last_hidden_state
-
-    worst = _checked(model, ids[:, :1024])
-    with floor() as name:
-        models = {"floor": model(name), "sparse": model("tiled")}
-        if not (trains and dropout):
-            models["dense"] = model(None)
-        t = timed({key: step(partial(forward, one), trains) for key, one in models.items()}, 3)
-    target = 1.35 if trains else 1.1
-    work = f"training step, dropout {dropout:g}" if trains else "inference"
-    dense = f", dense {1e3 * t['dense']:.0f} ms" if "dense" in t else ""
-    print(
-        f"| {work}, {layers} x {width}, {length} tokens, radius 64 + cls | floor "
-        f"{1e3 * t['floor']:.0f} ms{dense} | {1e3 * t['sparse']:.0f} ms | "
-        f"{t['sparse'] / t['floor']:.3f}x the floor | <= {target}x | {worst:.0e} |"
-    )
-
-
-def _checked(model: Callable[[str], BertModel], ids: torch.Tensor) -> float:
-    with torch.no_grad():
-        ours, wanted = (
-            model(name).eval()(input_ids=ids).last_hidden_state for name in ("tiled", "reference")
-        )
-    worst = float((ours - wanted).abs().max())
-    if not worst < 1e-3:
-        sys.exit(f"the encoder under tiled differs from reference by {worst:.2g}")
-    return worst
-
-
-def encoders() -> None:
-    """Whole encoders at 4,096 tokens against the floor."""
-    for layers, width in ((6, 384), (12, 768)):
-        encoder(layers, width, 4096, False, 0.1)
-        for dropout in (0.0, 0.1):
-            encoder(layers, width, 4096, True, dropout)
-
-
-def short() -> None:
-    """6 x 384 against the stock model: 512 tokens in training, 128 tokens in inference."""
-    for length, texts, trains, plan, target in (
-        (512, 1, True, "neighbor(radius=32) | global(cls)", ">= 2x"),
-        (128, 8, False, "neighbor(radius=32) | global(cls)", ">= 0.97x"),
-    ):
-        config = BertConfig(
-            hidden_size=384, num_hidden_layers=6, num_attention_heads=6, intermediate_size=1536,
-            vocab_size=1000,
-        )  # fmt: skip
-        stock = BertModel(config, add_pooling_layer=False).train(trains)
-        sparse = sa.sparsify(deepcopy(stock), plan)
-        ids = torch.randint(5, 1000, (texts, length))
-        models = {"stock": stock, "sparse": sparse}
-
-        def forward(one: BertModel, ids: torch.Tensor = ids) -> torch.Tensor:
-            return one(input_ids=ids).last_hidden_state
-
-        t = timed({k: step(partial(forward, m), trains) for k, m in models.items()}, 15)
-        name = sa.describe(sparse, {"input_ids": ids}).layers[0].backend
-        work = "training step, dropout 0.1" if trains else "inference"
-        print(
-            f"| {work}, 6 x 384, {texts} x {length} tokens, auto ({name.split(' ')[0]}) | stock "
-            f"{1e3 * t['stock']:.1f} ms | {1e3 * t['sparse']:.1f} ms | "
-            f"{t['stock'] / t['sparse']:.2f}x | {target} | - |"
-        )
-
-
-def peak(name: str, length: int) -> None:
-    """Prints how many MB one forward and backward pass adds to this process, in it alone."""
-    one = call(length, "neighbor(radius=32) | global(cls)", 1)
-    small = LayerRule(((tuple(range(HEADS)), Rule((Band(1),))),), HEADS, one.rule.valid[:, :64])
-    tiny = replace(
-        one,
-        query=one.query[:, :, :64],
-        key=one.key[:, :, :64],
-        value=one.value[:, :, :64],
-        rule=small,
-    )
-    attend(name, tiny, True)()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    attend(name, one, True)()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-
-
-def memory() -> None:
-    """Peak extra memory of a forward and backward pass, each in its own process."""
-
-    def measured(name: str, length: int) -> float:
-        command = [sys.executable, __file__, "--peak", name, str(length)]
-        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-    lengths = (1024, 2048, 4096, 8192, 16384, 32768)
-    found = {length: measured("tiled", length) for length in lengths}
-    masked = measured("masked", 4096)
-    points = [(math.log(n), math.log(max(mb, 1.0))) for n, mb in found.items() if n >= 4096]
-    print(
-        f"| extra memory, forward + backward, 4096 tokens | masked {masked:.0f} MB | "
-        f"{found[4096]:.0f} MB | {masked / found[4096]:.0f}x | >= 10x at 8192 | - |"
-    )
-    listed = ", ".join(f"{n}: {mb:.0f} MB" for n, mb in found.items())
-    print(
-        f"| growth of memory with length ({listed}) | exponent | {slope(points):.2f} | - | 1 | - |"
-    )
-
-
-PARTS = {f.__name__: f for f in (attention, mixed, growth, short, memory, encoders, flex)}
+PARTS = {f.__name__: f for f in (attention, mixed, growth, flex)}
 
 
 def main() -> None:
@@ -289,11 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--busy", action="store_true", help="processor time of one thread")
     parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), metavar="NAME")
-    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.peak:
-        peak(given.peak[0], int(given.peak[1]))
-        return
     BUSY = given.busy
     if BUSY:
         torch.set_num_threads(1)

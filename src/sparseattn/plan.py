@@ -132,6 +132,16 @@ class Plan:
         Raises:
             PlanError: An entry names a layer or head that the model lacks.
         """
+        known = tuple(heads)
+        if known not in self._resolved:  # asked for every batch
+            self._resolved[known] = self._resolve(known)
+        return self._resolved[known]
+
+    @cached_property
+    def _resolved(self) -> dict[tuple[int, ...], tuple[Groups, ...]]:
+        return {}
+
+    def _resolve(self, heads: tuple[int, ...]) -> tuple[Groups, ...]:
         chosen: list[list[Pattern]] = [[Full()] * count for count in heads]
         for entry in self.entries:
             for layer in select_indices(entry.layers, len(heads), "layer"):

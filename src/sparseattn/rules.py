@@ -220,7 +220,7 @@ class LayerRule:
         """Padded length in tokens."""
         return self.valid.shape[1]
 
-    @property
+    @cached_property
     def is_full(self) -> bool:
         """Whether every pair of real tokens is allowed in every head."""
         return all(rule.is_full for _, rule in self.groups)

@@ -18,7 +18,8 @@ from sparseattn.errors import BackendError
 from sparseattn.rules import Band, Both, Keys, LayerRule, Pairs, Rule, Same, Strips
 from tests.backends.test_conformance import HEADS, case, gradients
 
-LENGTHS = [1, 2, 31, 32, 33, 63, 64, 65, 127, 130]
+# 35 and 36 leave a last tile with three queries, computed one by one, and with four.
+LENGTHS = [1, 2, 31, 32, 33, 35, 36, 63, 64, 65, 127, 130]
 RADII = [0, 1, 31, 32, 64, 5000]
 PATHS = ["kernel", "portable"]
 
@@ -89,6 +90,8 @@ PARTS = {
         Same(torch.arange(n)[None] // 9 - 1),
         Strips(torch.eye(1, n) > 0),
     ),
+    "three global tokens": lambda n: (Band(2), Strips(torch.arange(n)[None] % 30 == 3)),
+    "four global tokens": lambda n: (Band(2), Strips(torch.arange(n)[None] % 17 == 3)),
     "everything global": lambda n: (Strips(torch.ones(1, n, dtype=torch.bool)),),
     "two sets of global tokens": lambda n: (
         Strips(torch.arange(n)[None] == 3),

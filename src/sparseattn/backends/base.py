@@ -108,10 +108,10 @@ def backend(name: str) -> Backend:
     Raises:
         BackendError: There is none; the message lists the names.
     """
-    known = backends()
-    if name not in known:
-        raise BackendError(unknown("backend", name, [*known, AUTO]))
-    return known[name]
+    _discover()
+    if name not in _REGISTRY:
+        raise BackendError(unknown("backend", name, [*backends(), AUTO]))
+    return _REGISTRY[name]
 
 
 def select(name: str, call: Call) -> tuple[Backend, str]:

@@ -31,8 +31,10 @@ __all__ = ["SHORT", "Line", "Situation", "choose", "lines"]
 
 #: Up to this length `masked` is taken unmeasured: there is little to save and lists cost time too.
 SHORT = 128
-#: Backends to choose from; the first one takes every call.
-CANDIDATES = {"cpu": ("masked", "tiled"), "cuda": ("masked", "tiled", "flex")}
+#: The backend that takes every call.
+FIRST = "masked"
+#: Backends to choose from.
+CANDIDATES = {"cpu": (FIRST, "tiled"), "cuda": (FIRST, "tiled", "flex")}
 #: Texts x heads and lengths that each backend is measured at.
 _BATCH, _HEADS, _WIDTH = 1, 4, 64
 _LENGTHS = {"masked": (128, 512), "tiled": (256, 2048), "flex": (256, 2048)}
@@ -94,6 +96,8 @@ class Situation:
 
 def choose(call: Call) -> tuple[Backend, str]:
     """The backend that should be fastest for a call, and why."""
+    if call.rule.length <= SHORT:
+        return backend(FIRST), f"auto: at most {SHORT} tokens, where sparsity saves nothing"
     situation = Situation.of(call)
     threads = torch.get_num_threads() if situation.device == "cpu" else 1
     key = (situation, threads, call.bias is None)
@@ -105,22 +109,20 @@ def choose(call: Call) -> tuple[Backend, str]:
 
 
 def _decide(call: Call, situation: Situation, threads: int) -> tuple[str, str]:
-    names = CANDIDATES.get(situation.device, ("masked",))
+    names = CANDIDATES.get(situation.device, (FIRST,))
     able = [name for name in names[1:] if not backend(name).reasons(call)]
-    if call.rule.length <= SHORT:
-        return names[0], f"auto: at most {SHORT} tokens, where sparsity saves nothing"
     if not able:
         why = "; ".join(r for name in names[1:] for r in backend(name).reasons(call))
-        return names[0], f"auto: the only backend that can ({why})"
+        return FIRST, f"auto: the only backend that can ({why})"
     if call.rule.is_full:
-        return names[0], "auto: every pair is allowed"
+        return FIRST, "auto: every pair is allowed"
     if call.rule.length < _WORTH_ASKING and not _structured(call.rule):
-        return names[0], f"auto: no structure to use at less than {_WORTH_ASKING} tokens"
+        return FIRST, f"auto: no structure to use at less than {_WORTH_ASKING} tokens"
     cost = lines(situation)
     width = call.query.shape[-1]
     times = {
         name: cost[name].seconds(backend(name).computed(call.rule), width, threads)
-        for name in (names[0], *able)
+        for name in (FIRST, *able)
         if name in cost
     }
     best = min(times, key=lambda name: times[name])

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from sparseattn.backends._known import Known
 from sparseattn.backends.base import Backend, Call
 from sparseattn.rules import LayerRule
+
+#: Masks of equal rules of other batches, up to 1 MB each.
+_KNOWN: Known[Tensor] = Known(Tensor.numel, 1 << 20)
 
 
 class Masked(Backend):
@@ -22,9 +27,9 @@ class Masked(Backend):
         rule = call.rule
         mask: Tensor | None = None
         if call.bias is not None:
-            mask = call.bias.to(call.query.dtype).masked_fill(~rule.finite, float("-inf"))
+            mask = call.bias.to(call.query.dtype).masked_fill(~_mask(rule), float("-inf"))
         elif rule.padded or not rule.is_full:
-            mask = rule.finite
+            mask = _mask(rule)
         context = scaled_dot_product_attention(
             call.query,
             call.key,
@@ -41,3 +46,11 @@ class Masked(Backend):
     def computed(self, rule: LayerRule) -> int:
         """See `Backend.computed`: every pair, padding included."""
         return len(rule.valid) * rule.heads * rule.length**2
+
+
+def _mask(rule: LayerRule) -> Tensor:
+    """`LayerRule.finite`, from a batch before where it is the same."""
+    # A compiler traces how the mask is made, and could not trace a look-up.
+    if "finite" not in rule.__dict__ and not torch.compiler.is_compiling():
+        rule.__dict__["finite"] = _KNOWN.get(rule, None, lambda: rule.finite)
+    return rule.finite

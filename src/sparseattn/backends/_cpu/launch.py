@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import math
 import os
+from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -129,11 +130,12 @@ class Launch:
     poison = False
 
     def __init__(self, tiles: Tiles, setting: Setting, like: Tensor) -> None:
-        from sparseattn.backends._cpu import kernel
+        from sparseattn.backends._cpu import arguments, kernel
 
-        self.places: Any = kernel
+        self.places: Any = arguments
         self.tiles, self.dtype = tiles, like.dtype
-        self.values = torch.zeros(kernel.ARGUMENTS, dtype=torch.int64)
+        # Not a tensor: setting its numbers one by one takes longer than a short attention.
+        self.values = array("q", bytes(8 * arguments.ARGUMENTS))
         self.kept: list[Tensor] = []
         numbers = [setting.scale, 1 / (1 - setting.dropout), 0.0, 1.0, -1e30, -math.inf]
         self._set("NUMBERS", torch.tensor(numbers, dtype=like.dtype))
@@ -150,7 +152,7 @@ class Launch:
             "POISON": int(self.poison),
         }
         for name, value in values.items():
-            self.values[getattr(kernel, name)] = value
+            self.values[getattr(arguments, name)] = value
         for name in ("queries", "starts", "counts", "keys", "bits", "first", "group"):
             self._set(name.upper(), getattr(tiles, name))
 
@@ -164,7 +166,7 @@ class Launch:
             self._set(name, tensor)
             if name != "LSE":
                 at = getattr(self.places, name)
-                self.values[at + 1 : at + 4] = torch.tensor(tensor.stride()[:3])
+                self.values[at + 1 : at + 4] = array("q", tensor.stride()[:3])
 
     def run(self, direction: str) -> None:
         """Runs `forward` or `backward` on as many threads as PyTorch uses."""
@@ -176,4 +178,4 @@ class Launch:
             self.values[self.places.PARTS] = len(part) - 1
         function = compiled(f"{direction}{self.dtype.itemsize * 8}")
         self.values[self.places.NEXT] = 0
-        _team()(function.address, self.values.data_ptr(), threads)
+        _team()(function.address, self.values.buffer_info()[0], threads)

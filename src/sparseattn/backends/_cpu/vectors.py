@@ -1,8 +1,7 @@
 """Vectors of 16 lanes for numba: a type and the few operations that the attention kernel needs.
 
 A lane holds a query, so that a softmax needs no sum across lanes. LLVM turns each operation into
-what the processor has: one AVX-512 instruction, two of AVX2, four of NEON. Blocks of eight vectors
-(tuples) stay in registers through a loop, which is what a fast matrix product is made of.
+what the processor has: one AVX-512 instruction, two of AVX2, four of NEON.
 """
 
 # Decorators without types, and arguments that only their types matter of.
@@ -17,12 +16,11 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["LANES", "UNROLL"]
+__all__ = ["LANES", "Vector"]
+
 
 #: Queries a vector; bits of a lane mask.
 LANES = 16
-#: Vectors a block.
-UNROLL = 8
 
 _I1, _I16, _I32, _I64 = (ir.IntType(n) for n in (1, 16, 32, 64))
 #: exp(r) on |r| <= log(2) / 2, highest power first. Single precision: Cephes expf.
@@ -55,11 +53,11 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(number, LANES))
 
 
-def _same(value, kind):
+def constant(value, kind):
     return ir.Constant(kind, [value] * LANES)
 
 
-def _spread(b, scalar):
+def broadcast(b, scalar):
     kind = ir.VectorType(scalar.type, LANES)
     blank = ir.Constant(kind, ir.Undefined)
     first = b.insert_element(blank, scalar, ir.Constant(_I32, 0))
@@ -67,7 +65,7 @@ def _spread(b, scalar):
     return b.shuffle_vector(first, blank, zeros)
 
 
-def _fma(b, x, y, z):
+def fused(b, x, y, z):
     name = f"llvm.fma.v{LANES}{'f32' if x.type.element == ir.FloatType() else 'f64'}"
     kind = ir.FunctionType(x.type, [x.type] * 3)
     return b.call(cgutils.get_or_insert_function(b.module, kind, name), (x, y, z))
@@ -109,6 +107,22 @@ def take_next(context, p):
 
 
 @intrinsic
+def fetch(context, p, index):
+    """Asks for the line of memory around `p[index]`, without waiting; any address will do."""
+
+    def emit(ctx, b, _sig, args):
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0i8")
+        # To be read, into every level of the cache, data rather than code.
+        how = [ir.Constant(_I32, n) for n in (0, 3, 1)]
+        b.call(function, [b.bitcast(b.gep(args[0], [args[1]]), byte), *how])
+        return ctx.get_dummy_value()
+
+    return types.void(p, types.int64), emit
+
+
+@intrinsic
 def load(context, p, index):
     """Sixteen numbers from `p[index]` on."""
     made = Vector(p.dtype)
@@ -135,7 +149,7 @@ def store(context, p, index, vector):
 @intrinsic
 def spread(context, scalar):
     """A vector of one number."""
-    return Vector(scalar)(scalar), lambda _ctx, b, _sig, args: _spread(b, args[0])
+    return Vector(scalar)(scalar), lambda _ctx, b, _sig, args: broadcast(b, args[0])
 
 
 def _binary(name):
@@ -147,6 +161,12 @@ def _binary(name):
 
 
 add, subtract, multiply, divide = (_binary(name) for name in ("fadd", "fsub", "fmul", "fdiv"))
+
+
+@intrinsic
+def fuse(context, x, y, z):
+    """`x * y + z`, rounded once."""
+    return x(x, y, z), lambda _ctx, b, _sig, args: fused(b, *args)
 
 
 @intrinsic
@@ -223,16 +243,16 @@ def exponential(context, x):
         lowest, high, low, shift, mantissa = _RANGE[str(kind.element)]
         whole = ir.VectorType(_I32 if mantissa == 23 else _I64, LANES)
         # Ordered: a NaN is not below the lowest and stays one.
-        tiny = b.fcmp_ordered("<", value, _same(lowest, kind))
-        value = b.select(tiny, _same(lowest, kind), value)
-        shifted = _fma(b, value, _same(1.4426950408889634, kind), _same(shift, kind))
-        power = b.fsub(shifted, _same(shift, kind))
-        rest = _fma(b, power, _same(-high, kind), value)
-        rest = _fma(b, power, _same(-low, kind), rest)
-        result = _same(_EXP[str(kind.element)][0], kind)
+        tiny = b.fcmp_ordered("<", value, constant(lowest, kind))
+        value = b.select(tiny, constant(lowest, kind), value)
+        shifted = fused(b, value, constant(1.4426950408889634, kind), constant(shift, kind))
+        power = b.fsub(shifted, constant(shift, kind))
+        rest = fused(b, power, constant(-high, kind), value)
+        rest = fused(b, power, constant(-low, kind), rest)
+        result = constant(_EXP[str(kind.element)][0], kind)
         for coefficient in _EXP[str(kind.element)][1:]:
-            result = _fma(b, result, rest, _same(coefficient, kind))
-        scale = b.shl(b.bitcast(shifted, whole), _same(mantissa, whole))
+            result = fused(b, result, rest, constant(coefficient, kind))
+        scale = b.shl(b.bitcast(shifted, whole), constant(mantissa, whole))
         return b.bitcast(b.add(b.bitcast(result, whole), scale), kind)
 
     return x(x), emit
@@ -251,39 +271,12 @@ def kept(context, states, key, threshold):
         x = b.load(b.bitcast(args[0], kind.as_pointer()))
         x.align = 4
         golden = b.mul(b.trunc(args[1], _I32), ir.Constant(_I32, 0x9E3779B9))
-        x = b.xor(x, _spread(b, golden))
+        x = b.xor(x, broadcast(b, golden))
         for right, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-            x = b.xor(x, b.lshr(x, _same(right, kind)))
-            x = b.mul(x, _same(factor, kind))
-        x = b.xor(x, b.lshr(x, _same(16, kind)))
-        keep = b.icmp_unsigned(">=", x, _spread(b, b.trunc(args[2], _I32)))
+            x = b.xor(x, b.lshr(x, constant(right, kind)))
+            x = b.mul(x, constant(factor, kind))
+        x = b.xor(x, b.lshr(x, constant(16, kind)))
+        keep = b.icmp_unsigned(">=", x, broadcast(b, b.trunc(args[2], _I32)))
         return b.zext(b.bitcast(keep, _I16), _I64)
 
     return types.int64(states, types.int64, types.int64), emit
-
-
-@intrinsic
-def zeros(context, p):
-    """A block of zeros of the type under a pointer."""
-    made = types.UniTuple(Vector(p.dtype), UNROLL)
-
-    def emit(ctx, b, _sig, _args):
-        kind = ctx.get_value_type(made.dtype)
-        return ctx.make_tuple(b, made, [_same(0.0, kind)] * UNROLL)
-
-    return made(p), emit
-
-
-@intrinsic
-def multiply_add(context, p, places, shift, vector, block):
-    """The block, each vector plus `vector` times its own number `p[places[i] + shift]`."""
-
-    def emit(ctx, b, _sig, args):
-        sums = []
-        pairs = zip(cgutils.unpack_tuple(b, args[1]), cgutils.unpack_tuple(b, args[4]), strict=True)
-        for place, total in pairs:
-            number = b.load(b.gep(args[0], [b.add(place, args[2])]))
-            sums.append(_fma(b, _spread(b, number), args[3], total))
-        return ctx.make_tuple(b, block, sums)
-
-    return block(p, places, types.int64, vector, block), emit

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from sparseattn.backends._known import Known
 from sparseattn.backends._tiles.bands import banded, of_band
 from sparseattn.backends._tiles.blocks import of_blocks
 from sparseattn.backends._tiles.lists import Lists
@@ -99,6 +100,15 @@ class Tiles:
         Returns:
             The heads, share by share, and where each share starts (and the last one ends).
         """
+        if threads not in self._shares:
+            self._shares[threads] = self._shared(threads)
+        return self._shares[threads]
+
+    @cached_property
+    def _shares(self) -> dict[int, tuple[Tensor, Tensor]]:
+        return {}
+
+    def _shared(self, threads: int) -> tuple[Tensor, Tensor]:
         count = next(
             (n for n in range(1, self.heads) if _even(self.texts * n, threads)), self.heads
         )
@@ -119,10 +129,12 @@ def _even(shares: int, threads: int) -> bool:
 
 
 _MADE: WeakKeyDictionary[LayerRule, dict[int, Tiles]] = WeakKeyDictionary()
+#: The same for equal rules of other batches, up to 8 MB each.
+_KNOWN: Known[Tiles] = Known(lambda tiles: len(tiles.keys), 1 << 20)
 
 
 def tiles_of(rule: LayerRule, size: int) -> Tiles:
-    """The lists of a rule, made once for each rule.
+    """The lists of a rule, made once for it and for equal ones.
 
     Args:
         rule: The rule.
@@ -130,7 +142,7 @@ def tiles_of(rule: LayerRule, size: int) -> Tiles:
     """
     made = _MADE.setdefault(rule, {})
     if size not in made:
-        made[size] = _build(rule, size)
+        made[size] = _KNOWN.get(rule, size, partial(_build, rule, size))
     return made[size]
 
 

@@ -1,0 +1,225 @@
+"""Attention of one query over a list of keys, vectors along the width: for global tokens.
+
+A tile whose other lanes hold no query would compute sixteen times as much. The scores of a query
+lie side by side, so that exponentials are taken of sixteen keys at a time.
+"""
+
+# Compiled by numba, from decorators without types.
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sparseattn.backends._cpu.arguments import (
+    DK,
+    DOUT,
+    DQ,
+    DV,
+    HEADS,
+    KEEP,
+    LENGTH,
+    LOWEST,
+    LSE,
+    NUMBERS,
+    ONE,
+    OUT,
+    SCALE,
+    SIZE,
+    THRESHOLD,
+    WIDTH,
+    ZERO,
+    K,
+    Q,
+    V,
+    head_rows,
+    list_of,
+    queries_of,
+    seeds,
+)
+from sparseattn.backends._cpu.products import compiled
+from sparseattn.backends._cpu.vectors import (
+    LANES,
+    add,
+    exponential,
+    fetch,
+    fuse,
+    kept,
+    load,
+    multiply,
+    offset,
+    pointer,
+    spread,
+    store,
+    subtract,
+    total,
+)
+
+__all__ = ["backward_single", "forward_single"]
+
+#: How many rows before it is needed a row is asked for.
+AHEAD = 16
+
+
+@compiled
+def _scaled(row, factor, width, copy):
+    times = spread(factor)
+    for t in range(0, width, LANES):
+        store(copy, t, multiply(load(row, t), times))
+
+
+@compiled
+def _ask(rows, stride, keys, j, n, width):
+    """Asks for a row that is needed soon: all rows of a long text are not in the cache."""
+    place = keys[min(j + AHEAD, n - 1)] * stride
+    for t in range(0, width, LANES):
+        fetch(rows, place + t)
+
+
+@compiled
+def _dots(rows, stride, keys, n, vector, width, dots):
+    """Multiplies rows with a vector: dots[j] = rows[keys[j]] . vector."""
+    for j in range(n):
+        _ask(rows, stride, keys, j, n, width)
+        row = offset(rows, keys[j] * stride)
+        sums = multiply(load(row, 0), load(vector, 0))
+        for t in range(LANES, width, LANES):
+            sums = fuse(load(row, t), load(vector, t), sums)
+        dots[j] = total(sums)
+
+
+@compiled
+def _mixed(rows, stride, keys, n, weights, t, nought):
+    """Sixteen numbers of the sum of weights[j] rows[keys[j]], from the place `t` on."""
+    rows = offset(rows, t)
+    even, odd = spread(nought), spread(nought)
+    for j in range(0, n - 1, 2):
+        _ask(rows, stride, keys, j, n, LANES)
+        _ask(rows, stride, keys, j + 1, n, LANES)
+        even = fuse(spread(weights[j]), load(rows, keys[j] * stride), even)
+        odd = fuse(spread(weights[j + 1]), load(rows, keys[j + 1] * stride), odd)
+    if n % 2:
+        even = fuse(spread(weights[n - 1]), load(rows, keys[n - 1] * stride), even)
+    return add(even, odd)
+
+
+@compiled
+def _added(rows, stride, keys, n, weights, vector, width):
+    """Adds to rows: rows[keys[j]] += weights[j] vector."""
+    for j in range(n):
+        _ask(rows, stride, keys, j, n, width)
+        row, weight = offset(rows, keys[j] * stride), spread(weights[j])
+        for t in range(0, width, LANES):
+            store(row, t, fuse(weight, load(vector, t), load(row, t)))
+
+
+@compiled
+def _exponentials(scores, n, less):
+    """Replaces scores by exp(score - less); what fills the last vector is made up."""
+    for j in range(n, (n + LANES - 1) // LANES * LANES):
+        scores[j] = less
+    shift = spread(less)
+    for j in range(0, n, LANES):
+        store(scores, j, exponential(subtract(load(scores, j), shift)))
+
+
+@compiled
+def _largest(scores, bits, n, lane, lowest):
+    top = lowest
+    for j in range(n):
+        if bits[j] >> lane & 1 and scores[j] > top:
+            top = scores[j]
+    return top
+
+
+@compiled
+def _forward_lane(a, text, head, row, lane, states, memory, lists, like):
+    width, numbers = a[WIDTH], pointer(a[NUMBERS], like)
+    n, keys, bits = lists
+    q, scores = memory, offset(memory, width)
+    at = offset(head_rows(a, Q, text, head, like), row * a[Q + 3])
+    _scaled(at, numbers[SCALE], width, q)
+    _dots(head_rows(a, K, text, head, like), a[K + 3], keys, n, q, width, scores)
+    top = _largest(scores, bits, n, lane, numbers[LOWEST])
+    _exponentials(scores, n, top)
+    divisor = numbers[ZERO]
+    for j in range(n):
+        if not bits[j] >> lane & 1:
+            scores[j] = numbers[ZERO]
+        divisor += scores[j]
+    if a[THRESHOLD] > 0:
+        for j in range(n):
+            if not kept(states, np.int64(keys[j]), a[THRESHOLD]) >> lane & 1:
+                scores[j] = numbers[ZERO]
+    share = spread(numbers[KEEP] / divisor)
+    values, out = head_rows(a, V, text, head, like), head_rows(a, OUT, text, head, like)
+    for t in range(0, width, LANES):
+        context = _mixed(values, a[V + 3], keys, n, scores, t, numbers[ZERO])
+        store(out, row * a[OUT + 3] + t, multiply(context, share))
+    lse = pointer(a[LSE] + a[SIZE] * (text * a[HEADS] + head) * a[LENGTH], like)
+    lse[row] = top + math.log(divisor)
+
+
+@compiled
+def forward_single(a, text, head, tile, memory, states, like):
+    """Contexts and logs of the sums of exponentials of a tile of few queries."""
+    queries, lists = queries_of(a, tile), list_of(a, tile)
+    if a[THRESHOLD] > 0:
+        seeds(a, text, head, queries, states)
+    for lane in range(LANES):
+        row = np.int64(queries[lane])
+        if row >= 0:
+            _forward_lane(a, text, head, row, lane, states, memory, lists, like)
+
+
+@compiled
+def _weigh(a, scores, back, lists, lane, sums, states, numbers):
+    """Turns exponentials into weights after dropout, and `back` into gradients of the scores."""
+    n, keys, bits = lists
+    for j in range(n):
+        weight, factor = scores[j], numbers[ONE]
+        if a[THRESHOLD] > 0:
+            keep = kept(states, np.int64(keys[j]), a[THRESHOLD]) >> lane & 1
+            factor = numbers[KEEP] if keep else numbers[ZERO]
+        allowed = bits[j] >> lane & 1
+        scores[j] = weight * factor if allowed else numbers[ZERO]
+        back[j] = weight * (back[j] * factor - sums) if allowed else numbers[ZERO]
+
+
+@compiled
+def _backward_lane(a, text, head, row, lane, states, memory, lists, like):
+    width, numbers = a[WIDTH], pointer(a[NUMBERS], like)
+    n, keys, _ = lists
+    q, delta, scores = memory, offset(memory, width), offset(memory, width + LANES)
+    back = offset(scores, n + LANES)
+    key, grad = head_rows(a, K, text, head, like), head_rows(a, DOUT, text, head, like)
+    grad = offset(grad, row * a[DOUT + 3])
+    at = offset(head_rows(a, Q, text, head, like), row * a[Q + 3])
+    _scaled(at, numbers[SCALE], width, q)
+    _dots(key, a[K + 3], keys, n, q, width, scores)
+    _dots(head_rows(a, V, text, head, like), a[V + 3], keys, n, grad, width, back)
+    out = offset(head_rows(a, OUT, text, head, like), row * a[OUT + 3])
+    _dots(out, 0, keys, 1, grad, width, delta)
+    lse = pointer(a[LSE] + a[SIZE] * (text * a[HEADS] + head) * a[LENGTH], like)
+    _exponentials(scores, n, lse[row])
+    _weigh(a, scores, back, lists, lane, delta[0], states, numbers)
+    _added(head_rows(a, DV, text, head, like), a[DV + 3], keys, n, scores, grad, width)
+    _added(head_rows(a, DK, text, head, like), a[DK + 3], keys, n, back, q, width)
+    target = offset(head_rows(a, DQ, text, head, like), row * a[DQ + 3])
+    times = spread(numbers[SCALE])
+    for t in range(0, width, LANES):
+        store(target, t, multiply(_mixed(key, a[K + 3], keys, n, back, t, numbers[ZERO]), times))
+
+
+@compiled
+def backward_single(a, text, head, tile, memory, states, like):
+    """Gradients of a tile of few queries, and its share of those of keys and values."""
+    queries, lists = queries_of(a, tile), list_of(a, tile)
+    if a[THRESHOLD] > 0:
+        seeds(a, text, head, queries, states)
+    for lane in range(LANES):
+        row = np.int64(queries[lane])
+        if row >= 0:
+            _backward_lane(a, text, head, row, lane, states, memory, lists, like)

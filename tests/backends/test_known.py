@@ -1,0 +1,140 @@
+"""What backends keep from one batch for the next."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+import sparseattn as sa
+from sparseattn.backends import masked
+from sparseattn.backends._known import Known, fingerprint
+from sparseattn.backends._tiles import tiles
+from sparseattn.backends.base import backend
+from sparseattn.rules import Band, Both, Keys, LayerRule, Pairs, Part, Rule, Strips
+from tests.backends.test_conformance import HEADS, case
+
+PLAN = "neighbor(radius=3) | global(cls)"
+
+
+def rule(plan=PLAN, *lengths, heads=2):
+    tokens = sa.TokenBatch.of_lengths(*lengths or (40,))
+    return sa.Plan.of(plan).compile(tokens, [heads]).layers[0]
+
+
+def of_part(part, length=40):
+    return replace(rule("self()", length), groups=(((0, 1), Rule((part,))),))
+
+
+def test_equal_rules_of_two_batches_have_one_fingerprint():
+    for plan in (PLAN, "bigbird(2, 1)", "random(degree=3)", {0: {"0": "self()", "1": PLAN}}):
+        assert fingerprint(rule(plan)) == fingerprint(rule(plan))
+    assert fingerprint(rule(PLAN, 40, 20)) == fingerprint(rule(PLAN, 40, 20))
+    nested = [of_part(Both(Rule((Band(2),)), Rule((Band(3), Band(1))))) for _ in range(2)]
+    assert fingerprint(nested[0]) == fingerprint(nested[1])
+
+
+DIFFERENT = {
+    "radius": rule("neighbor(radius=4) | global(cls)"),
+    "length": rule(PLAN, 41),
+    "texts": rule(PLAN, 40, 40),
+    "padding": rule(PLAN, 40, 20),
+    "other padding": rule(PLAN, 40, 21),
+    "heads": rule(PLAN, heads=3),
+    "heads that share": rule({0: {"0": PLAN, "1": "self()"}}),
+    "heads that share otherwise": rule({0: {"1": PLAN, "0": "self()"}}),
+    "global token": rule("neighbor(radius=3) | global(positions=[1])"),
+    "dilation": of_part(Band(3, 2)),
+    "radius of dilation": of_part(Band(2, 3)),
+    "radii": of_part(Band(torch.full((1, 40), 3))),
+    "keys": of_part(Keys(torch.full((1, 40, 1), 3))),
+    "type": of_part(Keys(torch.full((1, 40, 1), 3).int())),
+    "both": of_part(Both(Rule((Band(2), Band(1))), Rule((Band(3),)))),
+    "both, split otherwise": of_part(Both(Rule((Band(2),)), Rule((Band(1), Band(3))))),
+}
+
+
+def test_different_rules_have_different_fingerprints():
+    prints = [fingerprint(rule()), *map(fingerprint, DIFFERENT.values())]
+    assert None not in prints
+    assert len(set(prints)) == len(prints)
+
+
+def test_what_is_not_worth_a_fingerprint_has_none():
+    class Odd(Part):
+        def allowed(self, q, k):
+            return (q[:, None] >= k)[None, None]
+
+    @dataclass(frozen=True)
+    class Scaled(Part):
+        factor: float
+
+        def allowed(self, q, k):
+            return (q[:, None] * self.factor >= k)[None, None]
+
+    large = Pairs(torch.ones(1, 1, 1100, 1100, dtype=torch.bool))
+    assert fingerprint(of_part(Odd())) is None
+    assert fingerprint(of_part(Scaled(0.5))) is None
+    assert fingerprint(of_part(large, 1100)) is None
+    assert fingerprint(replace(rule(), valid=torch.ones(1, 40, device="meta"))) is None
+
+
+def test_only_the_last_and_light_ones_are_kept():
+    known = Known(int, heaviest=10, most=2)
+    rules = [rule(PLAN, n) for n in (5, 6, 7)]
+    made = []
+
+    def make(value):
+        made.append(value)
+        return value
+
+    for index in (0, 1, 0, 2, 0, 1):
+        assert known.get(rules[index], None, lambda index=index: make(index)) == index
+    assert made == [0, 1, 2, 1]
+    assert known.get(rules[0], "heavy", lambda: 11) == 11
+    assert known.get(rules[0], "heavy", lambda: 9) == 9
+
+
+@pytest.mark.parametrize("plan", [PLAN, {0: {"0": "self()", "1:": "bigbird(1, 2)"}}])
+def test_lists_and_masks_are_made_once_for_equal_batches(monkeypatch, plan):
+    monkeypatch.setattr(tiles, "_KNOWN", Known(lambda made: len(made.keys), 1 << 20))
+    monkeypatch.setattr(masked, "_KNOWN", Known(torch.Tensor.numel, 1 << 20))
+    built = []
+    build = tiles._build
+    monkeypatch.setattr(tiles, "_build", lambda *a: built.append(a) or build(*a))
+    outs = {}
+    for seed in range(2):
+        call = case(plan, 50, seed=seed)
+        for name in ("tiled", "masked", "reference"):
+            outs[name] = backend(name).attend(call)
+        torch.testing.assert_close(outs["tiled"], outs["reference"])
+        torch.testing.assert_close(outs["masked"], outs["reference"])
+    assert len(built) == 1
+    other = case(plan, 51)
+    torch.testing.assert_close(backend("tiled").attend(other), backend("reference").attend(other))
+    assert len(built) == 2
+
+
+def test_what_is_kept_does_not_keep_the_batch():
+    call = case("neighbor(radius=2) | global(cls)", 33)
+    gone = weakref.ref(call.rule)
+    for name in ("tiled", "masked"):
+        backend(name).attend(call)
+    del call
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_rule_of_other_global_tokens_is_not_mistaken():
+    """Equal but for the content of a tensor, which two batches of one shape may differ in."""
+    call = case("full()", 24, "none")
+    for place in (0, 7):
+        marked = (torch.arange(24) == place).expand(2, -1)
+        groups = ((tuple(range(HEADS)), Rule((Band(1), Strips(marked)))),)
+        one = replace(call, rule=LayerRule(groups, HEADS, call.rule.valid, padded=False))
+        expected = backend("reference").attend(one)
+        for name in ("tiled", "masked"):
+            torch.testing.assert_close(backend(name).attend(one), expected)
