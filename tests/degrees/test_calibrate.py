@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn.degrees.calibrate import calibrated, distributions, kept_mass
+from sparseattn.degrees.calibrate import calibrated, distributions
 from sparseattn.degrees.menu import Menu
 from sparseattn.degrees.settings import Settings
 from sparseattn.degrees.texts import Texts
+from sparseattn.degrees.worth import kept_attention, kept_output
 from sparseattn.errors import DataError, PlanError, UnsupportedModelError
 from tests.degrees.small import classifier, collate, rows
 from tests.models.families import build
@@ -27,9 +28,9 @@ def sharp(model, factor=6.0):
     "menu",
     [Menu((0, 1, 3, 30)), Menu((0, 2), globals=()), Menu((0, 0.1, 0.4, 1.0), elastic=True)],
 )
-def test_kept_mass_is_that_of_the_eager_attention(menu):
+def test_kept_attention_is_that_of_the_eager_attention(menu):
     model, data = sharp(classifier()), rows(7)
-    found = kept_mass(Texts(model, data, collate, 7), menu, [0, 2])
+    found = kept_attention(Texts(model, data, collate, 7), menu, [0, 2])
     model.set_attn_implementation("eager")
     expected, queries = torch.zeros(2, 4, len(menu), dtype=torch.float64), 0
     for row in data:
@@ -47,11 +48,88 @@ def test_kept_mass_is_that_of_the_eager_attention(menu):
     torch.testing.assert_close(found, expected / queries, atol=1e-5, rtol=1e-5)
 
 
+def contexts(model, row):
+    """Each layer's attention, values and context of a text, from the stock model's own modules."""
+    values, context = [], []
+    hooks = []
+    for layer in model.bert.encoder.layer:
+        take = layer.attention.self.value.register_forward_hook
+        hooks.append(take(lambda _m, _a, out: values.append(out.view(-1, 4, 8).transpose(0, 1))))
+        take = layer.attention.output.dense.register_forward_pre_hook
+        hooks.append(take(lambda _m, args: context.append(args[0])))
+    output = model(torch.tensor([row["input_ids"]]), output_attentions=True)
+    for hook in hooks:
+        hook.remove()
+    return output.logits[0], output.attentions, values, context
+
+
+def test_kept_output_is_the_change_that_contexts_bring_about():
+    """Against gradients with respect to the contexts themselves, and contexts query by query."""
+    model, data, menu = sharp(classifier()), rows(5), Menu((0, 1, 3, 30))
+    found = kept_output(Texts(model, data, collate, 5), menu, [0, 2])
+    model.set_attn_implementation("eager")
+    draws = torch.Generator().manual_seed(0)
+    directions = [torch.randn(5, 2, generator=draws) for _ in range(4)]
+    changed = torch.zeros(2, 4, len(menu), dtype=torch.float64)
+    for number, row in enumerate(data):
+        n = len(row["input_ids"])
+        logits, attentions, values, context = contexts(model, row)
+        for direction in directions:
+            gradients = torch.autograd.grad(
+                logits @ direction[number], [context[0], context[2]], retain_graph=True
+            )
+            for index, layer in enumerate((0, 2)):
+                gradient = gradients[index][0].view(n, 4, 8)
+                for head in range(4):
+                    for entry, radius in enumerate(menu.entries):
+                        change = 0.0
+                        for q in range(1, n):
+                            keys = [k for k in range(n) if abs(q - k) <= radius or k == 0]
+                            weights = attentions[layer][0, head, q]
+                            some = weights[keys] / weights[keys].sum()
+                            moved = some @ values[layer][head, keys] - weights @ values[layer][head]
+                            change += (gradient[q, head] @ moved).item()
+                        changed[index, head, entry] += change**2
+    expected = (1 - changed / changed[..., 0].mean()).cummax(dim=-1).values
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_what_no_output_is_read_from_is_worth_nothing():
+    """Only CLS is read, and it is global: in the last layer, other queries do not matter."""
+    kept = kept_output(Texts(classifier(), rows(9), collate, 9), Menu((0, 2, 30)), [0, 1, 2])
+    assert (kept[-1] > 1 - 1e-6).all()
+    assert (kept[:-1, :, 0] < 1 - 1e-6).any()
+
+
+def test_hidden_states_are_read_where_there_are_no_logits():
+    model = classifier().bert
+    kept = kept_output(Texts(model, rows(9), collate, 9), Menu((0, 2, 30)), [0, 1, 2])
+    assert (kept[-1, :, 0] < 1 - 1e-6).all()
+    assert not any(parameter.grad is not None for parameter in model.parameters())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_attention_kept_does_not_depend_on_batches(monkeypatch):
+    texts, menu = Texts(sharp(classifier()), rows(6), collate, 6), Menu((0, 1, 30))
+    together = kept_attention(texts, menu, [0, 1])
+    monkeypatch.setattr("sparseattn.degrees.texts._AT_A_TIME", 1)
+    torch.testing.assert_close(together, kept_attention(texts, menu, [0, 1]))
+
+
+def test_long_texts_come_in_small_batches(monkeypatch):
+    monkeypatch.setattr("sparseattn.degrees.texts._PAIRS", 1000)
+    data = rows(9)
+    sizes = [batch["input_ids"].shape for batch in Texts(classifier(), data, collate, 9).batches()]
+    assert sum(count for count, _ in sizes) == 9
+    assert all(count == 1 or count * length**2 <= 1000 for count, length in sizes)
+    assert len(sizes) > 1
+
+
 def test_the_model_is_as_it_was():
     model = classifier().train()
     inputs = collate(rows(3))
     sa.sparsify(model, "neighbor(radius=1)")
-    kept_mass(Texts(model, rows(5), collate, 5), Menu((0, 1)), [0])
+    kept_attention(Texts(model, rows(5), collate, 5), Menu((0, 1)), [0])
     assert model.training
     report = sa.describe(model, inputs)
     assert report.layers[0].pattern == "neighbor(radius=1)"

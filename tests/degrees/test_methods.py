@@ -21,6 +21,7 @@ SPECS = {
     "uniform": "uniform(sparsity=0.7)",
     "longformer": "longformer(sparsity=0.7)",
     "bigbird": "bigbird(sparsity=0.7)",
+    "restarted": "restarted(arm=learned(sparsity=0.7))",
     "shuffled": "shuffled(arm=calibrated(sparsity=0.7), seed=3)",
 }
 
@@ -93,7 +94,7 @@ def test_wrong_sparsities(value):
 
 
 def test_shuffled_takes_a_method():
-    with pytest.raises(PlanError, match="shuffles a method"):
+    with pytest.raises(PlanError, match=r"shuffled\(\) takes a method"):
         parse_method("shuffled(0.7)")
 
 
@@ -147,8 +148,16 @@ def test_shuffling_deals_out_the_same_degrees(tmp_path):
     assert multisets[0] == multisets[1] == multisets[2]
 
 
+def test_restarting_keeps_the_plan_and_the_untrained_model(tmp_path):
+    learned = parse_method("learned(sparsity=0.7)").apply(context(tmp_path))
+    restarted = parse_method("restarted(learned(sparsity=0.7))").apply(context(tmp_path))
+    assert restarted.plan == learned.plan
+    assert (learned.steps, restarted.steps) == (2, 0)
+
+
 def test_only_learned_degrees_train_the_model(tmp_path):
-    for spec in ("learned(sparsity=0.7)", "shuffled(learned(sparsity=0.7))"):
+    inner = "learned(sparsity=0.7)"
+    for spec in (inner, f"shuffled({inner})", f"restarted({inner})"):
         made = context(tmp_path)
         before = made.model.classifier.weight.detach().clone()
         applied = parse_method(spec).apply(made)

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from sparseattn.degrees.budget import DualAscent, Schedule
-from sparseattn.degrees.calibrate import distributions, kept_mass
+from sparseattn.degrees.calibrate import distributions, measured
 from sparseattn.degrees.distribution import Degrees
 from sparseattn.degrees.harden import irregular_plan, regular_choice, regular_plan
 from sparseattn.degrees.phase import Budget, add_degrees_group, soft
@@ -219,9 +219,7 @@ class Learner:
 
     def _calibrate(self, sparsity: float) -> None:
         texts = Texts(self.model, self.data, self.collator, _MEASURED)
-        kept = kept_mass(texts, self.menu, self.costs.learned, self.tokenizer)
-        if self.settings.shared == "layer":
-            kept = kept.mean(dim=1, keepdim=True)
+        kept = measured(texts, self.menu, self.costs.learned, self.settings, self.tokenizer)
         with torch.no_grad():
             theta = distributions(kept, self.costs, sparsity) * self.settings.hot
             self.degrees.theta.copy_(theta)

@@ -18,6 +18,7 @@ _CHOICES = {
     "shared": ("head", "layer"),
     "form": ("regular", "irregular"),
     "start": ("dense", "calibrated"),
+    "worth": ("attention", "output"),
 }
 
 
@@ -35,6 +36,7 @@ class Settings:
         form: `regular`, a radius a head; `irregular`, a radius a token position.
         dense: Layers that stay dense; they count in the sparsity.
         start: Distributions to start from: `dense`, near the largest radius, or `calibrated`.
+        worth: What calibration keeps: the heads' `attention`, or the model's `output`.
         soft: Share of the training steps that the soft phase takes, in (0, 1).
         learning_rate: Of the distributions.
         warmup: Share of the soft phase over which the target moves from the start to the goal.
@@ -53,6 +55,7 @@ class Settings:
     form: str = "regular"
     dense: Selection = ""
     start: str = "dense"
+    worth: str = "attention"
     soft: float = 0.5
     learning_rate: float = 0.1
     warmup: float = 0.4

@@ -19,7 +19,8 @@ __all__ = ["Texts", "every", "state_of", "tokenised"]
 Row = Mapping[str, Any]
 Batch = Mapping[str, Any]
 
-_AT_A_TIME = 64
+#: Rows of a batch, and pairs of tokens in it, at most.
+_AT_A_TIME, _PAIRS = 64, 1 << 20
 
 #: What the model reads of a row, labels aside.
 _READ = ("input_ids", "attention_mask", "token_type_ids", *COLUMNS)
@@ -55,13 +56,25 @@ class Texts:
     def batches(self) -> Iterator[dict[str, Any]]:
         """The rows without their labels, in batches on the model's device."""
         device = next(self.model.parameters()).device
-        for start in range(0, len(self.rows), _AT_A_TIME):
-            rows = [self.data[row] for row in self.rows[start : start + _AT_A_TIME]]
+        for rows in self._portions():
             kept = [{name: row[name] for name in _READ if name in row} for row in rows]
             yield {
                 name: value.to(device) if isinstance(value, torch.Tensor) else value
                 for name, value in self.collator(kept).items()
             }
+
+    def _portions(self) -> Iterator[list[Row]]:
+        """Rows in their order; few at a time where they are long."""
+        portion: list[Row] = []
+        longest = 0
+        for index in self.rows:
+            row = self.data[index]
+            longest = max(longest, len(row["input_ids"]))
+            if portion and (len(portion) == _AT_A_TIME or (len(portion) + 1) * longest**2 > _PAIRS):
+                yield portion
+                portion, longest = [], len(row["input_ids"])
+            portion.append(row)
+        yield portion
 
     def tokens(self, plan: Plan, tokenizer: Any = None) -> list[TokenBatch]:
         """What a plan may know of each batch."""

@@ -13,16 +13,18 @@ from sparseattn.errors import PlanError
 
 if TYPE_CHECKING:
     from sparseattn.patterns.base import Pattern
+    from sparseattn.plan import Plan
 
 
 @dataclass(frozen=True)
 class CalibratedMethod(Method):
-    """Degrees that keep the most attention of the pretrained model; no training goes into them."""
+    """Degrees that keep the most of what the pretrained model does; no training goes into them."""
 
     sparsity: float
     menu: tuple[float, ...] | None = None
     shared: str = "head"
     form: str = "regular"
+    worth: str = "attention"
     elastic: bool = False
     globals: tuple[str, ...] | int = ("cls",)
 
@@ -59,6 +61,7 @@ class LearnedMethod(Method):
     elastic: bool = False
     globals: tuple[str, ...] | int = ("cls",)
     start: str = "dense"
+    worth: str = "attention"
     soft: float = 0.5
     learning_rate: float = 0.1
     warmup: float = 0.4
@@ -93,11 +96,37 @@ class LearnedMethod(Method):
 
 
 @dataclass(frozen=True)
+class RestartedMethod(Method):
+    """The plan of another method, on the model as it was before that method trained it.
+
+    The control that separates a learned plan from how it was come by: the model trains under it
+    from the first step, as it does under a fixed plan, and never sees a denser one.
+    """
+
+    arm: Method
+
+    name: ClassVar[str] = "restarted"
+
+    def __post_init__(self) -> None:
+        """Checks the arm."""
+        _check_arm(self)
+
+    @property
+    def stated(self) -> float:
+        """See `Method.stated`."""
+        return self.arm.stated
+
+    def apply(self, context: Context) -> Applied:
+        """See `Method.apply`."""
+        return Applied(_plan_of_arm(self.arm, context))
+
+
+@dataclass(frozen=True)
 class ShuffledMethod(Method):
     """The degrees of another method, dealt out anew over layers and heads.
 
     The control that separates which heads get which degrees from which degrees there are. The model
-    starts over: it trains under the shuffled plan from the first step.
+    starts over, as with `restarted`.
     """
 
     arm: Method
@@ -107,8 +136,7 @@ class ShuffledMethod(Method):
 
     def __post_init__(self) -> None:
         """Checks the arm."""
-        if not isinstance(self.arm, Method):
-            raise PlanError(f"shuffled() shuffles a method such as learned(...), got {self.arm!r}")
+        _check_arm(self)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise PlanError(f"shuffled(): seed {self.seed!r} must be a whole number >= 0")
 
@@ -123,9 +151,7 @@ class ShuffledMethod(Method):
         from sparseattn.degrees.texts import state_of
         from sparseattn.models.attach import sparsified
 
-        spare = copy.deepcopy(context.model)
-        callbacks = {n: v for n, v in context.trainer.items() if n == "callbacks"}
-        plan = self.arm.apply(replace(context, model=spare, trainer=callbacks)).plan
+        plan = _plan_of_arm(self.arm, context)
         with sparsified(context.model, "full()"):
             heads = state_of(context.model).heads
         flat: list[Pattern] = []
@@ -137,6 +163,18 @@ class ShuffledMethod(Method):
         ends = np.cumsum(heads)
         grid = [dealt[end - many : end] for end, many in zip(ends, heads, strict=True)]
         return Applied(plan_of(grid, range(len(heads))))
+
+
+def _check_arm(method: RestartedMethod | ShuffledMethod) -> None:
+    if not isinstance(method.arm, Method):
+        raise PlanError(f"{method.name}() takes a method such as learned(...), got {method.arm!r}")
+
+
+def _plan_of_arm(arm: Method, context: Context) -> Plan:
+    """What another method finds on a copy of the model."""
+    callbacks = {n: v for n, v in context.trainer.items() if n == "callbacks"}
+    spare = copy.deepcopy(context.model)
+    return arm.apply(replace(context, model=spare, trainer=callbacks)).plan
 
 
 def _options(method: CalibratedMethod | LearnedMethod) -> dict[str, Any]:
