@@ -29,7 +29,8 @@ class LayerCount:
             layer, averaged over texts; in [0, 1].
         receptive_field: The same share, averaged over all real tokens.
         computed: Score entries that the backend computes, padding included; None if not known.
-        backend: The backend that computes them, and why.
+        backend: The backend that computes them.
+        reason: Why that one: asked for, or what `auto` expected of each that it chose from.
     """
 
     pattern: str
@@ -41,6 +42,7 @@ class LayerCount:
     receptive_field: float
     computed: int | None = None
     backend: str = ""
+    reason: str = ""
 
     @property
     def sparsity(self) -> float:
@@ -138,7 +140,7 @@ class Report:
         return sum(computed) / self.valid if len(computed) == len(self.layers) else None
 
     def __str__(self) -> str:
-        """A table, a line a layer, and what it was counted over."""
+        """A table, a line a layer, why the backends were chosen, and what it was counted over."""
         head = ("layer", "pattern", "sparsity", "degree", "reaches cls", "backend")
         rows = [
             (
@@ -162,7 +164,32 @@ class Report:
             f"counted over {self.texts} texts, {self.tokens} real tokens, "
             f"{len(self.layers)} layers, all heads"
         )
+        lines += _reasons(self.layers)
         return "\n".join(line.rstrip() for line in lines)
+
+
+def _reasons(layers: Sequence[LayerCount]) -> list[str]:
+    """A line for each backend and reason, with the layers that share them."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for index, layer in enumerate(layers):
+        if layer.reason:
+            places.setdefault((layer.backend, layer.reason), []).append(index)
+    return [
+        f"{name} on {'every layer' if len(where) == len(layers) else _spelled(where)}: {reason}"
+        for (name, reason), where in places.items()
+    ]
+
+
+def _spelled(layers: list[int]) -> str:
+    """Layers in words: `layers 0, 2 to 5`."""
+    runs: list[list[int]] = []
+    for index in layers:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    told = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    return f"layer{'s' if len(layers) > 1 else ''} {', '.join(told)}"
 
 
 def _count(rule: LayerRule) -> tuple[int, dict[int, int]]:

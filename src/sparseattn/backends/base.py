@@ -22,10 +22,12 @@ from torch import Tensor
 from sparseattn.errors import BackendError, unknown
 from sparseattn.rules import LayerRule
 
-__all__ = ["AUTO", "Backend", "Call", "backend", "backends", "select"]
+__all__ = ["AUTO", "BY_NAME", "Backend", "Call", "backend", "backends", "select"]
 
 #: The name that leaves the choice to `select`.
 AUTO = "auto"
+#: Why another backend was chosen.
+BY_NAME = "asked for by name"
 
 _REGISTRY: dict[str, Backend] = {}
 
@@ -134,4 +136,4 @@ def select(name: str, call: Call) -> tuple[Backend, str]:
     chosen = backend(name)
     if problems := chosen.reasons(call):
         raise BackendError(f"backend {name!r} cannot compute this: {'; '.join(problems)}")
-    return chosen, "asked for by name"
+    return chosen, BY_NAME

@@ -110,10 +110,11 @@ def choose(call: Call) -> tuple[Backend, str]:
 
 def _decide(call: Call, situation: Situation, threads: int) -> tuple[str, str]:
     names = CANDIDATES.get(situation.device, (FIRST,))
-    able = [name for name in names[1:] if not backend(name).reasons(call)]
+    problems = {name: "; ".join(backend(name).reasons(call)) for name in names[1:]}
+    able = [name for name, problem in problems.items() if not problem]
+    unable = [f"{name} cannot: {problem}" for name, problem in problems.items() if problem]
     if not able:
-        why = "; ".join(r for name in names[1:] for r in backend(name).reasons(call))
-        return FIRST, f"auto: the only backend that can ({why})"
+        return FIRST, f"auto: the only backend that can ({', '.join(unable)})"
     if call.rule.is_full:
         return FIRST, "auto: every pair is allowed"
     if call.rule.length < _WORTH_ASKING and not _structured(call.rule):
@@ -126,8 +127,8 @@ def _decide(call: Call, situation: Situation, threads: int) -> tuple[str, str]:
         if name in cost
     }
     best = min(times, key=lambda name: times[name])
-    told = ", ".join(f"{name} {1000 * seconds:.3g} ms" for name, seconds in times.items())
-    return best, f"auto: by costs measured on this machine ({told})"
+    told = [f"{name} {1000 * seconds:.3g} ms" for name, seconds in times.items()]
+    return best, f"auto: by costs measured on this machine ({', '.join([*told, *unable])})"
 
 
 def _structured(rule: LayerRule) -> bool:

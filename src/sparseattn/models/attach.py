@@ -17,6 +17,7 @@ from sparseattn.models import masks
 from sparseattn.models.attached import ATTRIBUTE, Attached, attached
 from sparseattn.models.encoder import encoder_of, probe
 from sparseattn.models.interface import LAYERS, NAME, register
+from sparseattn.models.lengthen.positions import tables_of
 from sparseattn.models.record import FIELD, Record
 from sparseattn.plan import Plan, Selection
 
@@ -81,7 +82,9 @@ def attach_record(model: Any, record: Record) -> Any:
         found = probe(encoder)
         names = list(inspect.signature(encoder.forward).parameters)
         route = bool(masks.modules_of(encoder))
-        state = Attached(record, found, names, encoder.config._attn_implementation, route)
+        tables = [(encoder.get_submodule(name), at) for name, at in tables_of(encoder).items()]
+        before = encoder.config._attn_implementation
+        state = Attached(record, found, names, before, route, tables)
     record.plan.resolve(state.heads)
     if state.mask_route:
         masks.check_backend(encoder, record.backend)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparseattn.backends.base import Call
-from sparseattn.errors import PlanError, PlanNotAppliedError
+from sparseattn.errors import DataError, PlanError, PlanNotAppliedError
 from sparseattn.models import masks
 from sparseattn.models.encoder import Attention, encoder_of
 from sparseattn.models.interface import KEYWORD, NAME, Pass
@@ -36,6 +36,7 @@ class Attached:
         names: Names of the encoder's positional parameters.
         before: The attention implementation to go back to.
         mask_route: Whether the plan reaches the layers through their masks.
+        tables: The embeddings of learned positions, and the number of the first position.
         hooks: What to remove.
         pending: Annotation columns taken from an outer model's keywords.
         current: The last pass.
@@ -52,6 +53,7 @@ class Attached:
     names: list[str]
     before: str
     mask_route: bool
+    tables: list[tuple[Any, int]] = field(default_factory=list)
     hooks: list[RemovableHandle] = field(default_factory=list)
     pending: dict[str, Any] = field(default_factory=dict)
     current: Pass | None = None
@@ -99,6 +101,8 @@ class Attached:
         columns = {**self.pending, **columns, **dict(zip(self.names, args, strict=False)), **kwargs}
         self.pending = {}
         tokens = self.record.tokens(checked(columns), embedding_of(encoder))
+        if columns.get("position_ids") is None:
+            self.check_length(encoder, tokens)
         made = self.compile(tokens)
         self.current = Pass(made, self.record.backend, observer=self.observer)
         if not self.mask_route:
@@ -106,6 +110,25 @@ class Attached:
         if "attention_mask" in self.names[: len(args)]:
             return kwargs
         return {**kwargs, "attention_mask": masks.entering(self.layers[0].module, tokens.valid)}
+
+    def check_length(self, encoder: nn.Module, tokens: TokenBatch) -> None:
+        """Checks that a batch is no longer than the model's table of positions.
+
+        PyTorch's own error names neither, and on a GPU it ends the process.
+
+        Raises:
+            DataError: It is longer.
+        """
+        for table, first in self.tables:
+            limit, longest = table.weight.shape[0] - first, tokens.length
+            if longest > limit and first:  # a table that keeps a row for padding
+                longest = int(tokens.lengths.max())
+            if longest > limit:
+                raise DataError(
+                    f"a text of {longest:,} tokens is more than the {limit:,} positions of "
+                    f"{type(encoder).__name__}; cut it (truncation=True, max_length={limit}) or "
+                    f"sparseattn.lengthen(model, tokenizer, to={longest}) before"
+                )
 
     def compile(self, tokens: TokenBatch) -> CompiledPlan:
         """The compiled plan of a batch."""
@@ -119,7 +142,7 @@ class Attached:
         made = self._pass_of(module, args[1] if len(args) > 1 else kwargs.get("attention_mask"))
         index = made.layer(module)
         mask = masks.mask_for(module, made.compiled.layers[index], hidden)
-        made.chosen[index] = ("masked", "the only one for this model family")
+        made.chosen[index] = masks.ONLY
         if len(args) > 1:
             return (hidden, mask, *args[2:]), kwargs
         return args, {**kwargs, "attention_mask": mask}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sparseattn.errors import UnsupportedModelError
 from sparseattn.models import interface, masks
 
-__all__ = ["Attention", "encoder_of", "probe"]
+__all__ = ["Attention", "attention_dropout", "encoder_of", "probe"]
 
 _WORKING = (
     "BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, ELECTRA, ALBERT, ERNIE, MobileBERT, "
@@ -31,11 +31,15 @@ class Attention:
         module: The module that computes it; several layers may share one.
         heads: Number of query heads.
         window: Radius in tokens beyond which the stock model does not look; None for no limit.
+        width: Head width; 0 where only its mask can be reached.
+        biased: Whether it adds a bias to its scores.
     """
 
     module: nn.Module
     heads: int
     window: int | None = None
+    width: int = 0
+    biased: bool = False
 
 
 def encoder_of(model: nn.Module) -> Any:
@@ -68,6 +72,12 @@ def encoder_of(model: nn.Module) -> Any:
     return encoder
 
 
+def attention_dropout(config: Any) -> float:
+    """The chance that a model drops an attention weight in training, by its config."""
+    names = ("attention_probs_dropout_prob", "attention_dropout", "dropout_rate")
+    return float(next((getattr(config, name) for name in names if hasattr(config, name)), 0.0))
+
+
 def _has_decoder(encoder: nn.Module) -> bool:
     return isinstance(getattr(encoder, "decoder", None), nn.Module)
 
@@ -95,7 +105,8 @@ def probe(encoder: Any) -> list[Attention]:
                 f"({type(module).__name__}); only encoders can be sparsified"
             )
         window = kw.get("sliding_window")
-        calls.append(Attention(module, query.shape[1], None if window is None else window - 1))
+        radius, biased = None if window is None else window - 1, kw.get("position_bias") is not None
+        calls.append(Attention(module, query.shape[1], radius, query.shape[-1], biased))
         repeated = value.repeat_interleave(query.shape[1] // value.shape[1], dim=1)
         return repeated.transpose(1, 2), None
 

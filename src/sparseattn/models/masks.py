@@ -17,7 +17,10 @@ from sparseattn.backends.base import AUTO
 from sparseattn.errors import BackendError
 from sparseattn.rules import LayerRule
 
-__all__ = ["check_backend", "entering", "mask_for", "modules_of"]
+__all__ = ["ONLY", "check_backend", "entering", "mask_for", "modules_of"]
+
+#: The backend of these families, and why.
+ONLY = ("masked", "the only one for this model family")
 
 
 def _added(rule: LayerRule, like: Tensor) -> Tensor:

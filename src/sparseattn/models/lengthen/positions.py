@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparseattn.errors import UnsupportedModelError
 from sparseattn.models.lengthen.runs import outputs, refused
 
-__all__ = ["Positions", "find", "limit_of"]
+__all__ = ["Positions", "find", "limit_of", "tables_of"]
 
 #: Tokens of the run that shows it.
 _TOKENS = 8
@@ -44,6 +45,23 @@ def find(model: Any, encoder: Any) -> Positions:
     Raises:
         UnsupportedModelError: It does not run, or its table of positions cannot be understood.
     """
+    handed = _handed(model, encoder)
+    pairs = any(numbers.shape[-2:] == (_TOKENS, _TOKENS) for c in handed.values() for numbers in c)
+    rotary = any(name.endswith("inv_freq") for name, _ in model.named_buffers())
+    tables = _tables(handed)
+    return Positions(tables, pairs, rotary, _limit(model, encoder, tables))
+
+
+def tables_of(encoder: Any) -> dict[str, int]:
+    """The tables of positions of an encoder, see `Positions`; none where a run does not show any."""
+    try:
+        return _tables(_handed(encoder, encoder))
+    except UnsupportedModelError:
+        return {}
+
+
+def _handed(model: Any, encoder: Any) -> dict[str, list[Tensor]]:
+    """What each embedding of a model is handed in a run of a few tokens."""
     handed: dict[str, list[Tensor]] = {}
     hooks = [
         module.register_forward_pre_hook(_watching(handed.setdefault(name, [])))
@@ -55,14 +73,16 @@ def find(model: Any, encoder: Any) -> Positions:
     finally:
         for hook in hooks:
             hook.remove()
+    return handed
+
+
+def _tables(handed: dict[str, list[Tensor]]) -> dict[str, int]:
     tables = {}
     for name, calls in handed.items():
         first = {_first(numbers) for numbers in calls}
         if len(first) == 1 and (start := first.pop()) is not None:
             tables[name] = start
-    pairs = any(numbers.shape[-2:] == (_TOKENS, _TOKENS) for c in handed.values() for numbers in c)
-    rotary = any(name.endswith("inv_freq") for name, _ in model.named_buffers())
-    return Positions(tables, pairs, rotary, _limit(model, encoder, tables))
+    return tables
 
 
 def limit_of(config: Any) -> int | None:
