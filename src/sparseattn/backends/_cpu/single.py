@@ -91,18 +91,23 @@ def _dots(rows, stride, keys, n, vector, width, dots):
 
 
 @compiled
-def _mixed(rows, stride, keys, n, weights, t, nought):
-    """Sixteen numbers of the sum of weights[j] rows[keys[j]], from the place `t` on."""
-    rows = offset(rows, t)
-    even, odd = spread(nought), spread(nought)
-    for j in range(0, n - 1, 2):
-        _ask(rows, stride, keys, j, n, LANES)
-        _ask(rows, stride, keys, j + 1, n, LANES)
-        even = fuse(spread(weights[j]), load(rows, keys[j] * stride), even)
-        odd = fuse(spread(weights[j + 1]), load(rows, keys[j + 1] * stride), odd)
-    if n % 2:
-        even = fuse(spread(weights[n - 1]), load(rows, keys[n - 1] * stride), even)
-    return add(even, odd)
+def _mixed(rows, stride, keys, n, weights, width, nought, sums):
+    """The sum of weights[j] rows[keys[j]]; `sums` has room for twice as many numbers.
+
+    All of a row in one go, with the sums in memory: rows come from afar, the sums are at hand. Odd
+    keys have sums of their own, because each addition has to wait for the one before.
+    """
+    nought = spread(nought)
+    for t in range(0, 2 * width, LANES):
+        store(sums, t, nought)
+    for j in range(n):
+        _ask(rows, stride, keys, j, n, width)
+        row, weight = offset(rows, keys[j] * stride), spread(weights[j])
+        mine = offset(sums, (j % 2) * width)
+        for t in range(0, width, LANES):
+            store(mine, t, fuse(weight, load(row, t), load(mine, t)))
+    for t in range(0, width, LANES):
+        store(sums, t, add(load(sums, t), load(sums, width + t)))
 
 
 @compiled
@@ -138,7 +143,7 @@ def _largest(scores, bits, n, lane, lowest):
 def _forward_lane(a, text, head, row, lane, states, memory, lists, like):
     width, numbers = a[WIDTH], pointer(a[NUMBERS], like)
     n, keys, bits = lists
-    q, scores = memory, offset(memory, width)
+    q, sums, scores = memory, offset(memory, width), offset(memory, 3 * width)
     at = offset(head_rows(a, Q, text, head, like), row * a[Q + 3])
     _scaled(at, numbers[SCALE], width, q)
     _dots(head_rows(a, K, text, head, like), a[K + 3], keys, n, q, width, scores)
@@ -155,9 +160,9 @@ def _forward_lane(a, text, head, row, lane, states, memory, lists, like):
                 scores[j] = numbers[ZERO]
     share = spread(numbers[KEEP] / divisor)
     values, out = head_rows(a, V, text, head, like), head_rows(a, OUT, text, head, like)
+    _mixed(values, a[V + 3], keys, n, scores, width, numbers[ZERO], sums)
     for t in range(0, width, LANES):
-        context = _mixed(values, a[V + 3], keys, n, scores, t, numbers[ZERO])
-        store(out, row * a[OUT + 3] + t, multiply(context, share))
+        store(out, row * a[OUT + 3] + t, multiply(load(sums, t), share))
     lse = pointer(a[LSE] + a[SIZE] * (text * a[HEADS] + head) * a[LENGTH], like)
     lse[row] = top + math.log(divisor)
 
@@ -192,7 +197,8 @@ def _weigh(a, scores, back, lists, lane, sums, states, numbers):
 def _backward_lane(a, text, head, row, lane, states, memory, lists, like):
     width, numbers = a[WIDTH], pointer(a[NUMBERS], like)
     n, keys, _ = lists
-    q, delta, scores = memory, offset(memory, width), offset(memory, width + LANES)
+    q, sums, delta = memory, offset(memory, width), offset(memory, 3 * width)
+    scores = offset(delta, LANES)
     back = offset(scores, n + LANES)
     key, grad = head_rows(a, K, text, head, like), head_rows(a, DOUT, text, head, like)
     grad = offset(grad, row * a[DOUT + 3])
@@ -209,8 +215,9 @@ def _backward_lane(a, text, head, row, lane, states, memory, lists, like):
     _added(head_rows(a, DK, text, head, like), a[DK + 3], keys, n, back, q, width)
     target = offset(head_rows(a, DQ, text, head, like), row * a[DQ + 3])
     times = spread(numbers[SCALE])
+    _mixed(key, a[K + 3], keys, n, back, width, numbers[ZERO], sums)
     for t in range(0, width, LANES):
-        store(target, t, multiply(_mixed(key, a[K + 3], keys, n, back, t, numbers[ZERO]), times))
+        store(target, t, multiply(load(sums, t), times))
 
 
 @compiled
