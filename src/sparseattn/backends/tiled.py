@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from sparseattn.backends._cpu import launch as cpu
+from sparseattn.backends._cpu.memory import result
 from sparseattn.backends._gathered import attend_gathered
 from sparseattn.backends._tiles.tiles import Tiles, tiles_of
 from sparseattn.backends.base import Backend, Call
@@ -91,13 +92,6 @@ def _readable(states: Tensor) -> Tensor:
     return states if states.stride(-1) == 1 else states.contiguous()
 
 
-def _empty(like: Tensor, zero: bool) -> Tensor:
-    """Memory for a result, laid out as transformers wants it: [batch, length, heads, width]."""
-    batch, heads, length, width = like.shape
-    make = torch.zeros if zero else torch.empty
-    return make(batch, length, heads, width, dtype=like.dtype).transpose(1, 2)
-
-
 class _Attention(torch.autograd.Function):
     """The kernel's forward and backward passes."""
 
@@ -106,7 +100,7 @@ class _Attention(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, tiles: Tiles, setting: cpu.Setting
     ) -> Tensor:
         launch = cpu.Launch(tiles, setting, q)
-        context = _empty(q, zero=tiles.partial)
+        context = result(q, zero=tiles.partial)
         lse = torch.empty(q.shape[:3], dtype=q.dtype)
         launch.tensors(Q=q, K=k, V=v, OUT=context, LSE=lse)
         launch.run("forward")
@@ -119,8 +113,8 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, context, lse = ctx.saved_tensors
         launch = cpu.Launch(ctx.tiles, ctx.setting, q)
-        dq = _empty(q, zero=ctx.tiles.partial)
-        dk, dv = _empty(k, zero=True), _empty(v, zero=True)
+        dq = result(q, zero=ctx.tiles.partial)
+        dk, dv = result(k, zero=True), result(v, zero=True)
         launch.tensors(
             Q=q, K=k, V=v, OUT=context, LSE=lse, DOUT=_readable(grad), DQ=dq, DK=dk, DV=dv
         )
