@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
@@ -22,23 +23,51 @@ TRIAL = "tests.study.fakes:run_trial"
 #: Where trials write down that they began and ended, and how long they take.
 LOG, SECONDS = "FAKE_LOG", "FAKE_SECONDS"
 
+#: A file that trials wait for before they train.
+GATE = "FAKE_GATE"
 
-def note(word: str, digest: str) -> None:
+
+def note(word: str, digest: str, *more: object) -> None:
     """Appends a line in one write, so that lines of several processes do not mix."""
     if path := os.environ.get(LOG):
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(handle, f"{word} {digest}\n".encode())
+        os.write(handle, f"{' '.join(map(str, (word, digest, *more)))}\n".encode())
         os.close(handle)
 
 
 def noted(path: Path, word: str) -> list[str]:
+    return [words[0] for words in told(path, word)]
+
+
+def told(path: Path, word: str) -> list[list[str]]:
+    """What was noted under a word: the digest and what more."""
     lines = path.read_text().splitlines() if path.exists() else []
-    return [line.split()[1] for line in lines if line.split()[0] == word]
+    return [line.split()[1:] for line in lines if line.split()[0] == word]
+
+
+def wait_until(happened: Callable[[], object], what: str, seconds: float = 120.0) -> None:
+    """Waits for an event; the seconds are for one that never comes, not for a slow machine."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, f"in {seconds:.0f} s this did not happen: {what}"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there that has not ended."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
 
 
 def run_trial(spec: TrialSpec, *, folder=None, progress=None, cache=None) -> TrialResult:
-    note("begin", spec.digest)
+    note("begin", spec.digest, os.getpid(), os.getppid(), *sorted(p.name for p in folder.iterdir()))
     progress("prepare", 0.0)
+    if gate := os.environ.get(GATE):
+        (folder / "before").touch()
+        while not Path(gate).exists():
+            time.sleep(0.02)
     _misfortune(spec.arm, folder)
     seconds = float(os.environ.get(SECONDS, "0"))
     for step in range(5):

@@ -1,14 +1,22 @@
-"""The Ray executor, on a cluster of two nodes on this machine."""
+"""The Ray executor, on a cluster of two nodes on this machine.
 
+What a test waits for is an event, such as a trial that began on a certain node: no trial takes a
+certain time, and none ends before its test lets it.
+"""
+
+import multiprocessing
+import os
 import threading
-import time
 import warnings
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from sparseattn.errors import StudyError
 from sparseattn.study.executors import make
 from sparseattn.study.executors.base import Job
+from sparseattn.study.executors.node import Shared, workplace
 from sparseattn.study.file.spec import ExecutorSpec
 from sparseattn.study.folder.claims import Claims
 from sparseattn.study.folder.store import Store
@@ -18,14 +26,25 @@ pytest.importorskip("ray")
 # Ray starts processes that it does not wait for, and uses what Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+#: A node that is slow to answer is not lost, and a worker that is slow to start is waited for.
+PATIENT = {
+    "RAY_health_check_failure_threshold": "60",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_memory_monitor_refresh_ms": "0",
+}
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """A head without cores: trials run on nodes that a test adds."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv(fakes.LOG, str(tmp_path_factory.mktemp("ray") / "log.txt"))
-    patch.setenv(fakes.SECONDS, "1.5")
+    patch, place = pytest.MonkeyPatch(), tmp_path_factory.mktemp("ray")
+    patch.setenv(fakes.LOG, str(place / "log.txt"))
+    patch.setenv(fakes.GATE, str(place / "gate"))
     patch.setenv("PYTHONPATH", str(fakes.ROOT))
+    for name, value in PATIENT.items():
+        patch.setenv(name, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import ray
@@ -41,27 +60,73 @@ def cluster(tmp_path_factory):
 @pytest.fixture
 def log(cluster):
     """Where trials on the nodes write down what they do."""
-    import os
-    from pathlib import Path
-
     path = Path(os.environ[fakes.LOG])
     path.unlink(missing_ok=True)
     return path
+
+
+@pytest.fixture
+def gate(cluster):
+    """The file that trials wait for before they train."""
+    path = Path(os.environ[fakes.GATE])
+    path.unlink(missing_ok=True)
+    yield path
+    path.touch()
 
 
 def on(cluster):
     return {"kind": "ray", "address": cluster.address}
 
 
+def raylet(node) -> int:
+    """The process that starts a node's workers."""
+    return node.all_processes["raylet"][0].process.pid
+
+
+# Before the next one: a node that was lost is counted as a part of the cluster for a while.
 @pytest.mark.slow
-def test_a_trial_moves_when_its_node_is_lost_and_finishes_once(cluster, tmp_path, log):
+def test_progress_claims_and_what_is_there_already(cluster, tmp_path, log, gate):
+    trials = fakes.begin(tmp_path / "s", ["a", "b"])
+    store, claims = Store(tmp_path / "s"), Claims(tmp_path / "s")
+    executor = make(ExecutorSpec(**on(cluster)), store, claims, fakes.TRIAL)
+    with closing(executor):
+        jobs = [Job(trial.digest, trial.model_dump(mode="json")) for trial in trials]
+        assert executor.free == 2, "one core, and one trial in waiting"
+        executor.submit(jobs[0])
+        assert executor.free == 1
+        events = []
+
+        def told(kind: str) -> list:
+            events.extend(executor.poll(0.2))
+            return [event for event in events if event.kind == kind]
+
+        fakes.wait_until(lambda: told("progress"), "progress is told")
+        gate.touch()
+        fakes.wait_until(lambda: told("stored"), "the trial is stored")
+        phases = {event.phase for event in events if event.kind == "progress"}
+        assert phases <= {"prepare", "train", "evaluate"}
+        executor.submit(jobs[0])
+        assert [event.kind for event in executor.poll(0.2)] == ["found"]
+        executor.submit(jobs[1])
+    claims.close()
+    assert store.finished() == {trials[0].digest}
+
+
+@pytest.mark.slow
+def test_a_trial_moves_when_its_node_is_lost_and_finishes_once(cluster, tmp_path, log, gate):
     doomed = cluster.add_node(num_cpus=1)
     trials = fakes.begin(tmp_path / "s", ["a", "b", "nan"], 2)
+    parent, lost = str(raylet(doomed)), []
+
+    def there() -> list[list[str]]:
+        return [words for words in fakes.told(log, "begin") if words[2] == parent]
 
     def lose_a_node() -> None:
-        while len(fakes.noted(log, "begin")) < 2:
-            time.sleep(0.02)
+        fakes.wait_until(there, "a trial begins on the second node")
+        lost.extend(there())
         cluster.remove_node(doomed, allow_graceful=False)
+        fakes.wait_until(lambda: not fakes.alive(int(lost[0][1])), "its worker ends")
+        gate.touch()
 
     accident = threading.Thread(target=lose_a_node)
     accident.start()
@@ -72,33 +137,15 @@ def test_a_trial_moves_when_its_node_is_lost_and_finishes_once(cluster, tmp_path
     store = Store(tmp_path / "s")
     assert store.finished() == {trial.digest for trial in trials}
     assert all(store.read(trial.digest)["status"] == "done" for trial in trials[:4])
+    ((moved, *_),) = lost
     begun = fakes.noted(log, "begin")
-    moved = [digest for digest in begun if begun.count(digest) == 2]
-    assert len(set(moved)) == 1, "no trial was on the node that was lost"
-    assert len(begun) == len(trials) + 1
-    assert fakes.noted(log, "end").count(moved[0]) == 1
-
-
-@pytest.mark.slow
-def test_progress_claims_and_what_is_there_already(cluster, tmp_path, log):
-    trials = fakes.begin(tmp_path / "s", ["a", "b"])
-    store, claims = Store(tmp_path / "s"), Claims(tmp_path / "s")
-    executor = make(ExecutorSpec(**on(cluster)), store, claims, fakes.TRIAL)
-    jobs = [Job(trial.digest, trial.model_dump(mode="json")) for trial in trials]
-    executor.submit(jobs[0])
-    assert executor.free == 1, "one core, and one trial in waiting"
-    events = []
-    while not any(event.kind == "stored" for event in events):
-        events += executor.poll(0.2)
-    told = [event for event in events if event.kind == "progress"]
-    assert told
-    assert {event.phase for event in told} <= {"prepare", "train", "evaluate"}
-    executor.submit(jobs[0])
-    assert [event.kind for event in executor.poll(0.2)] == ["found"]
-    executor.submit(jobs[1])
-    executor.close()
-    claims.close()
-    assert store.finished() == {trials[0].digest}
+    assert sorted(begun) == sorted([*(trial.digest for trial in trials), moved])
+    assert fakes.noted(log, "end").count(moved) == 1
+    # The node that took it over sees the study's folder, and in it what the first attempt left.
+    again = [words[3:] for words in fakes.told(log, "begin") if words[0] == moved][1]
+    assert "before" in again
+    assert not any((tmp_path / "s" / "work").iterdir())
+    assert not any((tmp_path / "s" / "tmp").iterdir())
 
 
 def test_a_cluster_that_is_not_there(tmp_path):
@@ -106,3 +153,52 @@ def test_a_cluster_that_is_not_there(tmp_path):
     elsewhere = {"kind": "ray", "address": "127.0.0.1:1"}
     with pytest.raises(StudyError, match=r"no Ray cluster at '127\.0\.0\.1:1' .*ray start"):
         fakes.go_on(tmp_path / "s", executor=elsewhere)
+
+
+def shared(folder: Path, token: str = "a token") -> Shared:
+    (folder / "tmp").mkdir(parents=True, exist_ok=True)
+    (folder / "tmp" / "ray.0").write_text("a token")
+    return Shared(str(folder), "tmp/ray.0", token)
+
+
+def test_a_node_that_sees_the_folder_works_in_it(tmp_path):
+    with workplace(shared(tmp_path), "ab" * 8) as work:
+        assert work == tmp_path / "work" / ("ab" * 8)
+        (work / "checkpoint").touch()
+    with workplace(shared(tmp_path), "ab" * 8) as work:
+        assert (work / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("why", ["no such folder", "another disk", "a copy of the folder"])
+def test_a_node_that_does_not_see_the_folder_works_elsewhere(why, tmp_path):
+    found = shared(tmp_path / "s", "another token" if why == "a copy of the folder" else "a token")
+    if why == "no such folder":
+        found = Shared(str(tmp_path / "none"), found.file, found.token)
+    if why == "another disk":
+        (tmp_path / "s" / "tmp" / "ray.0").unlink()
+    with workplace(found, "ab" * 8) as work:
+        assert tmp_path not in work.parents
+        assert work.is_dir()
+    assert not work.exists()
+    assert not (tmp_path / "s" / "work").exists()
+
+
+def test_two_attempts_at_a_trial_do_not_share_a_folder(tmp_path):
+    """A node that was cut off may still be at it; locks are a process's, hence another one."""
+    context = multiprocessing.get_context("spawn")
+    there, over = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(shared(tmp_path), there, over), daemon=True)
+    other.start()
+    assert there.wait(120)
+    with workplace(shared(tmp_path), "ab" * 8, patience=0.0) as work:
+        assert tmp_path not in work.parents
+    over.set()
+    with workplace(shared(tmp_path), "ab" * 8, patience=120.0) as work:
+        assert tmp_path in work.parents
+    other.join()
+
+
+def hold(shared: Shared, there, over) -> None:
+    with workplace(shared, "ab" * 8):
+        there.set()
+        over.wait()

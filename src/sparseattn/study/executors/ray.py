@@ -1,42 +1,23 @@
-"""A Ray cluster. A trial comes back as the files of its folder, so that nodes share no disk."""
+"""A Ray cluster. A trial comes back as its files, so that nodes need not share a disk."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import re
-import socket
-import tempfile
+import secrets
 import time
-import warnings
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Iterator
 from typing import Any
 
-from sparseattn.errors import MissingExtraError, StudyError
 from sparseattn.study.executors.base import Event, Job
+from sparseattn.study.executors.cluster import joined
+from sparseattn.study.executors.node import Shared, perform
 from sparseattn.study.file.spec import ExecutorSpec
 from sparseattn.study.folder.claims import Claims
-from sparseattn.study.folder.store import Store
-from sparseattn.study.runs.perform import RUN_TRIAL, Performer
+from sparseattn.study.folder.store import Store, writing
+from sparseattn.study.runs.perform import RUN_TRIAL
 
 __all__ = ["RayExecutor"]
-
-_PERFORMERS: dict[str, Performer] = {}
-
-
-def _perform(job: dict[str, Any], run: str, board: Any) -> dict[str, bytes]:
-    """Runs on a node; Ray uses its process again, so that what the trials share is kept."""
-    if run not in _PERFORMERS:
-        _PERFORMERS[run] = Performer(run)
-
-    def progress(phase: str, share: float) -> None:
-        board.tell.remote(job["digest"], phase, share)
-
-    with tempfile.TemporaryDirectory(prefix="sparseattn-") as work:
-        return _PERFORMERS[run].perform(job["spec"], job["digest"], Path(work), progress)
-
 
 #: What colours a terminal.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -77,14 +58,15 @@ class RayExecutor:
         self, store: Store, claims: Claims, spec: ExecutorSpec, *, run: str = RUN_TRIAL
     ) -> None:
         self.store, self.claims, self.run, self.spec = store, claims, run, spec
-        self._ray = _import()
-        self._begun = self._join(spec.address)
+        self._open = contextlib.ExitStack()
+        self._ray = self._open.enter_context(joined(spec))
+        self._shared = self._open.enter_context(_shared(store))
         here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             self._ray.get_runtime_context().get_node_id(), soft=True
         )
         board = self._ray.remote(num_cpus=0)(_Board)
         self._board = board.options(scheduling_strategy=here).remote()
-        self._task = self._ray.remote(_perform).options(
+        self._task = self._ray.remote(perform).options(
             num_cpus=spec.cpus,
             num_gpus=spec.gpus,
             max_retries=spec.retries,
@@ -112,7 +94,8 @@ class RayExecutor:
             self._events.append(Event("found", job.digest))
         else:
             values = {"digest": job.digest, "spec": dict(job.spec)}
-            self._running[self._task.remote(values, self.run, self._board)] = job.digest
+            task = self._task.remote(values, self.run, self._board, self._shared)
+            self._running[task] = job.digest
 
     def poll(self, timeout: float) -> list[Event]:
         """See `Executor.poll`."""
@@ -139,28 +122,7 @@ class RayExecutor:
             self._ray.kill(self._board)
         for digest in self._running.values():
             self.claims.release(digest)
-        if self._begun:
-            self._ray.shutdown()
-
-    def _join(self, address: str) -> bool:
-        """Joins the cluster; True if that began the connection."""
-        if self._ray.is_initialized():
-            return False
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if address == "local":
-            options["include_dashboard"] = False
-        # Ray asks for this to become its default.
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        try:
-            _knock(address)
-            self._ray.init(address=address, **options)
-        except (OSError, ValueError, RuntimeError) as error:
-            why = str(error).splitlines()[0]
-            raise StudyError(
-                f"no Ray cluster at {address!r} ({why}); start one with `ray start --head`, or set "
-                "executor.address to local"
-            ) from None
-        return True
+        self._open.close()
 
     def _finish(self, reference: Any, digest: str) -> Event:
         try:
@@ -179,26 +141,18 @@ class RayExecutor:
         return Event("stored", digest)
 
 
-def _import() -> ModuleType:
+@contextlib.contextmanager
+def _shared(store: Store) -> Iterator[Shared]:
+    """Leaves a token in the study's folder, by which nodes know that they see it."""
+    token = secrets.token_hex(16)
+    file = store.folder / "tmp" / f"ray.{token[:8]}"
+    with writing(store.folder):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(token, encoding="ascii")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import ray
-            import ray.exceptions
-            import ray.util.scheduling_strategies
-    except ImportError:
-        raise MissingExtraError(
-            'the ray executor needs Ray: pip install "sparseattn[ray]"'
-        ) from None
-    module: ModuleType = ray
-    return module
-
-
-def _knock(address: str) -> None:
-    """Makes sure that somebody listens at an address: Ray would wait for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
+        yield Shared(str(store.folder.absolute()), f"tmp/{file.name}", token)
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _cause(error: Exception) -> str:
