@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sparseattn.errors import StudyError
-from sparseattn.study.folder.store import writing
+from sparseattn.study.folder.store import Store, writing
 
-__all__ = ["Claims"]
+__all__ = ["Claims", "tidy"]
 
 #: Byte that stands for the study as a whole; above all bytes that stand for trials.
 _STUDY = 1 << 61
@@ -76,6 +77,21 @@ class Claims:
                 "with locks (a local disk, or NFS with its lock service)"
             ) from None
         return True
+
+
+def tidy(store: Store, claims: Claims) -> None:
+    """Removes what was left by a process that was killed when it had just stored its trial.
+
+    Args:
+        store: The study's folder.
+        claims: The claims of this process.
+    """
+    left = {path.name for path in (store.folder / "work").iterdir()}
+    for digest in left & store.finished():
+        if claims.take(digest):
+            if store.has(digest):
+                shutil.rmtree(store.work(digest), ignore_errors=True)
+            claims.release(digest)
 
 
 def _byte(digest: str) -> int:

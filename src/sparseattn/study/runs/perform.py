@@ -99,7 +99,7 @@ class Performer:
             progress(name, share)
 
         try:
-            log.add("start", **where())
+            log.add("start", **where(), **_kept(work))
             spec = TrialSpec.model_validate_json(json.dumps(values))
             result = self._run(spec, folder=work, progress=report, cache=self._cache)
             log.add("end", seconds=result.seconds, metrics=result.metrics)
@@ -110,6 +110,13 @@ class Performer:
             reason = _reason(error)
             log.add("failed", reason=reason, traceback=_traceback(error))
             return record.failed(values, digest, reason, where(), log.text())
+
+
+def _kept(work: Path) -> dict[str, str]:
+    """The newest checkpoint that an attempt before this one left."""
+    found = (path.name for path in work.glob("checkpoints/checkpoint-*"))
+    newest = max(found, key=lambda name: int(name.rpartition("-")[2]), default=None)
+    return {"checkpoint": newest} if newest else {}
 
 
 def where() -> dict[str, Any]:
