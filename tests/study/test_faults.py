@@ -72,6 +72,17 @@ def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path, log, 
     assert csv.read_csv(folder / "results.csv")["status"].to_pylist() == ["done"] * len(trials)
 
 
+def test_what_a_kill_just_after_storing_leaves_is_tidied_up(tmp_path, log):
+    first, _ = fakes.begin(tmp_path / "s", ["a", "b"])
+    fakes.go_on(tmp_path / "s")
+    store = Store(tmp_path / "s")
+    for digest in store.finished() - {first.digest}:
+        shutil.rmtree(store.trials / digest)
+    store.work(first.digest).mkdir()
+    fakes.go_on(tmp_path / "s")
+    assert not any((tmp_path / "s" / "work").iterdir())
+
+
 def test_workers_end_with_their_runner(tmp_path, log, monkeypatch):
     monkeypatch.setenv(fakes.SECONDS, "30")
     fakes.begin(tmp_path / "s", ["a", "b"], executor={"workers": 2})

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 
 import pytest
@@ -147,6 +148,7 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_written(name, tmp_p
     ("arm", "message"),
     [
         ({"layers": "9:"}, "layer 9 does not exist: the model has 6, 0 to 5"),
+        ({"layers": "3:2"}, "layers '3:2' are none of the model's 6; choose at least one"),
         ({"degree": 40}, "cannot reach a mean degree of 40 on this text"),
         ({"pattern": "neighbour(?)"}, r"arms\[1\] \(near\): .*unknown pattern 'neighbour'"),
     ],
@@ -166,6 +168,27 @@ def test_a_folder_that_is_not_ours(tmp_path):
         with pytest.raises(StudyError, match=r"is not a study's folder \(it has no study\.json\)"):
             run(given, place)
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["data.tsv"]
+
+
+@pytest.mark.parametrize("command", [run, lambda spec, out: plan(spec_of(spec))])
+def test_a_placement_on_no_layer_is_refused_without_a_number_to_solve(command, tmp_path):
+    given = values(data(tmp_path / "a"))
+    given["arms"][1] = {"name": "near", "pattern": "neighbor(1)", "layers": "3:2"}
+    with pytest.raises(StudyError, match=r"^arm 'near': layers '3:2' are none of the model's 6"):
+        command(given, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_found_out_before_the_data_are_read(tmp_path):
+    given = values(tmp_path / "nothing.tsv")
+    (tmp_path / "file").touch()
+    told = rf"cannot write to {tmp_path}/file/out/s: {tmp_path}/file is a file; give another --out"
+    with pytest.raises(StudyError, match=told):
+        run(given, tmp_path / "file" / "out" / "s")
+    if os.geteuid():  # root may write anywhere
+        (tmp_path / "shut").mkdir(mode=0o500)
+        with pytest.raises(StudyError, match=r"/shut may not be written to; give another --out"):
+            run(given, tmp_path / "shut" / "s")
 
 
 def test_a_grid_above_the_limit(tmp_path):

@@ -151,6 +151,24 @@ BAD = {
         "task.data.files: '$NO_SUCH/a.tsv' needs the environment variable NO_SUCH",
     ),
     "no YAML": ("arms:", "arms: [", "not YAML: "),
+    "a character that YAML does not take": ("a study", "a\0study", "not YAML: "),
+    "a list for a grid": (
+        NEAR,
+        'pattern: "neighbor({r})", grid: [1]',
+        "arms[1].grid: expected a mapping, got [1]",
+    ),
+    "a seed twice": ("name", "seeds: [0, 1, 0]\nname", "seeds[2]: 0 is there twice"),
+    "a placement twice": ('"-3:"', '["-3:", "-3:"]', "arms[1].layers[1]: '-3:' is there twice"),
+    "a grid value twice": (
+        NEAR,
+        'pattern: "neighbor({r})", grid: {r: [1, 2, 2]}',
+        "arms[1].grid.r[2]: 2 is there twice",
+    ),
+    "a target twice": (
+        NEAR,
+        'pattern: "neighbor(?)", degree: [3, 3]',
+        "arms[1].degree[1]: 3.0 is there twice",
+    ),
     "no mapping": (GOOD, "- dense", "a study is a mapping of keys such as model, task and arms"),
 }
 

@@ -248,7 +248,11 @@ def test_data_that_have_changed_fail_the_trial(ran, make, cache):
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
-        ({"task": {"max_length": 65}}, DataError, "max_length 65 is more than the 64 positions of"),
+        (
+            {"task": {"max_length": 65}},
+            DataError,
+            "max_length: 65 is more than the 64 positions of",
+        ),
         ({"pattern": "self()", "layers": "7"}, PlanError, "layer 7 does not exist"),
         (
             {"training": {"precision": "fp16"}},
@@ -263,7 +267,7 @@ def test_data_that_have_changed_fail_the_trial(ran, make, cache):
         (
             {"training": {"early_stopping": 1, "held_out": 0.01}},
             StudyError,
-            "^held_out 0.01 of 8 training examples leaves one side empty",
+            "^training.held_out: 0.01 of 8 training examples is none; choose from 0.125 to 0.875",
         ),
     ],
 )

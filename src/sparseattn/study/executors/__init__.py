@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sparseattn.study.executors.base import Executor
 from sparseattn.study.file.spec import ExecutorSpec
 from sparseattn.study.folder.claims import Claims
 from sparseattn.study.folder.store import Store
 
-__all__ = ["make"]
+__all__ = ["check_reached", "make", "reached"]
+
+
+@contextmanager
+def reached(spec: ExecutorSpec) -> Iterator[None]:
+    """Keeps the connection to where trials are to run, and finds out that there is none.
+
+    Args:
+        spec: Where they are to run.
+
+    Raises:
+        StudyError: The cluster is not there, or has not what a trial takes.
+        MissingExtraError: Ray is not installed.
+    """
+    if spec.kind == "ray":
+        from sparseattn.study.executors.cluster import joined
+
+        with joined(spec):
+            yield
+    else:
+        yield
+
+
+def check_reached(spec: ExecutorSpec) -> None:
+    """Makes sure that there is where trials are to run; starts no cluster for that.
+
+    Raises:
+        StudyError: See `reached`.
+        MissingExtraError: See `reached`.
+    """
+    if spec.kind == "ray" and spec.address == "local":
+        from sparseattn.study.executors.cluster import imported
+
+        imported()
+    else:
+        with reached(spec):
+            pass
 
 
 def make(spec: ExecutorSpec, store: Store, claims: Claims, run: str) -> Executor:

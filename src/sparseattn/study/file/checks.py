@@ -1,14 +1,38 @@
-"""Whether a folder that was begun before may go on: same spec, same data, same packages."""
+"""Whether a folder may be begun, or go on: same spec, same data, same packages."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sparseattn.errors import StudyError
 from sparseattn.study.file.spec import StudySpec
 from sparseattn.study.file.study import Study, differing_versions, first_difference, installed
+from sparseattn.study.folder.store import FOLDERS, STUDY
 
-__all__ = ["check_data", "check_same", "check_versions"]
+__all__ = ["check_data", "check_new", "check_same", "check_versions"]
+
+
+def check_new(folder: Path) -> None:
+    """Makes sure that a folder without a study holds nothing else either, or that it can be made.
+
+    Raises:
+        StudyError: It holds something, or cannot be read or written to.
+    """
+    try:
+        others = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        # A run that was killed while it made the folder leaves these behind.
+        ours = {*FOLDERS, "claims", *(name for name in others if name.startswith(f".{STUDY}"))}
+        if others - ours or (folder.exists() and not folder.is_dir()):
+            raise StudyError(
+                f"{folder} is not a study's folder (it has no {STUDY}); give an empty or new one"
+            )
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:
+        raise StudyError(f"cannot read {folder}: {error.strerror}") from None
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "may not be written to" if there.is_dir() else "is a file"
+        raise StudyError(f"cannot write to {folder}: {there} {why}; give another --out")
 
 
 def check_same(study: Study, spec: StudySpec, folder: Path) -> Study:

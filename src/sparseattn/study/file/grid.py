@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sparseattn.errors import PatternError, PlanError, StudyError
 from sparseattn.study.file import arms
+from sparseattn.study.file.reading import place
 from sparseattn.study.file.solve import FREE, Realised, Target, solve
 from sparseattn.study.file.spec import MATCHED, ArmSpec, StudySpec
 
-__all__ = ["Arm", "Measure", "check_count", "check_size", "resolve", "shapes"]
+__all__ = ["Arm", "Measure", "check_count", "check_doubles", "check_size", "resolve", "shapes"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,25 @@ class Measure:
 
     count: Callable[[str, str], Realised]
     highest: int
+
+
+def check_doubles(spec: StudySpec) -> None:
+    """Makes sure that no list of a spec has a value twice: it would be the same trials.
+
+    Raises:
+        StudyError: One has; the message says which.
+    """
+    lists: dict[tuple[Any, ...], Sequence[Any]] = {("seeds",): spec.seeds}
+    for index, arm in enumerate(spec.arms):
+        at = ("arms", index)
+        lists |= {(*at, "grid", name): values for name, values in arm.grid.items()}
+        lists |= {(*at, "layers"): arm.layers, (*at, "sparsity"): arm.sparsity}
+        if not isinstance(arm.degree, str):
+            lists[(*at, "degree")] = arm.degree
+    for where, values in lists.items():
+        for position, value in enumerate(values):
+            if value in values[:position]:
+                raise StudyError(f"{place((*where, position))}: {value!r} is there twice")
 
 
 def check_size(spec: StudySpec, most: int) -> None:

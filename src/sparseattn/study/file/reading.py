@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -54,16 +55,25 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"cannot read the study {path}: {_plain(error)}") from None
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        if not isinstance(node, yaml.MappingNode):
-            raise StudyError(f"{path}: a study is a mapping of keys such as model, task and arms")
-        for problem in _doubled(node, (), set()):
-            raise StudyError(f"{path}: {problem}")
-        return dict(loader.construct_document(node))
+        with _loading(text) as loader:
+            node = loader.get_single_node()
+            if not isinstance(node, yaml.MappingNode):
+                raise StudyError(
+                    f"{path}: a study is a mapping of keys such as model, task and arms"
+                )
+            for problem in _doubled(node, (), set()):
+                raise StudyError(f"{path}: {problem}")
+            return dict(loader.construct_document(node))
     except yaml.YAMLError as error:
         raise StudyError(f"{path}: not YAML: {_plain(error)}") from None
+
+
+@contextmanager
+def _loading(text: str) -> Iterator[_Loader]:
+    loader = _Loader(text)  # raises for a character that YAML does not take
+    try:
+        yield loader
     finally:
         loader.dispose()
 
@@ -92,13 +102,11 @@ def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]
             inner = inner.setdefault(name, {})
             if not isinstance(inner, dict):
                 raise StudyError(f"{change!r}: {name} has no keys; give all of it: {name}=...")
-        loader = _Loader(text)
         try:
-            inner[last] = loader.get_single_data()
+            with _loading(text) as loader:
+                inner[last] = loader.get_single_data()
         except yaml.YAMLError as error:
             raise StudyError(f"{change!r}: not YAML: {_plain(error)}") from None
-        finally:
-            loader.dispose()
     return made
 
 

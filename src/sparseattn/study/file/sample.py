@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from sparseattn.backends.base import AUTO
 from sparseattn.degrees.arms.fixed import UniformMethod
 from sparseattn.degrees.methods import parse_method
-from sparseattn.errors import DataError
+from sparseattn.errors import DataError, PlanError
 from sparseattn.models.attach import sparsified
+from sparseattn.models.attached import attached
 from sparseattn.plan import Plan
 from sparseattn.selection import select_indices
 from sparseattn.study.file.arms import DENSE, is_method
@@ -72,27 +74,52 @@ class Sample:
             self._known[key] = self._count(*key)
         return self._known[key]
 
-    def check(self, pattern: str, layers: str) -> None:
-        """Makes sure that a pattern and its placement fit the model.
+    def check(self, pattern: str, layers: str, backend: str = AUTO, step: bool = False) -> None:
+        """Makes sure that a pattern, its placement and a backend fit the model.
+
+        Args:
+            pattern: What an arm says.
+            layers: Where it stands.
+            backend: What is to compute its attention.
+            step: Try a step of training on two texts, since what a backend asked for by name
+                cannot compute shows in a call alone.
 
         Raises:
             PlanError: The placement names a layer that the model lacks.
             UnsupportedModelError: The model does not let its attention be replaced.
+            BackendError: The backend cannot serve this model, or cannot train like this.
         """
+        if pattern == DENSE:
+            return
+        plan = self._plan(pattern, layers)
+        with sparsified(self.model, plan, tokenizer=self.tokenizer, backend=backend):
+            state = attached(self.model)
+            if state is not None:
+                _chosen(layers, len(state.heads))
+            if step:
+                self._step()
+
+    def _step(self) -> None:
+        data = self.texts.evaluation
+        two = data.__getitems__(list(range(max(0, len(data) - 2), len(data))))
+        self.model.train()
+        try:
+            outputs = self.model(**self.texts.collator(two))
+            next(iter(outputs.values())).float().sum().backward()
+        finally:
+            self.model.eval()
+            self.model.zero_grad(set_to_none=True)
+
+    def _plan(self, pattern: str, layers: str) -> Plan:
         if is_method(pattern):
-            self._count(pattern, layers)
-        elif pattern != DENSE:
-            with sparsified(self.model, Plan.of(pattern, layers), tokenizer=self.tokenizer):
-                pass
+            return self._uniform(parse_method(pattern).stated)
+        return Plan.of("full()" if pattern == DENSE else pattern, layers)
 
     def _count(self, pattern: str, layers: str) -> Realised:
-        if is_method(pattern):
-            plan = self._uniform(parse_method(pattern).stated)
-        else:
-            plan = Plan.of("full()" if pattern == DENSE else pattern, layers)
+        plan = self._plan(pattern, layers)
         with sparsified(self.model, plan, tokenizer=self.tokenizer):
             found = count(self.model, self.texts, _BATCH)
-        inside = select_indices(layers, len(found.valid), "layer")
+        inside = _chosen(layers, len(found.valid))
         allowed = sum(found.allowed[layer] for layer in inside)
         return Realised(
             degree=allowed / sum(found.queries[layer] for layer in inside),
@@ -111,6 +138,18 @@ class Sample:
             method = UniformMethod(sparsity)
             self._plans[sparsity] = method.plan(self.model, data, collator, self.tokenizer)
         return self._plans[sparsity]
+
+
+def _chosen(layers: str, count: int) -> list[int]:
+    """The layers of a placement.
+
+    Raises:
+        PlanError: The model lacks one, or there is none.
+    """
+    found = list(select_indices(layers, count, "layer"))
+    if not found:
+        raise PlanError(f"layers {layers!r} are none of the model's {count}; choose at least one")
+    return found
 
 
 def _prepared(spec: StudySpec, needs: frozenset[str], cache: TrialCache) -> Prepared:

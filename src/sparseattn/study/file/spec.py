@@ -182,7 +182,8 @@ def _arm(arm: Any, index: int) -> Any:
         layers = made["layers"]
         many = layers if isinstance(layers, list | tuple) else [layers]
         made["layers"] = [_layers(one, (index, i)) for i, one in enumerate(many)]
-    for name, values in dict(made.get("grid") or {}).items():
+    grid = made.get("grid")
+    for name, values in (grid if isinstance(grid, Mapping) else {}).items():
         if not isinstance(values, list | tuple):
             made["grid"] = {**made["grid"], name: [values]}
     return made

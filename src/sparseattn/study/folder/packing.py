@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 
 from sparseattn.errors import StudyError
+from sparseattn.study.file.checks import check_new
 from sparseattn.study.file.study import Study, values_of
 from sparseattn.study.folder import record
 from sparseattn.study.folder.store import STUDY, Store, writing
-from sparseattn.study.runs.session import begin, check_new
+from sparseattn.study.runs.session import begin
 
 __all__ = ["pack", "unpack"]
 

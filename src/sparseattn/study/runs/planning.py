@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from sparseattn.study.executors import check_reached
 from sparseattn.study.executors.local import LocalExecutor
 from sparseattn.study.file.arms import DENSE
+from sparseattn.study.file.asking import check_machine
 from sparseattn.study.file.grid import Arm
 from sparseattn.study.file.resolving import resolved
 from sparseattn.study.file.sample import TEXTS
@@ -21,6 +24,7 @@ from sparseattn.study.folder.store import Store
 from sparseattn.study.runs.display import spell_time
 from sparseattn.study.runs.session import MOST
 from sparseattn.study.runs.timing import Estimate, estimate
+from sparseattn.study.trials.trial import TrialSpec
 from sparseattn.study.trials.trial_cache import TrialCache
 
 __all__ = ["Planned", "plan"]
@@ -99,10 +103,23 @@ def plan(spec: StudySpec, max_trials: int = MOST, out: Path | None = None) -> Pl
         SparseAttnError: The spec is wrong, as in `sparseattn.study.run`.
     """
     cache = TrialCache()
-    study, sample, told = resolved(spec, max_trials, cache)
+    here = spec.executor.kind == "local"
+    check_machine(spec, spec.executor)
+    study, sample, told = resolved(spec, max_trials, cache, here)
+    check_reached(spec.executor)
     realised = tuple(sample.count(arm.pattern, arm.layers) for arm in study.arms)
     trials, notices = study.trials()
+    timed, changed = _trained_here(trials)
     workers = LocalExecutor(Store(out or "."), workers=spec.executor.workers).workers
-    return Planned(
-        study, realised, len(trials), (*told, *notices), estimate(trials, cache, workers), workers
-    )
+    time = estimate(timed, cache, workers)
+    return Planned(study, realised, len(trials), (*told, *notices, *changed), time, workers)
+
+
+def _trained_here(trials: list[TrialSpec]) -> tuple[list[TrialSpec], list[str]]:
+    """What this machine can time in the place of a cluster's trials, and a notice if it differs."""
+    training = trials[0].training
+    if training.precision != "fp16" or torch.cuda.is_available():
+        return trials, []
+    other = training.model_copy(update={"precision": "fp32"})
+    told = "the time is that of fp32: this machine has no GPU for fp16"
+    return [trial.model_copy(update={"training": other}) for trial in trials], [told]

