@@ -1,7 +1,9 @@
-"""Where the results of the tiled backend lie in memory."""
+"""Where the results of the tiled backend lie in memory: what the system says of it."""
 
 from __future__ import annotations
 
+import mmap
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,26 +11,56 @@ import torch
 
 from sparseattn.backends._cpu import memory
 
+MAPS = Path("/proc/self/smaps")
 
-def test_large_results_have_large_pages():
-    """What the kernel of the system says of the mapping that a result lies in."""
-    maps = Path("/proc/self/smaps")
-    if not (maps.exists() and Path("/sys/kernel/mm/transparent_hugepage").exists()):
-        pytest.skip("no large pages to ask for on this system")
-    for size, large in ((memory.LARGE, True), (memory.LARGE // 1024, False)):
-        made = memory.result(torch.empty(1, 1, size // 64, 16), zero=True)
-        assert made.shape == (1, 1, size // 64, 16)
-        assert not made.any()
-        assert _advised(maps.read_text(), made.data_ptr() + made.nbytes // 2) == large
+pytestmark = pytest.mark.skipif(
+    not (MAPS.exists() and Path("/sys/kernel/mm/transparent_hugepage").exists()),
+    reason="no large pages to ask for on this system",
+)
 
 
-def _advised(maps, address):
-    found = False
-    for line in maps.splitlines():
-        first = line.split()[0]
-        if "-" in first and not first.endswith(":"):
-            begin, end = (int(x, 16) for x in first.split("-"))
+def mapping(address):
+    """The lines about the mapping that an address lies in, by their first word."""
+    found, lines = False, {}
+    for words in map(str.split, MAPS.read_text().splitlines()):
+        if not words[0].endswith(":"):
+            begin, end = (int(x, 16) for x in words[0].split("-"))
             found = begin <= address < end
-        elif found and first == "VmFlags:":
-            return "hg" in line.split()
-    raise AssertionError("the address lies in no mapping")
+        elif found:
+            lines[words[0].removesuffix(":")] = words[1:]
+    assert lines, "the address lies in no mapping"
+    return lines
+
+
+def present(address):
+    """Whether the page of an address is in memory."""
+    with Path("/proc/self/pagemap").open("rb") as pages:
+        pages.seek(address // mmap.PAGESIZE * 8)
+        return int.from_bytes(pages.read(8), sys.byteorder) >> 63
+
+
+def result(size, zero):
+    made = memory.result(torch.empty(1, 1, size // 64, 16), zero)
+    assert made.shape == (1, 1, size // 64, 16)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("size", "large"), [(memory.LARGE, True), (memory.LARGE // 1024, False)], ids=["large", "small"]
+)
+def test_large_results_have_large_pages(size, large):
+    made = result(size, zero=True)
+    assert not made.any()
+    assert ("hg" in mapping(made.data_ptr() + size // 2)["VmFlags"]) == large
+
+
+def test_they_are_asked_for_before_anything_is_written(monkeypatch):
+    """Pages that are there already stay small."""
+    seen = []
+
+    def advise(address, size):
+        seen.append(any(present(at) for at in range(address, address + size, mmap.PAGESIZE)))
+
+    monkeypatch.setattr(memory, "_advise", lambda: advise)
+    result(memory.LARGE, zero=True)
+    assert seen == [False]

@@ -30,14 +30,14 @@ def result(like: Tensor, zero: bool) -> Tensor:
         Shape: [batch, heads, length, width]; contiguous as [batch, length, heads, width].
     """
     batch, heads, length, width = like.shape
-    make = torch.zeros if zero else torch.empty
-    made = make(batch, length, heads, width, dtype=like.dtype)
+    made = torch.empty(batch, length, heads, width, dtype=like.dtype)
     if made.nbytes >= LARGE:
         page = mmap.PAGESIZE
         begin = -(-made.data_ptr() // page) * page
         # Advice: where it is not taken, the pages are small and the results the same.
         _advise()(begin, (made.data_ptr() + made.nbytes - begin) // page * page)
-    return made.transpose(1, 2)
+    # After the advice: writing is what makes pages, and `torch.zeros` writes at once.
+    return (made.zero_() if zero else made).transpose(1, 2)
 
 
 @cache
