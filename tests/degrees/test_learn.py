@@ -10,7 +10,8 @@ from transformers import TrainerCallback
 
 import sparseattn as sa
 from sparseattn.degrees.budget import DualAscent, Schedule
-from sparseattn.degrees.learn import Learner, learn_degrees, steps_of
+from sparseattn.degrees.learn import learn_degrees, steps_of
+from sparseattn.degrees.learner import Learner
 from sparseattn.degrees.realised import Realised
 from sparseattn.degrees.settings import Settings
 from sparseattn.degrees.texts import Texts

@@ -8,16 +8,21 @@ the model, and each task's loss would have to be written again.)
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
 from sparseattn.degrees.budget import DualAscent, Schedule
 from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.distribution import Degrees
+from sparseattn.degrees.resuming import BUDGET
 from sparseattn.degrees.texts import state_of
 from sparseattn.errors import PlanError, UnsupportedModelError
 from sparseattn.models.attach import sparsified
@@ -87,6 +92,32 @@ class Budget(TrainerCallback):
         """Sets the target and the temperature of a step."""
         self.target = self.schedule.target(step)
         self.degrees.temperature = self.schedule.temperature(step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Puts the degrees and the budget beside a checkpoint."""
+        if not state.is_world_process_zero:
+            return
+        values = {
+            "theta": self.degrees.theta.tolist(),
+            "lambda1": self.ascent.lambda1,
+            "lambda2": self.ascent.lambda2,
+            "start": self.schedule.start,
+            "history": self.history,
+        }
+        path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / BUDGET
+        path.write_text(json.dumps(values), encoding="utf-8")
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Takes up from the checkpoint that training resumes from."""
+        if not state.global_step:
+            return
+        path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / BUDGET
+        values = json.loads(path.read_text(encoding="utf-8"))
+        with torch.no_grad():
+            self.degrees.theta.copy_(torch.tensor(values["theta"]))
+        self.ascent.lambda1, self.ascent.lambda2 = values["lambda1"], values["lambda2"]
+        self.schedule = replace(self.schedule, start=values["start"])
+        self.history = values["history"]
 
     def density(self) -> Tensor:
         """The expected density, with gradient."""

@@ -16,7 +16,7 @@ from sparseattn.degrees.texts import Texts
 from sparseattn.plan import Plan
 
 if TYPE_CHECKING:
-    from sparseattn.degrees.learn import Learner
+    from sparseattn.degrees.learner import Learner
 
 __all__ = ["Learned"]
 

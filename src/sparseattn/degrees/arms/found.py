@@ -80,7 +80,7 @@ class LearnedMethod(Method):
 
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`: trains the model through the soft phase."""
-        from sparseattn.degrees.learn import Learner
+        from sparseattn.degrees.learner import Learner
         from sparseattn.degrees.settings import Settings
 
         settings = Settings.of({**_options(self), "seed": context.seed})
