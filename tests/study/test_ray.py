@@ -26,9 +26,11 @@ pytest.importorskip("ray")
 # Ray starts processes that it does not wait for, and uses what Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-#: A node that is slow to answer is not lost, and a worker that is slow to start is waited for.
+#: A node that is slow to answer is not lost, and a worker that is slow to start is waited for. One
+#: that refuses to talk is given up soon: until then Ray may choose it for the trial that it lost.
 PATIENT = {
-    "RAY_health_check_failure_threshold": "60",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "60000",
     "RAY_worker_register_timeout_seconds": "300",
     "RAY_raylet_start_wait_time_s": "300",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,6 +24,7 @@ from sparseattn.study.statistics import (
     recognise,
     replicates,
 )
+from sparseattn.study.statistics.matched import matched_interval
 
 RANDOM = np.random.default_rng(7)
 
@@ -67,6 +70,50 @@ def test_mcnemar_is_statsmodels(cells: tuple[int, int]) -> None:
     assert found.p == pytest.approx(mcnemar([[300, only_a], [only_b, 40]], exact=True).pvalue)
     assert found.difference == pytest.approx(a.mean() - b.mean())
     assert found.low < found.difference < found.high
+
+
+def test_every_small_table_has_an_interval_that_agrees_with_the_exact_test() -> None:
+    for only_a, only_b in ((a, m - a) for m in range(40) for a in range((m + 2) // 2)):
+        low, high = matched_interval(only_a, only_b, 40, 0.05)
+        p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+        assert (p < 0.05) == (not low <= 0 <= high), (only_a, only_b)
+        assert -1 <= low <= (only_a - only_b) / 40 <= high <= 1
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(5, 5), (3, 7), (10, 17), (0, 4)])
+def test_where_all_examples_differ_the_interval_is_clopper_and_pearsons(only_a, only_b) -> None:
+    exact = stats.binomtest(only_a, only_a + only_b).proportion_ci(0.95, method="exact")
+    found = matched_interval(only_a, only_b, only_a + only_b, 0.05)
+    assert found == pytest.approx((2 * exact.low - 1, 2 * exact.high - 1), abs=1e-9)
+
+
+@pytest.mark.parametrize("cells", [(60, 40, 872), (6, 0, 100), (5, 17, 400), (20, 2, 100)])
+def test_the_interval_of_one_seed_holds_quantiles_of_a_product_of_two_betas(cells) -> None:
+    """The definition of the source, by drawing from it."""
+    only_a, only_b, n = cells
+    draw, differ = np.random.default_rng(3), only_a + only_b
+    sign = 2 * draw.beta(only_a, only_b + 1, 400_000) - 1
+    below, above = draw.beta(
+        [[differ], [differ + 1]], [[n - differ + 1], [n - differ]], (2, 400_000)
+    )
+    drawn = np.quantile(sign * np.where(sign > 0, below, above), 0.025)
+    assert matched_interval(only_a, only_b, n, 0.05)[0] == pytest.approx(drawn, abs=1e-3)
+
+
+def test_the_interval_of_one_seed_covers_the_truth() -> None:
+    n = 12
+    found = {
+        (a, b): matched_interval(a, b, n, 0.05) for a in range(n + 1) for b in range(n + 1 - a)
+    }
+    for differ, first in itertools.product((0.05, 0.3, 0.8, 1.0), (0.5, 0.7, 0.95)):
+        shares = differ * first, differ * (1 - first)
+        truth = shares[0] - shares[1]
+        covered = sum(
+            stats.multinomial.pmf([a, b, n - a - b], n, [*shares, 1 - differ])
+            for (a, b), (low, high) in found.items()
+            if low - 1e-9 <= truth <= high + 1e-9
+        )
+        assert covered >= 0.95, (differ, first)
 
 
 def test_one_seed_detects_what_it_says() -> None:
@@ -169,6 +216,18 @@ def test_the_bootstrap_p_of_a_known_shift() -> None:
     assert compare_bootstrap(0.0, spread, 500).p == 1.0
 
 
+def test_the_bootstrap_interval_agrees_with_its_p() -> None:
+    """Skewed resamples: the ends of a percentile interval turn elsewhere than the test."""
+    skewed = RANDOM.gamma(1.5, 0.01, 2000)
+    skewed -= skewed.mean()
+    decided = set()
+    for size in np.linspace(-0.05, 0.05, 401):
+        found = compare_bootstrap(size, size + skewed, 500)
+        assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
+        decided.add(found.p < 0.05)
+    assert decided == {True, False}
+
+
 def _spread(runs: tuple[float, float], counts: tuple[int, int], common: float, variance: float):
     return Spread(runs, counts, OverExamples(variance, common, 872, 100))
 
@@ -215,6 +274,7 @@ def test_equal_predictions_differ_in_nothing() -> None:
 def test_few_differing_examples_cannot_give_a_small_p() -> None:
     found = compare_runs(np.array([1.0, 1.0]), np.array([0.0, 0.0]), OverExamples(0.0, 0.0, 3, 3))
     assert found.p == 0.25
+    assert found.low <= 0 <= found.high
 
 
 def test_more_comparisons_need_a_larger_difference() -> None:

@@ -1,14 +1,17 @@
 """Compiled FlexAttention: training and inference on CUDA, inference on a CPU.
 
 A compiled FlexAttention that fails once, or is compiled too often, runs its dense eager form for
-the rest of the process without a word. Here it is compiled with `fullgraph`, which turns both into
-errors, and compared with SDPA before its first use for each kind of device and type.
+the rest of the process without a word, and so it does where compiling is switched off. Here it is
+compiled with `fullgraph`, which turns the first two into errors, each run of the kernel is counted,
+so that one without it is an error as well, and its result is compared with SDPA before its first
+use for each kind of device and type.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -104,20 +107,44 @@ def _uncompilable(device: str) -> str | None:
         return None if find_spec("triton") else "triton is not installed"
     if device != "cpu":
         return f"it has no kernel for {device}"
-    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
-        return "on a CPU it needs AVX2"
-    names = [os.environ.get("CXX"), "g++", "clang++", "c++", "cl"]
-    if not any(shutil.which(name) for name in names if name):
-        return "no C++ compiler is on this machine; install g++ or clang++, or set CXX"
+    if sys.platform == "darwin" or _capability() not in ("AVX2", "AVX512"):
+        return "on a CPU it needs AVX2, and not macOS"
+    # The one that PyTorch would start; it looks for no other.
+    compiler = os.environ.get("CXX") or ("cl" if sys.platform == "win32" else "g++")
+    if shutil.which(compiler) is None:
+        return f"no C++ compiler is on this machine: {compiler} is not found; install it or set CXX"
     return None
+
+
+def _capability() -> str:
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
+#: How often a compiled kernel has run.
+_RAN = [0]
 
 
 @cache
 def _compiled() -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    made: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=False, fullgraph=True)
+    made: Callable[..., Tensor] = torch.compile(
+        flex_attention, backend=_counted, dynamic=False, fullgraph=True
+    )
     return made
+
+
+def _counted(graph: Any, inputs: list[Tensor]) -> Callable[..., Any]:
+    """PyTorch's own compiler, whose product counts its runs."""
+    from torch._inductor.compile_fx import compile_fx
+
+    kernel: Any = compile_fx(graph, inputs)
+
+    def run(*arguments: Any) -> Any:
+        _RAN[0] += 1
+        return kernel(*arguments)
+
+    return run
 
 
 # A caller's graph ends here; what this calls is compiled all the same.
@@ -133,8 +160,11 @@ def _attend(call: Call) -> Tensor:
     if size not in made:
         made[size] = _flexmask.block_mask(_flexmask.structure(call.rule, padded), size)
     config: Any = torch._dynamo.config
+    before = _RAN[0]
     with config.patch(recompile_limit=_SHAPES, accumulated_recompile_limit=4 * _SHAPES):
         context = _compiled()(*states, block_mask=made[size], scale=call.scale)
+    if _RAN[0] == before:
+        raise RuntimeError("no compiled kernel ran; is torch.compile switched off?")
     return context[:, :, :length]
 
 
@@ -175,4 +205,9 @@ def _dense(call: Call) -> Tensor:
 
 def _line(error: Exception) -> str:
     """The first line of an error's message."""
+    if type(error).__name__ == "FailOnRecompileLimitHit":
+        return (
+            f"it has been compiled for {_SHAPES} shapes of batches, and no more are allowed; pad "
+            "texts to fewer lengths"
+        )
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

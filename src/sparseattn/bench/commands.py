@@ -18,7 +18,9 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Model = Annotated[str, typer.Argument(help="Folder or Hub name; only its config is read.")]
+Model = Annotated[
+    str, typer.Argument(help="Folder, Hub name or package:NAME; only its config is read.")
+]
 PlanText = Annotated[str, typer.Option("--plan", help="A pattern, such as 'neighbor(radius=64)'.")]
 Lengths = Annotated[str, typer.Option(help="Tokens a text, separated by commas.")]
 Texts = Annotated[int, typer.Option("--batch", min=1, help="Texts a batch.")]

@@ -12,12 +12,15 @@ from torch import Tensor
 from sparseattn.backends.base import AUTO
 from sparseattn.errors import UnsupportedModelError
 from sparseattn.models.attach import sparsify
+from sparseattn.models.names import resolve
+from sparseattn.models.reading import positions
+from sparseattn.models.record import FIELD
 from sparseattn.plan import Plan
 
-__all__ = ["Subject", "load", "run"]
+__all__ = ["PROBED", "Subject", "load", "run"]
 
-#: Positions that a family keeps for itself: RoBERTa and its kin start counting after the padding.
-_RESERVED = {"roberta": 2, "xlm-roberta": 2, "camembert": 2, "data2vec-text": 2}
+#: Tokens of the texts that a forecast runs; every model gets positions for as many.
+PROBED = 256
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,10 @@ def run(model: Any, batch: dict[str, Tensor]) -> Tensor:
 
 
 def load(name: str, longest: int, trains: bool, extend: bool = False) -> Subject:
-    """Makes a model of a config, with random weights.
+    """Makes a model of a config, with random weights and without the plan that it may carry.
 
     Args:
-        name: A folder or a model of the Hub; only its config is read.
+        name: A folder, a model of the Hub or `package:NAME`; only its config is read.
         longest: The most tokens that it will see.
         trains: Whether it is timed in training, its dropout included.
         extend: Whether to give it the positions that it lacks.
@@ -73,10 +76,11 @@ def load(name: str, longest: int, trains: bool, extend: bool = False) -> Subject
     from transformers import AutoConfig, AutoModel
 
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(resolve(name))
     except (OSError, ValueError) as error:
         line = str(error).strip().splitlines()[0]
         raise UnsupportedModelError(f"cannot read the config of {name!r}: {line}") from None
+    _without_plan(config)
     _check_positions(name, config, longest, extend)
     make: Any = AutoModel.from_config
     model = make(config).train(trains)
@@ -85,16 +89,24 @@ def load(name: str, longest: int, trains: bool, extend: bool = False) -> Subject
     return Subject(name, model, config.num_hidden_layers, heads, width, config.vocab_size)
 
 
+def _without_plan(config: Any) -> None:
+    """Takes a saved plan out of a config: the stock model is dense."""
+    if FIELD in vars(config):
+        for name in {FIELD, "attn_implementation"} & vars(config).keys():
+            delattr(config, name)
+        config._attn_implementation = None
+
+
 def _check_positions(name: str, config: Any, longest: int, extend: bool) -> None:
     limit = getattr(config, "max_position_embeddings", None)
     if limit is None or limit <= 0:
         return
-    reserved = _RESERVED.get(config.model_type, 0)
-    if longest <= limit - reserved:
-        return
-    if not extend:
+    usable = positions(config)
+    assert usable is not None, "there is a limit"
+    if longest > usable and not extend:
         raise UnsupportedModelError(
-            f"{name!r} has {limit - reserved} positions, and a length of {longest} was asked for; "
+            f"{name!r} has {usable} positions, and a length of {longest} was asked for; "
             "shorten --lengths, or pass --extend to time it with more positions"
         )
-    config.max_position_embeddings = longest + reserved
+    # How many positions there are does not change the time.
+    config.max_position_embeddings = limit + max(0, longest - usable, PROBED - usable)

@@ -1,14 +1,18 @@
 """Predicting how fast a plan makes a model, from short runs.
 
-A forward pass is taken as `rest + layers * attention`. The rest grows with the number of tokens:
-a line through the model without attention at two lengths. Dense and sparse attention each grow with
-the score entries that they compute, which a plan states for any length: a line through two lengths
-of one layer, with the model's heads. Nothing is run at the lengths that are asked about.
+A forward pass is taken as `rest + layers * attention`. The rest grows with the number of tokens,
+however they are cut into texts: a line through the model without attention on few and on many of
+them. Dense and sparse attention each grow with the score entries that they compute, which a plan
+states for any length: a line through two lengths of one layer, with the model's heads. No text is
+longer than some hundred tokens in the model and than some thousand in a layer.
+
+Each point is the shortest of its runs: noise only ever adds, and it adds most to the short ones,
+whose errors a line carries far.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -17,18 +21,22 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from sparseattn.backends.base import Call, backend, select
-from sparseattn.bench.models import Subject, run
-from sparseattn.bench.timing import alternate, floor, step
+from sparseattn.bench.models import PROBED, Subject, run
+from sparseattn.bench.timing import floor, samples, step
+from sparseattn.models.encoder import attention_dropout
 from sparseattn.plan import Plan
 from sparseattn.rules import LayerRule
 from sparseattn.tokens import TokenBatch
 
 __all__ = ["Forecast", "Predictor", "pays_from"]
 
-#: Tokens that the model without attention and one layer of attention are run at.
+#: Tokens that one layer of attention is run at.
 _SHORT, _LONG = 256, 1024
-#: Runs of each.
-_REPEATS = 5
+#: Texts of `PROBED` tokens that the model without attention is run on. The line through them goes
+#: as far as the lengths that matter and beyond the processor's nearer caches.
+_FEW, _MANY = 1, 8
+#: Runs of each, and of the one with many texts.
+_REPEATS, _REPEATS_MANY = 5, 3
 #: Lengths tried for the one from which a plan pays.
 _LADDER = tuple(int(64 * 2 ** (i / 2)) for i in range(19))
 #: A plan pays from this speed-up on: less is lost in the noise.
@@ -86,7 +94,7 @@ class Predictor:
         plan: The plan.
         texts: Texts a batch.
         trains: Whether to predict a forward and backward pass rather than inference.
-        busy: See `alternate`.
+        busy: See `samples`.
     """
 
     subject: Subject
@@ -102,11 +110,10 @@ class Predictor:
         entries = self.texts * self.subject.heads * length**2
         dense = self._dense(entries)
         sparse, names = 0.0, []
-        for rule in self._rules(length):
-            chosen, _ = select("auto", self._call(length, rule))
+        for layer, rule in enumerate(self._rules(length)):
+            chosen, _ = select("auto", self._asked(length, rule))
             names.append(chosen.name)
-            curve = self._sparse(chosen.name)
-            sparse += curve(chosen.computed(rule))
+            sparse += self._sparse(chosen.name, layer)(chosen.computed(rule))
         return Forecast(
             length, rest + layers * dense, rest + sparse, rest, tuple(dict.fromkeys(names))
         )
@@ -114,22 +121,19 @@ class Predictor:
     @property
     def dropout(self) -> float:
         """The model's own dropout of attention weights; 0 in inference."""
-        config = self.subject.model.config
-        names = ("attention_probs_dropout_prob", "attention_dropout")
-        found = [getattr(config, name) for name in names if hasattr(config, name)]
-        return float(found[0]) if found and self.trains else 0.0
+        return attention_dropout(self.subject.model.config) if self.trains else 0.0
 
     @cached_property
     def _rest(self) -> _Curve:
-        batches = [self.subject.batch(1, length) for length in (_SHORT, _LONG // 2)]
+        batches = [self.subject.batch(texts, PROBED) for texts in (_FEW, _MANY)]
         with floor() as name:
             model = self.subject.sparsified(self.plan, name)
             runs = {
-                str(i): step(partial(run, model, batch), self.trains)
-                for i, batch in enumerate(batches)
+                key: step(partial(run, model, batch), self.trains)
+                for key, batch in zip(("few", "many"), batches, strict=True)
             }
-            seconds = alternate(runs, _REPEATS, busy=self.busy)
-        return _Curve((_SHORT, seconds["0"]), (_LONG // 2, seconds["1"]))
+            few, many = self._shortest(runs, {"many": _REPEATS_MANY})
+        return _Curve((_FEW * PROBED, few), (_MANY * PROBED, many))
 
     @cached_property
     def _dense(self) -> _Curve:
@@ -143,23 +147,34 @@ class Predictor:
         heads = self.subject.heads
         return _Curve((heads * _SHORT**2, few), (heads * _LONG**2, many))
 
-    def _sparse(self, name: str) -> _Curve:
-        made = self._curves.get(name)
-        if made is None:
+    def _sparse(self, name: str, layer: int) -> _Curve:
+        """One layer under the plan; layers of the same patterns share what is measured."""
+        key = name, self._patterns[layer]
+        if key not in self._curves:
             lengths = (_SHORT, _LONG) if name == "masked" else (_LONG, 2 * _LONG)
-            calls = [self._call(n, self._rules(n, 1)[0], 1) for n in lengths]
+            calls = [self._call(n, self._rules(n, 1)[layer], 1) for n in lengths]
             few, many = self._timed(backend(name).attend, calls)
             counts = [backend(name).computed(call.rule) for call in calls]
-            made = self._curves[name] = _Curve((counts[0], few), (counts[1], many))
-        return made
+            self._curves[key] = _Curve((counts[0], few), (counts[1], many))
+        return self._curves[key]
 
     @cached_property
-    def _curves(self) -> dict[str, _Curve]:
+    def _curves(self) -> dict[tuple[str, object], _Curve]:
         return {}
+
+    @cached_property
+    def _patterns(self) -> list[object]:
+        return list(self.plan.resolve([self.subject.heads] * self.subject.layers))
 
     def _timed(self, attend: Callable[[Call], Tensor], calls: Sequence[Call]) -> list[float]:
         runs = {str(i): step(partial(attend, c), self.trains) for i, c in enumerate(calls)}
-        return list(alternate(runs, _REPEATS, busy=self.busy).values())
+        return self._shortest(runs)
+
+    def _shortest(
+        self, runs: Mapping[str, Callable[[], object]], most: Mapping[str, int] | None = None
+    ) -> list[float]:
+        found = samples(runs, _REPEATS, busy=self.busy, most=most)
+        return [min(times) for times in found.values()]
 
     def _rules(self, length: int, texts: int | None = None) -> tuple[LayerRule, ...]:
         batch = self.subject.batch(texts or self.texts, length)
@@ -170,6 +185,12 @@ class Predictor:
         shape = (texts or self.texts, length, self.subject.heads, self.subject.width)
         q, k, v = (torch.ones(shape).requires_grad_(self.trains).transpose(1, 2) for _ in range(3))
         return Call(q, k, v, rule, self.subject.width**-0.5, self.dropout)
+
+    def _asked(self, length: int, rule: LayerRule) -> Call:
+        """A call to ask about: one number that looks like all of them, whatever the length."""
+        shape = (self.texts, self.subject.heads, length, self.subject.width)
+        states = torch.ones(()).requires_grad_(self.trains).expand(shape)
+        return Call(states, states, states, rule, 1.0, self.dropout)
 
 
 def pays_from(predictor: Predictor) -> int | None:

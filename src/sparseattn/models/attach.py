@@ -14,7 +14,7 @@ from torch import nn
 from sparseattn.backends import base as backends
 from sparseattn.errors import PlanError
 from sparseattn.models import masks
-from sparseattn.models.attached import ATTRIBUTE, Attached, attached
+from sparseattn.models.attached import ATTRIBUTE, Attached, attached, refuse_replica
 from sparseattn.models.encoder import encoder_of, probe
 from sparseattn.models.interface import LAYERS, NAME, register
 from sparseattn.models.lengthen.positions import tables_of
@@ -130,6 +130,7 @@ def _attach(model: nn.Module, encoder: Any, state: Attached) -> None:
     if model is not encoder:
         hook = model.register_forward_pre_hook(state.take_columns, with_kwargs=True, prepend=True)
         state.hooks.append(hook)
+    state.hooks.append(encoder.register_forward_pre_hook(refuse_replica))
     # Not a hook: PEFT and sentence-transformers call `forward` itself, which passes hooks by. A
     # bound method is copied together with its model.
     state.inner = encoder.__dict__.get("forward")

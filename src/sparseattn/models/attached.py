@@ -20,7 +20,7 @@ from sparseattn.models.record import Record
 from sparseattn.plan import CompiledPlan
 from sparseattn.tokens import COLUMNS, TokenBatch
 
-__all__ = ["ATTRIBUTE", "Attached", "attached", "checked", "embedding_of"]
+__all__ = ["ATTRIBUTE", "Attached", "attached", "checked", "embedding_of", "refuse_replica"]
 
 #: Where an encoder keeps it.
 ATTRIBUTE = "_sparseattn_attached"
@@ -73,8 +73,9 @@ class Attached:
         """Radius that each layer never exceeds."""
         return [layer.window for layer in self.layers]
 
-    def take_columns(self, _module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def take_columns(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """Pre-hook of the outer model: keeps the annotation columns for the encoder."""
+        refuse_replica(module, args)
         self.pending = {name: kwargs.pop(name) for name in COLUMNS if name in kwargs}
         return args, kwargs
 
@@ -90,6 +91,8 @@ class Attached:
         self.leave(encoder)
         return output
 
+    # Not to be traced by a compiler, see `interface.attention`.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def enter(self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Compiles the plan for a batch and adds it to the forward keywords."""
         if not self.mask_route and encoder.config._attn_implementation != NAME:
@@ -136,6 +139,7 @@ class Attached:
             return self.compiler(tokens)
         return self.record.plan.compile(tokens, self.heads, self.windows)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def rewrite_mask(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """Pre-hook of a self-attention that takes a mask."""
         hidden = args[0] if args else kwargs["hidden_states"]
@@ -174,6 +178,20 @@ class Attached:
                 f"only {count} of {len(self.layers)} attention layers of {type(encoder).__name__} "
                 "followed the plan; call sparsify() again"
             )
+
+
+def refuse_replica(module: nn.Module, _args: Any) -> None:
+    """Pre-hook: a replica that `DataParallel` makes would run the forward of the original.
+
+    Raises:
+        PlanNotAppliedError: The module is one.
+    """
+    if getattr(module, "_is_replica", False):
+        raise PlanNotAppliedError(
+            f"torch.nn.DataParallel copies {type(module).__name__} in a way that no plan follows; "
+            "use DistributedDataParallel (start with torchrun or accelerate launch), or one GPU "
+            "(CUDA_VISIBLE_DEVICES=0)"
+        )
 
 
 def checked(columns: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ __all__ = ["describe"]
 
 
 def describe(model: Any, batch: Mapping[str, Any]) -> Report:
-    """Counts what the plan on a model allows in a batch, and says which backend computes it and why.
+    """Counts what the plan on a model allows in a batch, and says what computes it and why.
 
     Where the model's last batch was padded like this one, the backends are those that computed it;
     otherwise those that would, in the mode in which the model is.

@@ -91,6 +91,9 @@ def padding_mask(attention_mask: Tensor | None = None, **_: Any) -> Tensor | Non
     return attention_mask
 
 
+# A compiled model's graph ends here and goes on after: what a plan comes to differs from batch to
+# batch, and a graph that holds it would be made anew each time.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attention(
     module: nn.Module,
     query: Tensor,

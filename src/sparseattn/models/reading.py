@@ -15,7 +15,7 @@ from sparseattn.errors import DataError
 from sparseattn.models.names import DEFAULT, resolve
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Reading", "longest", "read"]
+__all__ = ["Reading", "longest", "positions", "read"]
 
 #: Annotations that come from a parse.
 _PARSED = frozenset({"words", "sentences", "heads"})
@@ -93,13 +93,18 @@ def read(
 
 
 def longest(config: Any, tokenizer: Any) -> int | None:
-    """How many tokens a model has positions for, special tokens included; None without a limit."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and config.model_type in _SHIFTED:
-        positions -= (config.pad_token_id or 0) + 1
+    """How many tokens a model reads, special tokens included; None without a limit."""
     # Tokenizers that know no limit say 10 ** 30.
-    limits = [n for n in (positions, tokenizer.model_max_length) if n and 0 < n < 10**9]
+    limits = [n for n in (positions(config), tokenizer.model_max_length) if n and 0 < n < 10**9]
     return min(limits, default=None)
+
+
+def positions(config: Any) -> int | None:
+    """How many tokens a config has positions for; None without a limit."""
+    found: int | None = getattr(config, "max_position_embeddings", None)
+    if found is None or found <= 0:
+        return None
+    return found - ((config.pad_token_id or 0) + 1 if config.model_type in _SHIFTED else 0)
 
 
 def _columns(

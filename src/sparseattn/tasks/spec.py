@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from sparseattn.errors import StudyError
 from sparseattn.tasks.fields import Fraction, Integer, Names, Paths, Real, Record
 
 __all__ = ["Columns", "DataSpec", "Files", "Subset", "TaskSpec", "TrainingSpec"]
@@ -196,7 +197,8 @@ class TrainingSpec(Record):
     Attributes:
         epochs: Passes over the training examples; 3 unless `steps` is given.
         steps: Optimiser steps, instead of epochs.
-        batch_size: Examples (windows for question answering) a device and step.
+        batch_size: Examples (windows for question answering) a batch; processes that train one
+            trial together share it out.
         evaluation_batch_size: Likewise, without gradients.
         learning_rate: The peak of AdamW's learning rate.
         schedule: What the learning rate does after the warm-up.
@@ -246,3 +248,19 @@ class TrainingSpec(Record):
         if values.get("steps") is None and values.get("epochs") is None:
             return {**values, "epochs": 3.0}
         return values
+
+    def share(self, processes: int) -> int:
+        """Examples of a batch that each of several processes takes.
+
+        Args:
+            processes: How many.
+
+        Raises:
+            StudyError: They cannot share it evenly.
+        """
+        if self.batch_size % processes:
+            raise StudyError(
+                f"training.batch_size: {self.batch_size} examples cannot be shared out evenly "
+                f"among {processes} processes; choose a multiple of {processes}"
+            )
+        return self.batch_size // processes

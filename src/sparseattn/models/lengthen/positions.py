@@ -53,7 +53,7 @@ def find(model: Any, encoder: Any) -> Positions:
 
 
 def tables_of(encoder: Any) -> dict[str, int]:
-    """The tables of positions of an encoder, see `Positions`; none where a run does not show any."""
+    """The tables of positions of an encoder, see `Positions`; none where a run shows none."""
     try:
         return _tables(_handed(encoder, encoder))
     except UnsupportedModelError:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sparseattn.study.executors.base import Executor
+from sparseattn.study.executors.devices import check_devices
 from sparseattn.study.file.spec import ExecutorSpec
 from sparseattn.study.folder.claims import Claims
 from sparseattn.study.folder.store import Store
@@ -30,6 +31,7 @@ def reached(spec: ExecutorSpec) -> Iterator[None]:
         with joined(spec):
             yield
     else:
+        check_devices(spec)
         yield
 
 
@@ -68,4 +70,6 @@ def make(spec: ExecutorSpec, store: Store, claims: Claims, run: str) -> Executor
         return RayExecutor(store, claims, spec, run=run)
     from sparseattn.study.executors.local import LocalExecutor
 
-    return LocalExecutor(store, workers=spec.workers, threads=spec.threads, run=run)
+    return LocalExecutor(
+        store, workers=spec.workers, threads=spec.threads, processes=spec.processes, run=run
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import selectors
@@ -10,12 +9,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from sparseattn.study.executors.base import Event, Job
+from sparseattn.study.executors.devices import cores, devices
 from sparseattn.study.folder.store import Store
 from sparseattn.study.runs.perform import RUN_TRIAL
 
@@ -26,14 +25,6 @@ _MEMORY = 4 << 30
 
 #: Variables that tell numerical libraries how many threads to start.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        return os.cpu_count() or 1
 
 
 @dataclass(eq=False)
@@ -62,9 +53,10 @@ class LocalExecutor:
 
     Args:
         store: Where the trials go.
-        workers: How many processes; by default one for each GPU, or else for each core, as far as
-            memory goes.
-        threads: Threads each; the cores divided by the workers by default.
+        workers: How many processes; by default as many as the GPUs, or else the cores, suffice for,
+            as far as memory goes.
+        threads: Threads of each process that trains; by default the cores are shared out.
+        processes: Processes that train a trial: the worker itself, or several that it starts.
         run: The function that runs a trial, as `module:function`.
     """
 
@@ -74,11 +66,12 @@ class LocalExecutor:
         *,
         workers: int | None = None,
         threads: int | None = None,
+        processes: int = 1,
         run: str = RUN_TRIAL,
     ) -> None:
-        self.store, self.run = store, run
-        self.workers = workers or _default_workers()
-        self.threads = threads or max(1, cores() // self.workers)
+        self.store, self.run, self.processes = store, run, processes
+        self.workers = workers or _default_workers(processes)
+        self.threads = threads or max(1, cores() // (self.workers * processes))
         self._selector = selectors.DefaultSelector()
         self._idle: list[_Worker] = []
         self._busy: dict[str, _Worker] = {}
@@ -128,7 +121,7 @@ class LocalExecutor:
         errors = tempfile.TemporaryFile()  # noqa: SIM115
         command = [sys.executable, "-m", "sparseattn.study.executors.worker"]
         process = subprocess.Popen(
-            [*command, str(self.store.folder), self.run],
+            [*command, str(self.store.folder), self.run, str(self.processes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -144,14 +137,15 @@ class LocalExecutor:
     def _environment(self, index: int) -> dict[str, str]:
         own = dict.fromkeys(_THREADS, str(self.threads))
         own["TOKENIZERS_PARALLELISM"] = "false"
-        devices = _devices(os.environ)
-        if len(devices) > 1:  # a Trainer that sees several would split each batch over them
-            own["CUDA_VISIBLE_DEVICES"] = devices[index % len(devices)]
+        found, count = devices(os.environ), self.processes
+        if len(found) > 1:  # a Trainer that sees several would split each batch over them
+            first = index * count % len(found)
+            own["CUDA_VISIBLE_DEVICES"] = ",".join(found[first : first + count])
         return {**os.environ, **own}
 
     def _event(self, worker: _Worker, message: dict[str, Any]) -> Event:
         event = Event(**message)
-        if event.kind in ("stored", "found", "busy"):
+        if event.kind in ("stored", "found", "busy", "lost"):
             del self._busy[event.digest]
             worker.job = None
             self._idle.append(worker)
@@ -182,11 +176,11 @@ class LocalExecutor:
             return worker.process.wait()
 
 
-def _default_workers() -> int:
-    if devices := _devices(os.environ):
-        return len(devices)
+def _default_workers(processes: int) -> int:
+    if found := devices(os.environ):
+        return max(1, len(found) // processes)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(cores(), memory // _MEMORY))
+    return max(1, min(cores(), memory // _MEMORY) // processes)
 
 
 def _cause(code: int, words: str) -> str:
@@ -195,11 +189,3 @@ def _cause(code: int, words: str) -> str:
     name = signal.Signals(-code).name
     hint = "; out of memory?" if -code == signal.SIGKILL else ""
     return f"its worker was killed by signal {-code} ({name}{hint})"
-
-
-def _devices(environment: Mapping[str, str]) -> list[str]:
-    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
-    given = environment.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [name for name in given.split(",") if name.strip()]
-    return [str(index) for index in range(len(glob.glob("/dev/nvidia[0-9]*")))]

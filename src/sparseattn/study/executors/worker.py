@@ -7,82 +7,54 @@ once. It holds the claim on its trial itself, so that the claim lives exactly as
 from __future__ import annotations
 
 import json
-import os
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TextIO
+from typing import Any
 
 from sparseattn.errors import StudyError
+from sparseattn.study.executors.channel import Channel, listen
+from sparseattn.study.executors.group import Group
 from sparseattn.study.folder.claims import Claims
 from sparseattn.study.folder.store import Store, writing
-from sparseattn.study.runs.perform import Performer
+from sparseattn.study.runs.perform import Lost, Performer
 
 __all__ = ["main"]
-
-#: Seconds between two progress messages.
-_PACE = 0.2
-
-
-class _Channel:
-    """Messages to the runner."""
-
-    def __init__(self) -> None:
-        # What a trial prints must not end up among the messages.
-        self._out: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
-        os.dup2(2, 1)
-        self._last = ("", 0.0)
-
-    def send(self, kind: str, digest: str = "", **values: Any) -> None:
-        try:
-            self._out.write(json.dumps({"kind": kind, "digest": digest, **values}) + "\n")
-            self._out.flush()
-        except BrokenPipeError:
-            os._exit(0)
-
-    def progress(self, digest: str, phase: str, share: float) -> None:
-        before, at = self._last
-        now = time.monotonic()
-        if phase != before or now - at > _PACE:
-            self._last = (phase, now)
-            self.send("progress", digest, phase=phase, share=round(float(share), 4))
 
 
 def _jobs() -> Iterator[dict[str, Any]]:
     """The runner's jobs. Ends the process when the runner is gone, in the middle of a trial too."""
     queue: SimpleQueue[str] = SimpleQueue()
-
-    def read() -> None:
-        for line in sys.stdin:
-            queue.put(line)
-        os._exit(0)
-
-    threading.Thread(target=read, daemon=True).start()
+    listen(queue.put)
     while True:
         yield json.loads(queue.get())
 
 
-def main(folder: str, run: str) -> None:
+def main(folder: str, run: str, processes: str = "1") -> None:
     """Works until the runner is gone.
 
     Args:
         folder: The study's folder.
         run: The function that runs a trial, as `module:function`.
+        processes: How many processes train a trial: this one, or several that it starts.
     """
-    channel = _Channel()
+    channel = Channel()
     try:
         store, claims, performer = Store(folder), Claims(Path(folder)), Performer(run)
+        if int(processes) > 1:
+            performer.use(Group(run, int(processes)))
         for job in _jobs():
-            channel.send(_work(job, store, claims, performer, channel), job["digest"])
+            try:
+                channel.send(_work(job, store, claims, performer, channel), job["digest"])
+            except Lost as error:
+                channel.send("lost", job["digest"], reason=str(error))
     except StudyError as error:
         channel.send("fatal", reason=str(error))
 
 
 def _work(
-    job: dict[str, Any], store: Store, claims: Claims, performer: Performer, channel: _Channel
+    job: dict[str, Any], store: Store, claims: Claims, performer: Performer, channel: Channel
 ) -> str:
     digest = job["digest"]
     if not claims.take(digest):
@@ -95,7 +67,9 @@ def _work(
             channel.progress(digest, phase, share)
 
         with writing(store.folder):
-            files = performer.perform(job["spec"], digest, store.work(digest), progress)
+            files = performer.perform(
+                job["spec"], digest, store.work(digest), progress, store.logs(digest)
+            )
         store.put(digest, files)
         return "stored"
     finally:

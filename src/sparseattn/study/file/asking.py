@@ -79,6 +79,7 @@ def check_machine(spec: StudySpec, executor: ExecutorSpec) -> None:
     training = spec.training
     if executor.kind != "local":
         return
+    training.share(executor.processes)
     if training.precision == "fp16":
         import torch
 

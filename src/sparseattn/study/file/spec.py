@@ -6,13 +6,14 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from sparseattn.errors import DataError, SparseAttnError, StudyError, unknown
 from sparseattn.selection import spell_selection
 from sparseattn.study.file.arms import DENSE
+from sparseattn.study.file.executor import ExecutorSpec
 from sparseattn.study.file.reading import changed, place, read_yaml, validated
 from sparseattn.tasks.fields import Integer, Real, Record
 from sparseattn.tasks.spec import TaskSpec, TrainingSpec
@@ -53,28 +54,6 @@ class ArmSpec(Record):
     degree: Annotated[tuple[Degree, ...], Field(strict=False)] | str = ()
     sparsity: Annotated[tuple[Sparsity, ...], Field(strict=False)] = ()
     matched_random: str | None = None
-
-
-class ExecutorSpec(Record):
-    """Where trials run; no part of what they are.
-
-    Attributes:
-        kind: Worker processes on this machine, or a Ray cluster.
-        workers: Local: how many; by default one for each GPU, or else for each core.
-        threads: Local: threads of each; by default the cores are shared out.
-        address: Ray: the cluster to join; `local` starts one on this machine.
-        cpus: Ray: processor cores of a trial.
-        gpus: Ray: GPUs of a trial; a fraction shares one.
-        retries: Ray: how often a trial is started again when its node is lost.
-    """
-
-    kind: Literal["local", "ray"] = "local"
-    workers: Annotated[Integer, Field(ge=1)] | None = None
-    threads: Annotated[Integer, Field(ge=1)] | None = None
-    address: str = "auto"
-    cpus: Annotated[Real, Field(gt=0)] = 1.0
-    gpus: Annotated[Real, Field(ge=0)] = 0.0
-    retries: Annotated[Integer, Field(ge=0)] = 3
 
 
 class StudySpec(Record):

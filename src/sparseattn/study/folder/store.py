@@ -4,6 +4,7 @@
 study.json                 the resolved spec
 trials/<digest>/           one finished trial, done or failed; never changed once it is there
 work/<digest>/             what an unfinished trial resumes from: its checkpoints and its log
+logs/<digest>/             what loggers such as TensorBoard wrote; no part of the trial
 tmp/, damaged/, claims     trials being written; trials found damaged; see `claims.py`
 results.csv, .parquet      a row a trial; derived, see `results.py`
 ```
@@ -25,12 +26,15 @@ from typing import Any
 from sparseattn.errors import StudyError
 from sparseattn.study.folder import record
 
-__all__ = ["FOLDERS", "STUDY", "Store", "out_of_space", "writing"]
+__all__ = ["FOLDERS", "LOGS", "STUDY", "Store", "out_of_space", "writing"]
 
 STUDY = "study.json"
 
 #: Its sub-folders.
 FOLDERS = ("trials", "work", "tmp")
+
+#: The folder of what loggers wrote, and what such a file is called among a trial's files.
+LOGS = "logs"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
@@ -76,6 +80,10 @@ class Store:
     def put(self, digest: str, files: Mapping[str, bytes]) -> None:
         """Stores a trial; the caller has claimed it. Does nothing if it is there already.
 
+        Args:
+            digest: The trial.
+            files: Its files by name; those under `logs/` go where its loggers would have written.
+
         Raises:
             StudyError: The folder cannot be written to: the disk is full, or read-only.
         """
@@ -88,7 +96,12 @@ class Store:
             temporary.mkdir()
             try:
                 for name, data in files.items():
-                    _write(temporary / name, data)
+                    if not name.startswith(f"{LOGS}/"):
+                        _write(temporary / name, data)
+                    elif not self.has(digest):
+                        path = self.logs(digest) / name.removeprefix(f"{LOGS}/")
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        _write(path, data)
                 sync_folder(temporary)
                 if not self.has(digest):
                     temporary.rename(self.trials / digest)
@@ -100,6 +113,10 @@ class Store:
     def work(self, digest: str) -> Path:
         """Where a trial keeps what it would resume from."""
         return self.folder / "work" / digest
+
+    def logs(self, digest: str) -> Path:
+        """Where a trial's loggers write. Stays when the trial is done."""
+        return self.folder / LOGS / digest
 
     def set_aside(self, digest: str) -> Path:
         """Moves a damaged trial out of the way, so that it is run again.

@@ -16,15 +16,20 @@ from typing import Any
 
 from sparseattn.errors import SparseAttnError, StudyError, unknown
 from sparseattn.study.folder import record
-from sparseattn.study.folder.store import out_of_space
+from sparseattn.study.folder.store import LOGS, out_of_space
+from sparseattn.study.trials.logs import logged, logging_to
 
-__all__ = ["RUN_TRIAL", "Log", "Performer", "Progress", "where"]
+__all__ = ["RUN_TRIAL", "Log", "Lost", "Performer", "Progress", "reason_of", "where"]
 
 #: The function that runs a trial, by its importable name.
 RUN_TRIAL = "sparseattn.study.trials.trial:run_trial"
 
 #: Takes what a trial is doing, and the share of it that is done.
 Progress = Callable[[str, float], None]
+
+
+class Lost(Exception):  # noqa: N818
+    """What ran a trial died, which says nothing about the trial."""
 
 
 class Log:
@@ -68,8 +73,21 @@ class Performer:
         make = getattr(module, "TrialCache", None)
         self._cache = make() if make else None
 
+    def use(self, run: Callable[..., Any]) -> None:
+        """Lets something else run the trials.
+
+        Args:
+            run: Takes what the function takes, and gives what it gives.
+        """
+        self._run = run
+
     def perform(
-        self, values: Mapping[str, Any], digest: str, work: Path, progress: Progress
+        self,
+        values: Mapping[str, Any],
+        digest: str,
+        work: Path,
+        progress: Progress,
+        logs: Path | None = None,
     ) -> dict[str, bytes]:
         """Runs a trial.
 
@@ -78,6 +96,8 @@ class Performer:
             digest: Its digest.
             work: A folder that it may resume from.
             progress: Called now and then.
+            logs: Where loggers write; by default into the work folder, and what they wrote is
+                given back.
 
         Returns:
             The files of its folder, whether it came to its end or failed.
@@ -101,15 +121,19 @@ class Performer:
         try:
             log.add("start", **where(), **_kept(work))
             spec = TrialSpec.model_validate_json(json.dumps(values))
-            result = self._run(spec, folder=work, progress=report, cache=self._cache)
+            with logging_to(logs or work / LOGS, spec.training.report_to):
+                result = self._run(spec, folder=work, progress=report, cache=self._cache)
             log.add("end", seconds=result.seconds, metrics=result.metrics)
-            return record.finished(values, digest, result, log.text())
+            files = record.finished(values, digest, result, log.text())
+        except Lost:
+            raise
         except Exception as error:
             if out_of_space(error, work):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-            reason = _reason(error)
+            reason = reason_of(error)
             log.add("failed", reason=reason, traceback=_traceback(error))
-            return record.failed(values, digest, reason, where(), log.text())
+            files = record.failed(values, digest, reason, where(), log.text())
+        return files if logs else files | logged(work / LOGS)
 
 
 def _kept(work: Path) -> dict[str, str]:
@@ -129,7 +153,8 @@ def where() -> dict[str, Any]:
     }
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why a trial failed, in one line."""
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else ""
     short = text if len(text) <= 300 else f"{text[:300]}..."

@@ -110,9 +110,10 @@ def plan(spec: StudySpec, max_trials: int = MOST, out: Path | None = None) -> Pl
     realised = tuple(sample.count(arm.pattern, arm.layers) for arm in study.arms)
     trials, notices = study.trials()
     timed, changed = _trained_here(trials)
-    workers = LocalExecutor(Store(out or "."), workers=spec.executor.workers).workers
-    time = estimate(timed, cache, workers)
-    return Planned(study, realised, len(trials), (*told, *notices, *changed), time, workers)
+    where = spec.executor
+    local = LocalExecutor(Store(out or "."), workers=where.workers, processes=where.processes)
+    time = estimate(timed, cache, local.workers, where.processes)
+    return Planned(study, realised, len(trials), (*told, *notices, *changed), time, local.workers)
 
 
 def _trained_here(trials: list[TrialSpec]) -> tuple[list[TrialSpec], list[str]]:

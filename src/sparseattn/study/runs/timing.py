@@ -33,13 +33,18 @@ class Estimate:
     how: str
 
 
-def estimate(trials: Sequence[TrialSpec], cache: TrialCache, workers: int) -> Estimate:
+def estimate(
+    trials: Sequence[TrialSpec], cache: TrialCache, workers: int, processes: int = 1
+) -> Estimate:
     """Times a few steps of a trial, a sparse one if there is one.
+
+    Of several processes that train a trial together, one is timed, with its share of the batch.
 
     Args:
         trials: The trials of a study.
         cache: Where tokenizers and data come from.
-        workers: Processes that share the cores.
+        workers: Workers that share the cores.
+        processes: Processes that train a trial.
 
     Raises:
         SparseAttnError: A trial cannot run.
@@ -51,18 +56,21 @@ def estimate(trials: Sequence[TrialSpec], cache: TrialCache, workers: int) -> Es
     sparse = [one for one in known if one.pattern != DENSE]
     trial = (sparse or known or [trials[0].model_copy(update={"pattern": DENSE, "arm": DENSE})])[0]
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, cores() // workers))
+    torch.set_num_threads(max(1, cores() // (workers * processes)))
     try:
         whole = cache.prepared(trial.model, trial.task, frozenset(), trial.pipeline).counts
-        cold = run_trial(_short(trial, 1, whole), cache=cache)
-        warm = run_trial(_short(trial, _STEPS, whole), cache=cache)
+        cold = run_trial(_short(trial, 1, whole, processes), cache=cache)
+        warm = run_trial(_short(trial, _STEPS, whole, processes), cache=cache)
     finally:
         torch.set_num_threads(before)
     train = (warm.seconds["train"] - cold.seconds["train"]) / (_STEPS - 1)
     evaluate = warm.seconds["evaluate"] / warm.counts["evaluation_inputs"]
     seconds = warm.seconds["prepare"] + max(train, 0.0) * _steps(trial.training, whole)
-    seconds += evaluate * whole["evaluation_inputs"]
+    seconds += evaluate * whole["evaluation_inputs"] / processes
     how = f"{_STEPS} steps of {trial.arm} on this machine"
+    if processes > 1:
+        seconds += cold.seconds["prepare"]  # what a trial reads is not kept for the next
+        how += f"; starting the {processes} processes of a trial comes on top"
     return Estimate(seconds, cold.seconds["prepare"], how)
 
 
@@ -75,9 +83,15 @@ def _steps(training: TrainingSpec, counts: dict[str, float]) -> int:
     return math.ceil(batches * (training.epochs or 0))
 
 
-def _short(trial: TrialSpec, steps: int, whole: dict[str, float]) -> TrialSpec:
-    """The trial with a few steps, on texts drawn like its own."""
-    task, training = trial.task, trial.training
+def _short(trial: TrialSpec, steps: int, whole: dict[str, float], processes: int) -> TrialSpec:
+    """The trial with a few steps of one of its processes, on texts drawn like its own."""
+    task = trial.task
+    training = trial.training.model_copy(
+        update={
+            "batch_size": trial.training.share(processes),
+            "evaluation_batch_size": math.ceil(trial.training.evaluation_batch_size / processes),
+        }
+    )
     examples = _STEPS * training.batch_size * training.gradient_accumulation
     train = min(examples, int(whole["train_examples"]))
     evaluation = min(_STEPS * training.evaluation_batch_size, int(whole["evaluation_examples"]))

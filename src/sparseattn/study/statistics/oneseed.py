@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import binomtest
 
+from sparseattn.study.statistics.matched import matched_interval
 from sparseattn.study.statistics.outcome import LEVEL, POWER, Outcome, fewest_examples
 
 __all__ = ["ONE_SEED", "compare_binary", "compare_bootstrap"]
@@ -24,7 +25,7 @@ ONE_SEED = "with one seed the test covers other examples, not another training r
 def compare_binary(a: NDArray[np.float64], b: NDArray[np.float64], comparisons: int = 1) -> Outcome:
     """McNemar's exact test of two models' right and wrong answers.
 
-    The interval is Wald's with half an example added to each cell of the 2 x 2 table.
+    The interval holds zero exactly where the test finds nothing at 0.05.
 
     Args:
         a: The first model's answers, 1 right and 0 wrong.
@@ -35,22 +36,20 @@ def compare_binary(a: NDArray[np.float64], b: NDArray[np.float64], comparisons: 
         a: [examples]. b: [examples].
 
     Source:
-        McNemar, 1947; for the interval Agresti and Min, "Simple improved confidence intervals for
-        comparing matched proportions", 2005.
+        McNemar, "Note on the sampling error of the difference between correlated proportions or
+        percentages", 1947; for the interval see `matched_interval`.
     """
     n = len(a)
     only_a, only_b = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
     discordant = only_a + only_b
     p = float(binomtest(only_a, discordant).pvalue) if discordant else 1.0
-    middle = (only_a - only_b) / (n + 2)
-    share = (discordant + 1) / (n + 2)
-    half = _quantile(LEVEL) * math.sqrt(max(share - middle**2, 0.0) / (n + 2))
+    low, high = matched_interval(only_a, only_b, n, LEVEL)
     level = LEVEL / comparisons
     needed = (_quantile(level) + float(ndtri(POWER))) * math.sqrt(discordant / n**2)
     return Outcome(
         difference=(only_a - only_b) / n,
-        low=middle - half,
-        high=middle + half,
+        low=low,
+        high=high,
         p=p,
         detectable=max(needed, fewest_examples(level) / n),
         level=level,
@@ -66,7 +65,8 @@ def compare_bootstrap(
     """The paired bootstrap over examples, for metrics that are no mean of right and wrong.
 
     The p-value is the share of resamples whose difference is at least as far from the observed one
-    as that is from zero, with one added to both counts so that it is never zero.
+    as that is from zero, with one added to both counts so that it is never zero. The interval is
+    the symmetric one that turns with this test: it holds zero where p is 0.05 or more.
 
     Args:
         difference: The observed difference of the metric.
@@ -79,17 +79,20 @@ def compare_bootstrap(
 
     Source:
         Noreen, "Computer-intensive methods for testing hypotheses", 1989, chapter 3 (shift method);
-        Koehn, "Statistical significance tests for machine translation evaluation", 2004.
+        Koehn, "Statistical significance tests for machine translation evaluation", 2004; Hall, "On
+        symmetric bootstrap confidence intervals", 1988.
     """
     known = replicates[~np.isnan(replicates)]
-    far = int((np.abs(known - difference) >= abs(difference)).sum())
-    low, high = np.quantile(known, [LEVEL / 2, 1 - LEVEL / 2])
+    away = np.sort(np.abs(known - difference))
+    far = int((away >= abs(difference)).sum())
+    # A difference is called where fewer resamples than this are at least as far away as zero.
+    half = float(away[-max(math.ceil(LEVEL * (len(known) + 1)) - 1, 1)])
     level = LEVEL / comparisons
     needed = (_quantile(level) + float(ndtri(POWER))) * float(known.std(ddof=1))
     return Outcome(
         difference=difference,
-        low=float(low),
-        high=float(high),
+        low=difference - half,
+        high=difference + half,
         p=(far + 1) / (len(known) + 1),
         detectable=max(needed, fewest_examples(level) / n),
         level=level,

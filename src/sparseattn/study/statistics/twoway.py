@@ -154,7 +154,8 @@ def compare_runs(a: Array, b: Array, examples: OverExamples, comparisons: int = 
     which is right where a seed that two arms share says little about both, and cautious where it
     says more.
 
-    No exact test on k differing examples can give a p-value under `2^(1 - k)`; nor does this one.
+    No exact test on k differing examples can give a p-value under `2^(1 - k)`; nor does this one,
+    and where that is 0.05 or more the interval holds zero, too.
 
     Args:
         a: The metric of each run of the first arm.
@@ -170,12 +171,15 @@ def compare_runs(a: Array, b: Array, examples: OverExamples, comparisons: int = 
     spread = Spread.of(a, b, examples)
     difference = float(a.mean() - b.mean())
     half = spread.half_width(LEVEL)
+    least = min(1.0, 2.0 ** (1 - examples.differing))
+    if least >= LEVEL:
+        half = max(half, abs(difference))
     level = LEVEL / comparisons
     return Outcome(
         difference=difference,
         low=difference - half,
         high=difference + half,
-        p=max(spread.p(difference), min(1.0, 2.0 ** (1 - examples.differing))),
+        p=max(spread.p(difference), least),
         detectable=spread.detectable(level),
         level=level,
         test="seeds and examples",

@@ -10,6 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from sparseattn.errors import StudyError
+from sparseattn.study.trials.processes import processes
 from sparseattn.tasks.rows import digest
 from sparseattn.tasks.spec import TrainingSpec
 
@@ -64,8 +65,8 @@ def _optimisation(spec: TrainingSpec) -> dict[str, Any]:
     return {
         "num_train_epochs": spec.epochs or 1.0,
         "max_steps": spec.steps or -1,
-        "per_device_train_batch_size": spec.batch_size,
-        "per_device_eval_batch_size": spec.evaluation_batch_size,
+        "per_device_train_batch_size": spec.share(processes()),
+        "per_device_eval_batch_size": math.ceil(spec.evaluation_batch_size / processes()),
         "gradient_accumulation_steps": spec.gradient_accumulation,
         "learning_rate": spec.learning_rate,
         "lr_scheduler_type": spec.schedule,

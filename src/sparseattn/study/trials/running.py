@@ -21,6 +21,7 @@ from sparseattn.plan import Plan
 from sparseattn.study.file.arms import is_method
 from sparseattn.study.trials.counting import Counted, count, count_dense
 from sparseattn.study.trials.environment import environment
+from sparseattn.study.trials.processes import leads, processes, weigh
 from sparseattn.study.trials.spending import Spent, spend
 from sparseattn.study.trials.training import Run, train
 from sparseattn.study.trials.trial import DENSE, Progress, TrialFailed, TrialResult, TrialSpec
@@ -46,6 +47,7 @@ _OFFSET = ("roberta", "camembert", "data2vec-text", "roberta-prelayernorm", "xlm
 def run(spec: TrialSpec, folder: Path | None, progress: Progress, cache: TrialCache) -> TrialResult:
     """See `sparseattn.study.trials.trial.run_trial`."""
     clock = _Clock()
+    _check_folder(spec, folder)
     with quiet(), _memory(), _scratch(folder) as place:
         progress("prepare", 0.0)
         prepared, model = _made(spec, cache)
@@ -79,6 +81,17 @@ def run(spec: TrialSpec, folder: Path | None, progress: Progress, cache: TrialCa
     )
 
 
+def _check_folder(spec: TrialSpec, folder: Path | None) -> None:
+    """Each process would write or look for checkpoints in a temporary folder of its own."""
+    training = spec.training
+    if (
+        folder is None
+        and processes() > 1
+        and (training.checkpoint_steps or training.early_stopping)
+    ):
+        raise StudyError("checkpoints of several processes need a folder that all of them see")
+
+
 def _made(spec: TrialSpec, cache: TrialCache) -> tuple[Prepared, Any]:
     """The data, and the model with its plan if it is known by now."""
     open_plan = spec.pattern == DENSE or is_method(spec.pattern)
@@ -93,6 +106,7 @@ def _made(spec: TrialSpec, cache: TrialCache) -> tuple[Prepared, Any]:
             f"was made for {spec.data_fingerprint}"
         )
     model = prepared.build_model(place, spec.seed, **config)
+    weigh(model)
     if plan is not None:
         tokenizer = cache.tokenizer(spec.model, spec.task)
         sparsify(model, plan, tokenizer=tokenizer, backend=spec.backend)
@@ -217,7 +231,8 @@ def _scratch(folder: Path | None) -> Iterator[Path]:
     place = folder / "checkpoints"
     place.mkdir(parents=True, exist_ok=True)
     yield place
-    shutil.rmtree(place, ignore_errors=True)
+    if leads():
+        shutil.rmtree(place, ignore_errors=True)
 
 
 @contextmanager

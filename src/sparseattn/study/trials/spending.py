@@ -13,6 +13,7 @@ from sparseattn.degrees.methods import Applied, Context, parse_method
 from sparseattn.errors import PlanError, UnsupportedModelError
 from sparseattn.plan import Plan
 from sparseattn.study.trials.arguments import arguments, seed_of
+from sparseattn.study.trials.processes import agreed, leads
 from sparseattn.study.trials.training import last_checkpoint, split, watch
 from sparseattn.study.trials.trial import Progress, TrialFailed, TrialSpec
 from sparseattn.tasks.base import Prepared
@@ -71,10 +72,11 @@ def spend(
         found = json.loads(path.read_text(encoding="utf-8"))
     else:
         applied = _applied(spec, model, prepared, tokenizer, made, total, tell)
-        found = _plain(applied, prepared.headline)
-        temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(found), encoding="utf-8")
-        os.replace(temporary, path)
+        found = agreed(_plain(applied, prepared.headline))
+        if leads():
+            temporary = path.with_suffix(".new")
+            temporary.write_text(json.dumps(found), encoding="utf-8")
+            os.replace(temporary, path)
     left = spec.training.model_copy(update={"steps": total - found["steps"], "epochs": None})
     return Spent(training=left, **found)
 

@@ -17,6 +17,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from sparseattn.errors import StudyError
 from sparseattn.study.trials.arguments import arguments, seed_of
 from sparseattn.study.trials.holding import held_out_count
+from sparseattn.study.trials.processes import Shares, processes
 from sparseattn.study.trials.trial import Progress, TrialFailed
 from sparseattn.tasks.base import Prepared
 from sparseattn.tasks.rows import digest
@@ -133,7 +134,7 @@ def watch(progress: Progress, order: int) -> list[TrainerCallback]:
         progress: Told how far the training is.
         order: Seed of the order of length-grouped batches.
     """
-    return [_Watch(progress), _Order(order)]
+    return [_Watch(progress), _Order(order), Shares(order)]
 
 
 class _Watch(TrainerCallback):
@@ -183,16 +184,26 @@ class _Order(TrainerCallback):
         while not isinstance(sampler, LengthGroupedSampler) and sampler is not None:
             sampler = getattr(sampler, "sampler", None) or getattr(sampler, "batch_sampler", None)
         if sampler is not None:
+            # That of one process; the order must not depend on how many there are.
+            batch = args.train_batch_size * args.world_size
+            sampler.batch_size = batch * args.gradient_accumulation_steps
             sampler.generator = torch.Generator().manual_seed(self.seed + int(state.epoch or 0))
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint in a folder; what a killed process left half is removed."""
+    """The newest complete checkpoint in a folder; what a killed process left half is removed.
+
+    So is one that another number of processes wrote: it lacks the state of their dropout.
+    """
+    count = processes()
+    states = [f"rng_state_{rank}.pth" for rank in range(count)] if count > 1 else ["rng_state.pth"]
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     for path in reversed(found):
         try:
-            # The trainer writes this file last.
+            # The trainer writes this file last; other processes add theirs meanwhile.
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            for name in states:
+                (path / name).stat()
         except (OSError, ValueError):
             shutil.rmtree(path, ignore_errors=True)
         else:

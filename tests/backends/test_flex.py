@@ -1,0 +1,151 @@
+"""The guards of the flex backend, each provoked; its numbers are held by the conformance suite."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sparseattn.backends import _flexmask, cost, flex
+from sparseattn.backends.base import backend, select
+from sparseattn.errors import BackendError
+from tests.backends.test_conformance import case
+
+PLAN = "neighbor(radius=3) | global(cls)"
+#: PyTorch's compiler warns of PyTorch when it is imported, and of what it looks at itself.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor"),
+]
+
+
+def fresh():
+    torch._dynamo.reset()
+    flex._TRIED.clear()
+    for known in (flex._compiled, flex._uncompilable):
+        known.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def untouched(monkeypatch):
+    if problem := flex._uncompilable("cpu"):
+        pytest.skip(problem)
+    fresh()
+    yield
+    monkeypatch.undo()
+    fresh()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """PyTorch's tracing as it is, without the code generation that takes most of the time."""
+    from torch._inductor import compile_fx
+
+    monkeypatch.setattr(compile_fx, "compile_fx", lambda graph, _inputs: graph.forward)
+
+
+def single(length, **changes):
+    return replace(case(PLAN, length, dtype=torch.float32), **changes)
+
+
+def near_reference(call):
+    with torch.no_grad():
+        out = select("flex", call)[0].attend(call)
+    torch.testing.assert_close(out, backend("reference").attend(call), atol=1e-5, rtol=1e-5)
+
+
+def test_it_is_tested_once_before_its_first_use(quick, monkeypatch):
+    made, test = [], flex._self_test
+    monkeypatch.setattr(flex, "_self_test", lambda kind: made.append(kind) or test(kind))
+    near_reference(single(40))
+    near_reference(single(100))
+    assert made == [("cpu", torch.float32, False)]
+
+
+def test_a_kernel_that_computes_something_else_is_not_used(quick, monkeypatch):
+    read = _flexmask.structure
+
+    def wider(rule, length):
+        made = read(rule, length)
+        return replace(made, radius=made.radius + 1)
+
+    monkeypatch.setattr(_flexmask, "structure", wider)
+    call = single(40)
+    for _ in range(2):
+        with pytest.raises(BackendError, match=r"failed its self-test: up to [\d.]+ away from SD"):
+            select("flex", call)[0].attend(call)
+    assert cost.choose(call)[0].name == "masked"
+    with pytest.raises(BackendError, match=r"^backend 'flex' cannot compute this: it failed its"):
+        select("flex", call)
+
+
+def test_too_many_shapes_are_an_error_and_no_dense_path(quick, monkeypatch):
+    monkeypatch.setattr(flex, "_SHAPES", 2)
+    near_reference(single(100))  # the self-test has another shape
+    call = single(300)
+    for _ in range(2):
+        with pytest.raises(BackendError, match=r"compiled for 2 shapes of batches, .* fewer len"):
+            select("flex", call)[0].attend(call)
+    ran = flex._RAN[0]
+    near_reference(single(100))
+    assert flex._RAN[0] == ran + 1
+
+
+def test_a_call_that_fails_does_not_poison_the_next(quick):
+    near_reference(single(40))
+    call = single(40)
+    with pytest.raises(Exception, match="Observed exception"):
+        flex._attend(replace(call, query=call.query.clone().requires_grad_()))
+    ran = flex._RAN[0]
+    near_reference(call)
+    assert flex._RAN[0] == ran + 1
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_compiling_switched_off_is_an_error(quick):
+    call = single(40)
+    near_reference(call)
+    with (
+        torch.compiler.set_stance("force_eager"),
+        pytest.raises(BackendError, match="no compiled kernel ran; is torch"),
+    ):
+        near_reference(call)
+    near_reference(call)
+
+
+@pytest.mark.parametrize("compiler", [None, "no-such-compiler"])
+def test_no_compiler_on_the_machine_is_one_line(compiler, tmp_path, monkeypatch):
+    flex._uncompilable.cache_clear()
+    if compiler is None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.delenv("CXX", raising=False)
+    else:
+        monkeypatch.setenv("CXX", compiler)
+    with pytest.raises(BackendError, match=r"is not found; install it or set CXX$") as caught:
+        select("flex", single(40))
+    assert "\n" not in str(caught.value)
+    assert (compiler or "g++") in str(caught.value)
+
+
+def test_every_reason_is_given():
+    call = single(40, dropout=0.1, bias=torch.zeros(1, 1, 40, 40))
+    call = replace(call, query=call.query.clone().requires_grad_())
+    message = "no dropout of attention weights; it adds no bias to the scores; on a CPU it computes"
+    with pytest.raises(BackendError, match=re.escape(message)):
+        select("flex", call)
+
+
+@pytest.mark.slow
+def test_the_real_kernel_survives_failure_and_many_shapes(monkeypatch):
+    """As above, with the code that PyTorch generates, which computes only the blocks it needs."""
+    near_reference(single(40))
+    call = single(300)
+    with pytest.raises(Exception, match="Observed exception"):
+        flex._attend(replace(call, query=call.query.clone().requires_grad_()))
+    near_reference(call)
+    monkeypatch.setattr(flex, "_SHAPES", 1)
+    with pytest.raises(BackendError, match="shapes of batches"):
+        near_reference(single(600))
+    near_reference(call)
