@@ -6,9 +6,10 @@ resident, runs one forward and backward pass, and reads the record: what the pas
 stood before, its results (the context and three gradients) and the plan's lists or mask included.
 Freed memory goes back to the system at once (`MALLOC_MMAP_THRESHOLD_`), so that nothing hides in
 what an earlier step left behind. The ruler is checked first, on tensors of known sizes; outputs and
-gradients are compared with `reference` before anything is measured. Linux only.
+gradients are compared with `reference` before anything is measured. Linux only. Results go to
+benchmarks/results/memory.json and .md.
 
-    python benchmarks/memory.py [--quick] [--length 8192] [--threads 2]
+    python benchmarks/memory.py [--quick] [--length 8192] [--threads 2] [--again]
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -28,8 +31,15 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from attention import HEADS, WIDTH, call, check, slope
+from record import FOLDER, Record
 from sparseattn.backends.base import Call, backend
 
+COLUMNS = (
+    *("extra memory", "of", "tiled", "ratio", "target"),
+    *("ratio beyond results", "difference from reference"),
+)
+#: What is measured, in words.
+SAID = {"tiled": "", "masked": "backend masked", "sdpa": "SDPA, its mask given"}
 PLAN = "neighbor(radius=32) | global(cls)"
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
 #: How far off a known amount may be measured, as a share of it.
@@ -128,38 +138,49 @@ def megabytes(name: str, length: int, dropout: float, threads: int) -> float:
     return measured(name, str(length), str(dropout), threads=threads) / 2**20
 
 
-def compared(length: int, threads: int) -> None:
-    """The rows against masked attention."""
+def compared(length: int, dropout: float, threads: int) -> dict[str, Any]:
+    """Tiled against masked attention, as the backend does it and at its least."""
     results = 4 * HEADS * length * WIDTH * 4 / 2**20
-    for dropout in (0.0, 0.1):
-        if HEADS * length**2 * KEPT > 0.6 * psutil.virtual_memory().available and dropout:
-            print(f"| dropout {dropout:g}, {length} tokens | too little free memory | | | | |")
+    worst = check(min(length, 2048), PLAN)
+    if dropout and HEADS * length**2 * KEPT > 0.8 * psutil.virtual_memory().available:
+        sys.exit(f"SDPA with dropout would not fit in memory at {length} tokens")
+    found = {name: megabytes(name, length, dropout, threads) for name in SAID}
+    tiled, rows = found["tiled"], []
+    for name, said in SAID.items():
+        if name == "tiled":
             continue
-        tiled = megabytes("tiled", length, dropout, threads)
-        for name, said in (("masked", "backend masked"), ("sdpa", "SDPA, its mask given")):
-            other = megabytes(name, length, dropout, threads)
-            print(
-                f"| dropout {dropout:g}, {length} tokens | {said}: {other:.0f} MB | "
-                f"{tiled:.0f} MB, of which {results:.0f} MB results | {other / tiled:.1f}x less | "
-                f">= 10x | {(other - results) / max(tiled - results, 1):.1f}x |",
-                flush=True,
-            )
+        other = found[name]
+        beyond = (other - results) / max(tiled - results, 1)
+        ours = f"{tiled:.0f} MB, of which {results:.0f} MB results"
+        what = f"forward + backward, dropout {dropout:g}, {length} tokens"
+        theirs = f"{said}: {other:.0f} MB"
+        cells = [what, theirs, ours, f"{other / tiled:.1f}x less", ">= 10x", f"{beyond:.1f}x"]
+        rows.append([*cells, f"{worst:.0e}"])
+    return {"rows": rows, "megabytes": found}
 
 
-def grown(lengths: tuple[int, ...], threads: int) -> None:
+def grown(lengths: tuple[int, ...], threads: int) -> dict[str, Any]:
     """The line through the memory of growing lengths."""
+    worst = check(1024, PLAN)
     found = {n: megabytes("tiled", n, 0.0, threads) for n in lengths}
     xs, ys = list(found), list(found.values())
     by = slope(list(zip(xs, ys, strict=True)))
     start = sum(ys) / len(ys) - by * sum(xs) / len(xs)
     off = max(abs(start + by * x - y) / y for x, y in found.items())
-    print("\n| tokens | " + " | ".join(map(str, found)) + " |")
-    print("| --- |" + " --- |" * len(found))
-    print("| extra memory, MB | " + " | ".join(f"{mb:.1f}" for mb in ys) + " |")
-    print(
-        f"\nline: {start:.1f} MB + {1024 * by:.2f} MB for 1024 tokens; at most {off:.0%} off, "
-        f"and {ys[-1] / ys[0]:.1f} times the memory for {xs[-1] // xs[0]} times the tokens"
-    )
+    line = f"{start:.1f} MB + {1024 * by:.2f} MB for 1024 tokens, at most {off:.0%} off"
+    ours = f"{' / '.join(f'{mb:.1f}' for mb in ys)} MB"
+    growth = f"{ys[-1] / ys[0]:.1f}x for {xs[-1] // xs[0]}x the tokens"
+    what = f"forward + backward, {' / '.join(map(str, xs))} tokens"
+    cells = [what, f"a line: {line}", ours, growth, "linear", "-", f"{worst:.0e}"]
+    return {"rows": [cells], "megabytes": found}
+
+
+def known_well(threads: int) -> dict[str, Any]:
+    """The ruler, on tensors of a known size."""
+    found = measured("known", threads=threads)
+    if abs(found - 1) > EXACT:
+        sys.exit(f"128 MB of known tensors were found to be {found:.1%} of that")
+    return {"rows": [["tensors of 128 MB", "-", f"{128 * found:.1f} MB", "-", "-", "-", "-"]]}
 
 
 def main() -> None:
@@ -167,22 +188,25 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=8192, help="tokens of the comparison")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--quick", action="store_true", help="1024 tokens; the line up to 8192")
+    parser.add_argument("--again", action="store_true", help="run parts that the file holds too")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
     parser.add_argument("--inside", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.inside:
         what, *more = given.inside
         print(known() if what == "known" else peak(what, int(more[0]), float(more[1])))
         return
-    found = measured("known", threads=given.threads)
-    if abs(found - 1) > EXACT:
-        sys.exit(f"not measured: 128 MB of known tensors were found to be {found:.1%} of that")
-    worst = check(2048, PLAN)
-    print(f"12 heads x 64, float32, {PLAN}; known tensors measured as {found:.1%} of their size;")
-    print(f"outputs and gradients of tiled at most {worst:.0e} away from reference\n")
-    print("| extra memory, forward + backward | of | tiled | ratio | target | beyond results |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    compared(1024 if given.quick else given.length, given.threads)
-    grown(LENGTHS[:4] if given.quick else LENGTHS, given.threads)
+    quick = ", quick" if given.quick else ""
+    how = f"12 heads x 64, float32, {PLAN.replace('|', 'and')}, {given.threads} threads{quick}"
+    record = Record("memory", COLUMNS, how, given.out, given.again)
+    # Without a ruler that is right nothing is measured.
+    record.part("ruler", partial(known_well, given.threads))
+    record.done()
+    length = 1024 if given.quick else given.length
+    for dropout in (0.0, 0.1):
+        record.part(f"dropout-{dropout:g}", partial(compared, length, dropout, given.threads))
+    record.part("growth", partial(grown, LENGTHS[:4] if given.quick else LENGTHS, given.threads))
+    record.done()
 
 
 if __name__ == "__main__":

