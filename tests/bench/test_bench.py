@@ -176,7 +176,14 @@ def test_the_stock_model_carries_no_plan(name, tmp_path):
         assert not torch.allclose(run(subject.sparsified(PLAN), batch), stock, atol=1e-3)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "mpnet"])
+def test_models_that_take_only_a_mask_are_not_forecast(tmp_path):
+    build("mpnet").config.save_pretrained(tmp_path)
+    subject = load(str(tmp_path), 64, trains=False)
+    with pytest.raises(UnsupportedModelError, match="so no plan makes it faster"):
+        Predictor(subject, PLAN).at(64)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_models_with_few_positions_are_forecast(family, tmp_path, monkeypatch):
     monkeypatch.setattr(predict, "_REPEATS", 1)
     monkeypatch.setattr(predict, "_REPEATS_MANY", 1)

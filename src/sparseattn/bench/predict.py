@@ -23,6 +23,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from sparseattn.backends.base import Call, backend, select
 from sparseattn.bench.models import PROBED, Subject, run
 from sparseattn.bench.timing import floor, samples, step
+from sparseattn.errors import BackendError, UnsupportedModelError
 from sparseattn.models.encoder import attention_dropout
 from sparseattn.plan import Plan
 from sparseattn.rules import LayerRule
@@ -127,7 +128,13 @@ class Predictor:
     def _rest(self) -> _Curve:
         batches = [self.subject.batch(texts, PROBED) for texts in (_FEW, _MANY)]
         with floor() as name:
-            model = self.subject.sparsified(self.plan, name)
+            try:
+                model = self.subject.sparsified(self.plan, name)
+            except BackendError:
+                raise UnsupportedModelError(
+                    f"{type(self.subject.model).__name__} computes its own attention and takes "
+                    "only a mask: it computes every score, so no plan makes it faster"
+                ) from None
             runs = {
                 key: step(partial(run, model, batch), self.trains)
                 for key, batch in zip(("few", "many"), batches, strict=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 
 import torch
 from torch import Tensor
 
-from sparseattn.backends._tiles.lists import Lists, bits_of, packed, tiled
+from sparseattn.backends._tiles.lists import Lists, bits_of, joined, packed, tiled
 from sparseattn.rules import Band, Both, Except, LayerRule, Rule, Same, Strips
 
 __all__ = ["of_blocks"]
@@ -35,10 +36,7 @@ def of_blocks(
         keys = torch.arange(low, min(rule.length, high), device=order.device)
         made.append(_asked(shared, heads, rule, (block, keys, size)))
     for index, lists in enumerate(zip(*made, strict=True)):
-        joined = lists[0]
-        for more in lists[1:]:
-            joined = joined(joined, more)
-        yield (heads if len(made[0]) == 1 else heads[index : index + 1]), joined
+        yield (heads if len(made[0]) == 1 else heads[index : index + 1]), reduce(joined, lists)
 
 
 def _asked(
