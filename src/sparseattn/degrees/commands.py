@@ -24,7 +24,10 @@ Largest = Annotated[int | None, typer.Option(help="A radius that no head exceeds
 
 
 def learn(
-    task: Annotated[Path, typer.Option(help="A study file: its task and training are used.")],
+    task: Annotated[
+        str,
+        typer.Option(help="A study file, of which task and training are used; or a name: sst2."),
+    ],
     sparsity: Annotated[str, typer.Option(help="What to reach, such as 0.8; or several: 0.6,0.8.")],
     out: Out,
     model: Annotated[str | None, typer.Option(help="Instead of the file's model.")] = None,
@@ -39,13 +42,21 @@ def learn(
         str, typer.Option("--from", help="Start dense, or from calibrated degrees.")
     ] = "dense",
     seed: Annotated[int, typer.Option(min=0, help="Of training and of irregular plans.")] = 0,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Such as training.epochs=1; repeatable."),
+    ] = None,
 ) -> None:
-    """Learn how far each head needs to see, for a sparsity you state."""
+    """Learn how far each head needs to see, for a sparsity you state.
+
+    Stopped, it goes on when it is called again in the same way.
+    """
     from sparseattn.degrees.jobs import learn_task
 
     options = _options(menu, elastic, shared, global_tokens, form, dense, largest)
     targets = [_number(part, "sparsity") for part in sparsity.split(",")]
-    for line in learn_task(task, targets, out, model, seed, {**options, "start": start}):
+    options["start"] = start
+    for line in learn_task(task, targets, out, model, seed, options, changes or ()):
         typer.echo(line)
 
 

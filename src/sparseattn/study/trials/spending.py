@@ -19,7 +19,7 @@ from sparseattn.study.trials.trial import Progress, TrialFailed, TrialSpec
 from sparseattn.tasks.base import Prepared
 from sparseattn.tasks.spec import TrainingSpec
 
-__all__ = ["Spent", "spend"]
+__all__ = ["Spent", "headline", "spend"]
 
 #: What a trial that was interrupted after its plan was found goes on from.
 _FILE = "plan.json"
@@ -99,7 +99,7 @@ def _applied(
     trainer = {
         "callbacks": watch(lambda phase, share: tell(phase, share / 2), seed_of("soft", spec.seed)),
         "eval_dataset": prepared.evaluation,
-        "compute_metrics": lambda raw: _headline(prepared, raw.predictions),
+        "compute_metrics": lambda raw: headline(prepared, raw.predictions),
     }
     context = Context(
         model, tokenizer, training, prepared.collator, made, total, spec.seed, trainer
@@ -110,7 +110,8 @@ def _applied(
         raise TrialFailed(str(error)) from None
 
 
-def _headline(prepared: Prepared, raw: Any) -> dict[str, float]:
+def headline(prepared: Prepared, raw: Any) -> dict[str, float]:
+    """The headline metric of raw predictions for `prepared.evaluation`, by its name."""
     parts = (raw if isinstance(raw, tuple) else (raw,))[: prepared.kind.outputs]
     scores = prepared.score(parts if len(parts) > 1 else parts[0])
     return {prepared.headline: scores.metrics[prepared.headline]}
