@@ -45,6 +45,11 @@ def test_no_choice_is_better(seed, items, entries, share):
     assert total(values, chosen) >= best - 1e-9
 
 
+def test_a_budget_of_next_to_nothing_buys_nothing():
+    values, costs = np.array([[0.0, 0.5, 1.0]]), np.array([[0.1, 0.2, 1.0]])
+    assert choose(values, costs, np.nextafter(0.1, 1.0)).tolist() == [0]
+
+
 def test_ties_do_not_leave_budget_unspent():
     values = np.zeros((6, 3))
     costs = np.tile([1.0, 2.0, 4.0], (6, 1))

@@ -6,6 +6,7 @@ import tarfile
 import pytest
 
 from sparseattn.errors import StudyError
+from sparseattn.study.file.study import Study
 from sparseattn.study.folder.loading import load_study, rebuild
 from sparseattn.study.folder.packing import pack, unpack
 from sparseattn.study.folder.store import Store
@@ -52,10 +53,22 @@ def test_two_machines_put_their_trials_together(whole, tmp_path):
     assert unpack(tmp_path / "all.tar.xz", tmp_path / "t") == 0
 
 
+def test_a_study_takes_the_trials_of_a_smaller_one(whole, tmp_path):
+    """So that seeds and arms can be added: begin the larger study, and unpack the smaller."""
+    pack(whole, tmp_path / "s.tar.xz")
+    arms = sorted({trial.arm for trial in Study.load(whole).trials()[0]})
+    fakes.begin(tmp_path / "larger", [*arms, "more"], 3)
+    smaller = len(Study.load(whole).trials()[0])
+    assert unpack(tmp_path / "s.tar.xz", tmp_path / "larger") == smaller
+    assert Store(tmp_path / "larger").finished() == Store(whole).finished()
+    pack(tmp_path / "larger", tmp_path / "l.tar.xz")
+    assert unpack(tmp_path / "l.tar.xz", whole) == 0
+
+
 def test_another_study_or_other_files_are_not_mixed_in(whole, tmp_path):
     pack(whole, tmp_path / "s.tar.xz")
     fakes.begin(tmp_path / "other", ["b"], 1)
-    with pytest.raises(StudyError, match=r"other holds another study; give another --out"):
+    with pytest.raises(StudyError, match=r"other holds another study, without some of these"):
         unpack(tmp_path / "s.tar.xz", tmp_path / "other")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")

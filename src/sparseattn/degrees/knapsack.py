@@ -45,7 +45,8 @@ def choose(values: Floats, costs: Floats, budget: float) -> Ints:
         return np.full(len(costs), costs.shape[1] - 1, dtype=np.int64)
     if room <= 0:
         return np.zeros(len(costs), dtype=np.int64)
-    steps = np.ceil(extra / room * _STEPS - 1e-9).astype(np.int64)
+    # What is beyond the budget stays out whatever it costs; its quotient may not fit a number.
+    steps = np.ceil(np.minimum(extra / room, 2.0) * _STEPS - 1e-9).astype(np.int64)
     return _filled(_programme(values, steps), values, extra, room)
 
 

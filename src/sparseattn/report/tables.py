@@ -14,6 +14,7 @@ from sparseattn.report.data import Arm, StudyData
 from sparseattn.report.summary import ArmSummary, Summary
 from sparseattn.report.text import (
     count,
+    detectable,
     duration,
     fraction,
     interval,
@@ -126,7 +127,7 @@ def _change(each: ArmSummary, metric: str) -> tuple[str, str, str]:
     outcome = comparison.outcome
     verdict = each.verdict
     if verdict not in ("higher", "lower"):
-        verdict = f"none found; detectable from {spell(metric, outcome.detectable)}"
+        verdict = f"none found; {detectable(metric, outcome.detectable)}"
     change = f"{points(metric, outcome.difference)} ({interval(metric, outcome.low, outcome.high)})"
     return change, probability(each.p).removeprefix("= "), verdict
 
@@ -157,7 +158,7 @@ def _contrast(metric: str, each: Contrast) -> tuple[str, ...]:
     change = f"{points(metric, outcome.difference)} ({interval(metric, outcome.low, outcome.high)})"
     found = each.verdict
     if found not in ("higher", "lower"):
-        found = f"none; detectable from {spell(metric, outcome.detectable)}"
+        found = f"none; {detectable(metric, outcome.detectable)}"
     return (*names, means, change, probability(each.p).removeprefix("= "), found)
 
 

@@ -7,6 +7,7 @@ import re
 
 __all__ = [
     "count",
+    "detectable",
     "duration",
     "fraction",
     "interval",
@@ -37,6 +38,17 @@ def spell(metric: str, value: float | None) -> str:
     if value is None or math.isnan(value):
         return _NONE
     return f"{value * unit(metric):.1f}" if unit(metric) == 100 else f"{value:.3f}"
+
+
+def detectable(metric: str, size: float) -> str:
+    """The smallest difference that a design finds, in words; half of everything is none at all.
+
+    >>> detectable("accuracy", 0.0481), detectable("accuracy", 2.97)
+    ('detectable from 4.8', 'too few runs to find any')
+    """
+    if unit(metric) == 100 and size >= 0.5:
+        return "too few runs to find any"
+    return f"detectable from {spell(metric, size)}"
 
 
 def points(metric: str, value: float | None) -> str:

@@ -72,7 +72,8 @@ def unpack(file: str | Path, folder: str | Path) -> int:
 
     Args:
         file: What `pack` wrote.
-        folder: A new folder, or one of the same study: it gets the trials that it lacks.
+        folder: A new folder, or one of a study that has these trials, too, such as the same with
+            more seeds or arms: it gets those that it lacks.
 
     Returns:
         How many trials were added.
@@ -92,8 +93,10 @@ def unpack(file: str | Path, folder: str | Path) -> int:
     if not (store.folder / STUDY).is_file():
         check_new(store.folder)
         begin(study, store)
-    elif _digests(Study.load(store.folder)) != _digests(study):
-        raise StudyError(f"{store.folder} holds another study; give another --out")
+    elif not trials.keys() <= _digests(Study.load(store.folder)):
+        raise StudyError(
+            f"{store.folder} holds another study, without some of these trials; give another --out"
+        )
     added = [digest for digest in sorted(trials) if not store.has(digest)]
     for digest in added:
         store.put(digest, trials[digest])
