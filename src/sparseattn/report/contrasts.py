@@ -8,9 +8,13 @@ from dataclasses import dataclass, replace
 from sparseattn.errors import StudyError
 from sparseattn.report.comparison import Comparison, compare
 from sparseattn.report.data import Arm, StudyData
+from sparseattn.report.text import points
 from sparseattn.study.statistics import LEVEL, holm
 
 __all__ = ["Contrast", "Question", "questions"]
+
+#: Comparisons that an answer names.
+_SAID = 4
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,14 @@ class Contrast:
             return "no difference found"
         return "higher" if self.comparison.outcome.difference > 0 else "lower"
 
+    @property
+    def words(self) -> str:
+        """The two arms, which is better, and by how much."""
+        if isinstance(self.comparison, str):
+            return f"{self.a} and {self.b} were not compared"
+        change = points(self.comparison.metric, self.comparison.outcome.difference)
+        return f"{self.a} is {self.verdict} than {self.b} ({change})"
+
 
 @dataclass(frozen=True)
 class Question:
@@ -53,6 +65,24 @@ class Question:
     text: str
     contrasts: tuple[Contrast, ...]
     notes: tuple[str, ...]
+
+    @property
+    def answer(self) -> str:
+        """What came out, in a sentence."""
+        called = [each for each in self.contrasts if each.verdict in ("higher", "lower")]
+        tested = [each for each in self.contrasts if each.verdict != "not compared"]
+        if not tested:
+            return "No comparison could be made."
+        said = "; ".join(each.words for each in called[:_SAID])
+        more = f" and {len(called) - _SAID} more" if len(called) > _SAID else ""
+        none = len(tested) - len(called)
+        if not called:
+            where = "the one comparison" if none == 1 else f"any of {none:,} comparisons"
+            return f"No difference was found in {where}."
+        rest = (
+            f"; no difference was found in {none:,} of {len(tested):,} comparisons" if none else ""
+        )
+        return f"{said}{more}{rest}."
 
 
 def questions(data: StudyData) -> list[Question]:

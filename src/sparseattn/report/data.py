@@ -28,6 +28,8 @@ COLUMNS = (
     "mean_degree",
     "train_examples",
     "evaluation_examples",
+    "train_cut",
+    "evaluation_cut",
     "steps",
     "seconds",
     "seconds_train",

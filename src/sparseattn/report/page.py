@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -152,6 +153,12 @@ def _notes(summary: Summary) -> list[str]:
     """What a reader of the main table must know beyond its headings."""
     metric = summary.data.headline
     notes = [summary.data.lacking] if summary.data.lacking else []
+    patterns = summary.data.rows.get("pattern", pd.Series(dtype=str)).astype(str)
+    if patterns.str.contains("(sparsity=", regex=False).any():
+        notes.append(
+            "Arms that are given a sparsity meet it on the training texts; the table counts the "
+            "evaluation texts. Windows are sparser where texts are longer."
+        )
     for each in summary.arms:
         if isinstance(each.comparison, str):
             notes.append(f"{each.arm} is not compared: {each.comparison}.")

@@ -10,6 +10,7 @@ import yaml
 
 from sparseattn.report.data import StudyData
 from sparseattn.report.tables import Column, Table
+from sparseattn.report.text import fraction
 
 __all__ = ["environments_table", "setting_lines", "spec_text"]
 
@@ -20,21 +21,54 @@ _ENVIRONMENTS = 4
 def setting_lines(data: StudyData) -> list[tuple[str, str]]:
     """The setting as pairs of a heading and a text."""
     spec = data.spec
-    lines = [(key.capitalize(), _named(spec[key])) for key in ("model", "task") if key in spec]
-    examples = [
-        f"{_range(data, column)} {what} examples"
-        for column, what in (("train_examples", "training"), ("evaluation_examples", "evaluation"))
-        if _range(data, column)
-    ]
-    lines.append(("Data", ", ".join(examples)))
+    lines = [("Model", _named(spec["model"]))] if "model" in spec else []
+    if "task" in spec:
+        lines.append(("Task", _named(_used_of_task(spec["task"]))))
+    lines.append(("Data", ", ".join(_examples(data))))
     if "training" in spec:
-        lines.append(("Training", _words(spec["training"])))
+        lines.append(("Training", _words(_used_of_training(spec["training"]))))
     seeds = sorted(int(seed) for seed in data.rows["seed"].dropna().unique())
     shown = ", ".join(map(str, seeds[:10])) + (", …" if len(seeds) > 10 else "")
     lines.append(("Seeds", f"{len(seeds):,} ({shown})" if seeds else ""))
     trials = f"{len(data.done):,} finished, {len(data.failed):,} failed"
     lines += [("Trials", trials), ("Arms", f"{len(data.groups):,}"), ("Baseline", data.baseline)]
     return [(heading, text) for heading, text in lines if text]
+
+
+def _examples(data: StudyData) -> Iterator[str]:
+    """How many there are of each split, and how many of their inputs were cut."""
+    for split, what in (("train", "training"), ("evaluation", "evaluation")):
+        count = _range(data, f"{split}_examples")
+        if not count:
+            continue
+        cut = data.rows[f"{split}_cut"].dropna() if f"{split}_cut" in data.rows else []
+        share = f" ({fraction(float(max(cut)))} of the inputs cut)" if len(cut) and max(cut) else ""
+        yield f"{count} {what} examples{share}"
+
+
+def _used_of_task(task: Any) -> Any:
+    """A task without the options that play no part in it."""
+    if not isinstance(task, Mapping):
+        return task
+    used = dict(task)
+    if used.get("kind") != "question-answering":
+        used = {key: each for key, each in used.items() if key not in ("stride", "max_answer")}
+    for split in ("train", "evaluation"):
+        part = used.get(split)
+        if isinstance(part, Mapping) and part.get("count") is None:
+            used[split] = {key: each for key, each in part.items() if key != "seed"}
+    data = used.get("data")
+    if isinstance(data, Mapping):
+        idle = set() if data.get("hub") else {"config", "train_split", "evaluation_split"}
+        used["data"] = {key: each for key, each in data.items() if key not in idle}
+    return used
+
+
+def _used_of_training(training: Any) -> Any:
+    """A training without the options that play no part in it."""
+    if not isinstance(training, Mapping) or training.get("early_stopping") is not None:
+        return training
+    return {key: each for key, each in training.items() if key != "held_out"}
 
 
 def _range(data: StudyData, column: str) -> str:

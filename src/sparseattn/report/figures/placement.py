@@ -50,7 +50,8 @@ def placement_figure(summary: Summary) -> Drawing | None:
     left = len(several) - len(rows)
     caption = (
         f"{metric.capitalize()} by the layers that are sparse. A mark is the mean over seeds, the "
-        "bar its 95% interval; the line down is the baseline."
+        "bar its 95% interval, cut where it leaves the frame; the line down is the baseline, the "
+        "band its own interval."
     )
     return Drawing(
         name="placement",

@@ -53,7 +53,8 @@ def sparsity_figure(summary: Summary) -> Drawing | None:
     base = next((point for point in points if point.arm == summary.data.reference), None)
     caption = (
         f"{metric.capitalize()} against sparsity. A point is the mean over seeds, the bar its 95% "
-        "interval, the line across the baseline. Points at one sparsity are set apart, over "
+        "interval, cut where it leaves the frame; the line across is the baseline, the band its "
+        "own interval. Points at one sparsity are set apart, over "
         f"up to {_APART:.0%} of the axis: the table has the exact values. Those of one grid are "
         "joined."
     )

@@ -40,6 +40,8 @@ COLUMNS = (
     "mean_degree",
     "train_examples",
     "evaluation_examples",
+    "train_cut",
+    "evaluation_cut",
     "steps",
     "seconds",
     "seconds_train",
@@ -155,6 +157,7 @@ def _row(store: Store, digest: str, metrics: dict[str, None]) -> Row:
     row: Row = {"digest": digest, **{name: spec[name] for name in _SPEC}, "layers": layers}
     row |= {name: result.get(name) for name in _RESULT}
     row |= {name: int(counts[name]) for name in _WHOLE if name in counts}
+    row |= {name: counts[name] for name in ("train_cut", "evaluation_cut") if name in counts}
     row |= {f"seconds_{name}": value for name, value in seconds.items() if name != "total"}
     row |= {"seconds": seconds.get("total")}
     row |= {ENVIRONMENT: (folder / "environment.json").read_text(encoding="utf-8")}
