@@ -149,3 +149,22 @@ def test_the_installed_command():
     assert done.returncode == 2
     assert done.stderr.startswith("error: unknown pattern 'nothing'")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["study", "rnu"], "No such command 'rnu'. Did you mean 'run'?"),
+        (["study", "run"], "Missing argument 'spec'."),
+        (["lengthen", "m", "--to", "x", "--out", "y"], "Invalid value for '--to'"),
+        (["demo", "--quik"], "No such option: --quik"),
+    ],
+)
+def test_a_misspelt_command_is_one_line_and_status_2(arguments, says):
+    done = subprocess.run(
+        [sys.executable, "-m", "sparseattn.cli", *arguments], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {says}")
+    assert done.stderr.count("\n") == 1
+    assert "--help`." in done.stderr

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -23,6 +23,9 @@ from sparseattn.models.names import DEFAULT
 from sparseattn.study.commands import app as study
 
 __all__ = ["app", "main"]
+
+# typer carries its own copy of click, or uses the package, according to its version.
+UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     name="sparseattn",
@@ -147,10 +150,22 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        app(prog_name="sparseattn")
+        sys.exit(app(prog_name="sparseattn", standalone_mode=False) or 0)
     except SparseAttnError as error:
-        typer.echo(f"error: {' '.join(str(error).splitlines())}", err=True)
-        sys.exit(2)
+        _complain(str(error))
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            sys.exit(2)
+        path = error.ctx.command_path if error.ctx else "sparseattn"
+        _complain(f"{error.format_message()} See `{path} --help`.")
+    except typer.Abort:
+        sys.exit(130)
+
+
+def _complain(message: str) -> NoReturn:
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,9 @@ def test_calibrate_writes_a_plan_that_meets_the_sparsity(app, texts, tmp_path):
     done = invoke(app, "calibrate", "--text", texts, "--sparsity", 0.7, "--out", out)
     assert done.exit_code == 0, done.output
     assert f"wrote {out}" in done.output
+    assert "stated sparsity 0.700, realised 0.7" in done.output
+    assert f"over 20 texts of {texts}\nby length in tokens: 17-32: 0.7" in done.output
+    assert "Loading" not in done.output + done.stderr
     length = 17  # 15 words and two special tokens
     found = sa.Plan.load(out).report(sa.TokenBatch.of_lengths(length), [12] * 6).sparsity
     assert abs(found - 0.7) < 0.005
@@ -133,6 +136,22 @@ def test_learn_goes_on_where_it_was_stopped(app, study, tmp_path, monkeypatch):
     assert "final: loss" in done.output
     assert "accuracy" in done.output
     assert not (tmp_path / "out" / "work").exists()
+    before = (tmp_path / "out" / "learned.json").stat().st_mtime_ns
+    again = invoke(app, *words)
+    assert "already; nothing to do" in again.output
+    assert (tmp_path / "out" / "learned.json").stat().st_mtime_ns == before
+    other = invoke(app, *words, "--seed", 1)
+    assert "holds what was learned with other settings" in str(other.exception)
+    (tmp_path / "out" / "job.json").write_text('{"study":', encoding="utf-8")
+    damaged = invoke(app, *words)
+    assert isinstance(damaged.exception, StudyError)
+    assert "job.json cannot be read" in str(damaged.exception)
+
+
+def test_a_file_is_no_folder_to_learn_into(app, study):
+    done = invoke(app, "learn", "--task", study, "--sparsity", "0.6", "--out", study / "out")
+    assert isinstance(done.exception, StudyError)
+    assert f"{study} is no folder" in str(done.exception)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +161,12 @@ def test_learn_goes_on_where_it_was_stopped(app, study, tmp_path, monkeypatch):
         (["--form", "odd"], "unknown form 'odd'"),
         (["--set", "training.epoch=1"], "epochs"),
         (["--sparsity", "0.6,high"], "'high' is not a number"),
+        (["--sparsity", "0.97"], "the highest is"),
+        (["--globals", "some"], "some"),
+        (["--menu", "1,2"], "the first 0"),
+        (["--menu", "0,2", "--largest", "4"], "give one, menu or largest"),
+        (["--soft", "0.01"], "cannot be shared out"),
+        (["--set", "training.early_stopping=2"], "training.early_stopping"),
     ],
 )
 def test_what_cannot_be_learned_writes_nothing(app, study, tmp_path, options, message):
@@ -170,6 +195,10 @@ def test_learn_writes_plan_model_history_and_picture(app, study, tmp_path):
         assert abs(told["sparsity"] - target) < 0.005
         assert set(told["metrics"]) == {"soft", "hardened", "final"}
         assert sa.load(place / "model").config.num_labels == 2
+    header, *rows = (out / "frontier.csv").read_text().splitlines()
+    assert header == "stated,realised,windows,soft_accuracy,hardened_accuracy,final_accuracy"
+    assert [row.split(",")[0] for row in rows] == ["0.5", "0.6"]
+    assert (out / "frontier.png").stat().st_size > 10_000
 
 
 def test_help_loads_nothing_heavy():

@@ -151,7 +151,7 @@ def test_no_text_no_sparsity():
         ((0, 1.5), False, "whole numbers"),
         ((0, True), False, "whole numbers"),
         ((0, 1.5), True, "shares of the length from 0 to 1"),
-        (tuple(range(17)), False, "menu of 17 radii: the most is 16"),
+        (tuple(range(25)), False, "menu of 25 radii: the most is 24"),
     ],
 )
 def test_wrong_menus(entries, elastic, message):

@@ -187,7 +187,9 @@ def test_a_study_compares_methods(make, tmp_path):
 @pytest.mark.parametrize(
     ("arm", "told"),
     [
-        ({"pattern": "learned(sparsity=0.99)"}, "arm 'ours': uniform(sparsity=0.99): these texts"),
+        ({"pattern": "learned(sparsity=0.99)"}, "arm 'ours': learned(sparsity=0.99): these texts"),
+        ({"pattern": "learned(sparsity=0.5, form=iregular)"}, "learned(): unknown form 'iregular'"),
+        ({"pattern": "calibrated(sparsity=0.5, menu=[1, 2])"}, "calibrated(): menu [1, 2]"),
         (
             {"pattern": "learned(sparsity=0.5)", "layers": "1:"},
             "arms[1] (ours): learned(sparsity=0.5) chooses for every layer itself",

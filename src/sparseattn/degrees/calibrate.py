@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from sparseattn.degrees.texts import Texts, tokenised
 from sparseattn.degrees.worth import WORTHS
 from sparseattn.plan import Plan
 
-__all__ = ["calibrate", "calibrated", "distributions", "measured"]
+__all__ = ["Calibrated", "calibrate", "calibrated", "distributions", "measured"]
 
 #: Texts that worth is measured on, at most: it is an average over thousands of queries.
 _SAMPLE = 512
@@ -53,12 +54,27 @@ def calibrate(
     tokenizer = tokenizer or AutoTokenizer.from_pretrained(model.name_or_path)
     rows = tokenised(model, texts, tokenizer)
     collator = DataCollatorWithPadding(tokenizer)
-    return calibrated(model, rows, collator, sparsity, settings, tokenizer)
+    return calibrated(model, rows, collator, sparsity, settings, tokenizer).plan
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """What calibration found.
+
+    Attributes:
+        plan: The plan.
+        windows: Its windows without the global tokens.
+        costs: What each radius costs on the texts.
+    """
+
+    plan: Plan
+    windows: Plan
+    costs: Costs
 
 
 def calibrated(
     model: Any, rows: Any, collator: Any, sparsity: float, settings: Settings, tokenizer: Any = None
-) -> Plan:
+) -> Calibrated:
     """`calibrate` for rows that are tokenised already.
 
     Args:
@@ -75,8 +91,14 @@ def calibrated(
     sample = Texts(model, rows, collator, _SAMPLE)
     kept = measured(sample, menu, costs.learned, settings, tokenizer)
     if settings.form == "irregular":
-        return irregular_plan(kept / _SHARPNESS, menu, costs, sparsity, settings.seed)
-    return regular_plan(regular_choice(kept, costs, sparsity), menu, costs)
+        made = [
+            irregular_plan(kept / _SHARPNESS, menu, costs, sparsity, settings.seed, only)
+            for only in (False, True)
+        ]
+    else:
+        choice = regular_choice(kept, costs, sparsity)
+        made = [regular_plan(choice, menu, costs, only) for only in (False, True)]
+    return Calibrated(made[0], made[1], costs)
 
 
 def measured(

@@ -20,6 +20,10 @@ Elastic = Annotated[bool, typer.Option(help="Radii are shares of a text's length
 Shared = Annotated[str, typer.Option(help="A radius for each head, or for each layer.")]
 Form = Annotated[str, typer.Option(help="regular: a radius a head; irregular: a token position.")]
 Dense = Annotated[str, typer.Option(help="Layers that stay dense, such as ':2'.")]
+Worth = Annotated[str, typer.Option(help="What calibration keeps: attention, or output.")]
+Globals = Annotated[
+    str, typer.Option("--globals", help="Kinds: cls, or cls,sep; how many first tokens; or none.")
+]
 Largest = Annotated[int | None, typer.Option(help="A radius that no head exceeds, in tokens.")]
 
 
@@ -34,13 +38,17 @@ def learn(
     menu: Radii = None,
     elastic: Elastic = False,
     shared: Shared = "head",
-    global_tokens: Annotated[str, typer.Option("--globals", help="cls, cls,sep or none.")] = "cls",
+    global_tokens: Globals = "cls",
     form: Form = "regular",
     dense: Dense = "",
     largest: Largest = None,
     start: Annotated[
         str, typer.Option("--from", help="Start dense, or from calibrated degrees.")
     ] = "dense",
+    worth: Worth = "attention",
+    soft: Annotated[
+        float, typer.Option(help="Share of the steps in which degrees are learned.")
+    ] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of training and of irregular plans.")] = 0,
     changes: Annotated[
         list[str] | None,
@@ -55,7 +63,7 @@ def learn(
 
     options = _options(menu, elastic, shared, global_tokens, form, dense, largest)
     targets = [_number(part, "sparsity") for part in sparsity.split(",")]
-    options["start"] = start
+    options |= {"start": start, "worth": worth, "soft": soft}
     for line in learn_task(task, targets, out, model, seed, options, changes or ()):
         typer.echo(line)
 
@@ -68,15 +76,17 @@ def calibrate(
     menu: Radii = None,
     elastic: Elastic = False,
     shared: Shared = "head",
-    global_tokens: Annotated[str, typer.Option("--globals", help="cls, cls,sep or none.")] = "cls",
+    global_tokens: Globals = "cls",
     form: Form = "regular",
     dense: Dense = "",
     largest: Largest = None,
+    worth: Worth = "attention",
 ) -> None:
     """Find the degrees that keep the most of a model's own attention. No training."""
     from sparseattn.degrees.jobs import calibrate_text
 
     options = _options(menu, elastic, shared, global_tokens, form, dense, largest)
+    options["worth"] = worth
     for line in calibrate_text(text, sparsity, out, model, options):
         typer.echo(line)
 
@@ -96,7 +106,9 @@ def _options(
     dense: str,
     largest: int | None,
 ) -> dict[str, object]:
-    kinds = () if global_tokens == "none" else tuple(global_tokens.split(","))
+    kinds: object = () if global_tokens == "none" else tuple(global_tokens.split(","))
+    if global_tokens.isdecimal():
+        kinds = int(global_tokens)
     radii = None
     if menu is not None:
         numbers = [_number(part, "menu") for part in menu.split(",")]

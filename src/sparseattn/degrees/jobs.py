@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sparseattn.errors import DataError, PlanError, StudyError
 
 if TYPE_CHECKING:
+    from sparseattn.degrees.claiming import Claim
     from sparseattn.degrees.result import Learned
     from sparseattn.study.file.spec import StudySpec
 
@@ -46,14 +45,23 @@ def learn_task(
     Raises:
         StudyError: There is no such task, or `out` holds the beginnings of something else.
     """
+    from sparseattn.degrees.claiming import Claim
+    from sparseattn.degrees.frontier import save
     from sparseattn.degrees.settings import Settings
 
     study = _study(task, model, changes)
     settings = {**options, "seed": seed}
     Settings.of(settings)
-    job = {"study": study.declared, "sparsity": list(sparsity), "settings": settings}
-    work = _claimed(out, job)
-    results = _learned(study, sparsity, seed, settings, work)
+    if study.training.early_stopping is not None:
+        raise StudyError(
+            "training.early_stopping: learning degrees takes all its steps, since they are given "
+            "out by schedule; leave it out"
+        )
+    claim = Claim(out, {"study": study.declared, "sparsity": list(sparsity), "settings": settings})
+    if claim.finished:
+        yield f"{out} holds what was learned in this way already; nothing to do"
+        return
+    results = _learned(study, sparsity, seed, settings, claim)
     if len(results) > 1:
         yield (
             f"{len(results)} targets share one soft phase: each goes on from the one before it; "
@@ -62,7 +70,10 @@ def learn_task(
     for result in results:
         place = out / f"sparsity-{result.stated:g}" if len(results) > 1 else out
         yield from _told(result, place)
-    shutil.rmtree(work)
+    if len(results) > 1:
+        for path in save(results, out):
+            yield f"wrote {path}"
+    claim.finish()
 
 
 def _study(task: str, model: str | None, changes: Sequence[str]) -> StudySpec:
@@ -78,26 +89,8 @@ def _study(task: str, model: str | None, changes: Sequence[str]) -> StudySpec:
     return spec_of(changed(values, changes))
 
 
-def _claimed(out: Path, job: dict[str, Any]) -> Path:
-    """The folder that a job keeps its checkpoints in, after making sure that they are its own."""
-    work = out / "work"
-    path = work / "job.json"
-    plain = json.loads(json.dumps(job))
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != plain:
-        raise StudyError(
-            f"{work} holds the beginnings of learning with other settings: give another --out, or "
-            "delete it"
-        )
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(plain), encoding="utf-8")
-    except OSError as error:
-        raise StudyError(f"cannot write to {out}: {error.strerror}") from None
-    return work
-
-
 def _learned(
-    study: StudySpec, sparsity: Sequence[float], seed: int, options: dict[str, Any], work: Path
+    study: StudySpec, sparsity: Sequence[float], seed: int, options: dict[str, Any], claim: Claim
 ) -> list[Learned]:
     from transformers.trainer_utils import SaveStrategy
 
@@ -113,7 +106,7 @@ def _learned(
     with quiet():
         prepared = cache.prepared(study.model, study.task, frozenset(), study.pipeline)
         model = prepared.build_model(cache.place(study.model), seed)
-    made = arguments(study.training, work, len(prepared.train), seed)
+    made = arguments(study.training, claim.work, len(prepared.train), seed)
     made.save_strategy, made.save_total_limit = SaveStrategy.STEPS, 1
     made.save_steps = study.training.checkpoint_steps or _CHECKPOINTS
     with quiet(), Shown() as shown:
@@ -122,7 +115,7 @@ def _learned(
             "eval_dataset": prepared.evaluation,
             "processing_class": cache.tokenizer(study.model, study.task),
             "compute_metrics": lambda raw: headline(prepared, raw.predictions),
-            "callbacks": [shown, *watch(lambda *_: None, seed_of("order", seed))],
+            "callbacks": [claim, shown, *watch(lambda *_: None, seed_of("order", seed))],
         }
         return learn_degrees(
             model, prepared.train, list(sparsity), arguments=made, trainer=trainer, **options
@@ -132,9 +125,12 @@ def _learned(
 def _told(result: Learned, place: Path) -> Iterator[str]:
     from transformers import AutoTokenizer
 
-    written = result.save(place)
+    from sparseattn.study.trials.running import quiet
+
     source = result.model.name_or_path
-    AutoTokenizer.from_pretrained(source).save_pretrained(place / "model")
+    with quiet():
+        written = result.save(place)
+        AutoTokenizer.from_pretrained(source).save_pretrained(place / "model")
     yield str(result)
     for path in written:
         yield f"wrote {path}"
@@ -158,23 +154,39 @@ def calibrate_text(
     Raises:
         DataError: The file cannot be read or holds no text.
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel, AutoTokenizer, DataCollatorWithPadding
 
-    from sparseattn.degrees.calibrate import calibrate
+    from sparseattn.degrees.calibrate import calibrated
+    from sparseattn.degrees.realised import Realised, told
+    from sparseattn.degrees.settings import Settings
+    from sparseattn.degrees.texts import Texts, tokenised
     from sparseattn.models.names import resolve
+    from sparseattn.study.trials.running import quiet
 
+    settings = Settings.of(options)
+    if not out.parent.is_dir():
+        raise PlanError(f"cannot write {out}: there is no folder {out.parent}")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}") from None
-    texts = [line.split("\t")[0].strip() for line in lines]
+    texts = [text for line in lines if (text := line.split("\t")[0].strip())]
     place = resolve(model)
-    loaded, tokenizer = AutoModel.from_pretrained(place), AutoTokenizer.from_pretrained(place)
-    plan = calibrate(
-        loaded, [text for text in texts if text], sparsity, tokenizer=tokenizer, **options
+    with quiet():
+        loaded = AutoModel.from_pretrained(place)
+        tokenizer = AutoTokenizer.from_pretrained(place)
+    rows, collator = tokenised(loaded, texts, tokenizer), DataCollatorWithPadding(tokenizer)
+    found = calibrated(loaded, rows, collator, sparsity, settings, tokenizer)
+    found.plan.save(out)
+    counted = Texts(loaded, rows, collator, settings.sample)
+    of = (counted.tokens(found.plan, tokenizer), found.costs.heads, found.costs.windows)
+    realised = Realised.of(found.plan, *of)
+    yield from told(
+        sparsity,
+        realised.sparsity,
+        Realised.of(found.windows, *of).sparsity,
+        realised.by_length(),
+        f"{len(realised.lengths)} texts of {path}",
     )
-    if not out.parent.is_dir():
-        raise PlanError(f"cannot write {out}: there is no folder {out.parent}")
-    plan.save(out)
-    yield str(plan)
+    yield str(found.plan)
     yield f"wrote {out}"

@@ -18,8 +18,9 @@ from sparseattn.tokens import TokenBatch
 
 __all__ = ["LARGEST_MENU", "Menu"]
 
-#: Entries of a menu; the knapsack's time grows with it.
-LARGEST_MENU = 16
+#: Entries of a menu; the knapsack's time grows with it. So many powers of two reach across a
+#: million tokens.
+LARGEST_MENU = 24
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,16 @@ class Method(ABC):
     def stated(self) -> float:
         """The sparsity that it spends."""
 
+    @property
+    @abstractmethod
+    def global_tokens(self) -> tuple[str, ...] | int:
+        """The global tokens of its plan: kinds, or how many first tokens."""
+
+    @property
+    def passes(self) -> float:
+        """What its training costs, in trainings of an arm with a fixed plan."""
+        return 1.0
+
     @abstractmethod
     def apply(self, context: Context) -> Applied:
         """Finds the plan.

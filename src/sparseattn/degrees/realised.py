@@ -14,7 +14,7 @@ from sparseattn.plan import Plan
 from sparseattn.rules import LayerRule
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Realised"]
+__all__ = ["Realised", "told"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,3 +84,23 @@ class Realised:
                 share = float(self.allowed[inside].sum()) / float(self.valid[inside].sum())
                 found[f"{low + 1}-{high}"] = 1 - share
         return found
+
+
+def told(
+    stated: float, sparsity: float, windows: float, by_length: dict[str, float], over: str
+) -> list[str]:
+    """Lines that tell a user what came of a sparsity.
+
+    Args:
+        stated: What was asked for.
+        sparsity: What the plan has.
+        windows: That of its windows alone.
+        by_length: See `Realised.by_length`.
+        over: What these were counted over, such as `872 held-out texts`.
+    """
+    buckets = ", ".join(f"{lengths}: {share:.3f}" for lengths, share in by_length.items())
+    return [
+        f"stated sparsity {stated:.3f}, realised {sparsity:.3f} (windows alone {windows:.3f}) "
+        f"over {over}",
+        f"by length in tokens: {buckets}",
+    ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparseattn.degrees.diagnostics import Diagnostics
 from sparseattn.degrees.menu import Menu
-from sparseattn.degrees.realised import Realised
+from sparseattn.degrees.realised import Realised, told
 from sparseattn.degrees.texts import Texts
 from sparseattn.plan import Plan
 
@@ -22,6 +22,9 @@ __all__ = ["Learned"]
 
 #: Held-out texts that diagnostics are counted on, at most.
 _COUNTED = 512
+
+#: Ends of the names under which an evaluation tells how long it took.
+_TIMING = ("runtime", "per_second", "epoch", "preparation_time")
 
 
 @dataclass(eq=False)
@@ -35,6 +38,7 @@ class Learned:
         sparsity: That of the plan on held-out texts (on training texts, if none were given).
         window_sparsity: That of its windows alone, without the rows and columns of global tokens.
         by_length: The sparsity of texts of each length.
+        over: What these three were counted over, in words.
         menu: The radii that were chosen from.
         chances: Of each radius at the end of the soft phase.
             Shape: [learned layers, heads or 1, entries].
@@ -50,6 +54,7 @@ class Learned:
     sparsity: float
     window_sparsity: float
     by_length: dict[str, float]
+    over: str
     menu: Menu
     chances: Tensor
     layers: list[int]
@@ -80,6 +85,7 @@ class Learned:
             sparsity=found.sparsity,
             window_sparsity=Realised.of(windows, *of).sparsity,
             by_length=found.by_length(),
+            over=f"{len(found.lengths)} {'training' if held_out is None else 'held-out'} texts",
             menu=learner.menu,
             chances=learner.degrees.chances().detach().cpu(),
             layers=learner.costs.learned,
@@ -88,6 +94,21 @@ class Learned:
             diagnostics=Diagnostics.of(plan, tokens, *of[1:]),
         )
 
+    def scores(self, phase: str) -> dict[str, float]:
+        """An evaluation without what it says of its own speed.
+
+        Args:
+            phase: `soft`, `hardened` or `final`.
+
+        Returns:
+            Loss and metrics by name; empty where it was not measured.
+        """
+        return {
+            name.removeprefix("eval_"): value
+            for name, value in self.metrics.get(phase, {}).items()
+            if not name.endswith(_TIMING)
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Everything but the model, as plain values."""
         return {
@@ -95,6 +116,7 @@ class Learned:
             "sparsity": self.sparsity,
             "window_sparsity": self.window_sparsity,
             "sparsity_by_length": self.by_length,
+            "counted_over": self.over,
             "plan": self.plan.to_json(),
             "menu": {"entries": list(self.menu.entries), "elastic": self.menu.elastic},
             "layers": self.layers,
@@ -127,16 +149,9 @@ class Learned:
 
     def __str__(self) -> str:
         """What was asked for, what came out, and how well the model did."""
-        lines = [
-            f"stated sparsity {self.stated:.3f}, realised {self.sparsity:.3f} "
-            f"(windows alone {self.window_sparsity:.3f})"
-        ]
-        for name, found in self.metrics.items():
-            told = ", ".join(
-                f"{key.removeprefix('eval_')} {value:.4g}"
-                for key, value in found.items()
-                if not key.endswith(("runtime", "per_second", "epoch"))
-            )
-            if told:
-                lines.append(f"{name}: {told}")
+        lines = told(self.stated, self.sparsity, self.window_sparsity, self.by_length, self.over)
+        for name in self.metrics:
+            scores = ", ".join(f"{key} {value:.4g}" for key, value in self.scores(name).items())
+            if scores:
+                lines.append(f"{name}: {scores}")
         return "\n".join([*lines, str(self.plan)])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sparseattn.degrees.cost import Costs
-from sparseattn.degrees.menu import Menu
-from sparseattn.degrees.texts import Texts, state_of
 from sparseattn.errors import PlanError, unknown
-from sparseattn.models.attach import sparsified
-from sparseattn.plan import Plan, Selection, select_indices, spell_selection
+from sparseattn.selection import Selection, select_indices, spell_selection
+
+if TYPE_CHECKING:
+    from sparseattn.degrees.cost import Costs
+    from sparseattn.degrees.menu import Menu
+    from sparseattn.degrees.texts import Texts
 
 __all__ = ["Settings"]
 
@@ -83,6 +84,10 @@ class Settings:
             )
         if self.elastic and self.form == "irregular":
             raise PlanError("an elastic menu has a radius a head: write form='regular'")
+        if self.menu is not None:
+            if self.largest is not None:
+                raise PlanError("a menu says what the largest radius is: give one, menu or largest")
+            self.menu_for(0)
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> Settings:
@@ -103,6 +108,12 @@ class Settings:
             texts: Sample texts.
             tokenizer: Tells which tokens are separators, where they are global.
         """
+        from sparseattn.degrees.cost import Costs
+        from sparseattn.degrees.menu import Menu
+        from sparseattn.degrees.texts import state_of
+        from sparseattn.models.attach import sparsified
+        from sparseattn.plan import Plan
+
         smallest = Menu((0, 1), globals=self.globals).pattern(0)
         batches = texts.tokens(Plan.of(smallest), tokenizer)
         with sparsified(texts.model, "full()"):
@@ -113,6 +124,8 @@ class Settings:
 
     def menu_for(self, longest: int) -> Menu:
         """The menu for texts of at most so many tokens."""
+        from sparseattn.degrees.menu import Menu
+
         if self.menu is not None:
             return Menu(tuple(self.menu), self.elastic, self.globals)
         return Menu.up_to(longest, largest=self.largest, elastic=self.elastic, globals=self.globals)

@@ -39,6 +39,11 @@ class _Ladder(Method):
         """See `Method.stated`."""
         return self.sparsity
 
+    @property
+    def global_tokens(self) -> tuple[str, ...] | int:
+        """See `Method.global_tokens`."""
+        return self.globals
+
     @abstractmethod
     def rung(self, index: int) -> Pattern:
         """The pattern of a step, from the sparsest."""

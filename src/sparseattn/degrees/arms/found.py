@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from sparseattn.degrees.methods import Applied, Context, Method, check_sparsity
 from sparseattn.errors import PlanError
 
 if TYPE_CHECKING:
+    from sparseattn.degrees.settings import Settings
     from sparseattn.patterns.base import Pattern
     from sparseattn.plan import Plan
 
@@ -31,23 +32,30 @@ class CalibratedMethod(Method):
     name: ClassVar[str] = "calibrated"
 
     def __post_init__(self) -> None:
-        """Checks the sparsity."""
+        """Checks the sparsity and the options."""
         check_sparsity(self.sparsity)
+        _settings(self)
 
     @property
     def stated(self) -> float:
         """See `Method.stated`."""
         return self.sparsity
 
+    @property
+    def global_tokens(self) -> tuple[str, ...] | int:
+        """See `Method.global_tokens`."""
+        return self.globals
+
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
         from sparseattn.degrees.calibrate import calibrated
-        from sparseattn.degrees.settings import Settings
 
-        settings = Settings.of({**_options(self), "seed": context.seed})
+        settings = _settings(self, context.seed)
         data, collator = context.data, context.collator
-        plan = calibrated(context.model, data, collator, self.sparsity, settings, context.tokenizer)
-        return Applied(plan)
+        found = calibrated(
+            context.model, data, collator, self.sparsity, settings, context.tokenizer
+        )
+        return Applied(found.plan)
 
 
 @dataclass(frozen=True)
@@ -70,20 +78,25 @@ class LearnedMethod(Method):
     name: ClassVar[str] = "learned"
 
     def __post_init__(self) -> None:
-        """Checks the sparsity."""
+        """Checks the sparsity and the options."""
         check_sparsity(self.sparsity)
+        _settings(self)
 
     @property
     def stated(self) -> float:
         """See `Method.stated`."""
         return self.sparsity
 
+    @property
+    def global_tokens(self) -> tuple[str, ...] | int:
+        """See `Method.global_tokens`."""
+        return self.globals
+
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`: trains the model through the soft phase."""
         from sparseattn.degrees.learner import Learner
-        from sparseattn.degrees.settings import Settings
 
-        settings = Settings.of({**_options(self), "seed": context.seed})
+        settings = _settings(self, context.seed)
         trainer = {**context.trainer, "data_collator": context.collator}
         learner = Learner(
             context.model, context.data, context.arguments, trainer, settings, context.tokenizer
@@ -116,6 +129,16 @@ class RestartedMethod(Method):
         """See `Method.stated`."""
         return self.arm.stated
 
+    @property
+    def global_tokens(self) -> tuple[str, ...] | int:
+        """See `Method.global_tokens`."""
+        return self.arm.global_tokens
+
+    @property
+    def passes(self) -> float:
+        """See `Method.passes`: what the arm trains to find its plan comes on top."""
+        return 1.0 + _soft(self.arm)
+
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
         return Applied(_plan_of_arm(self.arm, context))
@@ -145,6 +168,16 @@ class ShuffledMethod(Method):
         """See `Method.stated`."""
         return self.arm.stated
 
+    @property
+    def global_tokens(self) -> tuple[str, ...] | int:
+        """See `Method.global_tokens`."""
+        return self.arm.global_tokens
+
+    @property
+    def passes(self) -> float:
+        """See `Method.passes`: what the arm trains to find its plan comes on top."""
+        return 1.0 + _soft(self.arm)
+
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
         from sparseattn.degrees.harden import plan_of
@@ -170,6 +203,11 @@ def _check_arm(method: RestartedMethod | ShuffledMethod) -> None:
         raise PlanError(f"{method.name}() takes a method such as learned(...), got {method.arm!r}")
 
 
+def _soft(arm: Method) -> float:
+    """The share of a training that a method takes to find its plan."""
+    return arm.soft if isinstance(arm, LearnedMethod) else arm.passes - 1
+
+
 def _plan_of_arm(arm: Method, context: Context) -> Plan:
     """What another method finds on a copy of the model."""
     callbacks = {n: v for n, v in context.trainer.items() if n == "callbacks"}
@@ -177,6 +215,16 @@ def _plan_of_arm(arm: Method, context: Context) -> Plan:
     return arm.apply(replace(context, model=spare, trainer=callbacks)).plan
 
 
-def _options(method: CalibratedMethod | LearnedMethod) -> dict[str, Any]:
-    """Its fields as settings."""
-    return {f.name: getattr(method, f.name) for f in fields(method) if f.name != "sparsity"}
+def _settings(method: CalibratedMethod | LearnedMethod, seed: int = 0) -> Settings:
+    """Its fields as settings.
+
+    Raises:
+        PlanError: One is not possible; the message begins with the method's name.
+    """
+    from sparseattn.degrees.settings import Settings
+
+    options = {f.name: getattr(method, f.name) for f in fields(method) if f.name != "sparsity"}
+    try:
+        return Settings.of({**options, "seed": seed})
+    except PlanError as error:
+        raise PlanError(f"{method.name}(): {error}") from None

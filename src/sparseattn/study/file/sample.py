@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sparseattn.backends.base import AUTO
 from sparseattn.degrees.arms.fixed import UniformMethod
-from sparseattn.degrees.methods import parse_method
+from sparseattn.degrees.methods import Method, parse_method
 from sparseattn.errors import DataError, PlanError
 from sparseattn.models.attach import sparsified
 from sparseattn.models.attached import attached
@@ -55,7 +55,7 @@ class Sample:
             self.model = prepared.build_model(cache.place(spec.model), seed=0)
         self.tokenizer = cache.tokenizer(spec.model, spec.task)
         self._known: dict[tuple[str, str], Realised] = {}
-        self._plans: dict[float, Plan] = {}
+        self._plans: dict[UniformMethod, Plan] = {}
 
     @property
     def measure(self) -> Measure:
@@ -112,7 +112,7 @@ class Sample:
 
     def _plan(self, pattern: str, layers: str) -> Plan:
         if is_method(pattern):
-            return self._uniform(parse_method(pattern).stated)
+            return self._uniform(parse_method(pattern))
         return Plan.of("full()" if pattern == DENSE else pattern, layers)
 
     def _count(self, pattern: str, layers: str) -> Realised:
@@ -127,17 +127,21 @@ class Sample:
             overall=found.sparsity,
         )
 
-    def _uniform(self, sparsity: float) -> Plan:
-        """A plan of that sparsity, as every method is to find one.
+    def _uniform(self, method: Method) -> Plan:
+        """A plan of a method's sparsity, as every method is to find one.
 
         Raises:
             PlanError: It cannot be reached on these texts.
         """
-        if sparsity not in self._plans:
+        uniform = UniformMethod(method.stated, method.global_tokens)
+        if uniform not in self._plans:
             data, collator = self.texts.evaluation, self.texts.collator
-            method = UniformMethod(sparsity)
-            self._plans[sparsity] = method.plan(self.model, data, collator, self.tokenizer)
-        return self._plans[sparsity]
+            try:
+                plan = uniform.plan(self.model, data, collator, self.tokenizer)
+            except PlanError as error:
+                raise PlanError(str(error).replace(f"{uniform}:", f"{method}:")) from None
+            self._plans[uniform] = plan
+        return self._plans[uniform]
 
 
 def _chosen(layers: str, count: int) -> list[int]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sparseattn.degrees.methods import parse_method
 from sparseattn.study.executors.local import cores
 from sparseattn.study.file.arms import is_method
 from sparseattn.study.trials.trial import DENSE, TrialSpec, run_trial
@@ -23,7 +24,7 @@ class Estimate:
     """How long things take.
 
     Attributes:
-        trial: Seconds of a trial.
+        trial: Seconds of a trial, on average.
         start: Seconds before the first one trains.
         how: What was timed, in words.
     """
@@ -52,6 +53,7 @@ def estimate(
     import torch
 
     # A method cannot find its plan in a few steps; training under that takes as long as any.
+    # How often it trains is counted.
     known = [one for one in trials if not is_method(one.pattern)]
     sparse = [one for one in known if one.pattern != DENSE]
     trial = (sparse or known or [trials[0].model_copy(update={"pattern": DENSE, "arm": DENSE})])[0]
@@ -65,13 +67,20 @@ def estimate(
         torch.set_num_threads(before)
     train = (warm.seconds["train"] - cold.seconds["train"]) / (_STEPS - 1)
     evaluate = warm.seconds["evaluate"] / warm.counts["evaluation_inputs"]
-    seconds = warm.seconds["prepare"] + max(train, 0.0) * _steps(trial.training, whole)
+    steps = _steps(trial.training, whole) * _passes(trials)
+    seconds = warm.seconds["prepare"] + max(train, 0.0) * steps
     seconds += evaluate * whole["evaluation_inputs"] / processes
     how = f"{_STEPS} steps of {trial.arm} on this machine"
     if processes > 1:
         seconds += cold.seconds["prepare"]  # what a trial reads is not kept for the next
         how += f"; starting the {processes} processes of a trial comes on top"
     return Estimate(seconds, cold.seconds["prepare"], how)
+
+
+def _passes(trials: Sequence[TrialSpec]) -> float:
+    """Trainings a trial, on average: some methods train more than once to find their plan."""
+    each = [parse_method(one.pattern).passes if is_method(one.pattern) else 1.0 for one in trials]
+    return sum(each) / len(each)
 
 
 def _steps(training: TrainingSpec, counts: dict[str, float]) -> int:
