@@ -106,6 +106,8 @@ class Plan:
                 else:
                     entries += cls.of(what, where, heads).entries
             return cls(tuple(entries))
+        if isinstance(plan, Path) or (isinstance(plan, str) and plan.endswith(".json")):
+            raise PlanError(f"{plan} is a file: read it with sparseattn.Plan.load")
         pattern = parse(plan) if isinstance(plan, str) else plan
         if not isinstance(pattern, Pattern):
             raise PlanError(

@@ -12,6 +12,7 @@ import sparseattn as sa
 from sparseattn.degrees.budget import DualAscent, Schedule
 from sparseattn.degrees.learn import learn_degrees, steps_of
 from sparseattn.degrees.learner import Learner
+from sparseattn.degrees.picture import radii
 from sparseattn.degrees.realised import Realised
 from sparseattn.degrees.settings import Settings
 from sparseattn.degrees.texts import Texts
@@ -72,6 +73,28 @@ def test_the_soft_phase_reaches_its_budget_and_writes_it_down(tmp_path):
     assert learned.history[-1]["temperature"] == pytest.approx(0.2)
     assert set(learned.metrics) == {"soft", "hardened", "final"}
     assert all("eval_loss" in found for found in learned.metrics.values())
+    assert learned.warning == ""
+    assert "warning" not in str(learned)
+
+
+def test_a_soft_phase_that_missed_its_budget_is_told(tmp_path):
+    learned = learn(tmp_path, 0.7, steps=4)
+    assert learned.expected < 0.6
+    assert f"expect a sparsity of {learned.expected:.3f}, not 0.700" in learned.warning
+    assert learned.warning in str(learned)
+    assert learned.to_json()["warning"] == learned.warning
+
+
+def test_the_picture_shows_the_radii_of_the_plan(tmp_path):
+    regular = learn(tmp_path / "a", 0.5, steps=4, dense="0")
+    found = radii(regular)
+    assert found.shape == (2, 4)
+    assert set(found.flatten()) <= {float(entry) for entry in regular.menu.entries}
+    told = [str(p) for groups in regular.plan.resolve([4] * 3)[1:] for _, p in groups]
+    assert {f"neighbor(radius={r:.0f}) | global(cls)" for r in set(found.flatten())} == set(told)
+    irregular = radii(learn(tmp_path / "b", steps=4, form="irregular"))
+    assert irregular.shape == (3, 4)
+    assert 0 < irregular.mean() < 24
 
 
 def test_a_learned_plan_reloads_and_gives_the_same_logits(tmp_path):

@@ -105,7 +105,7 @@ def test_a_folder_without_a_study(command, tmp_path, monkeypatch, capsys):
 def test_the_smoke_study_is_planned_run_and_reported(tmp_path, monkeypatch, capsys):
     status, out, _ = call(monkeypatch, capsys, "plan", SMOKE)
     assert status == 0
-    assert "4 trials: 4 arms, 1 seeds" in out
+    assert "4 trials: 4 arms, 1 seed\n" in out
     assert "neighbor(radius=3) | global(cls, sep)" in out
     assert "83.5%" in out
     status, _, _ = call(monkeypatch, capsys, "run", SMOKE, "--out", tmp_path / "s", "--yes")

@@ -62,6 +62,33 @@ def test_every_format_gives_the_same_rows(tmp_path, name):
     assert (train.name, evaluation.name) == ("train", "evaluation")
 
 
+def test_squads_own_file(tmp_path):
+    answers = [{"text": "Rome", "answer_start": 3}, {"text": "in Rome", "answer_start": 0}]
+    paragraphs = [
+        {
+            "context": "in Rome",
+            "qas": [
+                {"id": "a", "question": "Where?", "answers": answers},
+                {"id": "b", "question": "In what city?", "answers": answers[:1]},
+            ],
+        },
+        {"context": "at noon", "qas": [{"id": "c", "question": "When?", "answers": []}]},
+    ]
+    whole = {"version": "1.1", "data": [{"title": "T", "paragraphs": paragraphs}]}
+    path = tmp_path / "train-v1.1.json"
+    path.write_text(json.dumps(whole, indent=1), encoding="utf-8")
+    table = FORMATS["json"](path)
+    assert table["id"].to_pylist() == ["a", "b", "c"]
+    assert table["context"].to_pylist() == ["in Rome", "in Rome", "at noon"]
+    assert table["answers"].to_pylist()[0] == {
+        "text": ["Rome", "in Rome"],
+        "answer_start": [3, 0],
+    }
+    path.write_text(json.dumps({"data": [{"a": 1}]}), encoding="utf-8")
+    with pytest.raises(ValueError, match="SQuAD's own file, which it is not"):
+        FORMATS["json"](path)
+
+
 def test_json_lines_under_the_name_json(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")

@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from sparseattn.degrees.texts import state_of
 from sparseattn.errors import MissingExtraError
+from sparseattn.patterns.base import Joined, Pattern
+from sparseattn.patterns.elastic import Elastic
+from sparseattn.patterns.irregular import Irregular
+from sparseattn.patterns.neighbor import Neighbor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from sparseattn.degrees.result import Learned
 
-__all__ = ["draw"]
+__all__ = ["draw", "radii"]
 
 
 def draw(learned: Learned) -> Figure:
@@ -45,14 +51,40 @@ def _unit(learned: Learned) -> str:
     return "share of the length" if learned.menu.elastic else "tokens"
 
 
+def radii(learned: Learned) -> NDArray[np.float64]:
+    """The radius of each head in the hard plan; its mean over positions in an irregular one.
+
+    Returns:
+        In tokens, or shares of the length. Shape: [learned layers, heads].
+    """
+    state = state_of(learned.model)
+    rows = []
+    for layer, groups in enumerate(learned.plan.resolve(state.heads)):
+        if layer in learned.layers:
+            by_head = {head: _radius(pattern) for members, pattern in groups for head in members}
+            rows.append([by_head[head] for head in range(state.heads[layer])])
+    return np.asarray(rows)
+
+
+def _radius(pattern: Pattern) -> float:
+    if isinstance(pattern, Neighbor):
+        return float(pattern.radius)
+    if isinstance(pattern, Elastic):
+        return pattern.share
+    if isinstance(pattern, Irregular):
+        return float(np.average(pattern.radii, weights=pattern.weights))
+    assert isinstance(pattern, Joined), "a window, with or without global tokens"
+    return _radius(pattern.left)
+
+
 def _degrees(axes: Any, figure: Any, learned: Learned) -> None:
     entries = np.asarray(learned.menu.entries, dtype=float)
-    mean = (learned.chances.double().numpy() * entries).sum(axis=-1)
-    rank = np.interp(mean, entries, np.arange(len(entries)))
+    found = radii(learned)
+    rank = np.interp(found, entries, np.arange(len(entries)))
     image = axes.imshow(rank, aspect="auto", cmap="viridis", vmin=0, vmax=len(entries) - 1)
-    for (row, column), value in np.ndenumerate(mean):
+    for (row, column), value in np.ndenumerate(found):
         dark = rank[row, column] < 0.6 * (len(entries) - 1)
-        shown = f"{value:.2f}" if learned.menu.elastic else f"{value:.0f}"
+        shown = f"{value:.2f}".rstrip("0").rstrip(".") if value % 1 else f"{value:.0f}"
         axes.text(
             column,
             row,
@@ -62,7 +94,7 @@ def _degrees(axes: Any, figure: Any, learned: Learned) -> None:
             fontsize=7,
             color="white" if dark else "black",
         )
-    axes.set(title=f"Mean radius ({_unit(learned)})", xlabel="head", ylabel="layer")
+    axes.set(title=f"Radius in the plan ({_unit(learned)})", xlabel="head", ylabel="layer")
     axes.set_yticks(range(len(learned.layers)), [str(layer) for layer in learned.layers])
     bar = figure.colorbar(image, ax=axes)
     bar.set_ticks(range(len(entries)), labels=[f"{entry:g}" for entry in entries])
@@ -75,7 +107,9 @@ def _distributions(axes: Any, figure: Any, learned: Learned) -> None:
     axes.set_xticks(range(len(labels)), labels)
     axes.set_yticks(range(len(learned.layers)), [str(layer) for layer in learned.layers])
     axes.set(
-        title="Distribution, mean over heads", xlabel=f"radius ({_unit(learned)})", ylabel="layer"
+        title="Distribution after the soft phase, mean over heads",
+        xlabel=f"radius ({_unit(learned)})",
+        ylabel="layer",
     )
     figure.colorbar(image, ax=axes, label="chance")
 
@@ -91,8 +125,10 @@ def _sparsity(axes: Any, learned: Learned) -> None:
 
 def _loss(axes: Any, learned: Learned) -> None:
     steps = [entry["step"] for entry in learned.history]
-    axes.plot(steps, [entry["loss"] for entry in learned.history], color="tab:blue")
+    axes.plot(steps, [entry["loss"] for entry in learned.history], color="tab:purple", label="loss")
     axes.set(title="Task loss in the soft phase", xlabel="step", ylabel="loss")
     other = axes.twinx()
-    other.plot(steps, [entry["temperature"] for entry in learned.history], color="tab:orange")
+    temperature = [entry["temperature"] for entry in learned.history]
+    other.plot(steps, temperature, ":", color="gray", label="temperature")
     other.set_ylabel("temperature")
+    axes.legend(handles=[*axes.lines, *other.lines])

@@ -23,6 +23,9 @@ __all__ = ["Learned"]
 #: Held-out texts that diagnostics are counted on, at most.
 _COUNTED = 512
 
+#: How far the soft phase may end from the budget before a user is told.
+_GAP = 0.02
+
 #: Ends of the names under which an evaluation tells how long it took.
 _TIMING = ("runtime", "per_second", "epoch", "preparation_time")
 
@@ -94,6 +97,26 @@ class Learned:
             diagnostics=Diagnostics.of(plan, tokens, *of[1:]),
         )
 
+    @property
+    def expected(self) -> float:
+        """The sparsity that the distributions came to expect by the end of the soft phase.
+
+        Over the training texts that budgets are counted on. Hardening meets the budget in any case;
+        where this is far from it, it was the budget that chose the degrees and not learning.
+        """
+        return 1 - self.history[-1]["density"]
+
+    @property
+    def warning(self) -> str:
+        """What a user should know before trusting the degrees; empty if there is nothing."""
+        if abs(self.expected - self.stated) <= _GAP:
+            return ""
+        return (
+            f"warning: after {len(self.history)} soft steps the distributions expect a sparsity of "
+            f"{self.expected:.3f}, not {self.stated:.3f}: the degrees have not settled, and what "
+            "the plan keeps is not what learning prefers; train longer"
+        )
+
     def scores(self, phase: str) -> dict[str, float]:
         """An evaluation without what it says of its own speed.
 
@@ -117,6 +140,8 @@ class Learned:
             "window_sparsity": self.window_sparsity,
             "sparsity_by_length": self.by_length,
             "counted_over": self.over,
+            "expected_sparsity": self.expected,
+            "warning": self.warning,
             "plan": self.plan.to_json(),
             "menu": {"entries": list(self.menu.entries), "elastic": self.menu.elastic},
             "layers": self.layers,
@@ -154,4 +179,4 @@ class Learned:
             scores = ", ".join(f"{key} {value:.4g}" for key, value in self.scores(name).items())
             if scores:
                 lines.append(f"{name}: {scores}")
-        return "\n".join([*lines, str(self.plan)])
+        return "\n".join([*lines, *([self.warning] if self.warning else []), str(self.plan)])

@@ -152,10 +152,43 @@ def _read_json(path: Path) -> pyarrow.Table:
     with pyarrow.input_stream(str(path), compression="detect") as stream:
         raw = stream.read()
     if not raw.lstrip().startswith(b"["):
-        return _read_json_lines(path)
+        whole = _one_object(raw)
+        return _squad_rows(whole) if whole and "data" in whole else _read_json_lines(path)
     rows = json.loads(raw)
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("expected a list of objects")
+    return pyarrow.Table.from_pylist(rows)
+
+
+def _one_object(raw: bytes) -> dict[str, Any] | None:
+    """What a file holds that is one object; None for a file of a row a line."""
+    try:
+        found = json.loads(raw)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _squad_rows(whole: dict[str, Any]) -> pyarrow.Table:
+    """The questions of SQuAD's own file, version 1.1: articles, paragraphs, questions."""
+    try:
+        rows = [
+            {
+                "id": asked["id"],
+                "title": article.get("title", ""),
+                "context": paragraph["context"],
+                "question": asked["question"],
+                "answers": {
+                    "text": [answer["text"] for answer in asked["answers"]],
+                    "answer_start": [answer["answer_start"] for answer in asked["answers"]],
+                },
+            }
+            for article in whole["data"]
+            for paragraph in article["paragraphs"]
+            for asked in paragraph["qas"]
+        ]
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError("an object with 'data' is read as SQuAD's own file, which it is not") from None
     return pyarrow.Table.from_pylist(rows)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ __all__ = [
     "legend",
     "limits",
     "marks",
+    "marks_are",
     "new_figure",
     "points_of",
     "series",
@@ -54,6 +55,20 @@ class Point:
     half: float
     values: tuple[float, ...]
     words: str
+
+
+def marks_are(points: Iterable[Point], mark: str) -> str:
+    """Says what a mark of a figure stands for, for its caption.
+
+    Args:
+        points: The arms of the figure.
+        mark: What it is called: `point`.
+    """
+    if all(len(point.values) < 2 for point in points):
+        return f"A {mark} is one seed: how far another would lie from it is not known."
+    return (
+        f"A {mark} is the mean over seeds, the bar its 95% interval, cut where it leaves the frame."
+    )
 
 
 def points_of(summary: Summary) -> list[Point]:

@@ -14,6 +14,7 @@ from sparseattn.report.figures.axes import (
     legend,
     limits,
     marks,
+    marks_are,
     new_figure,
     points_of,
     series,
@@ -49,9 +50,8 @@ def placement_figure(summary: Summary) -> Drawing | None:
     rows = dict(list(several.items())[:_ROWS])
     left = len(several) - len(rows)
     caption = (
-        f"{metric.capitalize()} by the layers that are sparse. A mark is the mean over seeds, the "
-        "bar its 95% interval, cut where it leaves the frame; the line down is the baseline, the "
-        "band its own interval."
+        f"{metric.capitalize()} by the layers that are sparse. {marks_are(points, 'mark')} The "
+        "line down is the baseline, a band its own interval."
     )
     return Drawing(
         name="placement",

@@ -16,6 +16,7 @@ from sparseattn.report.figures.axes import (
     legend,
     limits,
     marks,
+    marks_are,
     new_figure,
     points_of,
     series,
@@ -52,9 +53,8 @@ def sparsity_figure(summary: Summary) -> Drawing | None:
     metric = summary.data.headline
     base = next((point for point in points if point.arm == summary.data.reference), None)
     caption = (
-        f"{metric.capitalize()} against sparsity. A point is the mean over seeds, the bar its 95% "
-        "interval, cut where it leaves the frame; the line across is the baseline, the band its "
-        "own interval. Points at one sparsity are set apart, over "
+        f"{metric.capitalize()} against sparsity. {marks_are(points, 'point')} The line across is "
+        "the baseline, a band its own interval. Points at one sparsity are set apart, over "
         f"up to {_APART:.0%} of the axis: the table has the exact values. Those of one grid are "
         "joined."
     )

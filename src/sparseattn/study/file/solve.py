@@ -76,7 +76,8 @@ def solve(
     if not min(ends) <= target.value <= max(ends):
         raise StudyError(
             f"{text!r} cannot reach a mean {target.kind} of {target.value:g} on this text: "
-            f"{low} gives {ends[0]:.4g} and {high} gives {ends[1]:.4g}"
+            f"with {low} in place of the ? it is {ends[0]:.4g}, with {high}, the most that is "
+            f"worth trying, {ends[1]:.4g}"
         )
     rising = ends[0] <= ends[1]
     while high - low > 1:

@@ -69,14 +69,19 @@ class Planned:
         lines = [
             *(f"{name}: {pattern}" for name, pattern in patterns.items()),
             "",
-            f"{self.trials} trials: {len(self.study.arms)} arms, {len(spec.seeds)} seeds",
+            f"{_counted(self.trials, 'trial')}: {_counted(len(self.study.arms), 'arm')}, "
+            f"{_counted(len(spec.seeds), 'seed')}",
             "sparsity and mean degree are those of the layers that carry the pattern, overall is "
             f"the sparsity of the model; over the real tokens of at most {TEXTS} training texts",
-            f"about {spell_time(self.seconds)} with {self.workers} workers: "
+            f"about {spell_time(self.seconds)} with {_counted(self.workers, 'worker')}: "
             f"{self.time.trial:.0f} s a trial, from {self.time.how}",
             *(f"note: {notice}" for notice in self.notices),
         ]
         return Group(table, *map(Text, lines))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _cells(arm: Arm, found: Realised) -> list[str]:
