@@ -141,7 +141,7 @@ def test_the_model_is_as_it_was():
 def test_plans_meet_their_sparsity(options):
     menu = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24)
     settings = Settings.of({"menu": menu, **options})
-    plan = calibrated(sharp(classifier()), rows(64), collate, 0.7, settings)
+    plan = calibrated(sharp(classifier()), rows(64), collate, 0.7, settings).plan
     report = plan.report(
         sa.TokenBatch.of_lengths(*[len(r["input_ids"]) for r in rows(64)]), [4] * 3
     )

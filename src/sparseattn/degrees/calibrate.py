@@ -73,7 +73,13 @@ class Calibrated:
 
 
 def calibrated(
-    model: Any, rows: Any, collator: Any, sparsity: float, settings: Settings, tokenizer: Any = None
+    model: Any,
+    rows: Any,
+    collator: Any,
+    sparsity: float,
+    settings: Settings,
+    tokenizer: Any = None,
+    evaluation: Any = None,
 ) -> Calibrated:
     """`calibrate` for rows that are tokenised already.
 
@@ -84,8 +90,9 @@ def calibrated(
         sparsity: See `calibrate`.
         settings: See `calibrate`.
         tokenizer: Tells which tokens are separators, where they are global.
+        evaluation: Rows for `settings.over`.
     """
-    texts = Texts(model, rows, collator, settings.sample)
+    texts = Texts(model, settings.counted_over(rows, evaluation), collator, settings.sample)
     menu, costs = settings.counted(texts, tokenizer)
     costs.check(sparsity)
     sample = Texts(model, rows, collator, _SAMPLE)

@@ -49,6 +49,9 @@ def learn(
     soft: Annotated[
         float, typer.Option(help="Share of the steps in which degrees are learned.")
     ] = 0.5,
+    over: Annotated[
+        str, typer.Option(help="Texts that the sparsity is to hold over: train, or evaluation.")
+    ] = "train",
     seed: Annotated[int, typer.Option(min=0, help="Of training and of irregular plans.")] = 0,
     changes: Annotated[
         list[str] | None,
@@ -63,7 +66,7 @@ def learn(
 
     options = _options(menu, elastic, shared, global_tokens, form, dense, largest)
     targets = [_number(part, "sparsity") for part in sparsity.split(",")]
-    options |= {"start": start, "worth": worth, "soft": soft}
+    options |= {"start": start, "worth": worth, "soft": soft, "over": over}
     for line in learn_task(task, targets, out, model, seed, options, changes or ()):
         typer.echo(line)
 

@@ -48,10 +48,11 @@ class Learner:
         settings: How its degrees are learned.
         tokenizer: Tells which tokens are separators, where they are global;
             `trainer["processing_class"]` by default.
+        counted: Evaluation rows, for `settings.over`; `trainer["eval_dataset"]` by default.
 
     Attributes:
         menu: The radii.
-        costs: What each costs, over a sample of the training texts.
+        costs: What each costs, over a sample of the texts that `settings.over` names.
         degrees: The distributions.
         history: See `sparseattn.degrees.phase.Budget`; over all soft phases.
         metrics: Of the last evaluations: `soft`, `hardened`, `final`.
@@ -65,6 +66,7 @@ class Learner:
         trainer: dict[str, Any],
         settings: Settings,
         tokenizer: Any = None,
+        counted: Any = None,
     ) -> None:
         if arguments.label_smoothing_factor:
             raise PlanError("label smoothing takes the loss away from the model; set it to 0")
@@ -72,7 +74,10 @@ class Learner:
         self.arguments, self.trainer = arguments, trainer
         self.tokenizer = tokenizer or trainer.get("processing_class")
         self.collator = trainer.get("data_collator") or _collator(self.tokenizer)
-        texts = Texts(model, data, self.collator, settings.sample)
+        evaluation = trainer.get("eval_dataset") if counted is None else counted
+        texts = Texts(
+            model, settings.counted_over(data, evaluation), self.collator, settings.sample
+        )
         self.menu, self.costs = settings.counted(texts, self.tokenizer)
         self.degrees = Degrees(
             self.menu, self.costs.heads, self.costs.windows, self.costs.dense, settings.shared

@@ -40,13 +40,14 @@ class Context:
     Attributes:
         model: The model, before training; a method that trains it does so in place.
         tokenizer: Its tokenizer.
-        data: Training rows; budgets are solved on them.
+        data: Training rows; budgets are solved on them, unless a method says `over=evaluation`.
         collator: Joins rows into a batch.
         arguments: How the trial is trained.
         steps: Optimiser steps of the trial.
         seed: The trial's.
         trainer: More for the `Trainer` of a method that trains: callbacks; `eval_dataset` and
             `compute_metrics` to evaluate before and after hardening.
+        evaluation: Evaluation rows, for budgets that are to hold over these.
     """
 
     model: Any
@@ -57,6 +58,17 @@ class Context:
     steps: int
     seed: int
     trainer: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Any = None
+
+    def counted_over(self, over: str) -> Any:
+        """The rows that a budget is to hold over: `train` or `evaluation`.
+
+        Raises:
+            PlanError: They are not there.
+        """
+        if over == "evaluation" and self.evaluation is None:
+            raise PlanError("over=evaluation needs evaluation texts, and there are none")
+        return self.data if over == "train" else self.evaluation
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ _CHOICES = {
     "form": ("regular", "irregular"),
     "start": ("dense", "calibrated"),
     "worth": ("attention", "output"),
+    "over": ("train", "evaluation"),
 }
 
 
@@ -38,13 +39,16 @@ class Settings:
         dense: Layers that stay dense; they count in the sparsity.
         start: Distributions to start from: `dense`, near the largest radius, or `calibrated`.
         worth: What calibration keeps: the heads' `attention`, or the model's `output`.
+        over: Texts that the sparsity is to hold over: those of training, or the evaluation ones, of
+            which only the lengths and the special tokens are looked at. For data sets whose
+            evaluation texts are longer or shorter than their training texts.
         soft: Share of the training steps that the soft phase takes, in (0, 1).
         learning_rate: Of the distributions.
         warmup: Share of the soft phase over which the target moves from the start to the goal.
         hot: First temperature.
         cold: Last temperature.
         ascent: Step size of the dual ascent.
-        sample: Training texts that the budget is counted over, at most.
+        sample: Texts that the budget is counted over, at most.
         seed: Of irregular plans.
     """
 
@@ -57,6 +61,7 @@ class Settings:
     dense: Selection = ""
     start: str = "dense"
     worth: str = "attention"
+    over: str = "train"
     soft: float = 0.5
     learning_rate: float = 0.1
     warmup: float = 0.4
@@ -121,6 +126,18 @@ class Settings:
             heads, windows = state.heads, state.windows
         menu = self.menu_for(max(int(tokens.lengths.max()) for tokens in batches))
         return menu, Costs.of(menu, batches, heads, windows, self.dense_layers(len(heads)))
+
+    def counted_over(self, train: Any, evaluation: Any) -> Any:
+        """The rows that the budget is counted over.
+
+        Raises:
+            PlanError: They are the evaluation rows, and there are none.
+        """
+        if self.over == "train":
+            return train
+        if evaluation is None:
+            raise PlanError("over='evaluation' needs evaluation texts: give trainer eval_dataset")
+        return evaluation
 
     def menu_for(self, longest: int) -> Menu:
         """The menu for texts of at most so many tokens."""

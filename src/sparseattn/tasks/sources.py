@@ -188,7 +188,9 @@ def _squad_rows(whole: dict[str, Any]) -> pyarrow.Table:
             for asked in paragraph["qas"]
         ]
     except (KeyError, TypeError, AttributeError):
-        raise ValueError("an object with 'data' is read as SQuAD's own file, which it is not") from None
+        raise ValueError(
+            "an object with 'data' is read as SQuAD's own file, which it is not"
+        ) from None
     return pyarrow.Table.from_pylist(rows)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparseattn.degrees.methods import Applied, Context, Method, check_sparsity
+from sparseattn.errors import PlanError, unknown
 
 if TYPE_CHECKING:
     from sparseattn.patterns.base import Pattern
@@ -29,10 +30,13 @@ class _Ladder(Method):
 
     sparsity: float
     globals: tuple[str, ...] | int = ("cls",)
+    over: str = "train"
 
     def __post_init__(self) -> None:
-        """Checks the sparsity."""
+        """Checks the sparsity, and which texts it is to hold over."""
         check_sparsity(self.sparsity)
+        if self.over not in ("train", "evaluation"):
+            raise PlanError(f"{self.name}(): {unknown('over', self.over, ('train', 'evaluation'))}")
 
     @property
     def stated(self) -> float:
@@ -50,7 +54,8 @@ class _Ladder(Method):
 
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
-        return Applied(self.plan(context.model, context.data, context.collator, context.tokenizer))
+        data = context.counted_over(self.over)
+        return Applied(self.plan(context.model, data, context.collator, context.tokenizer))
 
     def plan(self, model: Any, data: Any, collator: Any, tokenizer: Any = None) -> Plan:
         """The plan for a model and its texts; see `Context`.
@@ -84,7 +89,6 @@ class _Ladder(Method):
         Raises:
             PlanError: The lowest rung allows too much.
         """
-        from sparseattn.errors import PlanError
         from sparseattn.plan import Plan
 
         highest = count(Plan.of(self.rung(0)))

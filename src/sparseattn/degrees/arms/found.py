@@ -28,6 +28,7 @@ class CalibratedMethod(Method):
     worth: str = "attention"
     elastic: bool = False
     globals: tuple[str, ...] | int = ("cls",)
+    over: str = "train"
 
     name: ClassVar[str] = "calibrated"
 
@@ -53,7 +54,13 @@ class CalibratedMethod(Method):
         settings = _settings(self, context.seed)
         data, collator = context.data, context.collator
         found = calibrated(
-            context.model, data, collator, self.sparsity, settings, context.tokenizer
+            context.model,
+            data,
+            collator,
+            self.sparsity,
+            settings,
+            context.tokenizer,
+            context.evaluation,
         )
         return Applied(found.plan)
 
@@ -74,6 +81,7 @@ class LearnedMethod(Method):
     learning_rate: float = 0.1
     warmup: float = 0.4
     cold: float = 0.2
+    over: str = "train"
 
     name: ClassVar[str] = "learned"
 
@@ -99,7 +107,13 @@ class LearnedMethod(Method):
         settings = _settings(self, context.seed)
         trainer = {**context.trainer, "data_collator": context.collator}
         learner = Learner(
-            context.model, context.data, context.arguments, trainer, settings, context.tokenizer
+            context.model,
+            context.data,
+            context.arguments,
+            trainer,
+            settings,
+            context.tokenizer,
+            context.evaluation,
         )
         steps = learner.soft_steps(context.steps)
         learner.soft_phase(self.sparsity, steps)

@@ -102,7 +102,15 @@ def _applied(
         "compute_metrics": lambda raw: headline(prepared, raw.predictions),
     }
     context = Context(
-        model, tokenizer, training, prepared.collator, made, total, spec.seed, trainer
+        model,
+        tokenizer,
+        training,
+        prepared.collator,
+        made,
+        total,
+        spec.seed,
+        trainer,
+        prepared.evaluation,
     )
     try:
         return parse_method(spec.pattern).apply(context)
