@@ -53,6 +53,10 @@ def test_yaml_reads_the_spelling_that_the_hint_gives(text):
         (lambda: Subset(count=2.5), "count: Input should be a valid integer"),
         (lambda: Subset(min_words=True), "min_words: Input should be a valid integer"),
         (lambda: TrainingSpec(epochs=1, steps=1), ": a training has epochs or steps, not both"),
+        (
+            lambda: TrainingSpec(held_out=0.2),
+            ": held_out goes with early_stopping, which is not set",
+        ),
         (lambda: TrainingSpec(warmup=1.0), "warmup: Input should be less than 1"),
         (
             lambda: TrainingSpec(precision="int8"),

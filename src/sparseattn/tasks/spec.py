@@ -34,6 +34,10 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 
 
+#: Share of the training examples that early stopping holds out, unless a spec says otherwise.
+_HELD_OUT = 0.1
+
+
 class Subset(Record):
     """Which examples of a split are used.
 
@@ -234,7 +238,7 @@ class TrainingSpec(Record):
     dropout: Fraction | None = None
     attention_dropout: Fraction | None = None
     early_stopping: Positive | None = None
-    held_out: Annotated[Fraction, Field(gt=0)] = 0.1
+    held_out: Annotated[Fraction, Field(gt=0)] = _HELD_OUT
     checkpoint_steps: Positive | None = None
     report_to: Names = ()
 
@@ -248,6 +252,14 @@ class TrainingSpec(Record):
         if values.get("steps") is None and values.get("epochs") is None:
             return {**values, "epochs": 3.0}
         return values
+
+    @model_validator(mode="after")
+    def _held_out_for_a_reason(self) -> TrainingSpec:
+        if self.early_stopping is None and self.held_out != _HELD_OUT:
+            raise PydanticCustomError(
+                "held_out", "held_out goes with early_stopping, which is not set; leave it out"
+            )
+        return self
 
     def share(self, processes: int) -> int:
         """Examples of a batch that each of several processes takes.

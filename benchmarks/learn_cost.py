@@ -1,0 +1,116 @@
+"""What learning degrees costs: `learn_degrees` against a dense fine-tune of the same steps.
+
+Both train the packaged model on the same random texts, in one process, in turns; the dense one is
+the stock `Trainer`. A turn is a whole training, its set-up included: counting the texts, and
+hardening. Evaluation is left out on both sides. Goal: at most 2.2 times. Results go to
+benchmarks/results/learn_cost.json and .md.
+
+    python benchmarks/learn_cost.py [--turns 3] [--steps 40] [--busy]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    Trainer,
+    TrainingArguments,
+    default_data_collator,
+)
+
+import sparseattn as sa
+from record import FOLDER, Record, clock
+from sparseattn.models.names import DEFAULT, resolve
+
+#: Texts: their length in tokens, and how many make a batch.
+SIZES = ((25, 32), (128, 16), (512, 4))
+#: Sparsity to learn: near the highest for the shortest texts, what long ones allow for the others.
+SPARSITY = {25: 0.8, 128: 0.9, 512: 0.95}
+
+
+def main() -> None:
+    """Runs every size."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--busy", action="store_true", help="processor time of one thread")
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    given = parser.parse_args()
+    if given.busy:
+        torch.set_num_threads(1)
+    columns = ("texts", "dense, s", "learned, s", "ratio")
+    record = Record("learn_cost", columns, f"{clock(given.busy)}, {given.steps} steps", given.out)
+    for length, batch in SIZES:
+        name = f"{batch} x {length} tokens"
+        record.part(name, lambda at=(length, batch), n=name: _part(n, *at, given))
+    record.done()
+
+
+def _part(name: str, length: int, batch: int, given: argparse.Namespace) -> dict[str, Any]:
+    data = rows(length, given.steps * batch // 2)
+    now = time.process_time if given.busy else time.perf_counter
+    taken: dict[str, list[float]] = {"dense": [], "learned": []}
+    for turn in range(given.turns + 1):  # the first is to warm up
+        for kind, times in taken.items():
+            model = AutoModelForSequenceClassification.from_pretrained(
+                resolve(DEFAULT), num_labels=2
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                made = arguments(folder, given.steps, batch)
+                begun = now()
+                if kind == "dense":
+                    Trainer(
+                        model, made, train_dataset=data, data_collator=default_data_collator
+                    ).train()
+                else:
+                    learned = sa.learn_degrees(model, data, SPARSITY[length], arguments=made)
+                    assert abs(learned.sparsity - SPARSITY[length]) < 0.005
+                if turn:
+                    times.append(now() - begun)
+    dense, learned_time = (statistics.median(each) for each in taken.values())
+    ratio = statistics.median(b / a for a, b in zip(*taken.values(), strict=True))
+    return {
+        "rows": [[name, f"{dense:.1f}", f"{learned_time:.1f}", f"{ratio:.2f}"]],
+        "times": taken,
+        "ratio": ratio,
+        "sparsity": SPARSITY[length],
+    }
+
+
+def rows(length: int, count: int) -> list[dict[str, Any]]:
+    """Texts of random tokens, all as long: padding would be another question."""
+    draw = torch.Generator().manual_seed(length)
+    ids = torch.randint(1000, 20000, (count, length), generator=draw)
+    ids[:, 0], ids[:, -1] = 101, 102
+    ones = [1] * length
+    return [
+        {"input_ids": line, "attention_mask": ones, "labels": place % 2}
+        for place, line in enumerate(ids.tolist())
+    ]
+
+
+def arguments(folder: str, steps: int, batch: int) -> TrainingArguments:
+    """The same for both."""
+    return TrainingArguments(
+        folder,
+        max_steps=steps,
+        per_device_train_batch_size=batch,
+        learning_rate=1e-4,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        dataloader_pin_memory=False,
+    )
+
+
+if __name__ == "__main__":
+    main()
