@@ -55,7 +55,7 @@ def test_yaml_reads_the_spelling_that_the_hint_gives(text):
         (lambda: TrainingSpec(epochs=1, steps=1), ": a training has epochs or steps, not both"),
         (
             lambda: TrainingSpec(held_out=0.2),
-            ": held_out goes with early_stopping, which is not set",
+            ": held_out goes with early_stopping, which is not set; leave it out",
         ),
         (lambda: TrainingSpec(warmup=1.0), "warmup: Input should be less than 1"),
         (
