@@ -18,8 +18,8 @@ from sparseattn.models.lazy import register_when_imported
 
 if TYPE_CHECKING:
     from sparseattn.accounting import Report as Report
-    from sparseattn.degrees.calibrate import calibrate as calibrate
-    from sparseattn.degrees.learn import learn_degrees as learn_degrees
+    from sparseattn.degrees.calibrating.calibrate import calibrate as calibrate
+    from sparseattn.degrees.learning.learn import learn_degrees as learn_degrees
     from sparseattn.models.attach import restore as restore
     from sparseattn.models.attach import sparsified as sparsified
     from sparseattn.models.attach import sparsify as sparsify
@@ -43,9 +43,9 @@ _PUBLIC = {
     "Plan": "plan",
     "Report": "accounting",
     "TokenBatch": "tokens",
-    "calibrate": "degrees.calibrate",
+    "calibrate": "degrees.calibrating.calibrate",
     "describe": "models.describing",
-    "learn_degrees": "degrees.learn",
+    "learn_degrees": "degrees.learning.learn",
     "lengthen": "models.lengthen.lengthening",
     "load": "models.saving",
     "parse": "patterns.spec",

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import sparseattn as sa
 from sparseattn.degrees.commands import mount
-from sparseattn.degrees.learner import Learner
+from sparseattn.degrees.learning.learner import Learner
 from sparseattn.errors import DataError, PlanError, SparseAttnError, StudyError
 from sparseattn.models.names import DEFAULT
 

@@ -7,9 +7,9 @@ import torch
 
 import sparseattn as sa
 from sparseattn import Plan, TokenBatch
-from sparseattn.degrees.distribution import Degrees, log_survival, soft_mask, toeplitz
+from sparseattn.degrees.learning.distribution import Degrees, log_survival, soft_mask, toeplitz
+from sparseattn.degrees.learning.phase import soft
 from sparseattn.degrees.menu import Menu
-from sparseattn.degrees.phase import soft
 from sparseattn.errors import PlanError, UnsupportedModelError
 from tests.models.families import batch, build
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import sparseattn as sa
+from sparseattn.degrees.counting.realised import Realised
+from sparseattn.degrees.counting.texts import Texts
 from sparseattn.degrees.methods import Context, is_method, methods, parse_method
-from sparseattn.degrees.realised import Realised
-from sparseattn.degrees.texts import Texts
 from sparseattn.errors import PlanError, SpecError
 from sparseattn.patterns.base import catalogue
 from tests.degrees.small import arguments, classifier, collate, rows

@@ -62,7 +62,7 @@ def learn(
 
     Stopped, it goes on when it is called again in the same way.
     """
-    from sparseattn.degrees.jobs import learn_task
+    from sparseattn.degrees.files.jobs import learn_task
 
     options = _options(menu, elastic, shared, global_tokens, form, dense, largest)
     targets = [_number(part, "sparsity") for part in sparsity.split(",")]
@@ -86,7 +86,7 @@ def calibrate(
     worth: Worth = "attention",
 ) -> None:
     """Find the degrees that keep the most of a model's own attention. No training."""
-    from sparseattn.degrees.jobs import calibrate_text
+    from sparseattn.degrees.files.jobs import calibrate_text
 
     options = _options(menu, elastic, shared, global_tokens, form, dense, largest)
     options["worth"] = worth

@@ -9,9 +9,9 @@ from sparseattn.errors import PlanError, unknown
 from sparseattn.selection import Selection, select_indices, spell_selection
 
 if TYPE_CHECKING:
-    from sparseattn.degrees.cost import Costs
+    from sparseattn.degrees.counting.cost import Costs
+    from sparseattn.degrees.counting.texts import Texts
     from sparseattn.degrees.menu import Menu
-    from sparseattn.degrees.texts import Texts
 
 __all__ = ["Settings"]
 
@@ -113,9 +113,9 @@ class Settings:
             texts: Sample texts.
             tokenizer: Tells which tokens are separators, where they are global.
         """
-        from sparseattn.degrees.cost import Costs
+        from sparseattn.degrees.counting.cost import Costs
+        from sparseattn.degrees.counting.texts import state_of
         from sparseattn.degrees.menu import Menu
-        from sparseattn.degrees.texts import state_of
         from sparseattn.models.attach import sparsified
         from sparseattn.plan import Plan
 

@@ -63,8 +63,8 @@ class _Ladder(Method):
         Raises:
             PlanError: The sparsity cannot be reached on these texts.
         """
-        from sparseattn.degrees.realised import Realised
-        from sparseattn.degrees.texts import Texts, state_of
+        from sparseattn.degrees.counting.realised import Realised
+        from sparseattn.degrees.counting.texts import Texts, state_of
         from sparseattn.models.attach import sparsified
         from sparseattn.plan import Plan
 
@@ -109,7 +109,7 @@ class _Ladder(Method):
 
     def _split(self, low: int, count: Callable[[Plan], float], heads: Sequence[int]) -> Plan:
         """The nearest plan between two neighbouring rungs."""
-        from sparseattn.degrees.harden import plan_of
+        from sparseattn.degrees.hardening.harden import plan_of
 
         small, large, total = self.rung(low), self.rung(low + 1), sum(heads)
 

@@ -49,7 +49,7 @@ class CalibratedMethod(Method):
 
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
-        from sparseattn.degrees.calibrate import calibrated
+        from sparseattn.degrees.calibrating.calibrate import calibrated
 
         settings = _settings(self, context.seed)
         data, collator = context.data, context.collator
@@ -102,7 +102,7 @@ class LearnedMethod(Method):
 
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`: trains the model through the soft phase."""
-        from sparseattn.degrees.learner import Learner
+        from sparseattn.degrees.learning.learner import Learner
 
         settings = _settings(self, context.seed)
         trainer = {**context.trainer, "data_collator": context.collator}
@@ -194,8 +194,8 @@ class ShuffledMethod(Method):
 
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
-        from sparseattn.degrees.harden import plan_of
-        from sparseattn.degrees.texts import state_of
+        from sparseattn.degrees.counting.texts import state_of
+        from sparseattn.degrees.hardening.harden import plan_of
         from sparseattn.models.attach import sparsified
 
         plan = _plan_of_arm(self.arm, context)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparseattn.degrees.learn import steps_of
+from sparseattn.degrees.learning.learn import steps_of
 from sparseattn.degrees.methods import Applied, Context, parse_method
 from sparseattn.errors import PlanError, UnsupportedModelError
 from sparseattn.plan import Plan

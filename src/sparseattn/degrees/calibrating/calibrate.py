@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseattn.degrees.cost import Costs
-from sparseattn.degrees.harden import irregular_plan, regular_choice, regular_plan
-from sparseattn.degrees.knapsack import tilt
+from sparseattn.degrees.calibrating.worth import WORTHS
+from sparseattn.degrees.counting.cost import Costs
+from sparseattn.degrees.counting.texts import Texts, tokenised
+from sparseattn.degrees.hardening.harden import irregular_plan, regular_choice, regular_plan
+from sparseattn.degrees.hardening.knapsack import tilt
 from sparseattn.degrees.menu import Menu
 from sparseattn.degrees.settings import Settings
-from sparseattn.degrees.texts import Texts, tokenised
-from sparseattn.degrees.worth import WORTHS
 from sparseattn.plan import Plan
 
 __all__ = ["Calibrated", "calibrate", "calibrated", "distributions", "measured"]
@@ -111,7 +111,7 @@ def calibrated(
 def measured(
     texts: Texts, menu: Menu, layers: Sequence[int], settings: Settings, tokenizer: Any = None
 ) -> Tensor:
-    """What each radius is worth; see `sparseattn.degrees.worth`.
+    """What each radius is worth; see `sparseattn.degrees.calibrating.worth`.
 
     Args:
         texts: What it is measured on.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sparseattn.errors import DataError, PlanError, StudyError
 
 if TYPE_CHECKING:
-    from sparseattn.degrees.claiming import Claim
-    from sparseattn.degrees.result import Learned
+    from sparseattn.degrees.files.claiming import Claim
+    from sparseattn.degrees.learning.result import Learned
     from sparseattn.study.file.spec import StudySpec
 
 __all__ = ["calibrate_text", "learn_task"]
@@ -45,8 +45,8 @@ def learn_task(
     Raises:
         StudyError: There is no such task, or `out` holds the beginnings of something else.
     """
-    from sparseattn.degrees.claiming import Claim
-    from sparseattn.degrees.frontier import save
+    from sparseattn.degrees.files.claiming import Claim
+    from sparseattn.degrees.files.frontier import save
     from sparseattn.degrees.settings import Settings
 
     study = _study(task, model, changes)
@@ -94,8 +94,8 @@ def _learned(
 ) -> list[Learned]:
     from transformers.trainer_utils import SaveStrategy
 
-    from sparseattn.degrees.learn import learn_degrees
-    from sparseattn.degrees.showing import Shown
+    from sparseattn.degrees.files.showing import Shown
+    from sparseattn.degrees.learning.learn import learn_degrees
     from sparseattn.study.trials.arguments import arguments, seed_of
     from sparseattn.study.trials.running import quiet
     from sparseattn.study.trials.spending import headline
@@ -156,10 +156,10 @@ def calibrate_text(
     """
     from transformers import AutoModel, AutoTokenizer, DataCollatorWithPadding
 
-    from sparseattn.degrees.calibrate import calibrated
-    from sparseattn.degrees.realised import Realised, told
+    from sparseattn.degrees.calibrating.calibrate import calibrated
+    from sparseattn.degrees.counting.realised import Realised, told
+    from sparseattn.degrees.counting.texts import Texts, tokenised
     from sparseattn.degrees.settings import Settings
-    from sparseattn.degrees.texts import Texts, tokenised
     from sparseattn.models.names import resolve
     from sparseattn.study.trials.running import quiet
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseattn.degrees.texts import state_of
+from sparseattn.degrees.counting.texts import state_of
 from sparseattn.errors import MissingExtraError
 from sparseattn.patterns.base import Joined, Pattern
 from sparseattn.patterns.elastic import Elastic
@@ -17,7 +17,7 @@ from sparseattn.patterns.neighbor import Neighbor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from sparseattn.degrees.result import Learned
+    from sparseattn.degrees.learning.result import Learned
 
 __all__ = ["draw", "radii"]
 

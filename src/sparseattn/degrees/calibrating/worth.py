@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparseattn.degrees.calibrating.observing import Radii, Seen, watched
+from sparseattn.degrees.counting.texts import Texts
 from sparseattn.degrees.menu import Menu
-from sparseattn.degrees.observing import Radii, Seen, watched
-from sparseattn.degrees.texts import Texts
 from sparseattn.errors import UnsupportedModelError
 
 __all__ = ["WORTHS", "kept_attention", "kept_output"]

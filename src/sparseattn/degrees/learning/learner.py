@@ -16,15 +16,15 @@ from transformers import (
     default_data_collator,
 )
 
-from sparseattn.degrees.budget import DualAscent, Schedule
-from sparseattn.degrees.calibrate import distributions, measured
-from sparseattn.degrees.distribution import Degrees
-from sparseattn.degrees.harden import irregular_plan, regular_choice, regular_plan
-from sparseattn.degrees.phase import Budget, add_degrees_group, soft
-from sparseattn.degrees.result import Learned
-from sparseattn.degrees.resuming import BUDGET, Phase
+from sparseattn.degrees.calibrating.calibrate import distributions, measured
+from sparseattn.degrees.counting.texts import Texts
+from sparseattn.degrees.hardening.harden import irregular_plan, regular_choice, regular_plan
+from sparseattn.degrees.learning.budget import DualAscent, Schedule
+from sparseattn.degrees.learning.distribution import Degrees
+from sparseattn.degrees.learning.phase import Budget, add_degrees_group, soft
+from sparseattn.degrees.learning.result import Learned
+from sparseattn.degrees.learning.resuming import BUDGET, Phase
 from sparseattn.degrees.settings import Settings
-from sparseattn.degrees.texts import Texts
 from sparseattn.errors import PlanError
 from sparseattn.models.attach import sparsified, sparsify
 from sparseattn.plan import Plan
@@ -54,7 +54,7 @@ class Learner:
         menu: The radii.
         costs: What each costs, over a sample of the texts that `settings.over` names.
         degrees: The distributions.
-        history: See `sparseattn.degrees.phase.Budget`; over all soft phases.
+        history: See `sparseattn.degrees.learning.phase.Budget`; over all soft phases.
         metrics: Of the last evaluations: `soft`, `hardened`, `final`.
     """
 

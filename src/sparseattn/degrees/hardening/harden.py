@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sparseattn.degrees.cost import Costs
-from sparseattn.degrees.knapsack import choose, tilt
+from sparseattn.degrees.counting.cost import Costs
+from sparseattn.degrees.hardening.knapsack import choose, tilt
 from sparseattn.degrees.menu import Menu
 from sparseattn.patterns.base import Pattern
 from sparseattn.patterns.irregular import Irregular

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sparseattn.backends.base import Call
+from sparseattn.degrees.counting.texts import Texts, state_of
 from sparseattn.degrees.menu import Menu
-from sparseattn.degrees.texts import Texts, state_of
 from sparseattn.errors import UnsupportedModelError
 from sparseattn.models.attach import sparsified
 from sparseattn.plan import CompiledPlan, Plan

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from sparseattn.degrees.diagnostics import Diagnostics
+from sparseattn.degrees.counting.diagnostics import Diagnostics
+from sparseattn.degrees.counting.realised import Realised, told
+from sparseattn.degrees.counting.texts import Texts
 from sparseattn.degrees.menu import Menu
-from sparseattn.degrees.realised import Realised, told
-from sparseattn.degrees.texts import Texts
 from sparseattn.plan import Plan
 
 if TYPE_CHECKING:
-    from sparseattn.degrees.learner import Learner
+    from sparseattn.degrees.learning.learner import Learner
 
 __all__ = ["Learned"]
 
@@ -46,7 +46,7 @@ class Learned:
         chances: Of each radius at the end of the soft phase.
             Shape: [learned layers, heads or 1, entries].
         layers: The layers that were learned.
-        history: A record a soft step; see `sparseattn.degrees.phase.Budget`.
+        history: A record a soft step; see `sparseattn.degrees.learning.phase.Budget`.
         metrics: Evaluations: `soft`, `hardened` (before the last fine-tune) and `final`.
         diagnostics: Degrees in the terms of LDPC codes, and how far information travels.
     """
@@ -161,7 +161,7 @@ class Learned:
             What was written: `plan.json`, `model/` (read it with `sparseattn.load`),
             `learned.json`, `degrees.png`.
         """
-        from sparseattn.degrees.picture import draw
+        from sparseattn.degrees.files.picture import draw
 
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)

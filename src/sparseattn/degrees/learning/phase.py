@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from sparseattn.degrees.budget import DualAscent, Schedule
-from sparseattn.degrees.cost import Costs
-from sparseattn.degrees.distribution import Degrees
-from sparseattn.degrees.resuming import BUDGET
-from sparseattn.degrees.texts import state_of
+from sparseattn.degrees.counting.cost import Costs
+from sparseattn.degrees.counting.texts import state_of
+from sparseattn.degrees.learning.budget import DualAscent, Schedule
+from sparseattn.degrees.learning.distribution import Degrees
+from sparseattn.degrees.learning.resuming import BUDGET
 from sparseattn.errors import PlanError, UnsupportedModelError
 from sparseattn.models.attach import sparsified
 

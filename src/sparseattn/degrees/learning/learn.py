@@ -9,8 +9,8 @@ from typing import Any, overload
 
 from transformers import TrainingArguments
 
-from sparseattn.degrees.learner import Learner
-from sparseattn.degrees.result import Learned
+from sparseattn.degrees.learning.learner import Learner
+from sparseattn.degrees.learning.result import Learned
 from sparseattn.degrees.settings import Settings
 from sparseattn.errors import PlanError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sparseattn.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from sparseattn.degrees.result import Learned
+    from sparseattn.degrees.learning.result import Learned
 
 __all__ = ["save", "table"]
 

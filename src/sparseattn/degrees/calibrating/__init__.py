@@ -1,0 +1,1 @@
+"""What each radius is worth to a model as it is, without training."""

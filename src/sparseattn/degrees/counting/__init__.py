@@ -1,0 +1,1 @@
+"""What a plan or a radius costs, counted over real tokens."""

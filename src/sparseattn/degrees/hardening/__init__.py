@@ -1,0 +1,1 @@
+"""From what radii are worth to a plan within a budget."""

@@ -1,0 +1,1 @@
+"""Distributions of radii that train with the model under a budget."""
