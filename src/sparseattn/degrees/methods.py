@@ -60,16 +60,6 @@ class Context:
     trainer: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Any = None
 
-    def counted_over(self, over: str) -> Any:
-        """The rows that a budget is to hold over: `train` or `evaluation`.
-
-        Raises:
-            PlanError: They are not there.
-        """
-        if over == "evaluation" and self.evaluation is None:
-            raise PlanError("over=evaluation needs evaluation texts, and there are none")
-        return self.data if over == "train" else self.evaluation
-
 
 @dataclass(frozen=True, eq=False)
 class Applied:

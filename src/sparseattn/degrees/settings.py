@@ -13,14 +13,17 @@ if TYPE_CHECKING:
     from sparseattn.degrees.counting.texts import Texts
     from sparseattn.degrees.menu import Menu
 
-__all__ = ["Settings"]
+__all__ = ["OVER", "Settings", "rows_over"]
+
+#: Texts that a sparsity may be asked to hold over.
+OVER = ("train", "evaluation")
 
 _CHOICES = {
     "shared": ("head", "layer"),
     "form": ("regular", "irregular"),
     "start": ("dense", "calibrated"),
     "worth": ("attention", "output"),
-    "over": ("train", "evaluation"),
+    "over": OVER,
 }
 
 
@@ -127,18 +130,6 @@ class Settings:
         menu = self.menu_for(max(int(tokens.lengths.max()) for tokens in batches))
         return menu, Costs.of(menu, batches, heads, windows, self.dense_layers(len(heads)))
 
-    def counted_over(self, train: Any, evaluation: Any) -> Any:
-        """The rows that the budget is counted over.
-
-        Raises:
-            PlanError: They are the evaluation rows, and there are none.
-        """
-        if self.over == "train":
-            return train
-        if evaluation is None:
-            raise PlanError("over='evaluation' needs evaluation texts: give trainer eval_dataset")
-        return evaluation
-
     def menu_for(self, longest: int) -> Menu:
         """The menu for texts of at most so many tokens."""
         from sparseattn.degrees.menu import Menu
@@ -150,3 +141,21 @@ class Settings:
     def dense_layers(self, count: int) -> list[int]:
         """The layers that stay dense, of a model that has so many."""
         return select_indices(spell_selection(self.dense), count, "layer")
+
+
+def rows_over(over: str, train: Any, evaluation: Any) -> Any:
+    """The rows that a budget is counted over.
+
+    Args:
+        over: One of `OVER`.
+        train: Training rows.
+        evaluation: Evaluation rows, or None.
+
+    Raises:
+        PlanError: They are the evaluation rows, and there are none.
+    """
+    if over == "train":
+        return train
+    if evaluation is None:
+        raise PlanError("over='evaluation' needs evaluation texts: give trainer eval_dataset")
+    return evaluation

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparseattn.degrees.methods import Applied, Context, Method, check_sparsity
+from sparseattn.degrees.settings import OVER, rows_over
 from sparseattn.errors import PlanError, unknown
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class _Ladder(Method):
     def __post_init__(self) -> None:
         """Checks the sparsity, and which texts it is to hold over."""
         check_sparsity(self.sparsity)
-        if self.over not in ("train", "evaluation"):
-            raise PlanError(f"{self.name}(): {unknown('over', self.over, ('train', 'evaluation'))}")
+        if self.over not in OVER:
+            raise PlanError(f"{self.name}(): {unknown('over', self.over, OVER)}")
 
     @property
     def stated(self) -> float:
@@ -54,7 +55,7 @@ class _Ladder(Method):
 
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
-        data = context.counted_over(self.over)
+        data = rows_over(self.over, context.data, context.evaluation)
         return Applied(self.plan(context.model, data, context.collator, context.tokenizer))
 
     def plan(self, model: Any, data: Any, collator: Any, tokenizer: Any = None) -> Plan:

@@ -123,20 +123,15 @@ class LearnedMethod(Method):
 
 
 @dataclass(frozen=True)
-class RestartedMethod(Method):
-    """The plan of another method, on the model as it was before that method trained it.
-
-    The control that separates a learned plan from how it was come by: the model trains under it
-    from the first step, as it does under a fixed plan, and never sees a denser one.
-    """
+class _Control(Method):
+    """A method that takes the plan of another one, its arm."""
 
     arm: Method
 
-    name: ClassVar[str] = "restarted"
-
     def __post_init__(self) -> None:
         """Checks the arm."""
-        _check_arm(self)
+        if not isinstance(self.arm, Method):
+            raise PlanError(f"{self.name}() takes a method such as learned(...), got {self.arm!r}")
 
     @property
     def stated(self) -> float:
@@ -152,6 +147,17 @@ class RestartedMethod(Method):
     def passes(self) -> float:
         """See `Method.passes`: what the arm trains to find its plan comes on top."""
         return 1.0 + _soft(self.arm)
+
+
+@dataclass(frozen=True)
+class RestartedMethod(_Control):
+    """The plan of another method, on the model as it was before that method trained it.
+
+    The control that separates a learned plan from how it was come by: the model trains under it
+    from the first step, as it does under a fixed plan, and never sees a denser one.
+    """
+
+    name: ClassVar[str] = "restarted"
 
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
@@ -159,38 +165,22 @@ class RestartedMethod(Method):
 
 
 @dataclass(frozen=True)
-class ShuffledMethod(Method):
+class ShuffledMethod(_Control):
     """The degrees of another method, dealt out anew over layers and heads.
 
     The control that separates which heads get which degrees from which degrees there are. The model
     starts over, as with `restarted`.
     """
 
-    arm: Method
     seed: int = 0
 
     name: ClassVar[str] = "shuffled"
 
     def __post_init__(self) -> None:
         """Checks the arm."""
-        _check_arm(self)
+        super().__post_init__()
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise PlanError(f"shuffled(): seed {self.seed!r} must be a whole number >= 0")
-
-    @property
-    def stated(self) -> float:
-        """See `Method.stated`."""
-        return self.arm.stated
-
-    @property
-    def global_tokens(self) -> tuple[str, ...] | int:
-        """See `Method.global_tokens`."""
-        return self.arm.global_tokens
-
-    @property
-    def passes(self) -> float:
-        """See `Method.passes`: what the arm trains to find its plan comes on top."""
-        return 1.0 + _soft(self.arm)
 
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
@@ -210,11 +200,6 @@ class ShuffledMethod(Method):
         ends = np.cumsum(heads)
         grid = [dealt[end - many : end] for end, many in zip(ends, heads, strict=True)]
         return Applied(plan_of(grid, range(len(heads))))
-
-
-def _check_arm(method: RestartedMethod | ShuffledMethod) -> None:
-    if not isinstance(method.arm, Method):
-        raise PlanError(f"{method.name}() takes a method such as learned(...), got {method.arm!r}")
 
 
 def _soft(arm: Method) -> float:

@@ -15,7 +15,7 @@ from sparseattn.degrees.counting.texts import Texts, tokenised
 from sparseattn.degrees.hardening.harden import irregular_plan, regular_choice, regular_plan
 from sparseattn.degrees.hardening.knapsack import tilt
 from sparseattn.degrees.menu import Menu
-from sparseattn.degrees.settings import Settings
+from sparseattn.degrees.settings import Settings, rows_over
 from sparseattn.plan import Plan
 
 __all__ = ["Calibrated", "calibrate", "calibrated", "distributions", "measured"]
@@ -92,7 +92,7 @@ def calibrated(
         tokenizer: Tells which tokens are separators, where they are global.
         evaluation: Rows for `settings.over`.
     """
-    texts = Texts(model, settings.counted_over(rows, evaluation), collator, settings.sample)
+    texts = Texts(model, rows_over(settings.over, rows, evaluation), collator, settings.sample)
     menu, costs = settings.counted(texts, tokenizer)
     costs.check(sparsity)
     sample = Texts(model, rows, collator, _SAMPLE)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparseattn.errors import MissingExtraError
+from sparseattn.degrees.files.picture import new_figure
 
 if TYPE_CHECKING:
     from sparseattn.degrees.learning.result import Learned
@@ -51,19 +51,13 @@ def save(results: Sequence[Learned], folder: Path) -> list[Path]:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError(
-            'pictures need matplotlib: pip install "sparseattn[study]"'
-        ) from None
     columns, rows = table(results)
     paths = [folder / "frontier.csv", folder / "frontier.png"]
     with paths[0].open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows([[round(value, 6) for value in row] for row in rows])
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = new_figure(7, 4.5)
     axes = figure.subplots()
     realised = [row[1] for row in rows]
     for phase, marker in zip(_PHASES, ("o", "s", "D"), strict=True):

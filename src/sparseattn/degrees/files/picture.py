@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
     from sparseattn.degrees.learning.result import Learned
 
-__all__ = ["draw", "radii"]
+__all__ = ["draw", "new_figure", "radii"]
 
 
-def draw(learned: Learned) -> Figure:
-    """Draws degrees by layer and head, their distributions, and sparsity and loss over steps.
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure.
+
+    Args:
+        width: In inches.
+        height: In inches.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -34,7 +38,16 @@ def draw(learned: Learned) -> Figure:
         raise MissingExtraError(
             'pictures need matplotlib: pip install "sparseattn[study]"'
         ) from None
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def draw(learned: Learned) -> Figure:
+    """Draws degrees by layer and head, their distributions, and sparsity and loss over steps.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure = new_figure(11, 7.5)
     grid = figure.subplots(2, 2)
     _degrees(grid[0, 0], figure, learned)
     _distributions(grid[0, 1], figure, learned)

@@ -24,7 +24,7 @@ from sparseattn.degrees.learning.distribution import Degrees
 from sparseattn.degrees.learning.phase import Budget, add_degrees_group, soft
 from sparseattn.degrees.learning.result import Learned
 from sparseattn.degrees.learning.resuming import BUDGET, Phase
-from sparseattn.degrees.settings import Settings
+from sparseattn.degrees.settings import Settings, rows_over
 from sparseattn.errors import PlanError
 from sparseattn.models.attach import sparsified, sparsify
 from sparseattn.plan import Plan
@@ -76,7 +76,7 @@ class Learner:
         self.collator = trainer.get("data_collator") or _collator(self.tokenizer)
         evaluation = trainer.get("eval_dataset") if counted is None else counted
         texts = Texts(
-            model, settings.counted_over(data, evaluation), self.collator, settings.sample
+            model, rows_over(settings.over, data, evaluation), self.collator, settings.sample
         )
         self.menu, self.costs = settings.counted(texts, self.tokenizer)
         self.degrees = Degrees(
