@@ -1,7 +1,7 @@
 """What a study costs beyond its training and evaluation.
 
     export SPARSEATTN_DATA=~/data          # holds sst2/train.tsv and sst2/dev.tsv of GLUE
-    python benchmarks/study_overhead.py [SPEC.yaml] [--workers 2]
+    python benchmarks/study_overhead.py [SPEC.yaml] [--workers 2] [--out DIR]
 
 Runs a study of 20 trials from nothing, with a fresh cache, and adds up: the time of all workers is
 the wall time times their number; training and evaluation are what the trials report; the rest is
@@ -47,12 +47,15 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("spec", nargs="?", type=Path)
     arguments.add_argument("--workers", type=int, default=2)
+    arguments.add_argument("--out", type=Path, help="keep the study in this new folder")
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as place:
         spec = given.spec or Path(place) / "overhead.yaml"
         if given.spec is None:
             spec.write_text(SPEC)
-        out = Path(place) / "out"
+        out = given.out or Path(place) / "out"
+        if out.exists():
+            arguments.error(f"{out} is there already: a study that goes on would cost less")
         environment = {**os.environ, "SPARSEATTN_CACHE": str(Path(place) / "cache")}
         command = [sys.executable, "-m", "sparseattn.cli", "study", "run", str(spec)]
         started = time.time()
