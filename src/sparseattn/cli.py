@@ -85,15 +85,22 @@ def lengthen(
         str, typer.Argument(metavar="MODEL", help="A folder, a Hub name or package:NAME.")
     ],
     to: Annotated[int, typer.Option(help="Tokens to take, special ones included.")],
-    out: Annotated[Path, typer.Option(help="A new or empty folder for the longer model.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="A new or empty folder for the longer model.", show_default="NAME-TO, here"
+        ),
+    ] = None,
     plan: Annotated[
         str, typer.Option(help="A pattern, a plan's JSON file, or none to stay dense.")
     ] = PLAN,
 ) -> None:
     """Make a model take longer texts, under a plan that keeps them cheap."""
     from sparseattn.models.lengthen.files import lengthen_folder
+    from sparseattn.models.names import brief
 
-    for line in lengthen_folder(model, to, out, plan):
+    place = Path(f"{brief(model)}-{to}") if out is None else out
+    for line in lengthen_folder(model, to, place, plan):
         typer.echo(line)
 
 

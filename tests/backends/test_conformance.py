@@ -36,7 +36,7 @@ NAMES = [
 ]
 
 
-def case(plan, length, padding="right", dtype=torch.float64, seed=0):
+def case(plan, length, padding="right", dtype=torch.float64, seed=0, device="cpu"):
     """A call over two texts, the second one shorter and padded."""
     short = max(1, length // 2)
     tokens = sa.TokenBatch.of_lengths(length, short)
@@ -44,9 +44,11 @@ def case(plan, length, padding="right", dtype=torch.float64, seed=0):
         tokens = sa.TokenBatch(tokens.valid.flip(1))
     if padding == "none":
         tokens = sa.TokenBatch.of_lengths(length, length)
+    tokens = sa.TokenBatch(tokens.valid.to(device))
     rule = sa.Plan.of(plan).compile(tokens, [HEADS]).layers[0]
     generator = torch.Generator().manual_seed(seed)
-    q, k, v = (torch.randn(2, HEADS, length, 16, generator=generator).to(dtype) for _ in range(3))
+    shape = (2, HEADS, length, 16)
+    q, k, v = (torch.randn(shape, generator=generator).to(device, dtype) for _ in range(3))
     return Call(q, k, v, rule, scale=0.25)
 
 
@@ -72,7 +74,8 @@ def by_hand(call):
 def gradients(chosen: Backend, call: Call):
     leaves = [x.detach().clone().requires_grad_() for x in (call.query, call.key, call.value)]
     out = chosen.attend(replace(call, query=leaves[0], key=leaves[1], value=leaves[2]))
-    weights = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).reshape(out.shape)
+    weights = torch.linspace(-1, 1, out.numel(), dtype=torch.float64, device=out.device)
+    weights = weights.reshape(out.shape)
     (out.double() * weights).sum().backward()
     return out.detach(), [leaf.grad for leaf in leaves]
 
@@ -123,6 +126,28 @@ def test_lower_precision_stays_near_the_reference(name, length, dtype, tolerance
     torch.testing.assert_close(
         out.double(), backend("reference").attend(exact), atol=tolerance, rtol=tolerance
     )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 5e-2), (torch.float16, 1e-2)]
+)
+@pytest.mark.parametrize("padding", ["right", "left", "none"])
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+@pytest.mark.parametrize("name", backends())
+def test_forward_and_gradients_on_a_gpu(name, plan, padding, dtype, tolerance):
+    call = case(plan, 130, padding, dtype, device="cuda")
+    if reasons := backend(name).reasons(call):
+        pytest.skip("; ".join(reasons))
+    exact = case(plan, 130, padding)
+    exact = replace(
+        exact, **{x: getattr(call, x).cpu().double() for x in ("query", "key", "value")}
+    )
+    expected, wanted = gradients(backend("reference"), exact)
+    out, grads = gradients(backend(name), call)
+    for one, other in zip((out, *grads), (expected, *wanted), strict=True):
+        torch.testing.assert_close(one.cpu().double(), other, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,8 +11,9 @@ from transformers import BertConfig, BertModel
 
 import sparseattn as sa
 from sparseattn.backends import cost
-from sparseattn.backends.base import select
+from sparseattn.backends.base import backend, select
 from sparseattn.backends.cost import Line, Situation, choose
+from sparseattn.errors import BackendError
 from tests.backends.test_conformance import case
 
 #: Seconds an entry: tiled costs ten times as much for each, and computes far fewer.
@@ -138,3 +139,22 @@ def test_a_model_records_what_was_picked(known):
         report = sa.describe(model, batch)
         assert report.layers[0].backend.startswith(name)
         assert (report.block_density < 0.1) == (name == "tiled")
+
+
+def test_a_backend_that_fails_when_it_is_measured_is_left_out(monkeypatch):
+    def fail(_self, _call):
+        raise BackendError("backend 'tiled' failed its self-test")
+
+    monkeypatch.setattr(type(backend("tiled")), "attend", fail)
+    chosen, reason = choose(single("neighbor(radius=2)", 2000))
+    assert chosen.name == "masked"
+    assert "tiled could not be measured" in reason
+
+
+def test_costs_without_the_kernel_are_others(monkeypatch):
+    situation = Situation.of(single("full()", 4))
+    monkeypatch.setattr(cost, "missing", lambda *_: None)
+    before = str(situation)
+    monkeypatch.setattr(cost, "missing", lambda *_: "numba is not installed")
+    assert "no kernel" in str(situation)
+    assert str(situation) != before

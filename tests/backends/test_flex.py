@@ -1,4 +1,7 @@
-"""The guards of the flex backend, each provoked; its numbers are held by the conformance suite."""
+"""The numbers of the flex backend, and its guards, each provoked.
+
+It computes in float32 on a CPU, without gradients: most of the conformance suite is not for it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import torch
 from sparseattn.backends import _flexmask, cost, flex
 from sparseattn.backends.base import backend, select
 from sparseattn.errors import BackendError
-from tests.backends.test_conformance import case
+from tests.backends.test_conformance import HEADS, LENGTHS, PLANS, case
 
 PLAN = "neighbor(radius=3) | global(cls)"
 #: PyTorch's compiler warns of PyTorch when it is imported, and of what it looks at itself.
@@ -23,7 +26,8 @@ pytestmark = [
 
 def fresh():
     torch._dynamo.reset()
-    flex._TRIED.clear()
+    for kept in (flex._TRIED, flex._SEEN, flex._KNOWN.kept):
+        kept.clear()
     for known in (flex._compiled, flex._uncompilable):
         known.cache_clear()
 
@@ -54,6 +58,64 @@ def near_reference(call):
     with torch.no_grad():
         out = select("flex", call)[0].attend(call)
     torch.testing.assert_close(out, backend("reference").attend(call), atol=1e-5, rtol=1e-5)
+
+
+# --- numbers
+
+UNSTRUCTURED = {"random", "mix", "difference"}
+STRUCTURED = {name: plan for name, plan in PLANS.items() if name not in UNSTRUCTURED} | {
+    "blocks and global": "block(size=5) | global(cls)",
+    "dilated": "dilated(radius=3, dilation=4) | global(cls)",
+    "irregular": "irregular(radii=[0, 2, 40], weights=[0.5, 0.3, 0.2]) | global(cls)",
+    "elastic": "elastic(share=0.1)",
+}
+CASES = [(length, padding) for length in LENGTHS for padding in ("right", "left", "none")]
+
+
+@pytest.mark.parametrize("plan", STRUCTURED.values(), ids=STRUCTURED)
+def test_every_plan_length_and_padding(quick, plan):
+    for length, padding in CASES:
+        near_reference(case(plan, length, padding, torch.float32))
+
+
+@pytest.mark.parametrize("plan", STRUCTURED.values(), ids=STRUCTURED)
+def test_no_block_with_an_allowed_pair_is_left_out(plan):
+    for length, padding in CASES:
+        rule = case(plan, length, padding).rule
+        made = _flexmask.structure(rule, _flexmask.bucket(length))
+        allowed = rule.dense.expand(-1, HEADS, -1, -1)
+        for size in (32, 128):
+            blocks = _flexmask.needed(made, size)
+            pairs = blocks.repeat_interleave(size, 2).repeat_interleave(size, 3)
+            assert pairs[..., :length, :length].expand_as(allowed)[allowed].all()
+
+
+@pytest.mark.parametrize("name", sorted(UNSTRUCTURED))
+def test_what_does_not_fit_its_mask_is_refused(name):
+    with pytest.raises(BackendError, match="it takes windows, blocks and global tokens, not "):
+        select("flex", case(PLANS[name], 40, dtype=torch.float32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", STRUCTURED.values(), ids=STRUCTURED)
+def test_every_plan_with_the_real_kernel(plan):
+    """As above, with the code that PyTorch generates, which computes only the blocks it needs."""
+    for length, padding in [(7, "right"), (130, "right"), (130, "left"), (130, "none")]:
+        near_reference(case(plan, length, padding, torch.float32))
+
+
+def test_block_masks_are_made_once_for_equal_batches(quick, monkeypatch):
+    made, make = [], _flexmask.block_mask
+    monkeypatch.setattr(_flexmask, "block_mask", lambda *a: made.append(a) or make(*a))
+    near_reference(single(40))  # with the one of the self-test
+    for seed in range(3):
+        near_reference(case(PLAN, 40, dtype=torch.float32, seed=seed))
+    assert len(made) == 2
+    near_reference(single(41))
+    assert len(made) == 3
+
+
+# --- guards
 
 
 def test_it_is_tested_once_before_its_first_use(quick, monkeypatch):
@@ -87,7 +149,11 @@ def test_too_many_shapes_are_an_error_and_no_dense_path(quick, monkeypatch):
     call = single(300)
     for _ in range(2):
         with pytest.raises(BackendError, match=r"compiled for 2 shapes of batches, .* fewer len"):
-            select("flex", call)[0].attend(call)
+            select("flex", call)
+    # PyTorch's own limit, if more is compiled than was counted.
+    flex._SEEN.clear()
+    with pytest.raises(BackendError, match=r"compiled for 2 shapes of batches, .* fewer len"):
+        select("flex", call)[0].attend(call)
     ran = flex._RAN[0]
     near_reference(single(100))
     assert flex._RAN[0] == ran + 1

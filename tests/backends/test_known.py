@@ -79,7 +79,19 @@ def test_what_is_not_worth_a_fingerprint_has_none():
     assert fingerprint(of_part(Odd())) is None
     assert fingerprint(of_part(Scaled(0.5))) is None
     assert fingerprint(of_part(large, 1100)) is None
-    assert fingerprint(replace(rule(), valid=torch.ones(1, 40, device="meta"))) is None
+    for waits in (False, True):
+        assert fingerprint(replace(rule(), valid=torch.ones(1, 40, device="meta")), waits) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_is_waited_for_where_that_is_worth_it():
+    tokens = sa.TokenBatch(torch.ones(1, 40, dtype=torch.bool, device="cuda"))
+    on_gpu = sa.Plan.of(PLAN).compile(tokens, [2]).layers[0]
+    assert fingerprint(on_gpu) is None
+    found = fingerprint(on_gpu, waits=True)
+    assert found is not None
+    assert found != fingerprint(rule())
 
 
 def test_only_the_last_and_light_ones_are_kept():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -38,7 +39,7 @@ def poison(monkeypatch):
 def path(request, monkeypatch):
     """The backend, on its kernel or without."""
     if request.param == "portable":
-        monkeypatch.setattr(cpu, "missing", lambda: "switched off")
+        monkeypatch.setattr(cpu, "missing", lambda *_: "switched off")
         monkeypatch.setattr(tiled, "_warn", lambda _: None)
     elif problem := cpu.missing():
         pytest.skip(problem)
@@ -65,9 +66,31 @@ def test_lengths_and_radii(path, length, radius):
     agrees(path, case(f"neighbor(radius={radius})", length, "left"))
 
 
-@pytest.mark.parametrize("plan", ["neighbor(radius=32) | global(cls)", "bigbird(4, 2)"])
-def test_a_thousand_tokens(path, plan):
-    agrees(path, case(plan, 1000))
+#: What a learned plan looks like: heads of their own radii, and a radius for each token.
+LEARNED = {
+    "mixed heads": {
+        0: {
+            str(head): f"neighbor(radius={r}) | global(cls)"
+            for head, r in enumerate((0, 1, 31, 64))
+        }
+    },
+    "irregular": "irregular(radii=[0, 1, 32, 64], weights=[0.4, 0.3, 0.2, 0.1]) | global(cls)",
+}
+
+
+@pytest.mark.parametrize("padding", ["none", "left", "right"])
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("plan", LEARNED.values(), ids=LEARNED)
+def test_lengths_of_learned_plans(path, plan, length, padding):
+    agrees(path, case(plan, length, padding))
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize(
+    "plan", ["neighbor(radius=32) | global(cls)", "bigbird(4, 2)", *LEARNED.values()]
+)
+def test_a_thousand_tokens(path, plan, padding):
+    agrees(path, case(plan, 1000, padding))
 
 
 PARTS = {
@@ -386,6 +409,30 @@ def test_without_numba_there_is_a_message_and_the_same_result(monkeypatch):
         with pytest.warns(RuntimeWarning, match="slower path in plain PyTorch: numba is not"):
             out = backend("tiled").attend(call)
         torch.testing.assert_close(out, expected)
+    finally:
+        cpu.missing.cache_clear()
+
+
+def test_without_a_backward_pass_inference_keeps_the_kernel(monkeypatch):
+    if problem := cpu.missing(trains=False):
+        pytest.skip(problem)
+    call = case("neighbor(radius=2)", 20, dtype=torch.float32)
+    compiled = cpu.compiled
+
+    def partly(name):
+        if name.startswith("backward"):
+            raise NotImplementedError("no such instruction")
+        return compiled(name)
+
+    monkeypatch.setattr(cpu, "compiled", partly)
+    cpu.missing.cache_clear()
+    tiled._warn.cache_clear()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            backend("tiled").attend(call)
+        with pytest.warns(RuntimeWarning, match="numba cannot compile it here: .* instruction"):
+            agrees(backend("tiled"), case("neighbor(radius=2)", 20))
     finally:
         cpu.missing.cache_clear()
 

@@ -55,6 +55,20 @@ def test_a_compiled_model(family, name):
     assert counts[2] == counts[3] <= 2 * counts[0]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_a_model_with_generated_code(family):
+    """As above, with PyTorch's own code generation around the backend."""
+    model = sa.sparsify(build(family), PLAN, backend="tiled")
+    torch._dynamo.reset()
+    compiled = torch.compile(model)
+    for lengths in ((40, 9), (40, 20), (33, 20)):
+        inputs = batch(lengths)
+        near(trained(compiled, inputs), trained(model, inputs), 1e-4)
+
+
 def test_a_model_under_autocast():
     results = []
     for name in ("tiled", "reference"):

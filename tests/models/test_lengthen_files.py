@@ -60,6 +60,15 @@ def sentences(folder, family):
     return folder
 
 
+def test_the_folder_is_named_after_the_model_and_the_length(command, tmp_path, monkeypatch):
+    saved(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    status, out, err = command("mine", "--to", 128)
+    assert (status, err) == (0, "")
+    assert "wrote mine-128;" in out
+    assert sa.load(tmp_path / "mine-128").config.max_position_embeddings >= 128
+
+
 def run(model, columns):
     with torch.no_grad():
         return model(**columns)[0]

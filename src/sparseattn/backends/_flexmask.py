@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 from sparseattn.rules import Band, Full, LayerRule, Rule, Same, Strips
 
-__all__ = ["Structure", "block_mask", "bucket", "needed", "unstructured"]
+__all__ = ["Structure", "block_mask", "bucket", "needed", "rows", "structure", "unstructured"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +60,15 @@ def bucket(length: int) -> int:
     return -(-length // step) * step
 
 
+def rows(rule: LayerRule) -> int:
+    """Texts that a rule tells apart: 1 where it is the same for all, padding aside."""
+    return max([1, *(len(t) for _, shared in rule.groups for t in _tensors(shared))])
+
+
 def structure(rule: LayerRule, length: int) -> Structure:
     """Reads a rule, padded to `length` tokens."""
-    device, rows = rule.valid.device, 1
-    for _, shared in rule.groups:
-        rows = max([rows, *(len(t) for t in _tensors(shared))])
-    shape = (rows, rule.heads, rule.length)
+    device = rule.valid.device
+    shape = (rows(rule), rule.heads, rule.length)
     radius = torch.zeros(shape, dtype=torch.int32, device=device)
     label = torch.full(shape, -1, dtype=torch.int32, device=device)
     marked = torch.zeros(shape, dtype=torch.bool, device=device)
@@ -132,10 +135,10 @@ def block_mask(s: Structure, size: int) -> BlockMask:
     from torch.nn.attention.flex_attention import BlockMask  # loads the compiler: only on use
 
     radius, step, label, marked, valid = s.radius, s.step, s.label, s.marked, s.valid
-    rows = torch.arange(len(valid), device=valid.device) % len(radius)
+    text = torch.arange(len(valid), device=valid.device) % len(radius)
 
     def allowed(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        row = rows[b]
+        row = text[b]
         apart = (q - k).abs()
         near = (apart <= radius[row, h, q]) & (apart % step[h] == 0)
         same = (label[row, h, q] == label[row, h, k]) & (label[row, h, q] >= 0)

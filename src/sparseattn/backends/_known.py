@@ -30,11 +30,14 @@ class Known(Generic[T]):
     Args:
         weight: What a thing takes, in any unit.
         heaviest: The most that one may take to be kept.
+        waits: Whether making one takes so long that reading a rule from a GPU is worth waiting for.
         most: How many are kept.
     """
 
-    def __init__(self, weight: Callable[[T], int], heaviest: int, most: int = 16) -> None:
-        self.weight, self.heaviest, self.most = weight, heaviest, most
+    def __init__(
+        self, weight: Callable[[T], int], heaviest: int, waits: bool = False, most: int = 16
+    ) -> None:
+        self.weight, self.heaviest, self.waits, self.most = weight, heaviest, waits, most
         self.kept: OrderedDict[Hashable, T] = OrderedDict()
         self.lock = Lock()
 
@@ -46,7 +49,7 @@ class Known(Generic[T]):
             more: What else it depends on.
             make: Makes it.
         """
-        print_ = fingerprint(rule)
+        print_ = fingerprint(rule, self.waits)
         if print_ is None:
             return make()
         key = (print_, more)
@@ -63,25 +66,31 @@ class Known(Generic[T]):
         return made
 
 
-def fingerprint(rule: LayerRule) -> Hashable | None:
+def fingerprint(rule: LayerRule, waits: bool = False) -> Hashable | None:
     """What an equal rule of another batch has in common with this one.
 
+    Args:
+        rule: The rule.
+        waits: Whether to wait for tensors that are on a GPU.
+
     Returns:
-        None where it is not worth knowing: tensors on another device, which would have to be
-        waited for, or large ones.
+        None where it is not worth knowing: large tensors, or some that are not on the CPU, unless
+        they are waited for.
     """
-    found: list[Hashable] = [rule.heads, tuple(rule.valid.shape), rule.padded]
+    device = rule.valid.device
+    found: list[Hashable] = [rule.heads, tuple(rule.valid.shape), rule.padded, str(device)]
     tensors = [rule.valid] if rule.padded else []
     for heads, shared in rule.groups:
         said = _said(shared, tensors)
         if said is None:
             return None
         found += [heads, said]
-    if any(t.device.type != "cpu" for t in (rule.valid, *tensors)):
+    near = ("cpu", "cuda") if waits else ("cpu",)
+    if any(t.device.type not in near for t in (rule.valid, *tensors)):
         return None
     if sum(t.numel() * t.itemsize for t in tensors) > _MOST_BYTES:
         return None
-    content = [(tuple(t.shape), t.dtype, t.numpy().tobytes()) for t in tensors]
+    content = [(tuple(t.shape), t.dtype, t.cpu().numpy().tobytes()) for t in tensors]
     return (*found, *content)
 
 

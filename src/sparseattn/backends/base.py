@@ -17,6 +17,7 @@ from importlib.metadata import entry_points
 from pkgutil import iter_modules
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from sparseattn.errors import BackendError, unknown
@@ -54,6 +55,12 @@ class Call:
     scale: float
     dropout: float = 0.0
     bias: Tensor | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether gradients are computed."""
+        states = (self.query, self.key, self.value)
+        return torch.is_grad_enabled() and any(x.requires_grad for x in states)
 
 
 class Backend(ABC):

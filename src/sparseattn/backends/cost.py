@@ -23,8 +23,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from sparseattn.backends._cpu.launch import cache_folder
+from sparseattn.backends._cpu.launch import DTYPES, cache_folder, missing
 from sparseattn.backends.base import Backend, Call, backend
+from sparseattn.errors import BackendError
 from sparseattn.rules import Band, LayerRule, Rule
 
 __all__ = ["SHORT", "Line", "Situation", "choose", "lines"]
@@ -82,8 +83,7 @@ class Situation:
     def of(cls, call: Call) -> Situation:
         """The situation of a call."""
         query = call.query
-        trains = torch.is_grad_enabled() and (query.requires_grad or call.value.requires_grad)
-        return cls(query.device.type, query.dtype, trains, call.dropout > 0)
+        return cls(query.device.type, query.dtype, call.trains, call.dropout > 0)
 
     def __str__(self) -> str:
         """The situation as a key of the file."""
@@ -91,7 +91,14 @@ class Situation:
         work = ("training" if self.trains else "inference") + (
             " with dropout" if self.drops else ""
         )
-        return f"{_machine(self.device)}, {dtype}, {work}"
+        return f"{_machine(self.device)}{self._without}, {dtype}, {work}"
+
+    @property
+    def _without(self) -> str:
+        """What tells the costs of a machine on which the kernel is missing."""
+        if self.device != "cpu" or self.dtype not in DTYPES:
+            return ""
+        return ", no kernel" if missing(self.dtype, self.trains) else ""
 
 
 def choose(call: Call) -> tuple[Backend, str]:
@@ -120,6 +127,8 @@ def _decide(call: Call, situation: Situation, threads: int) -> tuple[str, str]:
     if call.rule.length < _WORTH_ASKING and not _structured(call.rule):
         return FIRST, f"auto: no structure to use at less than {_WORTH_ASKING} tokens"
     cost = lines(situation)
+    # Measuring runs a backend, which may show that it cannot: flex tests itself at its first use.
+    unable += [f"{name} could not be measured" for name in able if name not in cost]
     width = call.query.shape[-1]
     times = {
         name: cost[name].seconds(backend(name).computed(call.rule), width, threads)
@@ -199,9 +208,13 @@ def _measured(situation: Situation) -> dict[str, list[float]]:
         calls = [_example(length, situation) for length in _LENGTHS[name]]
         if any(backend(name).reasons(call) for call in calls):
             continue
-        (few, short), (many, long) = [
-            (backend(name).computed(call.rule), _seconds(name, call, situation)) for call in calls
-        ]
+        try:
+            (few, short), (many, long) = [
+                (backend(name).computed(call.rule), _seconds(name, call, situation))
+                for call in calls
+            ]
+        except BackendError:
+            continue
         slope = max(long - short, 0.05 * long) / (many - few)
         found[name] = [max(0.0, short - slope * few), slope]
     return found

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from sparseattn.backends import _flexmask
+from sparseattn.backends._known import Known
 from sparseattn.backends.base import Backend, Call
 from sparseattn.errors import BackendError
 from sparseattn.rules import Band, LayerRule, Rule, Strips
@@ -32,9 +33,13 @@ if TYPE_CHECKING:
 
 #: Kinds of call (device, type, with gradients) that were tried, and what was wrong with them.
 _TRIED: dict[tuple[str, torch.dtype, bool], str | None] = {}
+#: Block masks of rules by their block size, and those of equal rules before.
 _MASKS: WeakKeyDictionary[LayerRule, dict[int, BlockMask]] = WeakKeyDictionary()
+_KNOWN: Known[BlockMask] = Known(lambda made: made.kv_indices.numel(), 1 << 20, waits=True)
 #: Each shape of batch is compiled once; PyTorch's own limit is eight.
 _SHAPES = 256
+#: The shapes that were compiled.
+_SEEN: set[tuple[object, ...]] = set()
 
 
 class Flex(Backend):
@@ -54,12 +59,13 @@ class Flex(Backend):
             None if query.dtype in known else f"it does not compute in {query.dtype} on {device}",
             "its head width is at least 16" if query.shape[-1] < 16 else None,
             "on a CPU it computes no gradients; use it under torch.no_grad()"
-            if device == "cpu" and _trains(call)
+            if device == "cpu" and call.trains
             else None,
             None if len({query.dtype, call.key.dtype, call.value.dtype}) == 1 else "mixed types",
             _flexmask.unstructured(call.rule),
             _uncompilable(device),
             _TRIED.get(_kind(call)),
+            _too_many() if len(_SEEN) >= _SHAPES and _shape(call) not in _SEEN else None,
         ]
         return [reason for reason in found if reason is not None]
 
@@ -86,13 +92,15 @@ class Flex(Backend):
         return int(blocks.sum()) * size**2
 
 
-def _trains(call: Call) -> bool:
-    states = (call.query, call.key, call.value)
-    return torch.is_grad_enabled() and any(x.requires_grad for x in states)
-
-
 def _kind(call: Call) -> tuple[str, torch.dtype, bool]:
-    return call.query.device.type, call.query.dtype, _trains(call)
+    return call.query.device.type, call.query.dtype, call.trains
+
+
+def _shape(call: Call) -> tuple[object, ...]:
+    """What a kernel is compiled for: a rule of each text's own has larger tensors."""
+    batch, heads, length, width = call.query.shape
+    shared = _flexmask.rows(call.rule)
+    return _kind(call), batch, heads, _flexmask.bucket(length), width, shared
 
 
 def _size(device: str) -> int:
@@ -155,17 +163,28 @@ def _attend(call: Call) -> Tensor:
     states = [
         pad(x, (0, 0, 0, padded - length)).contiguous() for x in (call.query, call.key, call.value)
     ]
-    size = _size(call.query.device.type)
-    made = _MASKS.setdefault(call.rule, {})
-    if size not in made:
-        made[size] = _flexmask.block_mask(_flexmask.structure(call.rule, padded), size)
+    mask = _mask(call.rule, _size(call.query.device.type))
     config: Any = torch._dynamo.config
     before = _RAN[0]
     with config.patch(recompile_limit=_SHAPES, accumulated_recompile_limit=4 * _SHAPES):
-        context = _compiled()(*states, block_mask=made[size], scale=call.scale)
+        context = _compiled()(*states, block_mask=mask, scale=call.scale)
     if _RAN[0] == before:
         raise RuntimeError("no compiled kernel ran; is torch.compile switched off?")
+    _SEEN.add(_shape(call))
     return context[:, :, :length]
+
+
+def _mask(rule: LayerRule, size: int) -> BlockMask:
+    """The block mask of a rule, for its length's bucket."""
+
+    def make() -> BlockMask:
+        padded = _flexmask.bucket(rule.length)
+        return _flexmask.block_mask(_flexmask.structure(rule, padded), size)
+
+    made = _MASKS.setdefault(rule, {})
+    if size not in made:
+        made[size] = _KNOWN.get(rule, size, make)
+    return made[size]
 
 
 def _self_test(kind: tuple[str, torch.dtype, bool]) -> str | None:
@@ -206,8 +225,12 @@ def _dense(call: Call) -> Tensor:
 def _line(error: Exception) -> str:
     """The first line of an error's message."""
     if type(error).__name__ == "FailOnRecompileLimitHit":
-        return (
-            f"it has been compiled for {_SHAPES} shapes of batches, and no more are allowed; pad "
-            "texts to fewer lengths"
-        )
+        return _too_many()
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
+def _too_many() -> str:
+    return (
+        f"it has been compiled for {_SHAPES} shapes of batches, and no more are allowed; pad texts "
+        "to fewer lengths"
+    )

