@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import sparseattn as sa
-from sparseattn.backends import tiled
+from sparseattn.backends import _gathered, tiled
 from sparseattn.backends._cpu import launch as cpu
 from sparseattn.backends._tiles.tiles import tiles_of
 from sparseattn.backends.base import Call, backend, select
@@ -441,6 +441,16 @@ def test_without_a_backward_pass_inference_keeps_the_kernel(monkeypatch):
             agrees(backend("tiled"), case("neighbor(radius=2)", 20))
     finally:
         cpu.missing.cache_clear()
+
+
+def test_wide_windows_have_larger_tiles():
+    sizes = []
+    for radius in (32, 200):
+        call = case(f"neighbor(radius={radius})", 900, "none", dtype=torch.float32)
+        sizes.append(_gathered._tiles(call.rule).queries.shape[1])
+        out = _gathered.attend_gathered(call)
+        torch.testing.assert_close(out, backend("reference").attend(call), atol=1e-5, rtol=1e-5)
+    assert sizes == [32, 64]
 
 
 def test_rules_that_are_asked_in_portions(path, monkeypatch):

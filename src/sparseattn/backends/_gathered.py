@@ -13,16 +13,20 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from sparseattn.backends._tiles.tiles import Tiles, tiles_of
 from sparseattn.backends.base import Call
+from sparseattn.rules import LayerRule
 
 __all__ = ["attend_gathered"]
 
-#: Queries a tile: more share their keys' copies, fewer compute less beyond the window.
-SIZE = 32
+#: Queries a tile, in narrow and in wide windows: more share their keys' copies, fewer compute less
+#: beyond the window.
+SIZES = (32, 64)
+#: Keys of the mean list from which a window is wide (measured: docs/log.md).
+_WIDE = 256
 
 
 def attend_gathered(call: Call) -> Tensor:
     """Computes a call; see `Backend.attend`."""
-    tiles = tiles_of(call.rule, SIZE)
+    tiles = _tiles(call.rule)
     batch, heads, length, width = call.query.shape
     # One row more than there are tokens: queries that are none write there.
     context = call.query.new_zeros(heads, batch * length + 1, width)
@@ -37,6 +41,13 @@ def attend_gathered(call: Call) -> Tensor:
             rows = rows.index_copy(1, place, part.to(context.dtype))
             context = rows if len(members) == heads else context.index_copy(0, members, rows)
     return context[:, :-1].view(heads, batch, length, width).transpose(0, 1)
+
+
+def _tiles(rule: LayerRule) -> Tiles:
+    """The lists of a rule, for tiles that suit its windows."""
+    tiles = tiles_of(rule, SIZES[0])
+    wide = len(tiles.keys) > _WIDE * len(tiles.counts)
+    return tiles_of(rule, SIZES[1]) if wide else tiles
 
 
 def _computed(
