@@ -1,97 +1,57 @@
 """What sparse attention costs on this machine: the first table of docs/benchmarks.md.
 
-Every time follows a comparison of outputs and gradients with the `reference` backend in the same
-process; a difference ends its part. Times are medians of runs that take turns. With `--busy` they
-are processor times of one thread, for machines that others use too. Results go to
-benchmarks/results/attention.json and .md.
+Whatever is timed was compared with the definition before, at the same length, outputs and gradients
+(definition.py); a difference ends its part. Times are medians of runs that take turns. With
+`--busy` they are processor times of one thread, for machines that others use too. With `--device
+cuda` the backends `flex` and `tiled` run in bfloat16 on a GPU, against SDPA's flash kernel. Results
+go to benchmarks/results/attention.json and .md.
 
-    python benchmarks/attention.py [--busy] [--only NAME ...] [--quick] [--again]
+    python benchmarks/attention.py [--busy] [--device cuda] [--only NAME ...] [--quick] [--again]
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
-import sparseattn as sa
-from record import FOLDER, Record, clock
+from calls import DENSE, HEADS, Way, call, once, way
+from definition import LIMITS, check
+from options import options, prepare
+from rawflex import raw
+from record import Record, clock
 from sparseattn.backends.base import Call, backend
 from sparseattn.bench.timing import alternate
 
-HEADS, WIDTH = 12, 64
 COLUMNS = ("what", "against", "sparse", "ratio", "target", "difference from reference")
 REPEATS = 5
 BUSY = False
 #: Longest text of a quick run.
 QUICK = 1024
-
-
-def call(length: int, plan: object, texts: int | None = None, heads: int = HEADS) -> Call:
-    """An attention over `4096 / length` texts (or as many as asked for), laid out as in BERT."""
-    texts = texts or max(1, 4096 // length)
-    tokens = sa.TokenBatch.of_lengths(*[length] * texts)
-    rule = sa.Plan.of(plan).compile(tokens, [heads]).layers[0]
-    generator = torch.Generator().manual_seed(0)
-    shape = (texts, length, heads, WIDTH)
-    q, k, v = (torch.randn(shape, generator=generator).transpose(1, 2) for _ in range(3))
-    return Call(q, k, v, rule, WIDTH**-0.5)
-
-
-def results(name: str, one: Call) -> list[torch.Tensor]:
-    leaves = q, k, v = [
-        x.detach().clone().requires_grad_() for x in (one.query, one.key, one.value)
-    ]
-    out = backend(name).attend(replace(one, query=q, key=k, value=v))
-    grad = torch.linspace(-1, 1, out.numel()).reshape(out.shape)
-    return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
-
-
-def check(length: int, plan: object, heads: int = 2) -> float:
-    """The largest difference from the definition, over outputs and gradients."""
-    one = call(length, plan, texts=1, heads=heads)
-    pairs = zip(results("tiled", one), results("reference", one), strict=True)
-    worst = max(float((a - b).abs().max()) for a, b in pairs)
-    if not worst < 1e-4:
-        sys.exit(f"tiled differs from reference by {worst:.2g} at {length} tokens, {plan}")
-    return worst
+#: On a GPU: the radius, the lengths, the backends, and the share of the ideal ratio to reach.
+GPU_RADIUS, GPU_LENGTHS, GPU_BACKENDS, GPU_SHARE = 64, (4096, 8192, 16384), ("flex", "tiled"), 0.5
+#: Timed rounds on a GPU, where one takes a millisecond.
+GPU_REPEATS = 30
 
 
 def timed(runs: dict[str, Callable[[], object]], repeats: int = REPEATS) -> dict[str, float]:
     return alternate(runs, repeats, busy=BUSY)
 
 
-def attend(name: str, one: Call, trains: bool) -> Callable[[], object]:
-    """Attention alone, and its gradients for a gradient of the context that is there already."""
-    leaves = [x.detach().requires_grad_(trains) for x in (one.query, one.key, one.value)]
-    grad = torch.linspace(-1, 1, one.query.numel()).view_as(one.query.transpose(1, 2))
-    grad = grad.transpose(1, 2)
-
-    def run() -> object:
-        q, k, v = leaves
-        with torch.set_grad_enabled(trains):
-            if name == "dense":
-                out = scaled_dot_product_attention(q, k, v, dropout_p=one.dropout)
-            else:
-                out = backend(name).attend(replace(one, query=q, key=k, value=v))
-            return torch.autograd.grad(out, leaves, grad) if trains else out
-
-    return run
-
-
 def row(
     what: str, against: str, seconds: float, ratio: str, target: str, worst: float
 ) -> dict[str, Any]:
     """What a part found, and its line."""
-    return {"rows": [[what, against, f"{1e3 * seconds:.1f} ms", ratio, target, f"{worst:.0e}"]]}
+    return {"rows": [[what, against, milliseconds(seconds), ratio, target, f"{worst:.0e}"]]}
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.{1 if seconds > 1e-3 else 3}f} ms"
 
 
 def work(trains: bool) -> str:
@@ -100,40 +60,58 @@ def work(trains: bool) -> str:
 
 def compare(length: int, radius: int, trains: bool, target: float) -> dict[str, Any]:
     """One radius against dense SDPA."""
-    plan = f"neighbor(radius={radius})"
-    worst = check(length, plan)
-    one = call(length, plan)
-    with torch.no_grad():
-        backend("tiled").attend(one)
-    t = timed({name: attend(name, one, trains) for name in ("dense", "tiled")})
-    ratio, dense = t["dense"] / t["tiled"], f"dense {1e3 * t['dense']:.1f} ms"
+    one = call(length, f"neighbor(radius={radius})")
+    worst = check("tiled", way("tiled"), one)
+    t = timed({name: once(way(name), one, trains) for name in (DENSE, "tiled")})
+    ratio, dense = t[DENSE] / t["tiled"], f"dense {milliseconds(t[DENSE])}"
     what = f"{work(trains)}, radius {radius}, {length} tokens"
     return row(what, dense, t["tiled"], f"{ratio:.1f}x", f">= {target:g}x", worst) | {"times": t}
 
 
-def flex(length: int) -> dict[str, Any]:
-    """Compiled FlexAttention with blocks of 32, inference at radius 32."""
-    plan = "neighbor(radius=32)"
-    one = call(length, plan)
+# --- against FlexAttention
+
+
+def flex(length: int, radius: int = 32) -> dict[str, Any]:
+    """The faster of two compiled FlexAttentions, the backend and a user's own, in inference.
+
+    Both have blocks of 32 queries and keys. The user's own is given contiguous states; where it
+    fails, the line says why.
+    """
+    # Both compile the same function, of which PyTorch keeps a few versions only.
+    torch.compiler.reset()
+    one = call(length, f"neighbor(radius={radius})")
     if reasons := backend("flex").reasons(one):
         sys.exit(f"flex cannot run: {'; '.join(reasons)}")
-    worst = check(length, plan)
+    worst = max(check("tiled", way("tiled"), one), alike("flex", way("flex"), one))
+    runs = {name: once(way(name), one, False) for name in ("flex", "tiled")}
+    told = []
+    try:
+        own = raw(length, radius)
+        laid = replace(one, **{n: getattr(one, n).contiguous() for n in ("query", "key", "value")})
+        worst = max(worst, alike("FlexAttention", own, laid))
+        runs["raw"] = once(own, laid, False)
+    except (Exception, SystemExit) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        told.append(f"FlexAttention by itself failed: {why}")
+    t = timed(runs)
+    names = {"raw": "FlexAttention by itself", "flex": "backend flex"}
+    told += [f"{said} {milliseconds(t[name])}" for name, said in names.items() if name in t]
+    ratio = min(t[name] for name in names if name in t) / t["tiled"]
+    what = f"inference, radius {radius}, {length} tokens"
+    return row(what, ", ".join(told), t["tiled"], f"{ratio:.2f}x", ">= 0.9x", worst) | {"times": t}
+
+
+def alike(name: str, attend: Way, one: Call) -> float:
+    """Compares contexts with the definition, and all rows with those of `tiled`."""
+    worst = check(name, attend, one, gradients=False)
     with torch.no_grad():
-        worst = max(worst, _apart(one, "flex", "tiled"))
-    t = timed({name: attend(name, one, False) for name in ("flex", "tiled")})
-    ratio, theirs = t["flex"] / t["tiled"], f"flex {1e3 * t['flex']:.1f} ms"
-    what = f"inference, radius 32, {length} tokens"
-    return row(what, theirs, t["tiled"], f"{ratio:.2f}x", ">= 0.9x", worst) | {"times": t}
+        apart = float((attend(one) - way("tiled")(one)).abs().max())
+    if not apart < LIMITS[one.query.dtype]:
+        sys.exit(f"{name} differs from tiled by {apart:.2g} at {one.rule.length} tokens")
+    return max(worst, apart)
 
 
-def _apart(one: Call, *names: str) -> float:
-    """The largest difference between two backends' contexts."""
-    ours, theirs = (backend(name).attend(one) for name in names)
-    worst = float((ours - theirs).abs().max())
-    if not worst < 1e-4:
-        sys.exit(f"{names[0]} differs from {names[1]} by {worst:.2g} at {one.rule.length} tokens")
-    return worst
-
+# --- learned radii
 
 #: Radii of learned plans: one for each head, and one for each token, drawn from a distribution.
 LEARNED = {
@@ -150,28 +128,30 @@ LEARNED = {
 def mixed(what: str, length: int, trains: bool) -> dict[str, Any]:
     """Learned radii against one radius for all with the same number of score entries."""
     tiled = backend("tiled")
-    worst = check(min(length, 2048), LEARNED[what], HEADS)
     learned = call(length, LEARNED[what], 1)
     # Windows that end between tiles as well: computed entries grow by steps of a key a tile.
     uniform = min(
         (call(length, f"neighbor(radius={r})", 1) for r in range(0, 160)),
         key=lambda c: abs(tiled.computed(c.rule) - tiled.computed(learned.rule)),
     )
-    density, same = (tiled.computed(c.rule) / (HEADS * length**2) for c in (learned, uniform))
     calls = {"learned": learned, "uniform": uniform}
-    t = timed({name: attend("tiled", c, trains) for name, c in calls.items()})
+    worst = max(check(f"tiled ({name})", tiled.attend, c) for name, c in calls.items())
+    density, same = (tiled.computed(c.rule) / (HEADS * length**2) for c in calls.values())
+    t = timed({name: once(tiled.attend, c, trains) for name, c in calls.items()})
     said = f"{work(trains)}, {what}, {length} tokens, block density {density:.2%}"
-    against = f"uniform, {same:.2%}: {1e3 * t['uniform']:.1f} ms"
+    against = f"uniform, {same:.2%}: {milliseconds(t['uniform'])}"
     ratio = f"{t['uniform'] / t['learned']:.2f}x"
     return row(said, against, t["learned"], ratio, ">= 0.7x", worst) | {"times": t}
 
 
+# --- growth with the length
+
+
 def growth(lengths: tuple[int, ...], trains: bool) -> dict[str, Any]:
     """The exponent of time over length at a fixed radius; lengths take turns."""
-    plan = "neighbor(radius=32) | global(cls)"
-    worst = max(check(length, plan) for length in lengths if length <= 4096)
-    runs = {str(n): attend("tiled", call(n, plan, 1), trains) for n in lengths}
-    t = timed(runs, 3 * REPEATS)
+    calls = {n: call(n, "neighbor(radius=32) | global(cls)", 1) for n in lengths}
+    worst = max(check("tiled", way("tiled"), one) for one in calls.values())
+    t = timed({str(n): once(way("tiled"), one, trains) for n, one in calls.items()}, 3 * REPEATS)
     exponent = slope([(math.log(n), math.log(t[str(n)])) for n in lengths])
     what = f"{work(trains)}, radius 32 + cls, {lengths[0]} to {lengths[-1]} tokens"
     times = " / ".join(f"{1e3 * seconds:.1f}" for seconds in t.values())
@@ -186,9 +166,41 @@ def slope(points: list[tuple[float, float]]) -> float:
     return above / sum((x - mean_x) ** 2 for x in xs)
 
 
-def parts(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
+# --- on a GPU
+
+
+def on_gpu(name: str, length: int, trains: bool, dtype: torch.dtype = torch.bfloat16) -> Any:
+    """A backend against dense SDPA with its flash kernel.
+
+    The ideal ratio is that of the score entries: all of them over those that the backend computes.
+    """
+    one = call(length, f"neighbor(radius={GPU_RADIUS})", device="cuda", dtype=dtype)
+    if reasons := backend(name).reasons(one):
+        sys.exit(f"{name} cannot run: {'; '.join(reasons)}")
+    worst = check(name, way(name), one)
+    t = timed({n: once(way(n), one, trains) for n in (DENSE, name)}, GPU_REPEATS)
+    ratio = t[DENSE] / t[name]
+    ideal = len(one.query) * HEADS * length**2 / backend(name).computed(one.rule)
+    what = f"{work(trains)}, {name}, radius {GPU_RADIUS}, {length} tokens"
+    said = f"{ratio:.1f}x, {ratio / ideal:.0%} of the ideal {ideal:.1f}x"
+    target = f">= {GPU_SHARE:.0%} of the ideal"
+    found = row(what, f"flash {milliseconds(t[DENSE])}", t[name], said, target, worst)
+    return found | {"times": t, "ratio": ratio, "ideal": ideal}
+
+
+# --- all parts
+
+
+def parts(quick: bool, device: str = "cpu") -> dict[str, Callable[[], dict[str, Any]]]:
     """The parts by name."""
     made: dict[str, Callable[[], dict[str, Any]]] = {}
+    if device == "cuda":
+        for length in (QUICK,) if quick else GPU_LENGTHS:
+            for name in GPU_BACKENDS:
+                for trains in (False, True):
+                    does = "training" if trains else "inference"
+                    made[f"{name}-{does}-{length}"] = partial(on_gpu, name, length, trains)
+        return made
     for length, target in ((512, 4), (1024, 8), (4096, 20), (8192, 40)):
         made[f"inference-{length}"] = partial(compare, length, 32, False, target)
     for length, target in ((512, 2), (1024, 6), (2048, 12)):
@@ -200,7 +212,7 @@ def parts(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
     lengths = (QUICK // 2, QUICK) if quick else (2048, 4096, 8192, 16384, 32768)
     for trains in (False, True):
         made[f"growth-{'training' if trains else 'inference'}"] = partial(growth, lengths, trains)
-    for length in (512, 1024, 4096):
+    for length in (512, 1024, 4096, 8192):
         made[f"flex-{length}"] = partial(flex, length)
     if not quick:
         return made
@@ -213,24 +225,22 @@ def parts(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
 
 def main() -> None:
     global BUSY
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--busy", action="store_true", help="processor time of one thread")
-    parser.add_argument("--quick", action="store_true", help=f"at most {QUICK} tokens")
-    parser.add_argument("--again", action="store_true", help="run parts that the file holds too")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    parser = options(__doc__, devices=True)
     parser.add_argument("--only", nargs="*", metavar="NAME", help="parts, or how their names begin")
     given = parser.parse_args()
+    prepare(given)
     BUSY = given.busy
-    if BUSY:
-        torch.set_num_threads(1)
+    every = parts(given.quick, given.device)
     chosen = {
         name: make
-        for name, make in parts(given.quick).items()
+        for name, make in every.items()
         if given.only is None or name.startswith(tuple(given.only))
     }
     if not chosen:
-        parser.error(f"--only: none of {', '.join(parts(given.quick))} begins so")
-    how = f"12 heads x 64, float32, {clock(BUSY)}{', quick' if given.quick else ''}"
+        parser.error(f"--only: none of {', '.join(every)} begins so")
+    where = clock(BUSY, given.device)
+    kind = "bfloat16" if given.device == "cuda" else "float32"
+    how = f"12 heads x 64, {kind}, {where}{', quick' if given.quick else ''}"
     record = Record("attention", COLUMNS, how, given.out, given.again)
     for name, make in chosen.items():
         record.part(name, make)

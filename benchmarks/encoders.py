@@ -1,13 +1,14 @@
 """Whole encoders: sparse against the floor, the stock model, Longformer and BigBird (rivals.py).
 
 Before a row is timed, outputs and gradients of the sparse encoder are compared with the `reference`
-backend on the same weights, at up to 1024 tokens, and its outputs with the `masked` backend at the
-full length; a difference ends the row. Then the contestants take turns in one process: a round that
-is not counted, and as many more as fit in the time for a row. The results are medians, and the
-sparse encoder's time as a multiple of each other one's. They go to benchmarks/results/encoders.json
-and .md.
+backend on the same weights, at up to 1024 tokens of each text and without dropout, and its outputs
+with the `masked` backend at the full length; a difference ends the row. Then the contestants take
+turns in one process: a round that is not counted, and as many more as fit in the time for a row.
+The results are medians, and the sparse encoder's time as a multiple of each other one's. They go to
+benchmarks/results/encoders.json and .md.
 
     python benchmarks/encoders.py [--rows ROW ...] [--seconds S] [--quick] [--busy] [--again]
+                                  [--device cuda]
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -30,8 +30,10 @@ from torch import Tensor
 from transformers import BertModel
 
 import sparseattn as sa
-from record import FOLDER, Record, clock
+from options import options, prepare
+from record import Record, clock
 from rivals import HEADS, ROWS, Row, bert, bigbird, bound, longformer, states
+from sparseattn.bench.compare import differences, results
 from sparseattn.bench.timing import floor, samples, step
 from sparseattn.models.attached import attached
 
@@ -78,20 +80,18 @@ def checked(row: Row, ids: Tensor) -> tuple[float, str]:
     """
     model = bert(row)
     chosen = backend_of(row, model, ids)
-    short = ids[:1, :COMPARED]
-    ours, wanted = (results(row, model, name, short) for name in (chosen, "reference"))
-    worst = _near(ours[0], wanted[0], 1.0, OUTPUTS, row)
-    # The gradient of a key's bias is zero but for rounding: no tensor is held to a tiny scale.
-    largest = max(float(grad.abs().max()) for grad in wanted[1:])
-    for grad, want in zip(ours[1:], wanted[1:], strict=True):
-        scale = max(float(want.abs().max()), 1e-3 * largest)
-        worst = max(worst, _near(grad, want, scale, GRADIENTS, row))
+    short = ids[:, :COMPARED]
+    ours, wanted = (computed(row, model, name, short) for name in (chosen, "reference"))
+    found = differences(ours, wanted)
+    worst = max(
+        _near(off, limit, row) for off, limit in zip(found, (OUTPUTS, GRADIENTS), strict=True)
+    )
     if row.length > COMPARED and chosen != "masked":
         with torch.no_grad():
             ours, wanted = (
                 states(sparsified(row, model, name).eval(), ids) for name in (chosen, "masked")
             )
-        worst = max(worst, _near(ours, wanted, 1.0, OUTPUTS, row))
+        worst = max(worst, _near(float((ours - wanted).abs().max()), OUTPUTS, row))
     return worst, chosen
 
 
@@ -111,18 +111,13 @@ def backend_of(row: Row, model: BertModel, ids: Tensor) -> str:
     return names.pop()
 
 
-def results(row: Row, model: BertModel, backend: str, ids: Tensor) -> list[Tensor]:
+def computed(row: Row, model: BertModel, backend: str, ids: Tensor) -> list[Tensor]:
     """The output and the gradients of all parameters, without dropout."""
     sparse = sparsified(row, model, backend).eval()
-    out = states(sparse, ids)
-    weight = torch.linspace(-1, 1, out.numel()).view_as(out)
-    grads = torch.autograd.grad((out * weight).sum(), list(sparse.parameters()), allow_unused=True)
-    zero = torch.zeros(1)
-    return [out.detach(), *(zero if grad is None else grad for grad in grads)]
+    return results(partial(states, sparse, ids), sparse.parameters())
 
 
-def _near(ours: Tensor, wanted: Tensor, scale: float, limit: float, row: Row) -> float:
-    off = float((ours - wanted).abs().max()) / scale
+def _near(off: float, limit: float, row: Row) -> float:
     if not off < limit:
         sys.exit(f"not timed: {row.work} differs from the definition by {off:.2g} ({limit:g})")
     return off
@@ -131,9 +126,9 @@ def _near(ours: Tensor, wanted: Tensor, scale: float, limit: float, row: Row) ->
 # --- the times
 
 
-def timed(row: Row, ids: Tensor, options: argparse.Namespace) -> dict[str, Any]:
+def timed(row: Row, ids: Tensor, given: argparse.Namespace) -> dict[str, Any]:
     """All times of a row, by contestant, and whether the stock model's is extrapolated."""
-    slow = row.trains and row.dropout > 0 and row.length > COMPARED
+    slow = row.device == "cpu" and row.trains and row.dropout > 0 and row.length > COMPARED
     short = slow and not _fits(row)
     names = [name for name in ("sparse", *row.most) if not (short and name == "stock")]
     with ExitStack() as stack:
@@ -141,21 +136,21 @@ def timed(row: Row, ids: Tensor, options: argparse.Namespace) -> dict[str, Any]:
         stack.enter_context(bound())
         runs = contestants(row, names)
         steps = {name: step(partial(run, ids), row.trains) for name, run in runs.items()}
-        times = rounds(steps, options, {"stock"} if slow else set())
+        times = rounds(steps, given, {"stock"} if slow else set())
     if short:
-        times["stock"] = [_extrapolated(row, ids, options.busy)]
+        times["stock"] = [_extrapolated(row, ids, given.busy)]
     return {"times": times, "extrapolated": short}
 
 
 def rounds(
-    steps: dict[str, Callable[[], None]], options: argparse.Namespace, once: set[str]
+    steps: dict[str, Callable[[], None]], given: argparse.Namespace, once: set[str]
 ) -> dict[str, list[float]]:
     """Times of steps that take turns for the time of a row; those that are slow, only once."""
     start = perf_counter()
     samples({n: s for n, s in steps.items() if n not in once}, 1, warm=0)
     took = perf_counter() - start
-    count = options.rounds or min(MOST, max(LEAST, round(options.seconds / took)))
-    return samples(steps, count, warm=0, busy=options.busy, most=dict.fromkeys(once, 1))
+    count = given.rounds or min(MOST, max(LEAST, round(given.seconds / took)))
+    return samples(steps, count, warm=0, busy=given.busy, most=dict.fromkeys(once, 1))
 
 
 def _fits(row: Row) -> bool:
@@ -174,12 +169,12 @@ def _extrapolated(row: Row, ids: Tensor, busy: bool) -> float:
 # --- results, and what is printed
 
 
-def measure(row: Row, options: argparse.Namespace) -> dict[str, Any]:
+def measure(row: Row, given: argparse.Namespace) -> dict[str, Any]:
     """Compares, times, and writes a line."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(5, 1000, (row.texts, row.length), generator=generator)
+    ids = torch.randint(5, 1000, (row.texts, row.length), generator=generator).to(row.device)
     difference, chosen = checked(row, ids)
-    found = {"backend": chosen, "difference": difference, **timed(row, ids, options)}
+    found = {"backend": chosen, "difference": difference, **timed(row, ids, given)}
     return {"rows": [line(row, found)], **found}
 
 
@@ -204,32 +199,28 @@ def _verdict(ratio: float, limit: float) -> str:
 
 
 def asked(argv: Iterable[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__, devices=True)
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS), metavar="ROW",
                         help=f"of {', '.join(ROWS)}")  # fmt: skip
     parser.add_argument("--seconds", type=float, default=30, help="for the rounds of a row")
     parser.add_argument("--rounds", type=int, help="of every row, whatever time they take")
-    parser.add_argument("--quick", action="store_true", help="at most 1024 tokens, one round")
-    parser.add_argument("--busy", action="store_true", help="processor time of one thread")
-    parser.add_argument("--again", action="store_true", help="run rows that the file holds too")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
-    options = parser.parse_args(argv)
-    if options.quick:
-        options.rounds = options.rounds or 1
-    return options
+    given = parser.parse_args(argv)
+    prepare(given)
+    if given.quick:
+        given.rounds = given.rounds or 1
+    return given
 
 
 def main() -> None:
-    options = asked()
-    if options.busy:
-        torch.set_num_threads(1)
-    how = f"random weights, float32, {clock(options.busy)}{', quick' if options.quick else ''}"
-    record = Record("encoders", COLUMNS, how, options.out, options.again)
-    for name in options.rows:
-        row = ROWS[name]
-        if options.quick:
+    given = asked()
+    where = clock(given.busy, given.device)
+    how = f"random weights, float32, {where}{', quick' if given.quick else ''}"
+    record = Record("encoders", COLUMNS, how, given.out, given.again)
+    for name in given.rows:
+        row = replace(ROWS[name], device=given.device)
+        if given.quick:
             row = replace(row, length=min(row.length, COMPARED))
-        record.part(name, partial(measure, row, options))
+        record.part(name, partial(measure, row, given))
     record.done()
 
 

@@ -5,7 +5,7 @@ the stock `Trainer`. A turn is a whole training, its set-up included: counting t
 hardening. Evaluation is left out on both sides. Goal: at most 2.2 times. Results go to
 benchmarks/results/learn_cost.json and .md.
 
-    python benchmarks/learn_cost.py [--turns 3] [--steps 40] [--busy]
+    python benchmarks/learn_cost.py [--turns 3] [--steps 40] [--busy] [--quick] [--again]
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import statistics
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +25,8 @@ from transformers import (
 )
 
 import sparseattn as sa
-from record import FOLDER, Record, clock
+from options import options, prepare
+from record import Record, clock
 from sparseattn.models.names import DEFAULT, resolve
 
 #: Texts: their length in tokens, and how many make a batch.
@@ -37,17 +37,18 @@ SPARSITY = {25: 0.8, 128: 0.9, 512: 0.95}
 
 def main() -> None:
     """Runs every size."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--busy", action="store_true", help="processor time of one thread")
-    parser.add_argument("--out", type=Path, default=FOLDER)
     given = parser.parse_args()
-    if given.busy:
-        torch.set_num_threads(1)
+    prepare(given)
+    sizes = SIZES
+    if given.quick:
+        given.turns, given.steps, sizes = 1, min(given.steps, 10), SIZES[:1]
     columns = ("texts", "dense, s", "learned, s", "ratio")
-    record = Record("learn_cost", columns, f"{clock(given.busy)}, {given.steps} steps", given.out)
-    for length, batch in SIZES:
+    how = f"{clock(given.busy)}, {given.steps} steps{', quick' if given.quick else ''}"
+    record = Record("learn_cost", columns, how, given.out, given.again)
+    for length, batch in sizes:
         name = f"{batch} x {length} tokens"
         record.part(name, lambda at=(length, batch), n=name: _part(n, *at, given))
     record.done()

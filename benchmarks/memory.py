@@ -5,9 +5,9 @@ inputs and the gradient of the output, resets the kernel's record of the most me
 resident, runs one forward and backward pass, and reads the record: what the pass added to what
 stood before, its results (the context and three gradients) and the plan's lists or mask included.
 Freed memory goes back to the system at once (`MALLOC_MMAP_THRESHOLD_`), so that nothing hides in
-what an earlier step left behind. The ruler is checked first, on tensors of known sizes; outputs and
-gradients are compared with `reference` before anything is measured. Linux only. Results go to
-benchmarks/results/memory.json and .md.
+what an earlier step left behind. The ruler is checked first, on tensors of known sizes. Outputs and
+gradients without dropout are compared with the definition (definition.py) at every length before it
+is measured. Linux only. Results go to benchmarks/results/memory.json and .md.
 
     python benchmarks/memory.py [--quick] [--length 8192] [--threads 2] [--again]
 """
@@ -30,8 +30,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from attention import HEADS, WIDTH, call, check, slope
-from record import FOLDER, Record
+from attention import slope
+from calls import HEADS, WIDTH, Way, call
+from definition import check
+from options import options, prepare
+from record import Record
 from sparseattn.backends.base import Call, backend
 
 COLUMNS = (
@@ -59,7 +62,7 @@ def sdpa(one: Call) -> Tensor:
     )
 
 
-def attend(name: str) -> Callable[[Call], Tensor]:
+def attend(name: str) -> Way:
     """A way to compute attention: a backend, or `sdpa`."""
     return sdpa if name == "sdpa" else backend(name).attend
 
@@ -77,7 +80,7 @@ def peak(name: str, length: int, dropout: float) -> int:
     return added(lambda: _pass(run, one, seen))
 
 
-def _pass(run: Callable[[Call], Tensor], one: Call, seen: Tensor | None = None) -> list[Tensor]:
+def _pass(run: Way, one: Call, seen: Tensor | None = None) -> list[Tensor]:
     leaves = [x.requires_grad_() for x in (one.query, one.key, one.value)]
     out = run(one)
     return [out, *torch.autograd.grad(out, leaves, torch.ones_like(out) if seen is None else seen)]
@@ -138,10 +141,15 @@ def megabytes(name: str, length: int, dropout: float, threads: int) -> float:
     return measured(name, str(length), str(dropout), threads=threads) / 2**20
 
 
+def checked(length: int) -> float:
+    """The largest difference from the definition, without dropout."""
+    return check("tiled", attend("tiled"), call(length, PLAN, 1))
+
+
 def compared(length: int, dropout: float, threads: int) -> dict[str, Any]:
     """Tiled against masked attention, as the backend does it and at its least."""
     results = 4 * HEADS * length * WIDTH * 4 / 2**20
-    worst = check(min(length, 2048), PLAN)
+    worst = checked(length)
     if dropout and HEADS * length**2 * KEPT > 0.8 * psutil.virtual_memory().available:
         sys.exit(f"SDPA with dropout would not fit in memory at {length} tokens")
     found = {name: megabytes(name, length, dropout, threads) for name in SAID}
@@ -161,7 +169,7 @@ def compared(length: int, dropout: float, threads: int) -> dict[str, Any]:
 
 def grown(lengths: tuple[int, ...], threads: int) -> dict[str, Any]:
     """The line through the memory of growing lengths."""
-    worst = check(1024, PLAN)
+    worst = max(map(checked, lengths))
     found = {n: megabytes("tiled", n, 0.0, threads) for n in lengths}
     xs, ys = list(found), list(found.values())
     by = slope(list(zip(xs, ys, strict=True)))
@@ -184,14 +192,13 @@ def known_well(threads: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--length", type=int, default=8192, help="tokens of the comparison")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--quick", action="store_true", help="1024 tokens; the line up to 8192")
-    parser.add_argument("--again", action="store_true", help="run parts that the file holds too")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    parser.add_argument("--threads", type=int, help="all by default; one with --busy")
     parser.add_argument("--inside", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    prepare(given)
+    given.threads = given.threads or torch.get_num_threads()
     if given.inside:
         what, *more = given.inside
         print(known() if what == "known" else peak(what, int(more[0]), float(more[1])))

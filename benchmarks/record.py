@@ -127,8 +127,10 @@ def _write(file: Path, text: str) -> None:
     fresh.replace(file)
 
 
-def clock(busy: bool) -> str:
+def clock(busy: bool, device: str = "cpu") -> str:
     """How times are taken, in words."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
     return "processor time of one thread" if busy else f"{torch.get_num_threads()} threads"
 
 

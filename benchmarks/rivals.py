@@ -51,6 +51,7 @@ class Row:
             contestants that are timed for information.
         radius: Of the plan's window; the first token is global.
         texts: Texts a batch.
+        device: Where all encoders are.
     """
 
     layers: int
@@ -61,6 +62,7 @@ class Row:
     most: dict[str, float | None]
     radius: int = 64
     texts: int = 1
+    device: str = "cpu"
 
     @property
     def plan(self) -> str:
@@ -105,7 +107,7 @@ def bert(row: Row, layers: int | None = None) -> BertModel:
     """The stock encoder; the same weights each time."""
     torch.manual_seed(0)
     config = BertConfig(**_size(row, layers), max_position_embeddings=row.length)
-    return BertModel(config, add_pooling_layer=False).train(row.trains)
+    return BertModel(config, add_pooling_layer=False).to(row.device).train(row.trains)
 
 
 def _size(row: Row, layers: int | None = None) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def longformer(row: Row) -> Callable[[Tensor], Tensor]:
     config = LongformerConfig(
         **_size(row), max_position_embeddings=row.length + 2, attention_window=2 * row.radius
     )
-    model = LongformerModel(config, add_pooling_layer=False).train(row.trains)
+    model = LongformerModel(config, add_pooling_layer=False).to(row.device).train(row.trains)
 
     def run(ids: Tensor) -> Tensor:
         first = torch.zeros_like(ids)
@@ -147,7 +149,7 @@ def bigbird(row: Row) -> Callable[[Tensor], Tensor]:
         **_size(row), max_position_embeddings=row.length, hidden_act="gelu",
         attention_type="block_sparse", block_size=BLOCK, num_random_blocks=1,
     )  # fmt: skip
-    model = BigBirdModel(config, add_pooling_layer=False).train(row.trains)
+    model = BigBirdModel(config, add_pooling_layer=False).to(row.device).train(row.trains)
     return partial(states, model)
 
 

@@ -4,18 +4,17 @@ Each script runs in a process of its own and keeps its results part by part in b
 one that fails, or that the time ends, does not stop the others, and running this again does what is
 missing. `tables.md` there joins the tables.
 
-    python benchmarks/run_all.py [--minutes 20] [--out DIR] [more arguments of all scripts]
+    python benchmarks/run_all.py [--minutes 60] [--busy] [--quick] [--again] [--out DIR]
 """
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from record import FOLDER
+from options import options
 
 #: The scripts, and the rows or parts that come first: what is least known, and short.
 RUNS = (
@@ -27,15 +26,19 @@ RUNS = (
     ("encoders", "--seconds", "60", "--rows", "inference-12x768", "dropout-12x768",
      "training-12x768"),
     ("overhead",),
+    ("prediction",),
+    ("learn_cost",),
 )  # fmt: skip
+#: Arguments of all scripts that are handed on.
+SHARED = ("busy", "quick", "again")
 
 
 def main() -> None:
     """Runs them and joins the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=20, help="for all of it")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
-    given, more = parser.parse_known_args()
+    parser = options(__doc__)
+    parser.add_argument("--minutes", type=float, default=60, help="for all of it")
+    given = parser.parse_args()
+    more = [f"--{name}" for name in SHARED if getattr(given, name)]
     end, failed = time.monotonic() + 60 * given.minutes, []
     for name, *arguments in RUNS:
         script = str(Path(__file__).with_name(f"{name}.py"))

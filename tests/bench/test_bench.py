@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import BertConfig, RobertaConfig
@@ -143,14 +145,91 @@ def test_a_wrong_result_is_not_timed(monkeypatch, name):
         measure.measure(subject, PLAN, 100)
 
 
+def test_a_training_step_with_wrong_gradients_is_not_timed(monkeypatch, name):
+    masked = type(backends()["masked"])
+    attend = masked.attend
+    still = "query", "key"
+    monkeypatch.setattr(
+        masked,
+        "attend",
+        lambda self, call: attend(
+            self, replace(call, **{name: getattr(call, name).detach() for name in still})
+        ),
+    )
+    assert measure.measure(load(name, 100, trains=False), PLAN, 100).error < 1e-5
+    with pytest.raises(BackendError, match=r"not timed: gradients of .* differ from the reference"):
+        measure.measure(load(name, 100, trains=True), PLAN, 100)
+
+
+def test_the_backend_that_is_timed_is_the_one_compared(monkeypatch, name):
+    """Also where `auto` would take another one for the shorter text of the comparison."""
+    monkeypatch.setattr(measure, "_REPEATS", 1)
+    monkeypatch.setattr(measure, "_CHECKED", 50)
+    tiled = backends()["tiled"]
+    monkeypatch.setattr(
+        cost,
+        "choose",
+        lambda call: (backends()["tiled" if call.rule.length > 50 else "masked"], ""),
+    )
+    subject = load(name, 100, trains=False)
+    found = measure.measure(subject, PLAN, 100)
+    assert (found.backends, found.compared) == (("tiled",), 50)
+    monkeypatch.setattr(type(tiled), "attend", lambda self, call: call.value)
+    with pytest.raises(BackendError, match="not timed"):
+        measure.measure(subject, PLAN, 100)
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        (False, "outputs compared with the reference backend at 40, 60 tokens: largest difference"),
+        (True, "outputs and gradients compared with the reference backend at 40, 50 tokens: "),
+    ],
+)
+def test_the_measured_table_says_what_was_compared(monkeypatch, name, train, said):
+    monkeypatch.setattr(measure, "_REPEATS", 1)
+    monkeypatch.setattr(measure, "_CHECKED", 60)
+    monkeypatch.setattr(measure, "_CHECKED_GRADIENTS", 50)
+    arguments = ["run", name, "--plan", "neighbor(radius=8)", "--lengths", "40,100"]
+    result = CliRunner().invoke(app, arguments + ["--train"] * train, catch_exceptions=False)
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith(said)
+    assert 0 < float(last.split()[-1]) < 1e-4
+
+
+@pytest.mark.parametrize("command", ["predict", "run"])
+@pytest.mark.parametrize("longest", [512, 600])
+def test_a_model_is_given_the_positions_that_it_lacks(monkeypatch, name, command, longest):
+    monkeypatch.setattr(predict, "_REPEATS", 1)
+    monkeypatch.setattr(measure, "_REPEATS", 1)
+    monkeypatch.setattr(predict, "_LADDER", (128,))
+    arguments = [command, name, "--plan", "neighbor(radius=8)", "--lengths", f"64,{longest}"]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    first, *others = result.stdout.splitlines()
+    note = f"note: {name} has 512 positions; longer texts are timed with more"
+    assert first.startswith(note) == (longest > 512)
+    assert "note" not in " ".join(others)
+
+
 def test_more_tokens_than_positions(name, tmp_path):
-    with pytest.raises(UnsupportedModelError, match=r"has 512 positions, and a length of 600"):
-        load(name, 600, trains=False)
-    subject = load(name, 600, trains=False, extend=True)
+    subject = load(name, 600, trains=False)
+    assert subject.positions == 512
     assert run(subject.model, subject.batch(1, 600)).shape == (1, 600, 32)
-    RobertaConfig(max_position_embeddings=514, hidden_size=32).save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedModelError, match="has 512 positions"):
-        load(str(tmp_path), 513, trains=False)
+    RobertaConfig(
+        vocab_size=50, max_position_embeddings=514, hidden_size=32, num_attention_heads=2,
+        num_hidden_layers=1, intermediate_size=32,
+    ).save_pretrained(tmp_path)  # fmt: skip
+    subject = load(str(tmp_path), 513, trains=False)
+    assert subject.positions == 512
+    assert run(subject.model, subject.batch(1, 513)).shape == (1, 513, 32)
+
+
+def test_a_model_without_a_limit_has_none(tmp_path):
+    config = build("t5-encoder").config
+    del config.max_position_embeddings
+    config.save_pretrained(tmp_path)
+    assert load(str(tmp_path), 300, trains=False).positions is None
 
 
 def test_no_such_model(tmp_path):
@@ -189,12 +268,9 @@ def test_models_with_few_positions_are_forecast(family, tmp_path, monkeypatch):
     monkeypatch.setattr(predict, "_REPEATS_MANY", 1)
     config = build(family).config
     config.save_pretrained(tmp_path)
-    subject = load(str(tmp_path), 150, trains=False)
-    assert Predictor(subject, PLAN).at(150).rest > 0
-    with pytest.raises(UnsupportedModelError, match=r"and a length of 200 was asked for"):
-        load(str(tmp_path), 200, trains=False)
-    extended = load(str(tmp_path), 200, trains=False, extend=True)
-    assert Predictor(extended, PLAN).at(200).rest > 0
+    for length in (150, 200):
+        subject = load(str(tmp_path), length, trains=False)
+        assert Predictor(subject, PLAN).at(length).rest > 0
 
 
 def test_models_of_packages_have_names(monkeypatch):

@@ -104,7 +104,7 @@ def test_what_it_suggests_next_runs(command, tmp_path, monkeypatch, capsys):
     place = saved(tmp_path / "short")
     _, told, _ = command(place, "--to", 600, "--out", tmp_path / "long", "--plan", "neighbor(2)")
     (line,) = [line for line in told.splitlines() if line.startswith("next: ")]
-    assert line.endswith("--extend --plan 'neighbor(radius=2)' --lengths 66,600")
+    assert line.endswith(f"predict {place} --plan 'neighbor(radius=2)' --lengths 66,600")
     monkeypatch.setattr(sys, "argv", shlex.split(line.removeprefix("next: ")))
     with pytest.raises(SystemExit) as left:
         cli.main()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-import torch
+from torch import Tensor
 
+from sparseattn.backends.base import AUTO
+from sparseattn.bench.compare import differences, results
 from sparseattn.bench.models import Subject, run
 from sparseattn.bench.timing import alternate, floor, step
 from sparseattn.errors import BackendError
@@ -17,8 +20,9 @@ __all__ = ["Measurement", "measure"]
 
 #: Largest difference from the `reference` backend with which a time is still worth reporting.
 _TOLERANCE = 1e-3
-#: Above this length the comparison takes the memory that sparsity saves; it is made at this one.
-_CHECKED = 2048
+#: Above these lengths the comparison of outputs, and that of gradients, takes the memory that
+#: sparsity saves; it is made at these.
+_CHECKED, _CHECKED_GRADIENTS = 2048, 1024
 #: Timed rounds.
 _REPEATS = 5
 
@@ -33,7 +37,9 @@ class Measurement:
         sparse: The sparsified model.
         rest: The model with attention replaced by its values.
         backends: The backends that the layers used.
-        error: Largest difference of the outputs from those of the `reference` backend.
+        error: Largest difference from the `reference` backend: of the outputs, and for training
+            steps of the parameters' gradients, as a share of the largest number in their tensor.
+        compared: Tokens of the text with which they were compared.
     """
 
     length: int
@@ -42,6 +48,7 @@ class Measurement:
     rest: float
     backends: tuple[str, ...]
     error: float
+    compared: int
 
     @property
     def speedup(self) -> float:
@@ -67,12 +74,15 @@ def measure(
         busy: See `alternate`.
 
     Raises:
-        BackendError: The outputs differ from those of the `reference` backend.
+        BackendError: Outputs or gradients differ from those of the `reference` backend.
     """
     trains = subject.model.training
     sparse = subject.sparsified(plan)
-    error = _compared(subject, plan, min(length, _CHECKED))
     batch = subject.batch(texts, length)
+    step(partial(run, sparse, batch), trains)()
+    names = _chosen(sparse)
+    compared = min(length, _CHECKED_GRADIENTS if trains else _CHECKED)
+    error = _compared(subject, plan, compared, names[0] if len(names) == 1 else AUTO)
     with floor() as name:
         models = {
             "dense": subject.model,
@@ -81,23 +91,30 @@ def measure(
         }
         runs = {key: step(partial(run, model, batch), trains) for key, model in models.items()}
         seconds = alternate(runs, _REPEATS, busy=busy)
+    return Measurement(length, **seconds, backends=names, error=error, compared=compared)
+
+
+def _chosen(sparse: Any) -> tuple[str, ...]:
+    """The backends that the layers used in the last pass."""
     state = attached(sparse)
     chosen = state.current.chosen if state and state.current else {}
-    names = tuple(dict.fromkeys(name for name, _ in chosen.values()))
-    return Measurement(length, **seconds, backends=names, error=error)
+    return tuple(dict.fromkeys(name for name, _ in chosen.values()))
 
 
-def _compared(subject: Subject, plan: Plan, length: int) -> float:
-    """The largest difference of the outputs from the definition's, without dropout."""
+def _compared(subject: Subject, plan: Plan, length: int, backend: str) -> float:
+    """The largest difference from the definition's results, without dropout."""
     batch = subject.batch(1, length)
-    with torch.no_grad():
-        results = [
-            run(subject.sparsified(plan, name).eval(), batch) for name in ("reference", "auto")
-        ]
-    error = float((results[0] - results[1]).abs().max())
-    if not error <= _TOLERANCE:
-        raise BackendError(
-            f"not timed: outputs of {subject.name!r} differ from the reference by {error:.2g}, "
-            f"more than {_TOLERANCE:.0e}"
-        )
-    return error
+
+    def computed(name: str) -> list[Tensor]:
+        model = subject.sparsified(plan, name).eval()
+        wanted = model.parameters() if subject.model.training else ()
+        return results(partial(run, model, batch), wanted)
+
+    found = differences(computed(backend), computed("reference"))
+    for what, error in zip(("outputs", "gradients"), found, strict=True):
+        if not error <= _TOLERANCE:
+            raise BackendError(
+                f"not timed: {what} of {subject.name!r} differ from the reference by {error:.2g}, "
+                f"more than {_TOLERANCE:.0e}"
+            )
+    return max(found)

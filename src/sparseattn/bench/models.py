@@ -34,6 +34,7 @@ class Subject:
         heads: Heads of each.
         width: Head width.
         vocabulary: Token ids to draw from.
+        positions: Tokens that the saved model has positions for; None without a limit.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Subject:
     heads: int
     width: int
     vocabulary: int
+    positions: int | None = None
 
     def batch(self, texts: int, length: int) -> dict[str, Tensor]:
         """A batch of random tokens without padding. Shape: [texts, length]."""
@@ -61,17 +63,18 @@ def run(model: Any, batch: dict[str, Tensor]) -> Tensor:
     return out
 
 
-def load(name: str, longest: int, trains: bool, extend: bool = False) -> Subject:
+def load(name: str, longest: int, trains: bool) -> Subject:
     """Makes a model of a config, with random weights and without the plan that it may carry.
+
+    It has positions for the longest text, whatever its config says.
 
     Args:
         name: A folder, a model of the Hub or `package:NAME`; only its config is read.
         longest: The most tokens that it will see.
         trains: Whether it is timed in training, its dropout included.
-        extend: Whether to give it the positions that it lacks.
 
     Raises:
-        UnsupportedModelError: There is no such config, or it has too few positions.
+        UnsupportedModelError: There is no such config.
     """
     from transformers import AutoConfig, AutoModel
 
@@ -81,12 +84,16 @@ def load(name: str, longest: int, trains: bool, extend: bool = False) -> Subject
         line = str(error).strip().splitlines()[0]
         raise UnsupportedModelError(f"cannot read the config of {name!r}: {line}") from None
     _without_plan(config)
-    _check_positions(name, config, longest, extend)
+    usable = positions(config)
+    if usable is not None:
+        # How many positions there are does not change the time.
+        config.max_position_embeddings += max(0, longest - usable, PROBED - usable)
     make: Any = AutoModel.from_config
     model = make(config).train(trains)
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return Subject(name, model, config.num_hidden_layers, heads, width, config.vocab_size)
+    layers = config.num_hidden_layers
+    return Subject(name, model, layers, heads, width, config.vocab_size, usable)
 
 
 def _without_plan(config: Any) -> None:
@@ -95,18 +102,3 @@ def _without_plan(config: Any) -> None:
         for name in {FIELD, "attn_implementation"} & vars(config).keys():
             delattr(config, name)
         config._attn_implementation = None
-
-
-def _check_positions(name: str, config: Any, longest: int, extend: bool) -> None:
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is None or limit <= 0:
-        return
-    usable = positions(config)
-    assert usable is not None, "there is a limit"
-    if longest > usable and not extend:
-        raise UnsupportedModelError(
-            f"{name!r} has {usable} positions, and a length of {longest} was asked for; "
-            "shorten --lengths, or pass --extend to time it with more positions"
-        )
-    # How many positions there are does not change the time.
-    config.max_position_embeddings = limit + max(0, longest - usable, PROBED - usable)
