@@ -101,7 +101,7 @@ def _note(subject: Subject, longest: int) -> None:
     if subject.positions is not None and longest > subject.positions:
         typer.echo(
             f"note: {subject.name} has {subject.positions} positions; longer texts are timed with "
-            "more, as `sparseattn lengthen` would give it"
+            "more: see `sparseattn lengthen`"
         )
 
 
