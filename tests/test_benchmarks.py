@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from sparseattn.backends.base import backend, backends
+from sparseattn.cli import app
+from sparseattn.degrees.files import jobs
 from tests.backends.test_conformance import case, gradients
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -87,6 +90,24 @@ def test_the_bound_trains_queries_and_keys_for_nothing():
     assert torch.equal(out, call.value)
     assert all(torch.equal(grad, grads[0]) and grad.any() for grad in grads)
     assert name not in backends()
+
+
+@pytest.mark.usefixtures("found")
+def test_the_frontier_asks_for_what_learn_can_read(tmp_path, monkeypatch):
+    from frontier import SPARSITIES, arguments
+
+    seen = []
+
+    def read(task, sparsity, out, model, seed, options, changes):
+        seen.append((jobs._study(task, model, changes).training, sparsity, seed))
+        return ()
+
+    monkeypatch.setenv("SPARSEATTN_DATA", str(tmp_path))
+    monkeypatch.setattr(jobs, "learn_task", read)
+    done = CliRunner().invoke(app, arguments(SPARSITIES, 1, tmp_path / "out"))
+    assert done.exit_code == 0, done.exception
+    ((training, sparsities, seed),) = seen
+    assert (training.learning_rate, sparsities, seed) == (1e-4, list(SPARSITIES), 1)
 
 
 def test_a_script_writes_its_table(tmp_path):
