@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sparseattn.errors import StudyError
+from sparseattn.errors import PlanError, StudyError
 from sparseattn.plan import Plan
 from sparseattn.study.file.grid import resolve
 from sparseattn.study.file.sample import Sample
@@ -218,3 +218,29 @@ def test_a_plan_shows_the_sparsity_that_is_stated(make):
     (_, arm) = resolve(spec, sample.measure)
     realised = sample.count(arm.pattern, arm.layers)
     assert realised.overall == realised.sparsity == pytest.approx(0.5, abs=0.03)
+
+
+def short_and_long(make, folder, train, evaluation):
+    """A study on texts of so many words."""
+    rows = ([{"text": "film " * n, "label": i % 2} for i in range(8)] for n in (train, evaluation))
+    return {
+        **values(make),
+        "task": task_of(folder, *rows).model_dump(mode="json", exclude_none=True),
+    }
+
+
+@pytest.mark.parametrize("method", ["uniform(", "learned(", "restarted(learned("])
+@pytest.mark.parametrize(("train", "evaluation"), [(10, 30), (30, 10)])
+def test_what_can_be_reached_is_counted_over_the_texts_that_the_budget_is_for(
+    make, tmp_path, method, train, evaluation
+):
+    given = short_and_long(make, tmp_path, train, evaluation)
+    end = ")" * method.count("(")
+    # 12 tokens reach 0.76, 32 reach 0.91.
+    on = {"train": f"{method}sparsity=0.85{end}"}
+    on["evaluation"] = f"{method}sparsity=0.85, over=evaluation{end}"
+    longer, shorter = ("train", "evaluation") if train > evaluation else ("evaluation", "train")
+    sample = Sample(spec_of({**given, "arms": ["dense"]}), (), TrialCache())
+    sample.check(on[longer], ":")
+    with pytest.raises(PlanError, match=r"reach no more than 0\.763"):
+        sample.check(on[shorter], ":")

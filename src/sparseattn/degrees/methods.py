@@ -105,6 +105,11 @@ class Method(ABC):
         """The global tokens of its plan: kinds, or how many first tokens."""
 
     @property
+    @abstractmethod
+    def counted_over(self) -> str:
+        """The texts that its sparsity is to hold over: see `sparseattn.degrees.settings.OVER`."""
+
+    @property
     def passes(self) -> float:
         """What its training costs, in trainings of an arm with a fixed plan."""
         return 1.0

@@ -47,6 +47,11 @@ class CalibratedMethod(Method):
         """See `Method.global_tokens`."""
         return self.globals
 
+    @property
+    def counted_over(self) -> str:
+        """See `Method.counted_over`."""
+        return self.over
+
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
         from sparseattn.degrees.calibrating.calibrate import calibrated
@@ -100,6 +105,11 @@ class LearnedMethod(Method):
         """See `Method.global_tokens`."""
         return self.globals
 
+    @property
+    def counted_over(self) -> str:
+        """See `Method.counted_over`."""
+        return self.over
+
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`: trains the model through the soft phase."""
         from sparseattn.degrees.learning.learner import Learner
@@ -142,6 +152,11 @@ class _Control(Method):
     def global_tokens(self) -> tuple[str, ...] | int:
         """See `Method.global_tokens`."""
         return self.arm.global_tokens
+
+    @property
+    def counted_over(self) -> str:
+        """See `Method.counted_over`."""
+        return self.arm.counted_over
 
     @property
     def passes(self) -> float:
