@@ -53,8 +53,10 @@ class Sample:
         self._spec, self._cache = spec, cache
         prepared = _prepared(spec, frozenset(needs), cache)
         extra = [name for name in DETAILS if name in prepared.train.column_names]
-        texts = longest_first(prepared.train.remove_columns(extra))
-        self.texts = replace(prepared, evaluation=texts.select(range(min(TEXTS, len(texts)))))
+        texts = prepared.train.remove_columns(extra)
+        # An example that is cut into windows is several texts.
+        chosen = longest_first(texts.select(every(len(texts), TEXTS)))
+        self.texts = replace(prepared, evaluation=chosen)
         with quiet():
             self.model = prepared.build_model(cache.place(spec.model), seed=0)
         self.tokenizer = cache.tokenizer(spec.model, spec.task)
