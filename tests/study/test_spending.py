@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from sparseattn.degrees.learning.phase import Budget
 from sparseattn.errors import PlanError, StudyError
 from sparseattn.plan import Plan
 from sparseattn.study.file.grid import resolve
@@ -136,16 +137,52 @@ def test_an_interrupted_trial_keeps_the_plan_that_its_checkpoint_was_trained_und
     assert not any((tmp_path / "checkpoints").glob("*"))
 
 
-def test_a_trial_interrupted_in_the_soft_phase_starts_over(make, cache, tmp_path):
-    spec = make("learned(sparsity=0.5)", training={"checkpoint_steps": 1})
+#: Where a trial of 8 steps is stopped, before it keeps that step, and the soft steps that are left.
+STOPPED = [(2, 3), (4, 1), (5, 0)]
+
+
+@pytest.mark.parametrize(("step", "left"), STOPPED)
+@pytest.mark.parametrize("pattern", ["learned(sparsity=0.5)", "restarted(learned(sparsity=0.5))"])
+def test_a_trial_interrupted_around_its_soft_phase_goes_on(
+    make, cache, tmp_path, monkeypatch, pattern, step, left
+):
+    spec = make(pattern, training={"checkpoint_steps": 1})
+    whole = run_trial(spec, cache=cache)
+    taken = []
 
     def stop(phase, share):
-        if phase == "train" and share >= 2 / 8:
-            raise Interruption
+        if phase == "train" and share > 0:
+            taken.append(share)
+            if len(taken) == step:
+                raise Interruption
 
     with pytest.raises(Interruption):
         run_trial(spec, cache=cache, folder=tmp_path, progress=stop)
-    assert run_trial(spec, cache=cache, folder=tmp_path).plan == run_trial(spec, cache=cache).plan
+    soft = []
+    end = Budget.on_step_end
+    monkeypatch.setattr(
+        Budget, "on_step_end", lambda self, *a, **k: soft.append(1) or end(self, *a, **k)
+    )
+    resumed = run_trial(spec, cache=cache, folder=tmp_path)
+    assert len(soft) == left
+    assert resumed.plan == whole.plan
+    assert resumed.phases == whole.phases
+    assert resumed.counts == whole.counts
+    assert resumed.metrics == whole.metrics
+    assert resumed.history == whole.history
+    assert resumed.predictions == whole.predictions
+    assert not any((tmp_path / "checkpoints").glob("*"))
+
+
+def test_without_checkpoints_a_soft_phase_leaves_nothing_behind(make, cache, tmp_path):
+    spec = make("learned(sparsity=0.5)", training={"early_stopping": 3, "held_out": 0.25})
+    seen = []
+
+    def look(phase, share):
+        seen.extend(path.name for path in tmp_path.rglob("soft-*"))
+
+    run_trial(spec, cache=cache, folder=tmp_path, progress=look)
+    assert not seen
 
 
 def test_the_plan_is_stored_with_the_trial(make, cache):
