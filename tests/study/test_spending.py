@@ -225,6 +225,11 @@ def test_a_study_compares_methods(make, tmp_path):
     ("arm", "told"),
     [
         ({"pattern": "learned(sparsity=0.99)"}, "arm 'ours': learned(sparsity=0.99): these texts"),
+        (
+            {"pattern": "restarted(learned(sparsity=0.6, dense=0))"},
+            "arm 'ours': learned(sparsity=0.6, dense='0'): sparsity 0.6 cannot be reached on these",
+        ),
+        ({"pattern": "calibrated(sparsity=0.3, dense=7)"}, "arm 'ours': layer 7 does not exist"),
         ({"pattern": "learned(sparsity=0.5, form=iregular)"}, "learned(): unknown form 'iregular'"),
         ({"pattern": "calibrated(sparsity=0.5, menu=[1, 2])"}, "calibrated(): menu [1, 2]"),
         (

@@ -9,7 +9,7 @@ from typing import Any
 
 from sparseattn.backends.base import AUTO
 from sparseattn.degrees.arms.fixed import UniformMethod
-from sparseattn.degrees.counting.texts import every
+from sparseattn.degrees.counting.texts import Texts, every
 from sparseattn.degrees.methods import Method, parse_method
 from sparseattn.errors import DataError, PlanError
 from sparseattn.models.attach import sparsified
@@ -91,13 +91,18 @@ class Sample:
                 cannot compute shows in a call alone.
 
         Raises:
-            PlanError: The placement names a layer that the model lacks.
+            PlanError: The placement names a layer that the model lacks, or a method cannot reach
+                its sparsity on these texts.
             UnsupportedModelError: The model does not let its attention be replaced.
             BackendError: The backend cannot serve this model, or cannot train like this.
         """
         if pattern == DENSE:
             return
         plan = self._plan(pattern, layers)
+        if is_method(pattern):
+            method = parse_method(pattern)
+            data, collator = self._rows(method.counted_over), self.texts.collator
+            method.check(Texts(self.model, data, collator, TEXTS), self.tokenizer)
         with sparsified(self.model, plan, tokenizer=self.tokenizer, backend=backend):
             state = attached(self.model)
             if state is not None:
