@@ -118,3 +118,31 @@ def test_a_script_writes_its_table(tmp_path):
     (parts,) = json.loads((tmp_path / "attention.json").read_text()).values()
     assert parts["inference-512"]["times"].keys() == {"dense", "tiled"}
     assert "| inference, radius 32, 512 tokens | dense " in (tmp_path / "attention.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("found")
+def test_ten_thousand_finished_trials_are_seen_to_be_finished(tmp_path):
+    """The goal is 5 s of a quiet machine; work is counted here, and twice as much allowed."""
+    from study_large import MEMORY, fill, timed
+
+    spec, out = tmp_path / "large.yaml", tmp_path / "large"
+    assert fill(spec, out, 10_000, examples=20) > 9_900
+    for _ in ("from every trial", "from the table"):
+        _, work, peak = timed(["run", str(spec), "--out", str(out)])
+        assert work < 10
+        assert peak < MEMORY
+    assert (out / "results.csv").is_file()
+
+
+@pytest.mark.slow
+def test_a_command_beyond_its_goal_fails_the_benchmark_and_is_recorded(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "study_large.py"), "--trials", "6"]
+    command += ["--examples", "20", "--out", str(tmp_path)]
+    assert subprocess.run([*command, "--slack", "100"], timeout=300).returncode == 0
+    table = (tmp_path / "study_large.md").read_text()
+    assert "6 finished trials of 20 examples" in table
+    assert table.count("| run, ") == 2
+    assert subprocess.run([*command, "--slack", "0"], timeout=300).returncode
+    assert "failed: " in (tmp_path / "study_large.md").read_text()
