@@ -63,10 +63,15 @@ def _learned(way: str, seed: int, out: Path) -> dict[float, dict[str, Any]]:
 
 
 def _learn(sparsities: tuple[float, ...], seed: int, out: Path) -> None:
+    command = [sys.executable, "-m", "sparseattn.cli", *arguments(sparsities, seed, out)]
+    subprocess.run(command, check=True)
+
+
+def arguments(sparsities: tuple[float, ...], seed: int, out: Path) -> list[str]:
+    """What `sparseattn` is called with."""
     listed = ",".join(f"{sparsity:g}" for sparsity in sparsities)
-    command = [sys.executable, "-m", "sparseattn.cli", "learn", "--task", str(TASK)]
-    command += ["--sparsity", listed, "--seed", str(seed), "--out", str(out)]
-    subprocess.run([*command, "--set", "training.learning_rate=1e-4"], check=True)
+    asked = ["learn", "--task", str(TASK), "--sparsity", listed]
+    return [*asked, "--seed", str(seed), "--out", str(out)]
 
 
 def _part(

@@ -1,9 +1,11 @@
 """A study of 10,000 finished trials: how long it takes to see that nothing is to do, and to report.
 
-    python benchmarks/study_large.py [--trials 10000] [--examples 872]
+    python benchmarks/study_large.py [--trials 10000] [--examples 872] [--out DIR] [--slack 1]
 
 The trials are made up; their folders are what a real study writes. Goals on 2 cores: `study run`
-under 5 s, `study report` under 20 s, memory under 1 GB.
+under 5 s, `study report` under 20 s, memory under 1 GB. A command beyond its goal fails, and so
+does the script; `--slack 2` allows twice the time, for a machine that does other things. Results go
+to study_large.json and .md in benchmarks/results/, or DIR.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
 
+from record import FOLDER, Record
 from sparseattn.study.file.grid import Arm
 from sparseattn.study.file.spec import load_spec
 from sparseattn.study.file.study import Study, installed
@@ -39,32 +43,62 @@ arms:
     layers: ["-3:", ":"]
 """
 
+#: The most seconds of a command, and the most memory of any in bytes.
+GOALS = {"run, the first time": 5.0, "run, again": 5.0, "report": 20.0}
+MEMORY = 1e9
+
+COLUMNS = ("command", "seconds", "seconds of work", "GB", "goal")
+
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--trials", type=int, default=10_000)
     arguments.add_argument("--examples", type=int, default=872)
+    arguments.add_argument("--out", type=Path, default=FOLDER)
+    arguments.add_argument("--slack", type=float, default=1.0)
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as place:
         spec, folder = Path(place) / "large.yaml", Path(place) / "large"
-        arms = max(1, given.trials // 100 // 2)
-        spec.write_text(SPEC.format(seeds=given.trials // (2 * arms + 1), radii=list(range(arms))))
-        count = fill(spec, folder, given.examples)
-        print(f"{count:,} trials of {given.examples} examples")
+        count = fill(spec, folder, given.trials, given.examples)
+        how = f"{count:,} finished trials of {given.examples} examples"
+        table = Record("study_large", COLUMNS, how, given.out, again=True)
         run = ["run", str(spec), "--out", str(folder)]
-        for what in (
-            run,  # reads every trial
-            run,  # reads the table
-            ["results", str(folder)],
-            ["report", str(folder)],
+        for name, command in (
+            ("run, the first time", run),  # reads every trial
+            ("run, again", run),  # reads the table
+            ("results", ["results", str(folder)]),
+            ("report", ["report", str(folder)]),
         ):
-            seconds, work, peak = timed(what)
-            print(
-                f"study {what[0]:8} {seconds:6.1f} s ({work:5.1f} s of work)  {peak / 1e9:.2f} GB"
-            )
+            table.part(name, lambda n=name, c=command: measured(n, c, given.slack))
+        table.done()
 
 
-def fill(path: Path, folder: Path, examples: int) -> int:
+def measured(name: str, command: list[str], slack: float) -> dict[str, Any]:
+    """Runs a command of `sparseattn study`.
+
+    Raises:
+        SystemExit: It failed, or took more than its goal.
+    """
+    seconds, work, peak = timed(command)
+    goal = GOALS.get(name)
+    taken = f"{seconds:.1f} s and {peak / 1e9:.2f} GB"
+    if peak > MEMORY or (goal is not None and seconds > goal * slack):
+        raise SystemExit(f"{taken}, more than {goal} s or {MEMORY / 1e9:g} GB")
+    aim = "" if goal is None else f"{goal:g} s"
+    return {
+        "rows": [[name, f"{seconds:.1f}", f"{work:.1f}", f"{peak / 1e9:.2f}", aim]],
+        "taken": {"seconds": seconds, "work": work, "bytes": peak},
+    }
+
+
+def fill(path: Path, folder: Path, trials: int, examples: int) -> int:
+    """Writes a study file and the folders of about so many finished trials; gives their number."""
+    radii = max(1, trials // 100 // 2)
+    path.write_text(SPEC.format(seeds=trials // (2 * radii + 1), radii=list(range(radii))))
+    return filled(path, folder, examples)
+
+
+def filled(path: Path, folder: Path, examples: int) -> int:
     spec, store = load_spec(path), Store(folder)
     arms = [Arm("dense", "dense", ":", {}, {})]
     for radius in spec.arms[1].grid["r"]:

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from sparseattn.backends.base import backend, backends
+from sparseattn.cli import app
+from sparseattn.degrees.files import jobs
 from tests.backends.test_conformance import case, gradients
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -317,6 +320,24 @@ def test_overhead_is_measured_on_results_that_are_right():
         check("near", masked, other, inputs)
 
 
+@pytest.mark.usefixtures("found")
+def test_the_frontier_asks_for_what_learn_can_read(tmp_path, monkeypatch):
+    from frontier import SPARSITIES, arguments
+
+    seen = []
+
+    def read(task, sparsity, out, model, seed, options, changes):
+        seen.append((jobs._study(task, model, changes).training, sparsity, seed))
+        return ()
+
+    monkeypatch.setenv("SPARSEATTN_DATA", str(tmp_path))
+    monkeypatch.setattr(jobs, "learn_task", read)
+    done = CliRunner().invoke(app, arguments(SPARSITIES, 1, tmp_path / "out"))
+    assert done.exit_code == 0, done.exception
+    ((training, sparsities, seed),) = seen
+    assert (training.learning_rate, sparsities, seed) == (1e-4, list(SPARSITIES), 1)
+
+
 SHORTEST = {
     "attention": (["--only", "inference-512"], "| inference, radius 32, 512 tokens | dense "),
     "encoders": (["--rows", "dropout-1x128"], "| training step, dropout 0.1, 6 x 384, 128 tokens"),
@@ -344,3 +365,31 @@ def test_flex_as_its_users_write_it_runs(tmp_path):
     subprocess.run(command, check=True, timeout=300)
     (parts,) = json.loads((tmp_path / "attention.json").read_text()).values()
     assert parts["flex-512"]["times"].keys() == {"flex", "raw", "tiled"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("found")
+def test_ten_thousand_finished_trials_are_seen_to_be_finished(tmp_path):
+    """The goal is 5 s of a quiet machine; work is counted here, and twice as much allowed."""
+    from study_large import MEMORY, fill, timed
+
+    spec, out = tmp_path / "large.yaml", tmp_path / "large"
+    assert fill(spec, out, 10_000, examples=20) > 9_900
+    for _ in ("from every trial", "from the table"):
+        _, work, peak = timed(["run", str(spec), "--out", str(out)])
+        assert work < 10
+        assert peak < MEMORY
+    assert (out / "results.csv").is_file()
+
+
+@pytest.mark.slow
+def test_a_command_beyond_its_goal_fails_the_benchmark_and_is_recorded(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "study_large.py"), "--trials", "6"]
+    command += ["--examples", "20", "--out", str(tmp_path)]
+    assert subprocess.run([*command, "--slack", "100"], timeout=300).returncode == 0
+    table = (tmp_path / "study_large.md").read_text()
+    assert "6 finished trials of 20 examples" in table
+    assert table.count("| run, ") == 2
+    assert subprocess.run([*command, "--slack", "0"], timeout=300).returncode
+    assert "failed: " in (tmp_path / "study_large.md").read_text()

@@ -55,6 +55,39 @@ def test_methods_print_and_parse_back(name):
     assert parse_method(str(made)) == made
 
 
+@pytest.mark.parametrize("given", ["[0, -1]", "'0,-1'", "['0', -1]"])
+def test_layers_that_stay_dense_have_one_spelling(given):
+    made = parse_method(f"learned(sparsity=0.7, dense={given}, largest=8)")
+    assert str(made) == "learned(sparsity=0.7, dense='0,-1', largest=8)"
+    assert parse_method(str(made)) == made
+    assert str(parse_method("learned(sparsity=0.7, dense=':2')")).endswith("dense=':2')")
+
+
+@pytest.mark.parametrize("name", ["learned", "calibrated"])
+def test_layers_stay_dense_and_no_radius_exceeds_the_largest(tmp_path, name):
+    text = f"{name}(sparsity=0.45, dense=0, largest=4)"
+    plan = parse_method(text).apply(context(tmp_path)).plan
+    first, *others = plan.resolve([4] * 3)
+    assert [str(p) for _, p in first] == ["full()"]
+    found = {str(p) for groups in others for _, p in groups}
+    assert found <= {f"neighbor(radius={radius}) | global(cls)" for radius in (0, 1, 2, 4)}
+    assert abs(realised(plan, rows()) - 0.45) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("dense=x", r"learned\(\): layer or head selection 'x' does not parse"),
+        ("largest=0", r"learned\(\): largest 0 must be a whole number of tokens >= 1"),
+        ("largest=2.5", r"learned\(\): largest 2.5 must be a whole number"),
+        ("largest=4, menu=[0, 1]", "give one, menu or largest"),
+    ],
+)
+def test_wrong_layers_and_radii(options, message):
+    with pytest.raises(PlanError, match=message):
+        parse_method(f"learned(sparsity=0.5, {options})")
+
+
 @pytest.mark.parametrize(
     "text",
     [

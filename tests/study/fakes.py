@@ -63,6 +63,7 @@ def alive(pid: int) -> bool:
 
 def run_trial(spec: TrialSpec, *, folder=None, progress=None, cache=None) -> TrialResult:
     note("begin", spec.digest, os.getpid(), os.getppid(), *sorted(p.name for p in folder.iterdir()))
+    note("folder", spec.digest, folder)
     progress("prepare", 0.0)
     if gate := os.environ.get(GATE):
         (folder / "before").touch()

@@ -4,17 +4,20 @@ What a test waits for is an event, such as a trial that began on a certain node:
 certain time, and none ends before its test lets it.
 """
 
+import json
 import multiprocessing
 import os
 import threading
 import warnings
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from sparseattn.errors import StudyError
 from sparseattn.study.executors import make
+from sparseattn.study.executors import ray as executor_of_ray
 from sparseattn.study.executors.base import Job
 from sparseattn.study.executors.node import Shared, workplace
 from sparseattn.study.file.spec import ExecutorSpec
@@ -148,6 +151,34 @@ def test_a_trial_moves_when_its_node_is_lost_and_finishes_once(cluster, tmp_path
     assert "before" in again
     assert not any((tmp_path / "s" / "work").iterdir())
     assert not any((tmp_path / "s" / "tmp").iterdir())
+
+
+@pytest.mark.slow
+def test_results_come_back_without_a_shared_disk(cluster, tmp_path, log, gate, monkeypatch):
+    """The node looks for the study's folder where it is not; it alone has room for a trial."""
+    node = cluster.add_node(num_cpus=2, num_gpus=1)
+    trials = fakes.begin(tmp_path / "s", ["a", "nan"])
+
+    @contextmanager
+    def elsewhere(store):
+        yield Shared(str(tmp_path / "another disk"), "tmp/ray.0", "a token")
+
+    monkeypatch.setattr(executor_of_ray, "_shared", elsewhere)
+    gate.touch()
+    outcome = fakes.go_on(tmp_path / "s", executor={**on(cluster), "cpus": 2, "gpus": 1})
+    cluster.remove_node(node)
+    done, failed = (trial.digest for trial in trials)
+    assert outcome.failed == {failed: "the loss became nan by step 3"}
+    store = Store(tmp_path / "s")
+    assert store.read(done)["metrics"]["accuracy"] == fakes.result(0, "a").metrics["accuracy"]
+    assert parquet.read_table(store.trials / done / "predictions.parquet").num_rows == 2
+    made = json.loads((store.trials / done / "environment.json").read_text())
+    assert (made["OMP_NUM_THREADS"], made["CUDA_VISIBLE_DEVICES"]) == ("2", "0")
+    # The trials worked in folders of their own, which are gone.
+    worked = {words[0]: Path(words[1]) for words in fakes.told(log, "folder")}
+    assert worked.keys() == {done, failed}
+    assert not any(tmp_path in path.parents or path.exists() for path in worked.values())
+    assert not (tmp_path / "another disk").exists()
 
 
 def test_a_cluster_that_is_not_there(tmp_path):

@@ -93,6 +93,27 @@ def test_a_study_is_run_then_found_done_then_gone_on_with_elsewhere(tmp_path, lo
     assert len(Store(out).finished()) == 2
 
 
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_renamed_study_that_is_refused_keeps_its_name(tmp_path, log, missing):
+    given, changed = values(data(tmp_path / "a")), values(tmp_path / "a" / "data.tsv", name="new")
+    options = Options(trial=fakes.TRIAL)
+    out = tmp_path / "out"
+    run(given, out, options)
+    if missing:
+        shutil.rmtree(out / "trials" / load_study(out).rows["digest"][0])
+    before = (out / "study.json").read_bytes()
+    with pytest.raises(StudyError, match=r"executor\.workers"):
+        run(changed, out, Options(executor={"workers": 0}, trial=fakes.TRIAL))
+    data(tmp_path / "a", ROWS[:3])
+    if missing:
+        with pytest.raises(StudyError, match="begun with other data"):
+            run(changed, out, options)
+    assert (out / "study.json").read_bytes() == before
+    data(tmp_path / "a")
+    run(changed, out, options)
+    assert Study.load(out).spec.name == "new"
+
+
 def begun(tmp_path, given):
     """A study in a folder, with nothing run."""
     study, *_ = resolved(spec_of(given), 100, TrialCache())

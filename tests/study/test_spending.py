@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from sparseattn.errors import StudyError
+from sparseattn.degrees.learning.phase import Budget
+from sparseattn.errors import PlanError, StudyError
 from sparseattn.plan import Plan
 from sparseattn.study.file.grid import resolve
 from sparseattn.study.file.sample import Sample
@@ -136,16 +137,52 @@ def test_an_interrupted_trial_keeps_the_plan_that_its_checkpoint_was_trained_und
     assert not any((tmp_path / "checkpoints").glob("*"))
 
 
-def test_a_trial_interrupted_in_the_soft_phase_starts_over(make, cache, tmp_path):
-    spec = make("learned(sparsity=0.5)", training={"checkpoint_steps": 1})
+#: Where a trial of 8 steps is stopped, before it keeps that step, and the soft steps that are left.
+STOPPED = [(2, 3), (4, 1), (5, 0)]
+
+
+@pytest.mark.parametrize(("step", "left"), STOPPED)
+@pytest.mark.parametrize("pattern", ["learned(sparsity=0.5)", "restarted(learned(sparsity=0.5))"])
+def test_a_trial_interrupted_around_its_soft_phase_goes_on(
+    make, cache, tmp_path, monkeypatch, pattern, step, left
+):
+    spec = make(pattern, training={"checkpoint_steps": 1})
+    whole = run_trial(spec, cache=cache)
+    taken = []
 
     def stop(phase, share):
-        if phase == "train" and share >= 2 / 8:
-            raise Interruption
+        if phase == "train" and share > 0:
+            taken.append(share)
+            if len(taken) == step:
+                raise Interruption
 
     with pytest.raises(Interruption):
         run_trial(spec, cache=cache, folder=tmp_path, progress=stop)
-    assert run_trial(spec, cache=cache, folder=tmp_path).plan == run_trial(spec, cache=cache).plan
+    soft = []
+    end = Budget.on_step_end
+    monkeypatch.setattr(
+        Budget, "on_step_end", lambda self, *a, **k: soft.append(1) or end(self, *a, **k)
+    )
+    resumed = run_trial(spec, cache=cache, folder=tmp_path)
+    assert len(soft) == left
+    assert resumed.plan == whole.plan
+    assert resumed.phases == whole.phases
+    assert resumed.counts == whole.counts
+    assert resumed.metrics == whole.metrics
+    assert resumed.history == whole.history
+    assert resumed.predictions == whole.predictions
+    assert not any((tmp_path / "checkpoints").glob("*"))
+
+
+def test_without_checkpoints_a_soft_phase_leaves_nothing_behind(make, cache, tmp_path):
+    spec = make("learned(sparsity=0.5)", training={"early_stopping": 3, "held_out": 0.25})
+    seen = []
+
+    def look(phase, share):
+        seen.extend(path.name for path in tmp_path.rglob("soft-*"))
+
+    run_trial(spec, cache=cache, folder=tmp_path, progress=look)
+    assert not seen
 
 
 def test_the_plan_is_stored_with_the_trial(make, cache):
@@ -188,6 +225,11 @@ def test_a_study_compares_methods(make, tmp_path):
     ("arm", "told"),
     [
         ({"pattern": "learned(sparsity=0.99)"}, "arm 'ours': learned(sparsity=0.99): these texts"),
+        (
+            {"pattern": "restarted(learned(sparsity=0.6, dense=0))"},
+            "arm 'ours': learned(sparsity=0.6, dense='0'): sparsity 0.6 cannot be reached on these",
+        ),
+        ({"pattern": "calibrated(sparsity=0.3, dense=7)"}, "arm 'ours': layer 7 does not exist"),
         ({"pattern": "learned(sparsity=0.5, form=iregular)"}, "learned(): unknown form 'iregular'"),
         ({"pattern": "calibrated(sparsity=0.5, menu=[1, 2])"}, "calibrated(): menu [1, 2]"),
         (
@@ -218,3 +260,29 @@ def test_a_plan_shows_the_sparsity_that_is_stated(make):
     (_, arm) = resolve(spec, sample.measure)
     realised = sample.count(arm.pattern, arm.layers)
     assert realised.overall == realised.sparsity == pytest.approx(0.5, abs=0.03)
+
+
+def short_and_long(make, folder, train, evaluation):
+    """A study on texts of so many words."""
+    rows = ([{"text": "film " * n, "label": i % 2} for i in range(8)] for n in (train, evaluation))
+    return {
+        **values(make),
+        "task": task_of(folder, *rows).model_dump(mode="json", exclude_none=True),
+    }
+
+
+@pytest.mark.parametrize("method", ["uniform(", "learned(", "restarted(learned("])
+@pytest.mark.parametrize(("train", "evaluation"), [(10, 30), (30, 10)])
+def test_what_can_be_reached_is_counted_over_the_texts_that_the_budget_is_for(
+    make, tmp_path, method, train, evaluation
+):
+    given = short_and_long(make, tmp_path, train, evaluation)
+    end = ")" * method.count("(")
+    # 12 tokens reach 0.76, 32 reach 0.91.
+    on = {"train": f"{method}sparsity=0.85{end}"}
+    on["evaluation"] = f"{method}sparsity=0.85, over=evaluation{end}"
+    longer, shorter = ("train", "evaluation") if train > evaluation else ("evaluation", "train")
+    sample = Sample(spec_of({**given, "arms": ["dense"]}), (), TrialCache())
+    sample.check(on[longer], ":")
+    with pytest.raises(PlanError, match=r"reach no more than 0\.763"):
+        sample.check(on[shorter], ":")

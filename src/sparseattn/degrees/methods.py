@@ -16,6 +16,7 @@ import ast
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -26,6 +27,7 @@ from sparseattn.errors import PlanError, SpecError, unknown
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
+    from sparseattn.degrees.counting.texts import Texts
     from sparseattn.plan import Plan
 
 __all__ = ["Applied", "Context", "Method", "is_method", "methods", "parse_method"]
@@ -105,9 +107,27 @@ class Method(ABC):
         """The global tokens of its plan: kinds, or how many first tokens."""
 
     @property
+    @abstractmethod
+    def counted_over(self) -> str:
+        """The texts that its sparsity is to hold over: see `sparseattn.degrees.settings.OVER`."""
+
+    @property
     def passes(self) -> float:
         """What its training costs, in trainings of an arm with a fixed plan."""
         return 1.0
+
+    def check(self, texts: Texts, tokenizer: Any = None) -> None:  # noqa: ARG002
+        """Makes sure that its options leave a way to its sparsity; fixed plans have no options.
+
+        Args:
+            texts: Some of those that its sparsity is to hold over.
+            tokenizer: Tells which tokens are separators, where they are global.
+
+        Raises:
+            PlanError: The model has not the layers that are to stay dense, or the radii that are
+                left reach no such sparsity.
+        """
+        return
 
     @abstractmethod
     def apply(self, context: Context) -> Applied:
@@ -130,6 +150,8 @@ class Method(ABC):
 def _spelled(value: object) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_spelled, value))}]"
+    if isinstance(value, str) and not value.isidentifier():  # such as the layers ':2'
+        return repr(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -181,6 +203,9 @@ def _value(node: ast.expr, text: str) -> Any:
         return _called(node, node.func.id, text)
     if isinstance(node, ast.Constant):
         return node.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        with suppress(TypeError):
+            return -_value(node.operand, text)
     if isinstance(node, ast.List):
         return tuple(_value(item, text) for item in node.elts)
     if isinstance(node, ast.Name):

@@ -90,6 +90,9 @@ class Settings:
             raise PlanError(
                 f"soft {self.soft!r} must be between 0 and 1, warmup {self.warmup!r} from 0 to 1"
             )
+        object.__setattr__(self, "dense", spell_selection(self.dense))
+        if not (self.largest is None or _counts(self.largest)):
+            raise PlanError(f"largest {self.largest!r} must be a whole number of tokens >= 1")
         if self.elastic and self.form == "irregular":
             raise PlanError("an elastic menu has a radius a head: write form='regular'")
         if self.menu is not None:
@@ -141,6 +144,10 @@ class Settings:
     def dense_layers(self, count: int) -> list[int]:
         """The layers that stay dense, of a model that has so many."""
         return select_indices(spell_selection(self.dense), count, "layer")
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def rows_over(over: str, train: Any, evaluation: Any) -> Any:

@@ -49,6 +49,11 @@ class _Ladder(Method):
         """See `Method.global_tokens`."""
         return self.globals
 
+    @property
+    def counted_over(self) -> str:
+        """See `Method.counted_over`."""
+        return self.over
+
     @abstractmethod
     def rung(self, index: int) -> Pattern:
         """The pattern of a step, from the sparsest."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from sparseattn.degrees.methods import Applied, Context, Method, check_sparsity
 from sparseattn.errors import PlanError
+from sparseattn.selection import Selection
 
 if TYPE_CHECKING:
+    from sparseattn.degrees.counting.texts import Texts
     from sparseattn.degrees.settings import Settings
     from sparseattn.patterns.base import Pattern
     from sparseattn.plan import Plan
@@ -29,13 +31,16 @@ class CalibratedMethod(Method):
     elastic: bool = False
     globals: tuple[str, ...] | int = ("cls",)
     over: str = "train"
+    dense: Selection = ""
+    largest: int | None = None
 
     name: ClassVar[str] = "calibrated"
 
     def __post_init__(self) -> None:
         """Checks the sparsity and the options."""
         check_sparsity(self.sparsity)
-        _settings(self)
+        # Frozen: one spelling for layers that are the same.
+        object.__setattr__(self, "dense", _settings(self).dense)
 
     @property
     def stated(self) -> float:
@@ -46,6 +51,15 @@ class CalibratedMethod(Method):
     def global_tokens(self) -> tuple[str, ...] | int:
         """See `Method.global_tokens`."""
         return self.globals
+
+    @property
+    def counted_over(self) -> str:
+        """See `Method.counted_over`."""
+        return self.over
+
+    def check(self, texts: Texts, tokenizer: Any = None) -> None:
+        """See `Method.check`."""
+        _check(self, texts, tokenizer)
 
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
@@ -82,13 +96,16 @@ class LearnedMethod(Method):
     warmup: float = 0.4
     cold: float = 0.2
     over: str = "train"
+    dense: Selection = ""
+    largest: int | None = None
 
     name: ClassVar[str] = "learned"
 
     def __post_init__(self) -> None:
         """Checks the sparsity and the options."""
         check_sparsity(self.sparsity)
-        _settings(self)
+        # Frozen: one spelling for layers that are the same.
+        object.__setattr__(self, "dense", _settings(self).dense)
 
     @property
     def stated(self) -> float:
@@ -99,6 +116,15 @@ class LearnedMethod(Method):
     def global_tokens(self) -> tuple[str, ...] | int:
         """See `Method.global_tokens`."""
         return self.globals
+
+    @property
+    def counted_over(self) -> str:
+        """See `Method.counted_over`."""
+        return self.over
+
+    def check(self, texts: Texts, tokenizer: Any = None) -> None:
+        """See `Method.check`."""
+        _check(self, texts, tokenizer)
 
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`: trains the model through the soft phase."""
@@ -142,6 +168,15 @@ class _Control(Method):
     def global_tokens(self) -> tuple[str, ...] | int:
         """See `Method.global_tokens`."""
         return self.arm.global_tokens
+
+    @property
+    def counted_over(self) -> str:
+        """See `Method.counted_over`."""
+        return self.arm.counted_over
+
+    def check(self, texts: Texts, tokenizer: Any = None) -> None:
+        """See `Method.check`."""
+        self.arm.check(texts, tokenizer)
 
     @property
     def passes(self) -> float:
@@ -212,6 +247,15 @@ def _plan_of_arm(arm: Method, context: Context) -> Plan:
     callbacks = {n: v for n, v in context.trainer.items() if n == "callbacks"}
     spare = copy.deepcopy(context.model)
     return arm.apply(replace(context, model=spare, trainer=callbacks)).plan
+
+
+def _check(method: CalibratedMethod | LearnedMethod, texts: Texts, tokenizer: Any = None) -> None:
+    """See `Method.check`."""
+    _, costs = _settings(method).counted(texts, tokenizer)
+    try:
+        costs.check(method.sparsity)
+    except PlanError as error:
+        raise PlanError(f"{method}: {error}") from None
 
 
 def _settings(method: CalibratedMethod | LearnedMethod, seed: int = 0) -> Settings:

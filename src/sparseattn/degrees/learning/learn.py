@@ -102,9 +102,9 @@ def learn_degrees(
 
 
 def steps_of(arguments: TrainingArguments, examples: int) -> int:
-    """Optimiser steps that a trainer takes."""
+    """Optimiser steps that a trainer takes; it steps at the end of an epoch in any case."""
     if arguments.max_steps > 0:
         return int(arguments.max_steps)
     batches = math.ceil(examples / (arguments.train_batch_size * arguments.world_size))
-    each: int = max(1, batches // arguments.gradient_accumulation_steps)
+    each: int = math.ceil(batches / arguments.gradient_accumulation_steps)
     return math.ceil(float(arguments.num_train_epochs) * each)

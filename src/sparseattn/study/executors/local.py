@@ -48,8 +48,8 @@ class _Worker:
 class LocalExecutor:
     """Long-lived worker processes, which share out the cores.
 
-    A worker imports, tokenises and reads pretrained weights once and keeps them from trial to
-    trial. One that dies is replaced.
+    A worker imports and tokenises once and keeps that from trial to trial; see `TrialCache`. One
+    that dies is replaced.
 
     Args:
         store: Where the trials go.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cached_property
+from typing import Any
 
 from sparseattn.backends.base import AUTO
 from sparseattn.degrees.arms.fixed import UniformMethod
+from sparseattn.degrees.counting.texts import Texts, every
 from sparseattn.degrees.methods import Method, parse_method
 from sparseattn.errors import DataError, PlanError
 from sparseattn.models.attach import sparsified
@@ -23,7 +26,7 @@ from sparseattn.study.trials.trial_cache import TrialCache
 from sparseattn.tasks.base import Prepared
 from sparseattn.tasks.inputs import longest_first
 from sparseattn.tasks.kind import DETAILS
-from sparseattn.tasks.spec import Subset, TaskSpec
+from sparseattn.tasks.spec import Subset
 
 __all__ = ["TEXTS", "Sample"]
 
@@ -47,10 +50,13 @@ class Sample:
     """
 
     def __init__(self, spec: StudySpec, needs: Iterable[str], cache: TrialCache) -> None:
+        self._spec, self._cache = spec, cache
         prepared = _prepared(spec, frozenset(needs), cache)
         extra = [name for name in DETAILS if name in prepared.train.column_names]
-        texts = longest_first(prepared.train.remove_columns(extra))
-        self.texts = replace(prepared, evaluation=texts.select(range(min(TEXTS, len(texts)))))
+        texts = prepared.train.remove_columns(extra)
+        # An example that is cut into windows is several texts.
+        chosen = longest_first(texts.select(every(len(texts), TEXTS)))
+        self.texts = replace(prepared, evaluation=chosen)
         with quiet():
             self.model = prepared.build_model(cache.place(spec.model), seed=0)
         self.tokenizer = cache.tokenizer(spec.model, spec.task)
@@ -85,13 +91,18 @@ class Sample:
                 cannot compute shows in a call alone.
 
         Raises:
-            PlanError: The placement names a layer that the model lacks.
+            PlanError: The placement names a layer that the model lacks, or a method cannot reach
+                its sparsity on these texts.
             UnsupportedModelError: The model does not let its attention be replaced.
             BackendError: The backend cannot serve this model, or cannot train like this.
         """
         if pattern == DENSE:
             return
         plan = self._plan(pattern, layers)
+        if is_method(pattern):
+            method = parse_method(pattern)
+            data, collator = self._rows(method.counted_over), self.texts.collator
+            method.check(Texts(self.model, data, collator, TEXTS), self.tokenizer)
         with sparsified(self.model, plan, tokenizer=self.tokenizer, backend=backend):
             state = attached(self.model)
             if state is not None:
@@ -133,15 +144,25 @@ class Sample:
         Raises:
             PlanError: It cannot be reached on these texts.
         """
-        uniform = UniformMethod(method.stated, method.global_tokens)
+        uniform = UniformMethod(method.stated, method.global_tokens, method.counted_over)
         if uniform not in self._plans:
-            data, collator = self.texts.evaluation, self.texts.collator
+            data, collator = self._rows(method.counted_over), self.texts.collator
             try:
                 plan = uniform.plan(self.model, data, collator, self.tokenizer)
             except PlanError as error:
                 raise PlanError(str(error).replace(f"{uniform}:", f"{method}:")) from None
             self._plans[uniform] = plan
         return self._plans[uniform]
+
+    def _rows(self, over: str) -> Any:
+        """The texts that a method's sparsity is to hold over."""
+        return self.texts.evaluation if over == "train" else self._evaluation
+
+    @cached_property
+    def _evaluation(self) -> Any:
+        """Some evaluation texts, likewise; of them nothing but the lengths is looked at."""
+        prepared = _prepared(self._spec, frozenset(), self._cache, TEXTS)
+        return prepared.evaluation.select(every(len(prepared.evaluation), TEXTS))
 
 
 def _chosen(layers: str, count: int) -> list[int]:
@@ -156,18 +177,17 @@ def _chosen(layers: str, count: int) -> list[int]:
     return found
 
 
-def _prepared(spec: StudySpec, needs: frozenset[str], cache: TrialCache) -> Prepared:
+def _prepared(
+    spec: StudySpec, needs: frozenset[str], cache: TrialCache, evaluation: int = 16
+) -> Prepared:
     """The task with no more examples than the sample takes."""
+    sizes = {"train": TEXTS, "evaluation": evaluation}
+    part = {name: _smaller(getattr(spec.task, name), most) for name, most in sizes.items()}
     try:
-        return cache.prepared(spec.model, _part(spec.task), needs, spec.pipeline)
+        task = spec.task.model_copy(update=part)
+        return cache.prepared(spec.model, task, needs, spec.pipeline)
     except DataError:  # it has fewer
         return cache.prepared(spec.model, spec.task, needs, spec.pipeline)
-
-
-def _part(task: TaskSpec) -> TaskSpec:
-    return task.model_copy(
-        update={"train": _smaller(task.train, TEXTS), "evaluation": _smaller(task.evaluation, 16)}
-    )
 
 
 def _smaller(subset: Subset, most: int) -> Subset:

@@ -137,10 +137,14 @@ class Performer:
 
 
 def _kept(work: Path) -> dict[str, str]:
-    """The newest checkpoint that an attempt before this one left."""
-    found = (path.name for path in work.glob("checkpoints/checkpoint-*"))
-    newest = max(found, key=lambda name: int(name.rpartition("-")[2]), default=None)
-    return {"checkpoint": newest} if newest else {}
+    """The newest checkpoint that an attempt before this one left; one of a soft phase is older."""
+    place = work / "checkpoints"
+    for pattern in ("checkpoint-*", "*/checkpoint-*"):
+        found = (path.relative_to(place).as_posix() for path in place.glob(pattern))
+        newest = max(found, key=lambda name: int(name.rpartition("-")[2]), default=None)
+        if newest:
+            return {"checkpoint": newest}
+    return {}
 
 
 def where() -> dict[str, Any]:

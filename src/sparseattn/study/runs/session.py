@@ -104,9 +104,9 @@ def run(
     if (store.folder / STUDY).is_file():
         before = Study.load(store.folder)
         study = check_same(before, made, store.folder)
-        if study.spec.declared != before.spec.declared:
-            begin(study, store)  # its name, question or contrasts have changed
-        return _run(study, store, options, console)
+        # Its name, question or contrasts may have changed.
+        changed = study.spec.declared != before.spec.declared
+        return _run(study, store, options, console, changed=changed)
     check_new(store.folder)
     from sparseattn.study.file.resolving import resolved
 
@@ -143,6 +143,7 @@ def _run(
     options: Options,
     console: Console | None,
     notices: Sequence[str] = (),
+    changed: bool = False,
 ) -> Outcome:
     check_alone()
     executor = _executor(study.spec, options)
@@ -159,6 +160,8 @@ def _run(
             say(screen, f"{problem}; it is run again")
         if missing:
             results = _filled(study, store, results, missing, options, screen)
+        elif changed:
+            begin(study, store)
     if missing or results.read or not (store.folder / "results.csv").is_file():
         write(store, results)
     reasons = {digest: str(results.rows[digest]["reason"]) for digest in results.failed}

@@ -52,6 +52,8 @@ def spend(
 ) -> Spent:
     """Finds the plan of a method, or reads the one that was found before an interruption.
 
+    A method that trains goes on from its own checkpoints, if `checkpoint_steps` has it keep any.
+
     Args:
         spec: The trial.
         model: Its model; a method that trains does so in place.
@@ -67,7 +69,8 @@ def spend(
     made = arguments(spec.training, folder, len(training), spec.seed)
     total = steps_of(made, len(training))
     path = folder / _FILE
-    # Without a checkpoint the weights are gone, and with them what a soft phase taught.
+    # Without a checkpoint under the plan the weights are those of the end of the soft phase, which
+    # is read again where it kept them, and else run again.
     if path.is_file() and last_checkpoint(folder):
         found = json.loads(path.read_text(encoding="utf-8"))
     else:
@@ -93,9 +96,14 @@ def _applied(
     training, _ = split(prepared, spec.training)
     # The training under the plan goes through the data in another order.
     made.data_seed = seed_of("soft", spec.seed)
-    # Checkpoints are of the training under the plan; loggers hear of that alone.
-    made.save_strategy, made.report_to = "no", []
+    # A phase keeps its checkpoints in a folder of its own; without a number of steps to keep them
+    # by, early stopping would have one an epoch, for what it compares. Loggers hear of the training
+    # under the plan alone, and so does early stopping.
+    if spec.training.checkpoint_steps is None:
+        made.save_strategy = "no"
+    made.report_to = []
     made.load_best_model_at_end, made.eval_strategy = False, "no"
+    made.restore_callback_states_from_checkpoint = False
     trainer = {
         "callbacks": watch(lambda phase, share: tell(phase, share / 2), seed_of("soft", spec.seed)),
         "eval_dataset": prepared.evaluation,

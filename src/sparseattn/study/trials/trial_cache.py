@@ -21,8 +21,9 @@ _SPLIT_WORDS = ("roberta", "gpt2", "bloom", "deberta", "longformer", "camembert"
 class TrialCache:
     """Tokenizers, prepared data and counted plans of the trials that a process runs.
 
-    A pretrained model is not among them: reading it from a local file again costs less than a
-    training step.
+    A pretrained model is not among them. Making one of a local file, which the system keeps in
+    memory, takes less than a training step, and no longer than making one of weights that were
+    kept: 0.1 s for MiniLM.
 
     Args:
         folder: Where tokenised data and parses are kept on disk; `$SPARSEATTN_CACHE`, else

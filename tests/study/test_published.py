@@ -1,0 +1,25 @@
+"""The study files that come with the project."""
+
+import pytest
+
+from sparseattn.study.file.grid import shapes
+from sparseattn.study.file.spec import load_spec
+from tests.study import fakes
+
+STUDIES = sorted((fakes.ROOT / "studies").glob("*.yaml"))
+
+#: Published before the control was there, or to repeat what was published.
+WITHOUT = ("learned-sst2-dev", "learned-sst2-ten", "paper-mini")
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_each_can_be_read_and_carries_the_control_of_a_learned_plan(path, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPARSEATTN_DATA", str(tmp_path))
+    spec = load_spec(path)
+    assert spec.name == path.stem
+    patterns = [pattern for arm in spec.arms for pattern in shapes(arm)]
+    learned = any(pattern.startswith("learned(") for pattern in patterns)
+    if learned and path.stem not in WITHOUT:
+        assert any(pattern.startswith("restarted(arm=learned(") for pattern in patterns)
+        asked = [pair for pairs in spec.contrasts.values() for pair in pairs]
+        assert any(a == "learned" and b == "restarted" for a, b in asked)

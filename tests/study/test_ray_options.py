@@ -1,0 +1,55 @@
+"""What the Ray executor asks Ray for; no Ray is needed."""
+
+from contextlib import closing, contextmanager
+from unittest.mock import MagicMock
+
+import pytest
+
+from sparseattn.study.executors import ray as executor_of_ray
+from sparseattn.study.executors.base import Job
+from sparseattn.study.executors.node import perform
+from sparseattn.study.executors.ray import RayExecutor
+from sparseattn.study.file.spec import ExecutorSpec
+from sparseattn.study.folder.claims import Claims
+from sparseattn.study.folder.store import Store
+from tests.study import fakes
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """In the place of the module; a cluster of 8 cores and 3 GPUs."""
+    fake = MagicMock()
+    fake.cluster_resources.return_value = {"CPU": 8.0, "GPU": 3.0}
+    fake.exceptions.RayError = RuntimeError
+
+    @contextmanager
+    def joined(spec):
+        yield fake
+
+    monkeypatch.setattr(executor_of_ray, "joined", joined)
+    return fake
+
+
+@pytest.mark.parametrize(
+    ("asked", "threads", "slots"),
+    [({"cpus": 2, "gpus": 1, "retries": 5}, "2", 3), ({"cpus": 0.5, "gpus": 0.25}, "1", 12)],
+)
+def test_cores_gpus_and_retries_reach_ray(ray, tmp_path, asked, threads, slots):
+    (trial,) = fakes.begin(tmp_path, ["a"])
+    spec = ExecutorSpec(kind="ray", **asked)
+    claims = Claims(tmp_path)
+    with closing(RayExecutor(Store(tmp_path), claims, spec, run=fakes.TRIAL)) as executor:
+        assert executor.free == slots + 1, "one waits"
+        executor.submit(Job(trial.digest, trial.model_dump(mode="json")))
+        assert executor.free == slots
+    claims.close()
+    ray.remote.assert_any_call(perform)
+    task = ray.remote.return_value
+    task.options.assert_called_once_with(
+        num_cpus=spec.cpus,
+        num_gpus=spec.gpus,
+        max_retries=spec.retries,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}},
+    )
+    (job, run, _, shared), _ = task.options.return_value.remote.call_args
+    assert (job["digest"], run, shared.folder) == (trial.digest, fakes.TRIAL, str(tmp_path))
