@@ -2,6 +2,7 @@
 
     python benchmarks/statistics_level.py          # two arms, several tests
     python benchmarks/statistics_level.py studies  # whole studies, as the report judges them
+    python benchmarks/statistics_level.py bootstrap  # metrics that are no mean over examples
 
 Simulated studies have the structure of real ones: an example is as hard in every run, may suit one
 arm (taste), a run may be lucky as a whole (luck), and on each example. Scores are right or wrong.
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sparseattn.report import StudyData, summarise
+from sparseattn.report.data import Arm
+from sparseattn.report.evidence import Evidence, weigh
 from sparseattn.study.statistics import OverExamples, Spread
 
 EXAMPLES = 872
@@ -196,6 +199,86 @@ def whole_studies(studies: int = 2000) -> None:
         print(f"| {whole.name} | {100 * corrected:.1f} | {100 * plain:.1f} |", flush=True)
 
 
+def f1_runs(draw: np.random.Generator, setting: Setting) -> list[pd.DataFrame]:
+    """Predictions of two classes, a run a frame, the first arm's first; a quarter is class 1."""
+    label = (np.arange(EXAMPLES) % 4 == 0).astype(int)
+    right = study(draw, setting, 0.0).reshape(-1, EXAMPLES)
+    return [framed(label, np.where(one, label, 1 - label), one) for one in right]
+
+
+def correlated_runs(draw: np.random.Generator, setting: Setting) -> list[pd.DataFrame]:
+    """Predictions of a number, likewise; luck makes all errors of a run larger or smaller."""
+    label = draw.normal(0, 1, EXAMPLES)
+    shape = (2, setting.seeds, EXAMPLES)
+    error = draw.normal(0, 0.5, EXAMPLES) + draw.normal(0, 0.3 * setting.taste, (2, 1, EXAMPLES))
+    luck = draw.normal(0, 0.4, (2, setting.seeds, 1)) * np.array(setting.luck)[:, None, None]
+    guesses = label + (error + draw.normal(0, 0.3, shape)) * np.exp(luck)
+    return [framed(label, one, (one - label) ** 2) for one in guesses.reshape(-1, EXAMPLES)]
+
+
+def framed(
+    label: NDArray[np.float64], prediction: NDArray[np.float64], score: NDArray[np.float64]
+) -> pd.DataFrame:
+    """The predictions of a run."""
+    return pd.DataFrame({"label": label, "prediction": prediction, "score": score.astype(float)})
+
+
+def f1_of_one(frame: pd.DataFrame) -> float:
+    """F1 of class 1; scikit-learn's takes longer than all the rest of a study."""
+    label, prediction = frame["label"].to_numpy(), frame["prediction"].to_numpy()
+    return float(2 * (label & prediction).sum() / (label.sum() + prediction.sum()))
+
+
+#: For each metric that is no mean over examples: runs, and the metric of one.
+RESAMPLED = {
+    "f1": (f1_runs, f1_of_one),
+    "pearson": (correlated_runs, lambda frame: frame["label"].corr(frame["prediction"])),
+}
+
+#: Arms that are alike in everything have the same expected metric, whichever it is.
+ALIKE = [one for one in SETTINGS if one.luck[0] == one.luck[1]]
+
+
+def by_runs_alone(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+    """Whether the spread over runs lets p be under 0.05; that over examples only raises it."""
+    nothing = OverExamples(0.0, 0.0, EXAMPLES, EXAMPLES)
+    return bool(abs(a.mean() - b.mean()) > Spread.of(a, b, nothing).half_width(0.05))
+
+
+def by_report(metric: str, frames: list[pd.DataFrame], values: NDArray[np.float64]) -> bool:
+    """Whether the report has p under 0.05 for the two arms, each with half of the frames."""
+    seeds = len(frames) // 2
+    arms = [
+        Evidence(Arm(name, ":"), values[part], tuple(range(seeds)), tuple(frames[part]))
+        for name, part in (("a", slice(seeds)), ("b", slice(seeds, None)))
+    ]
+    return weigh(metric, *arms, comparisons=1)[0].p < 0.05
+
+
+def resampled_calls(metric: str, setting: Setting, studies: int, seed: int = 1) -> float:
+    """The share of studies of two arms, alike but for chance, in which p is under 0.05.
+
+    Examples are resampled in those studies only in which the runs alone could show a difference.
+    """
+    draw, (make, value) = np.random.default_rng(seed), RESAMPLED[metric]
+    called = 0
+    for _ in range(studies):
+        frames = make(draw, setting)
+        values = np.array([value(frame) for frame in frames])
+        if by_runs_alone(values[: setting.seeds], values[setting.seeds :]):
+            called += by_report(metric, frames, values)
+    return called / studies
+
+
+def resampled(studies: int = 2000) -> None:
+    """Prints a row a setting: studies with a false call, where the paired bootstrap is used."""
+    print(f"| no effect | {' | '.join(RESAMPLED)} |")
+    print("| --- |" + " ---: |" * len(RESAMPLED))
+    for setting in ALIKE:
+        shares = [100 * resampled_calls(metric, setting, studies) for metric in RESAMPLED]
+        print(f"| {setting.name} | {' | '.join(f'{s:.1f}' for s in shares)} |", flush=True)
+
+
 def pairs() -> None:
     """Prints a row a setting: without an effect, and with one of about 3.3 points."""
     for effect, studies in ((0.0, 2000), (0.4, 500)):
@@ -208,4 +291,4 @@ def pairs() -> None:
 
 
 if __name__ == "__main__":
-    whole_studies() if sys.argv[1:] == ["studies"] else pairs()
+    {"studies": whole_studies, "bootstrap": resampled}.get("".join(sys.argv[1:]), pairs)()
