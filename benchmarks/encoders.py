@@ -32,9 +32,9 @@ from transformers import BertModel
 import sparseattn as sa
 from options import options, prepare
 from record import Record, clock
-from rivals import HEADS, ROWS, Row, bert, bigbird, bound, longformer, states
+from rivals import HEADS, ROWS, Row, bert, bigbird, longformer, states
 from sparseattn.bench.compare import differences, results
-from sparseattn.bench.timing import floor, samples, step
+from sparseattn.bench.timing import bound, floor, samples, step
 from sparseattn.models.attached import attached
 
 COLUMNS = (

@@ -1,14 +1,11 @@
 """The encoders that take turns in encoders.py, and at which sizes: BERT, Longformer, BigBird.
 
-All have random weights. *The floor* is the sparse encoder with attention replaced by its values:
-queries and keys are then made in vain, and a backward pass does not reach them. *The bound* also
-hands them gradients, for nothing: no attention that trains its queries and keys can cost less.
+All have random weights. *Floor* and *bound* are those of `sparseattn.bench.timing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,17 +21,11 @@ from transformers import (
     LongformerModel,
 )
 
-from sparseattn.backends import base
-from sparseattn.backends.base import Backend, Call
-from sparseattn.rules import LayerRule
-
-__all__ = ["BOUND", "HEADS", "ROWS", "Row", "bert", "bigbird", "bound", "longformer", "states"]
+__all__ = ["HEADS", "ROWS", "Row", "bert", "bigbird", "longformer", "states"]
 
 HEADS = 12
 #: BigBird's block; its window is one block to either side and a token's own.
 BLOCK = 64
-#: The backend that `bound` lends.
-BOUND = "bound"
 
 
 @dataclass(frozen=True)
@@ -156,35 +147,3 @@ def bigbird(row: Row) -> Callable[[Tensor], Tensor]:
 def states(model: Any, ids: Tensor) -> Tensor:
     """The last hidden states. Shape: [texts, length, width]."""
     return model(input_ids=ids).last_hidden_state
-
-
-class _Free(torch.autograd.Function):
-    """The values; the gradient goes to queries and keys as well as it is."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ARG004
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG004
-        return grad, grad, grad
-
-
-class _Bound(Backend):
-    summary = "the values, and gradients for all three, for timing"
-
-    def attend(self, call: Call) -> Tensor:
-        return _Free.apply(call.query, call.key, call.value)
-
-    def computed(self, rule: LayerRule) -> int:  # noqa: ARG002
-        return 0
-
-
-@contextmanager
-def bound() -> Iterator[str]:
-    """Lends the bound as a backend."""
-    base._REGISTRY[BOUND] = _Bound()
-    try:
-        yield BOUND
-    finally:
-        del base._REGISTRY[BOUND]

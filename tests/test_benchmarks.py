@@ -84,7 +84,7 @@ def test_times_taken_another_way_stand_apart(tmp_path):
 
 @pytest.mark.usefixtures("found")
 def test_the_bound_trains_queries_and_keys_for_nothing():
-    from rivals import bound
+    from sparseattn.bench.timing import bound
 
     with bound() as name:
         call = case("full()", 7)

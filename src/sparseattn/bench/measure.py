@@ -11,7 +11,7 @@ from torch import Tensor
 from sparseattn.backends.base import AUTO
 from sparseattn.bench.compare import differences, results
 from sparseattn.bench.models import Subject, run
-from sparseattn.bench.timing import alternate, floor, step
+from sparseattn.bench.timing import alternate, bound, floor, step
 from sparseattn.errors import BackendError
 from sparseattn.models.attached import attached
 from sparseattn.plan import Plan
@@ -35,7 +35,7 @@ class Measurement:
         length: Tokens a text.
         dense: The stock model.
         sparse: The sparsified model.
-        rest: The model with attention replaced by its values.
+        rest: The model without attention: its values stand in, and gradients that cost nothing.
         backends: The backends that the layers used.
         error: Largest difference from the `reference` backend: of the outputs, and for training
             steps of the parameters' gradients, as a share of the largest number in their tensor.
@@ -83,7 +83,7 @@ def measure(
     names = _chosen(sparse)
     compared = min(length, _CHECKED_GRADIENTS if trains else _CHECKED)
     error = _compared(subject, plan, compared, names[0] if len(names) == 1 else AUTO)
-    with floor() as name:
+    with (bound if trains else floor)() as name:
         models = {
             "dense": subject.model,
             "sparse": sparse,

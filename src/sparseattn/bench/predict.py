@@ -22,7 +22,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from sparseattn.backends.base import Call, backend, select
 from sparseattn.bench.models import PROBED, Subject, run
-from sparseattn.bench.timing import floor, samples, step
+from sparseattn.bench.timing import bound, floor, samples, step
 from sparseattn.errors import BackendError, UnsupportedModelError
 from sparseattn.models.encoder import attention_dropout
 from sparseattn.plan import Plan
@@ -36,6 +36,8 @@ _SHORT, _LONG = 256, 1024
 #: Texts of `PROBED` tokens that the model without attention is run on. The line through them goes
 #: as far as the lengths that matter and beyond the processor's nearer caches.
 _FEW, _MANY = 1, 8
+#: Layers of dense attention that are kept at a time where scores are.
+_KEPT = 6
 #: Runs of each, and of the one with many texts.
 _REPEATS, _REPEATS_MANY = 5, 3
 #: Lengths tried for the one from which a plan pays.
@@ -127,7 +129,7 @@ class Predictor:
     @cached_property
     def _rest(self) -> _Curve:
         batches = [self.subject.batch(texts, PROBED) for texts in (_FEW, _MANY)]
-        with floor() as name:
+        with (bound if self.trains else floor)() as name:
             try:
                 model = self.subject.sparsified(self.plan, name)
             except BackendError:
@@ -144,13 +146,21 @@ class Predictor:
 
     @cached_property
     def _dense(self) -> _Curve:
+        # With dropout every score is kept until the backward pass, in every layer: in memory that
+        # has to come from the system, which one layer by itself may find lying about.
+        layers = min(self.subject.layers, _KEPT) if self.dropout else 1
+
         def attend(call: Call) -> Tensor:
-            return scaled_dot_product_attention(
-                call.query, call.key, call.value, dropout_p=call.dropout, scale=call.scale
-            )
+            made = [
+                scaled_dot_product_attention(
+                    call.query, call.key, call.value, dropout_p=call.dropout, scale=call.scale
+                )
+                for _ in range(layers)
+            ]
+            return torch.stack(made) if layers > 1 else made[0]
 
         calls = [self._call(n, self._rules(n, 1)[0], 1) for n in (_SHORT, _LONG)]
-        few, many = self._timed(attend, calls)
+        few, many = (seconds / layers for seconds in self._timed(attend, calls))
         heads = self.subject.heads
         return _Curve((heads * _SHORT**2, few), (heads * _LONG**2, many))
 

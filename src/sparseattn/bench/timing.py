@@ -1,11 +1,17 @@
-"""Timing things against each other, and a stand-in for an attention that costs nothing."""
+"""Timing things against each other, and stand-ins for an attention that costs nothing.
+
+*The floor* is a model with attention replaced by its values: queries and keys are then made in
+vain, and a backward pass does not reach them. *The bound* also hands them gradients, for nothing:
+no attention that trains its queries and keys can cost less.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from statistics import median
 from time import perf_counter, thread_time
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +20,10 @@ from sparseattn.backends import base
 from sparseattn.backends.base import Backend, Call
 from sparseattn.rules import LayerRule
 
-__all__ = ["FLOOR", "alternate", "floor", "samples", "step"]
+__all__ = ["BOUND", "FLOOR", "alternate", "bound", "floor", "samples", "step"]
 
-#: The backend that `floor` lends.
-FLOOR = "floor"
+#: The backends that `floor` and `bound` lend.
+FLOOR, BOUND = "floor", "bound"
 
 
 def alternate(
@@ -98,11 +104,48 @@ class _Floor(Backend):
         return 0
 
 
+class _Free(torch.autograd.Function):
+    """The values; the gradient goes to queries and keys as well as it is."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ARG004
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG004
+        return grad, grad, grad
+
+
+class _Bound(Backend):
+    """Returns the values, and hands gradients to queries and keys as well."""
+
+    summary = "the values, and gradients for all three, for timing"
+
+    def attend(self, call: Call) -> Tensor:
+        """See `Backend.attend`."""
+        context: Tensor = _Free.apply(call.query, call.key, call.value)  # type: ignore[no-untyped-call]
+        return context
+
+    def computed(self, rule: LayerRule) -> int:  # noqa: ARG002
+        """See `Backend.computed`."""
+        return 0
+
+
 @contextmanager
-def floor() -> Iterator[str]:
+def _lent(name: str, what: Backend) -> Iterator[str]:
     """Lends a backend that computes nothing, and takes it away: no model may keep it."""
-    base._REGISTRY[FLOOR] = _Floor()
+    base._REGISTRY[name] = what
     try:
-        yield FLOOR
+        yield name
     finally:
-        del base._REGISTRY[FLOOR]
+        del base._REGISTRY[name]
+
+
+def floor() -> AbstractContextManager[str]:
+    """Lends the floor as a backend, by its name."""
+    return _lent(FLOOR, _Floor())
+
+
+def bound() -> AbstractContextManager[str]:
+    """Lends the bound as a backend, by its name."""
+    return _lent(BOUND, _Bound())
