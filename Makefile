@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PROCESSES ?= 2
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
@@ -27,8 +28,9 @@ demo: install  ## the main job on packaged model and data, offline; under 10 min
 quick: install  ## a smaller demo; under 2 minutes
 	$(BIN)/sparseattn demo --quick
 
-test: install  ## the tests, without those marked slow, gpu or network
-	$(BIN)/pytest -m "not slow and not gpu and not network"
+# A thread each: two processes that each take two threads on two cores would wait for one another.
+test: install  ## the tests, without those marked slow, gpu or network; PROCESSES at a time
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist worksteal -m "not slow and not gpu and not network"
 
 test-all: install  ## every test that this machine can run
 	$(BIN)/pytest -m "not network"

@@ -134,7 +134,10 @@ def test_tables(monkeypatch, name, command, train):
     assert [row[0] for row in rows] == ["64", "300"]
     assert rows[0][-1] == "masked"
     for row in rows:
-        assert float(row[1]) / float(row[2]) == pytest.approx(float(row[5][:-1]), rel=0.1, abs=0.3)
+        # Milliseconds are rounded to tenths, of which a tiny model takes few.
+        stock, sparse, told = (float(cell.rstrip("x")) for cell in (row[1], row[2], row[5]))
+        assert (stock - 0.05) / (sparse + 0.05) - 0.01 <= told
+        assert told <= (stock + 0.05) / max(sparse - 0.05, 1e-9) + 0.01
 
 
 def test_a_wrong_result_is_not_timed(monkeypatch, name):
