@@ -93,7 +93,7 @@ def _parsed(lengths: str) -> list[int]:
     except ValueError:
         found = []
     if not found or min(found) < 1:
-        raise typer.BadParameter(f"--lengths {lengths!r} is no list of lengths such as 128,512")
+        raise typer.BadParameter(f"--lengths {lengths!r} is no list of lengths such as 128,512.")
     return found
 
 
@@ -116,7 +116,9 @@ def _show(rows: list[Forecast] | list[Measurement], how: str, train: bool) -> No
     import torch
 
     what = "a training step (forward and backward)" if train else "inference"
-    typer.echo(f"{how}: {what}, {torch.get_num_threads()} threads, milliseconds a batch")
+    threads = torch.get_num_threads()
+    team = "1 thread" if threads == 1 else f"{threads} threads"
+    typer.echo(f"{how}: {what}, {team}, milliseconds a batch")
     typer.echo("length    stock   sparse  no attention  attention's share  speed-up  backend")
     for row in rows:
         typer.echo(

@@ -61,7 +61,7 @@ def lengthen_folder(name: str, to: int, out: Path, plan: str) -> Iterator[str]:
     if stock and wanted is not None and len(wanted.entries) == 1:
         lengths = sorted({min(done.before or to, to), to})
         yield (
-            f"next: sparseattn bench predict {shlex.quote(str(where))} --plan "
+            f"next: sparseattn bench predict {shlex.quote(name)} --plan "
             f"{shlex.quote(str(wanted.entries[0].pattern))} --lengths {','.join(map(str, lengths))}"
         )
 
