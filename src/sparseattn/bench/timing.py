@@ -116,7 +116,7 @@ class _Free(torch.autograd.Function):
         return grad, grad, grad
 
 
-class _Bound(Backend):
+class _Bound(_Floor):
     """Returns the values, and hands gradients to queries and keys as well."""
 
     summary = "the values, and gradients for all three, for timing"
@@ -125,10 +125,6 @@ class _Bound(Backend):
         """See `Backend.attend`."""
         context: Tensor = _Free.apply(call.query, call.key, call.value)  # type: ignore[no-untyped-call]
         return context
-
-    def computed(self, rule: LayerRule) -> int:  # noqa: ARG002
-        """See `Backend.computed`."""
-        return 0
 
 
 @contextmanager

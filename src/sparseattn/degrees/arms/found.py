@@ -19,22 +19,13 @@ if TYPE_CHECKING:
     from sparseattn.plan import Plan
 
 
-@dataclass(frozen=True)
-class CalibratedMethod(Method):
-    """Degrees that keep the most of what the pretrained model does; no training goes into them."""
+class _Found(Method):
+    """A method that finds degrees on texts; its fields are `Settings` and a sparsity."""
 
     sparsity: float
-    menu: tuple[float, ...] | None = None
-    shared: str = "head"
-    form: str = "regular"
-    worth: str = "attention"
-    elastic: bool = False
-    globals: tuple[str, ...] | int = ("cls",)
-    over: str = "train"
-    dense: Selection = ""
-    largest: int | None = None
-
-    name: ClassVar[str] = "calibrated"
+    globals: tuple[str, ...] | int
+    over: str
+    dense: Selection
 
     def __post_init__(self) -> None:
         """Checks the sparsity and the options."""
@@ -59,7 +50,29 @@ class CalibratedMethod(Method):
 
     def check(self, texts: Texts, tokenizer: Any = None) -> None:
         """See `Method.check`."""
-        _check(self, texts, tokenizer)
+        _, costs = _settings(self).counted(texts, tokenizer)
+        try:
+            costs.check(self.sparsity)
+        except PlanError as error:
+            raise PlanError(f"{self}: {error}") from None
+
+
+@dataclass(frozen=True)
+class CalibratedMethod(_Found):
+    """Degrees that keep the most of what the pretrained model does; no training goes into them."""
+
+    sparsity: float
+    menu: tuple[float, ...] | None = None
+    shared: str = "head"
+    form: str = "regular"
+    worth: str = "attention"
+    elastic: bool = False
+    globals: tuple[str, ...] | int = ("cls",)
+    over: str = "train"
+    dense: Selection = ""
+    largest: int | None = None
+
+    name: ClassVar[str] = "calibrated"
 
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
@@ -80,7 +93,7 @@ class CalibratedMethod(Method):
 
 
 @dataclass(frozen=True)
-class LearnedMethod(Method):
+class LearnedMethod(_Found):
     """Degrees that are learned while the model trains; see `sparseattn.degrees.settings`."""
 
     sparsity: float
@@ -100,31 +113,6 @@ class LearnedMethod(Method):
     largest: int | None = None
 
     name: ClassVar[str] = "learned"
-
-    def __post_init__(self) -> None:
-        """Checks the sparsity and the options."""
-        check_sparsity(self.sparsity)
-        # Frozen: one spelling for layers that are the same.
-        object.__setattr__(self, "dense", _settings(self).dense)
-
-    @property
-    def stated(self) -> float:
-        """See `Method.stated`."""
-        return self.sparsity
-
-    @property
-    def global_tokens(self) -> tuple[str, ...] | int:
-        """See `Method.global_tokens`."""
-        return self.globals
-
-    @property
-    def counted_over(self) -> str:
-        """See `Method.counted_over`."""
-        return self.over
-
-    def check(self, texts: Texts, tokenizer: Any = None) -> None:
-        """See `Method.check`."""
-        _check(self, texts, tokenizer)
 
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`: trains the model through the soft phase."""
@@ -249,16 +237,7 @@ def _plan_of_arm(arm: Method, context: Context) -> Plan:
     return arm.apply(replace(context, model=spare, trainer=callbacks)).plan
 
 
-def _check(method: CalibratedMethod | LearnedMethod, texts: Texts, tokenizer: Any = None) -> None:
-    """See `Method.check`."""
-    _, costs = _settings(method).counted(texts, tokenizer)
-    try:
-        costs.check(method.sparsity)
-    except PlanError as error:
-        raise PlanError(f"{method}: {error}") from None
-
-
-def _settings(method: CalibratedMethod | LearnedMethod, seed: int = 0) -> Settings:
+def _settings(method: _Found, seed: int = 0) -> Settings:
     """Its fields as settings.
 
     Raises:
