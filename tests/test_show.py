@@ -246,6 +246,19 @@ def test_the_backends_are_listed():
     for name, found in backends().items():
         assert name in text
         assert found.summary in text
+    assert "auto" in text
+    assert "cpu: no training, on a CPU it computes no gradients" in text
+
+
+def test_a_backend_says_what_this_machine_lacks(monkeypatch):
+    from sparseattn.backends._cpu import launch
+
+    assert "cpu: inference and training, compiled by numba" in " ".join(
+        printed(backends_table(), 200)
+    )
+    monkeypatch.setattr(launch, "find_spec", lambda _: None)
+    text = " ".join(printed(backends_table(), 400))
+    assert "in plain PyTorch, which is slower (numba is not installed: pip install" in text
 
 
 def test_a_pattern_need_not_be_a_string():

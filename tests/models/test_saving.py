@@ -81,8 +81,10 @@ def test_from_pretrained_alone_never_runs_dense(tmp_path):
 
 
 def test_loading_what_is_not_there(tmp_path):
-    with pytest.raises(PlanError, match=r"^no model at .*nothing"):
+    with pytest.raises(PlanError, match=r"^no model at .*nothing: there is no such folder"):
         sa.load(tmp_path / "nothing")
+    with pytest.raises(PlanError, match=r"^no model at owner/nothing: "):
+        sa.load("owner/nothing")
     build("bert").save_pretrained(tmp_path / "dense")
     with pytest.raises(PlanError, match="carries no plan"):
         sa.load(tmp_path / "dense")

@@ -81,6 +81,10 @@ class Backend(ABC):
         """Why it cannot compute this call; empty when it can."""
         return []
 
+    def remark(self, device: str) -> str | None:  # noqa: ARG002
+        """What is worth knowing of it on a kind of device of this machine; None for nothing."""
+        return None
+
     @abstractmethod
     def attend(self, call: Call) -> Tensor:
         """Computes the attention.

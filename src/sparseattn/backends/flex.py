@@ -69,6 +69,10 @@ class Flex(Backend):
         ]
         return [reason for reason in found if reason is not None]
 
+    def remark(self, device: str) -> str | None:  # noqa: ARG002
+        """See `Backend.remark`."""
+        return "compiled at the first batch of each shape, for 5 to 40 s"
+
     def attend(self, call: Call) -> Tensor:
         """See `Backend.attend`."""
         kind = _kind(call)

@@ -42,6 +42,11 @@ class Tiled(Backend):
             found.append(f"it computes with floating-point numbers, not {call.query.dtype}")
         return found
 
+    def remark(self, device: str) -> str | None:
+        """See `Backend.remark`."""
+        reason = cpu.uninstalled() if device == "cpu" else "its kernel is for CPUs"
+        return f"in plain PyTorch, which is slower ({reason})" if reason else "compiled by numba"
+
     def attend(self, call: Call) -> Tensor:
         """See `Backend.attend`."""
         context: Tensor = _attend(call)

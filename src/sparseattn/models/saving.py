@@ -29,6 +29,8 @@ def load(path: str | Path, model_class: Any = None, **kwargs: Any) -> Any:
     """
     import transformers
 
+    if _folder(path) and not Path(path).exists():
+        raise PlanError(f"no model at {path}: there is no such folder")
     try:
         config = transformers.AutoConfig.from_pretrained(path, **_where(kwargs))
     except (OSError, ValueError) as error:
@@ -60,3 +62,9 @@ def _where(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Those of the arguments of `from_pretrained` that say which files are meant."""
     names = ("cache_dir", "local_files_only", "revision", "subfolder", "token", "trust_remote_code")
     return {name: kwargs[name] for name in names if name in kwargs}
+
+
+def _folder(path: str | Path) -> bool:
+    """Whether this can only be a folder: a Hub name is `name` or `owner/name`."""
+    text = str(path)
+    return Path(path).is_absolute() or text.startswith((".", "~")) or text.count("/") > 1

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sparseattn.backends._tiles.tiles import Tiles
 
-__all__ = ["DTYPES", "Launch", "Setting", "cache_folder", "missing"]
+__all__ = ["DTYPES", "Launch", "Setting", "cache_folder", "missing", "uninstalled"]
 
 #: What the kernel computes with for each input type.
 DTYPES = {
@@ -37,6 +37,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SPARSEATTN_CACHE") or Path.home() / ".cache" / "sparseattn")
 
 
+def uninstalled() -> str | None:
+    """Why nothing can be compiled, or None."""
+    if find_spec("numba") is None:
+        return "numba is not installed: pip install 'sparseattn[fast]'"
+    return None
+
+
 @cache
 def missing(dtype: torch.dtype = torch.float32, trains: bool = True) -> str | None:
     """Why the kernel cannot run on this machine, or None.
@@ -45,8 +52,8 @@ def missing(dtype: torch.dtype = torch.float32, trains: bool = True) -> str | No
         dtype: The type of the inputs; one of `DTYPES`.
         trains: Whether gradients are wanted, too.
     """
-    if find_spec("numba") is None:
-        return "numba is not installed: pip install 'sparseattn[fast]'"
+    if (reason := uninstalled()) is not None:
+        return reason
     bits = DTYPES[dtype].itemsize * 8
     try:
         for direction in ("forward", "backward")[: 1 + trains]:

@@ -165,9 +165,7 @@ def _grown(
     found = find(owner, encoder)
     reach = min((n for n in (found.limit, read) if n is not None), default=None)
     if reach is not None and to <= reach:
-        raise UnsupportedModelError(
-            f"{type(encoder).__name__} takes {reach:,} tokens already; {to:,} are no more"
-        )
+        raise UnsupportedModelError(_reached(type(encoder).__name__, found.limit, read, to))
     if found.limit is None or to <= found.limit:
         return found, None
     growth = Growth.of(owner, encoder, found, to)
@@ -179,6 +177,13 @@ def _grown(
     _told(encoder, found, growth)
     growth.apply(owner, edits)
     return found, growth
+
+
+def _reached(model: str, positions: int | None, read: int | None, to: int) -> str:
+    if read is not None and (positions is None or read < positions):
+        own = f", and {model} has {positions:,} positions" if positions is not None else ""
+        return f"the tokenizer keeps {read:,} tokens of a text already{own}; {to:,} are no more"
+    return f"{model} takes {positions:,} tokens already; {to:,} are no more"
 
 
 def owner_of(model: Any) -> Any:
