@@ -18,6 +18,9 @@ from sparseattn.report.text import fraction, points
 
 __all__ = ["contrasts_terminal", "terminal_table"]
 
+#: How the table of comparisons begins a difference that was not found, and its size.
+_NONE, _FROM, _ANY = "none; ", "detectable from ", " to find any"
+
 
 def terminal_table(study: StudyData | Summary) -> Table:
     """The arms of a study: main metric, change against the baseline, sparsity, time.
@@ -62,16 +65,22 @@ def contrasts_terminal(data: StudyData) -> Group:
     Args:
         data: The study.
     """
-    return Group(*(_question(data, each) for each in questions(data)))
+    # Each table but the last is followed by an empty line.
+    tables = [(_question(data, each), "") for each in questions(data)]
+    return Group(*[part for pair in tables for part in pair][:-1])
 
 
 def _question(data: StudyData, question: Question) -> Table:
     spelled = contrasts_table(data, question.contrasts)
+    placements = {row[at] for row in spelled.rows for at in (1, 3)}
     lines = [
+        *([f"Layers: {placements.pop()}."] if len(placements) == 1 else []),
         "Means and differences in hundredths, 95% intervals; p is corrected for the "
         f"{len(question.contrasts)} comparisons of this table (Holm).",
         *(f"{note}." for note in question.notes),
     ]
+    if any(row[-1].startswith(_NONE) for row in spelled.rows):
+        lines.append("In brackets: the smallest difference found four times in five.")
     table = Table(
         title=Text(question.text or data.name),
         title_justify="left",
@@ -79,12 +88,20 @@ def _question(data: StudyData, question: Question) -> Table:
         caption_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
+        padding=(0, 1),
     )
-    for column in spelled.columns:
+    for at, column in enumerate(spelled.columns):
+        if at in (1, 3):
+            continue
         side: Literal["left", "right"] = "right" if column.number else "left"
-        table.add_column(Text(column.label), justify=side, overflow="fold")
-    for row in spelled.rows:
-        table.add_row(*map(Text, row))
+        longest = max(map(len, column.label.split()))
+        table.add_column(Text(column.label), justify=side, min_width=longest, overflow="fold")
+    for arm, layers, other, theirs, means, change, p, found in spelled.rows:
+        pair = [f"{name}\n{where}" if placements else name
+                for name, where in ((arm, layers), (other, theirs))]  # fmt: skip
+        if found.startswith(_NONE):
+            found = f"none ({found.removeprefix(_NONE).removeprefix(_FROM).removesuffix(_ANY)})"
+        table.add_row(*map(Text, (*pair, means, change, p, found)))
     return table
 
 
