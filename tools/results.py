@@ -8,6 +8,7 @@ python tools/results.py
     docs/results.md                the text is written by hand; what stands between the comments
                                    `<!-- arms NAME -->` or `<!-- contrasts NAME -->` and
                                    `<!-- end -->` is written here
+    README.md, docs/results.md     the two tables behind `<!-- headline -->`
 
 Nothing is trained, and running it again changes nothing.
 """
@@ -21,10 +22,12 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
+from headline import headline
 
 from sparseattn.report import StudyData, summarise, write_report
 from sparseattn.report.contrasts import questions
 from sparseattn.report.results import ordered
+from sparseattn.report.summary import Summary
 from sparseattn.report.tables import Table, arms_table, contrasts_table
 from sparseattn.report.text import markdown
 from sparseattn.study import load_study, unpack
@@ -35,6 +38,7 @@ PACKED, PAGES, TEXT = ROOT / "results", ROOT / "docs" / "results", ROOT / "docs"
 #: Columns of the main table that the text shows; the report has all.
 SHOWN = ("Arm", "Layers", "Accuracy", "F1", "Change", "p", "Sparsity", "Seeds")
 PLACE = re.compile(r"(<!-- (arms|contrasts) ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+HEADLINE = re.compile(r"(<!-- headline -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def grid(table: Table, shown: tuple[str, ...] | None = None) -> str:
@@ -55,7 +59,7 @@ def opened(file: Path, place: Path) -> StudyData:
     return load_study(place)
 
 
-def publish(data: StudyData, folder: Path) -> dict[str, str]:
+def publish(data: StudyData, summary: Summary, folder: Path) -> dict[str, str]:
     """Writes a study's report, and returns its tables for the text."""
     with tempfile.TemporaryDirectory() as made:
         for path in write_report(data, made):
@@ -63,7 +67,7 @@ def publish(data: StudyData, folder: Path) -> dict[str, str]:
                 folder.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, folder / path.name)
     return {
-        "arms": grid(arms_table(summarise(data)), SHOWN),
+        "arms": grid(arms_table(summary), SHOWN),
         "contrasts": "\n".join(
             f"*{markdown(each.text)}*\n\n{grid(contrasts_table(data, each.contrasts))}"
             for each in questions(data)
@@ -73,12 +77,13 @@ def publish(data: StudyData, folder: Path) -> dict[str, str]:
 
 def main() -> int:
     """Rebuilds everything."""
-    frames, tables = [], {}
+    frames, tables, summaries = [], {}, {}
     for file in sorted(PACKED.glob("*.tar.xz")):
         name = file.name.removesuffix(".tar.xz")
         with tempfile.TemporaryDirectory() as made:
             data = opened(file, Path(made) / name)
-            tables[name] = publish(data, PAGES / name)
+            summaries[name] = summarise(data)
+            tables[name] = publish(data, summaries[name], PAGES / name)
             frames.append(ordered(data.rows, data.metrics).assign(study=name))
             print(f"{name}: {len(data.rows)} trials")
     if not frames:
@@ -94,6 +99,10 @@ def main() -> int:
             return 1
     text = PLACE.sub(lambda m: m[1] + "\n" + tables[m[3]][m[2]] + "\n" + m[4], text)
     TEXT.write_text(text, encoding="utf-8")
+    top = headline(summaries)
+    for page in (TEXT, ROOT / "README.md"):
+        text = HEADLINE.sub(rf"\1\n{top}\n\2", page.read_text(encoding="utf-8"))
+        page.write_text(text, encoding="utf-8")
     return 0
 
 
