@@ -142,5 +142,14 @@ def machine() -> str:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    said = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    known = {key.strip(): value.strip() for key, value in said.items()}
+    if "model name" not in known:
+        return platform.machine()
+    # A cloud's names hide the generation; its numbers do not.
+    family = [
+        f"{key} {known[name]}"
+        for key, name in (("family", "cpu family"), ("model", "model"))
+        if name in known
+    ]
+    return " ".join([known["model name"], *family])
