@@ -110,7 +110,7 @@ def test_patterns_are_no_methods(text):
         ("uniform(sparsity=0.7, radius=2)", r"uniform\(\): unknown argument 'radius'"),
         ("uniform()", r"uniform\(\) needs the argument 'sparsity'"),
         ("uniform(0.7, sparsity=0.7)", "sparsity is given twice"),
-        ("uniform(1, 2, 3, 4)", r"uniform\(\) takes at most 3 arguments"),
+        ("uniform(1, 2, 3, 4, 5)", r"uniform\(\) takes at most 4 arguments"),
         ("uniform(sparsity=0.7", "does not parse"),
         ("uniform(sparsity=1 + 1)", "expected a value at column 18"),
         ("0.7", "expected a method"),
@@ -173,6 +173,24 @@ def test_fractions_are_met_by_splitting_heads(tmp_path, name):
     assert len(patterns) == 2
     by_layer = [len(groups) for groups in plan.resolve([4] * 3)]
     assert max(by_layer) == 2
+
+
+@pytest.mark.parametrize("name", ["uniform", "bigbird", "longformer"])
+def test_spared_layers_keep_the_lowest_and_the_others_get_their_pairs(tmp_path, name):
+    plain, spared = (
+        parse_method(f"{name}(sparsity=0.6{more})").apply(context(tmp_path)).plan
+        for more in ("", ", spare=1")
+    )
+    method = methods()[name](0.6)
+    *_, last = spared.resolve([4] * 3)
+    assert [str(p) for _, p in last] == [str(method.rung(0))]
+    for plan in (plain, spared):
+        assert abs(realised(plan, rows()) - 0.6) < 0.02
+    with pytest.raises(PlanError, match="it spares 3 layers, and there are 3"):
+        parse_method(f"{name}(sparsity=0.6, spare=3)").apply(context(tmp_path))
+    for wrong in ("-1", "true", "1.5"):
+        with pytest.raises(PlanError, match=rf"{name}\(\): spare must be a whole number >= 0; got"):
+            parse_method(f"{name}(sparsity=0.6, spare={wrong})")
 
 
 def test_bigbird_keeps_its_proportions():

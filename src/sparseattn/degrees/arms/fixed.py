@@ -26,18 +26,23 @@ _HIGHEST = 8192
 class _Ladder(Method):
     """Patterns in ascending order; two neighbouring ones, split over the heads, meet the budget.
 
-    The heads that get the larger one are spread evenly over layers and heads.
+    The heads that get the larger one are spread evenly over layers and heads. The last `spare`
+    layers keep the lowest one: where a class is read from a global CLS, its row is whole, and
+    nothing else of the last layer is read.
     """
 
     sparsity: float
     globals: tuple[str, ...] | int = ("cls",)
     over: str = "train"
+    spare: int = 0
 
     def __post_init__(self) -> None:
         """Checks the sparsity, and which texts it is to hold over."""
         check_sparsity(self.sparsity)
         if self.over not in OVER:
             raise PlanError(f"{self.name}(): {unknown('over', self.over, OVER)}")
+        if isinstance(self.spare, bool) or not isinstance(self.spare, int) or self.spare < 0:
+            raise PlanError(f"{self.name}(): spare must be a whole number >= 0; got {self.spare!r}")
 
     @property
     def stated(self) -> float:
@@ -95,36 +100,48 @@ class _Ladder(Method):
         Raises:
             PlanError: The lowest rung allows too much.
         """
-        from sparseattn.plan import Plan
-
-        highest = count(Plan.of(self.rung(0)))
+        if self.spare >= len(heads):
+            raise PlanError(f"{self}: it spares {self.spare} layers, and there are {len(heads)}")
+        highest = count(self._even(0, heads))
         if self.sparsity > highest + 1e-9:
             raise PlanError(
                 f"{self}: these texts reach no more than {int(highest * 1000) / 1000:.3f}"
             )
         low, high = 0, 1
-        while high < _HIGHEST and count(Plan.of(self.rung(high))) > self.sparsity:
+        while high < _HIGHEST and count(self._even(high, heads)) > self.sparsity:
             low, high = high, high * 2
         while high - low > 1:
             middle = (low + high) // 2
-            if count(Plan.of(self.rung(middle))) > self.sparsity:
+            if count(self._even(middle, heads)) > self.sparsity:
                 low = middle
             else:
                 high = middle
         return self._split(low, count, heads)
 
-    def _split(self, low: int, count: Callable[[Plan], float], heads: Sequence[int]) -> Plan:
-        """The nearest plan between two neighbouring rungs."""
+    def _even(self, index: int, heads: Sequence[int]) -> Plan:
+        """The same rung in all heads but those of the spared layers."""
+        return self._plan([self.rung(index)] * self._filled(heads), heads)
+
+    def _filled(self, heads: Sequence[int]) -> int:
+        """Heads of the layers that are not spared."""
+        return sum(heads[: len(heads) - self.spare])
+
+    def _plan(self, flat: list[Pattern], heads: Sequence[int]) -> Plan:
+        """The plan of patterns that are given head by head, the spared layers' left out."""
         from sparseattn.degrees.hardening.harden import plan_of
 
-        small, large, total = self.rung(low), self.rung(low + 1), sum(heads)
+        whole = flat + [self.rung(0)] * (sum(heads) - len(flat))
+        ends = [sum(heads[: layer + 1]) for layer in range(len(heads))]
+        grid = [whole[end - many : end] for end, many in zip(ends, heads, strict=True)]
+        return plan_of(grid, range(len(heads)))
+
+    def _split(self, low: int, count: Callable[[Plan], float], heads: Sequence[int]) -> Plan:
+        """The nearest plan between two neighbouring rungs."""
+        small, large, total = self.rung(low), self.rung(low + 1), self._filled(heads)
 
         def made(larger: int) -> Plan:
             places = {(2 * index + 1) * total // (2 * larger) for index in range(larger)}
-            flat = [large if place in places else small for place in range(total)]
-            ends = [sum(heads[: layer + 1]) for layer in range(len(heads))]
-            grid = [flat[end - many : end] for end, many in zip(ends, heads, strict=True)]
-            return plan_of(grid, range(len(heads)))
+            return self._plan([large if at in places else small for at in range(total)], heads)
 
         first, last = 0, total
         while last - first > 1:
