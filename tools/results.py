@@ -5,9 +5,10 @@ python tools/results.py
     results/NAME.tar.xz            a study, as `sparseattn study pack` writes it
     results/trials.csv             a row a trial of all of them
     docs/results/NAME/             its report in Markdown, and its figures
-    docs/results.md                the text is written by hand; what stands between the comments
+    docs/results.md                the text is written by hand; what stands between a comment
                                    `<!-- arms NAME -->` or `<!-- contrasts NAME -->` and
-                                   `<!-- end -->` is written here
+                                   `<!-- end -->` is written here. The second may name some of the
+                                   study's seeds (`seeds 5:`) and questions (`questions 1,3`)
     README.md, docs/results.md     the two tables behind `<!-- headline -->`
 
 Nothing is trained, and running it again changes nothing.
@@ -27,7 +28,6 @@ from headline import headline
 from sparseattn.report import StudyData, summarise, write_report
 from sparseattn.report.contrasts import questions
 from sparseattn.report.results import ordered
-from sparseattn.report.summary import Summary
 from sparseattn.report.tables import Table, arms_table, contrasts_table
 from sparseattn.report.text import markdown
 from sparseattn.study import load_study, unpack
@@ -37,7 +37,11 @@ PACKED, PAGES, TEXT = ROOT / "results", ROOT / "docs" / "results", ROOT / "docs"
 
 #: Columns of the main table that the text shows; the report has all.
 SHOWN = ("Arm", "Layers", "Accuracy", "F1", "Change", "p", "Sparsity", "Seeds")
-PLACE = re.compile(r"(<!-- (arms|contrasts) ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(
+    r"(<!-- (arms|contrasts) ([\w-]+)(?: seeds ([\d:,]+))?(?: questions ([\d,]+))? -->\n)"
+    r".*?(<!-- end -->)",
+    re.DOTALL,
+)
 HEADLINE = re.compile(r"(<!-- headline -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -59,31 +63,52 @@ def opened(file: Path, place: Path) -> StudyData:
     return load_study(place)
 
 
-def publish(data: StudyData, summary: Summary, folder: Path) -> dict[str, str]:
-    """Writes a study's report, and returns its tables for the text."""
+def publish(data: StudyData, folder: Path) -> None:
+    """Writes a study's report."""
     with tempfile.TemporaryDirectory() as made:
         for path in write_report(data, made):
             if path.suffix in (".md", ".svg"):
                 folder.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, folder / path.name)
-    return {
-        "arms": grid(arms_table(summary), SHOWN),
-        "contrasts": "\n".join(
-            f"*{markdown(each.text)}*\n\n{grid(contrasts_table(data, each.contrasts))}"
-            for each in questions(data)
-        ),
-    }
+
+
+def tables_of(data: StudyData, text: str) -> dict[tuple[str, ...], str]:
+    """The tables of a study that the text shows, by what they are, the study and the seeds."""
+    found = {}
+    for _, kind, name, seeds, numbers, _ in PLACE.findall(text):
+        if name == data.name:
+            some = data.only(seeds) if seeds else data
+            table = arms(some) if kind == "arms" else contrasts(some, numbers)
+            found[kind, name, seeds, numbers] = table
+    return found
+
+
+def arms(data: StudyData) -> str:
+    """A row an arm."""
+    return grid(arms_table(summarise(data)), SHOWN)
+
+
+def contrasts(data: StudyData, numbers: str = "") -> str:
+    """The comparisons that the study declared, a table a question; of some questions, from 1."""
+    wanted = [int(number) for number in numbers.split(",")] if numbers else None
+    found = [each for at, each in enumerate(questions(data), 1) if not wanted or at in wanted]
+    return "\n".join(
+        f"*{markdown(each.text)}*\n\n{grid(contrasts_table(data, each.contrasts))}"
+        for each in found
+    )
 
 
 def main() -> int:
     """Rebuilds everything."""
     frames, tables, summaries = [], {}, {}
+    text = TEXT.read_text(encoding="utf-8")
     for file in sorted(PACKED.glob("*.tar.xz")):
         name = file.name.removesuffix(".tar.xz")
         with tempfile.TemporaryDirectory() as made:
             data = opened(file, Path(made) / name)
             summaries[name] = summarise(data)
-            tables[name] = publish(data, summaries[name], PAGES / name)
+            publish(data, PAGES / name)
+            tables |= tables_of(data, text)
             frames.append(ordered(data.rows, data.metrics).assign(study=name))
             print(f"{name}: {len(data.rows)} trials")
     if not frames:
@@ -92,12 +117,13 @@ def main() -> int:
     whole = pd.concat(frames)
     whole = whole[["study", *(c for c in whole.columns if c != "study")]]
     whole.to_csv(PACKED / "trials.csv", index=False, lineterminator="\n")
-    text = TEXT.read_text(encoding="utf-8")
-    for _, _, name, _ in PLACE.findall(text):
-        if name not in tables:
+    for _, _, name, *_ in PLACE.findall(text):
+        if name not in summaries:
             print(f"{TEXT.name} shows {name!r}, which is not in {PACKED}", file=sys.stderr)
             return 1
-    text = PLACE.sub(lambda m: m[1] + "\n" + tables[m[3]][m[2]] + "\n" + m[4], text)
+    text = PLACE.sub(
+        lambda m: f"{m[1]}\n{tables[tuple(part or '' for part in m.groups()[1:5])]}\n{m[6]}", text
+    )
     TEXT.write_text(text, encoding="utf-8")
     top = headline(summaries)
     for page in (TEXT, ROOT / "README.md"):

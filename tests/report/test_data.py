@@ -60,6 +60,16 @@ def test_arms_that_are_not_there(text: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_some_seeds_alone() -> None:
+    data = study()
+    assert set(data.only("1:").rows["seed"]) == set(data.rows["seed"]) - {0}
+    assert set(data.only("0").rows["seed"]) == {0}
+    assert len(data.only(":").rows) == len(data.rows)
+    for wrong in ("x", "90:", "90"):
+        with pytest.raises(StudyError, match=rf"no trial has a seed of '{wrong}'; write '5:' or"):
+            data.only(wrong)
+
+
 def test_a_missing_column_is_named() -> None:
     data = study()
     with pytest.raises(StudyError, match=r"results lack the columns digest, seed; they have: arm"):

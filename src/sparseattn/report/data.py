@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
-from sparseattn.errors import StudyError, unknown
+from sparseattn.errors import SparseAttnError, StudyError, unknown
+from sparseattn.selection import select_indices
 
 __all__ = ["COLUMNS", "Arm", "StudyData"]
 
@@ -173,6 +174,26 @@ class StudyData:
         parts = [f"{absent:,} have not run"] if absent else []
         parts += [f"{len(self.damaged):,} are damaged"] if self.damaged else []
         return f"Of {self.planned:,} trials {' and '.join(parts)}." if parts else ""
+
+    def only(self, seeds: str) -> StudyData:
+        """The same study with some of its seeds alone, to look at those that nobody saw before.
+
+        Args:
+            seeds: Which, written as layers are: `"5:"`, `"0,2"`.
+
+        Raises:
+            StudyError: The selection does not parse, or no trial has such a seed.
+        """
+        known = self.rows["seed"].astype(int)
+        try:
+            wanted = select_indices(seeds, int(known.max()) + 1, "seed")
+        except SparseAttnError:
+            wanted = []
+        rows = self.rows[known.isin(wanted)]
+        if rows.empty:
+            have = ", ".join(map(str, sorted(known.unique())))
+            raise StudyError(f"no trial has a seed of {seeds!r}; write '5:' or '0,2' of {have}")
+        return replace(self, rows=rows, planned=None)
 
     @cached_property
     def groups(self) -> dict[Arm, pd.DataFrame]:

@@ -125,6 +125,7 @@ def compare(
     folder: Folder,
     a: Annotated[str, typer.Argument(help="An arm: name, or name@layers.")] = "",
     b: Annotated[str, typer.Argument(help="Another one.")] = "",
+    seeds: Annotated[str, typer.Option(help="Some seeds alone, such as 5: or 0,2.")] = "",
 ) -> None:
     """Compare two arms on the same examples; without arms, those that the study declared."""
     from sparseattn.errors import StudyError
@@ -132,6 +133,8 @@ def compare(
     from sparseattn.report.table import contrasts_terminal
 
     data = _loaded(folder)
+    if seeds:
+        data = data.only(seeds)
     if a and b:
         typer.echo(str(compared(data, a, b)))
     elif a or not data.contrasts:
