@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from sparseattn.report.comparison import Comparison
 from sparseattn.report.summary import ArmSummary, Summary
-from sparseattn.report.text import fraction, points, spell
+from sparseattn.report.tables import mean_text
+from sparseattn.report.text import fraction, interval, points
 
 __all__ = ["headline"]
 
-#: A study, what a column of it is called, and the sparsity of its learned arms.
-PATTERNS = {"patterns-sst2": "SST-2", "patterns-mrpc": "MRPC"}
-DEGREES = {
-    "learned-sst2-ten": ("SST-2", "s=0.84"),
-    "long-imdb": ("IMDB, 512 tokens", "s=0.98"),
-}
-#: Arms, what a row is called, and their names in studies that call them otherwise.
+#: Studies of patterns, and what a column of each is called.
+PATTERNS = {"patterns-sst2": "SST-2", "patterns-mrpc": "MRPC", "patterns-squad": "SQuAD"}
+#: Their arms, and what a row is called.
 KINDS = {
     "neighbor": "neighbours",
     "dependency": "syntax (the parse)",
@@ -24,8 +21,18 @@ KINDS = {
     "random": "random keys",
 }
 PLACES = {"-3:": "last 3 of 6", ":": "all"}
-WAYS = {"learned": "learned", "uniform": "one radius for all heads", "bigbird": "BigBird's mix"}
-SAME = {("long-imdb", "uniform"): "neighbor"}
+
+#: The study of degrees, its cells of the grid, and its arms.
+DEGREES = "learned-sst2-ten"
+STATED = ("0.78", "0.84")
+WAYS = {
+    "dense": "all (dense)",
+    "learned": "learned",
+    "restarted": "learned, then trained anew",
+    "spared": "one radius, last layer spared",
+    "uniform": "one radius",
+    "bigbird": "BigBird's mix",
+}
 
 
 def headline(studies: Mapping[str, Summary]) -> str:
@@ -37,32 +44,39 @@ def headline(studies: Mapping[str, Summary]) -> str:
     Raises:
         KeyError: A study or an arm is not there.
     """
-    return f"{_patterns(studies)}\n{_degrees(studies)}"
+    patterns = [(task, studies[name]) for name, task in PATTERNS.items()]
+    return f"{_patterns(patterns)}\n{_degrees(studies[DEGREES])}"
 
 
-def _patterns(studies: Mapping[str, Summary]) -> str:
-    heads = [f"{task}, {studies[name].data.headline}" for name, task in PATTERNS.items()]
+def _patterns(studies: list[tuple[str, Summary]]) -> str:
+    found = [study for _, study in studies]
+    heads = [f"{task}, {study.data.headline}" for task, study in studies]
     rows = [["connections", "layers", *heads]]
-    dense = [_mean(studies[name], _arm(studies[name], "dense", "")) for name in PATTERNS]
-    rows.append(["all (dense)", "", *dense])
+    rows.append(["all (dense)", "", *(_mean(each, _arm(each, "dense", "")) for each in found)])
     for kind, said in KINDS.items():
         for layers, where in PLACES.items():
-            cells = [_change(studies[name], kind, layers) for name in PATTERNS]
+            cells = [_change(each, _arm(each, kind, layers)) for each in found]
             rows.append([said, where, *cells])
-    seeds = [f"{len(_arm(studies[n], 'neighbor', ':').done)}" for n in PATTERNS]
-    rows.append(["sparsity, all layers", "", *(_sparsities(studies[n]) for n in PATTERNS)])
-    rows.append(["seeds", "", *seeds])
+    rows.append(["*sparsity, all layers*", "", *(_between(_all_layers(each)) for each in found)])
+    rows.append(["*seeds*", "", *(f"{len(_all_layers(each)[0].done)}" for each in found)])
     return _grid(rows, left=2)
 
 
-def _degrees(studies: Mapping[str, Summary]) -> str:
-    rows = [["degrees", *(f"{task}, {at.removeprefix('s=')}" for task, at in DEGREES.values())]]
-    for way, said in WAYS.items():
-        cells = []
-        for name, (_, at) in DEGREES.items():
-            known = SAME.get((name, way), way)
-            cells.append(_mean(studies[name], _arm(studies[name], f"{known} {at}", ":")))
-        rows.append([said, *cells])
+def _all_layers(study: Summary) -> list[ArmSummary]:
+    return [_arm(study, kind, ":") for kind in KINDS]
+
+
+def _degrees(study: Summary) -> str:
+    rows = [["degrees", *(f"SST-2, {stated} stated" for stated in STATED)]]
+    dense, *others = WAYS
+    columns = [
+        [_arm(study, dense, ""), *(_arm(study, f"{way} s={stated}", ":") for way in others)]
+        for stated in STATED
+    ]
+    for said, *cells in zip(WAYS.values(), *columns, strict=True):
+        rows.append([said, *(_mean(study, each) for each in cells)])
+    rows.append(["*sparsity*", *(_between(column[1:]) for column in columns)])
+    rows.append(["*seeds*", *(f"{len(column[1].done)}" for column in columns)])
     return _grid(rows, left=1)
 
 
@@ -74,19 +88,21 @@ def _arm(study: Summary, name: str, layers: str) -> ArmSummary:
 
 
 def _mean(study: Summary, each: ArmSummary) -> str:
-    return spell(study.data.headline, each.metrics[study.data.headline].value)
+    return mean_text(study.data.headline, each.metrics[study.data.headline])
 
 
-def _change(study: Summary, name: str, layers: str) -> str:
-    each = _arm(study, name, layers)
+def _change(study: Summary, each: ArmSummary) -> str:
+    metric = study.data.headline
     if not isinstance(each.comparison, Comparison):
-        raise KeyError(f"{study.data.name}: {name}@{layers} is not compared")
-    return points(study.data.headline, each.comparison.outcome.difference)
+        raise KeyError(f"{study.data.name}: {each.arm} is not compared")
+    outcome = each.comparison.outcome
+    between = interval(metric, outcome.low, outcome.high)
+    return f"{points(metric, outcome.difference)} ({between})"
 
 
-def _sparsities(study: Summary) -> str:
-    """The sparsities of a study's four patterns on all layers, the lowest and the highest."""
-    found = [_arm(study, kind, ":").mean("sparsity") or 0.0 for kind in KINDS]
+def _between(arms: Iterable[ArmSummary]) -> str:
+    """The lowest and the highest sparsity of some arms."""
+    found = [each.mean("sparsity") or 0.0 for each in arms]
     return f"{fraction(min(found))} to {fraction(max(found))}"
 
 
