@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -220,13 +221,29 @@ def test_batches_that_do_not_divide_by_the_accumulation_end_in_a_step(tmp_path, 
 def test_dual_ascent_pulls_from_both_sides():
     ascent = DualAscent(rate=0.5, lambda2=0.0)
     ascent.ascend(0.6, 0.2)
-    assert (ascent.lambda1, ascent.lambda2) == pytest.approx((0.2, 0.08))
+    gap = math.log(3)
+    assert (ascent.lambda1, ascent.lambda2) == pytest.approx((0.5 * gap, 0.5 * gap**2))
     density = torch.tensor(0.4, requires_grad=True)
     ascent.penalty(density, 0.2).backward()
-    assert float(density.grad) == pytest.approx(0.2 + 2 * 0.08 * 0.2)
+    slope = ascent.lambda1 + 2 * ascent.lambda2 * math.log(2)
+    assert float(density.grad) == pytest.approx(slope / 0.4)
     for _ in range(3):
-        ascent.ascend(0.0, 0.2)
-    assert ascent.lambda1 == pytest.approx(-0.1)
+        ascent.ascend(0.1, 0.2)
+    assert ascent.lambda1 == pytest.approx(0.5 * gap - 1.5 * math.log(2))
+
+
+@pytest.mark.parametrize("sparsity", [0.6, 0.9])
+def test_few_steps_reach_a_budget_however_small(tmp_path, sparsity):
+    data = rows(48, longest=64)
+    learned = learn_degrees(
+        classifier(),
+        data,
+        sparsity,
+        arguments=arguments(tmp_path, 100),
+        trainer={"data_collator": collate},
+    )
+    density = [step["density"] for step in learned.history if "density" in step][-1]
+    assert density == pytest.approx(1 - sparsity, rel=0.1)
 
 
 def test_the_schedule_ramps_then_cools():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -13,11 +14,13 @@ __all__ = ["DualAscent", "Schedule"]
 class DualAscent:
     """A Lagrangian whose weights grow for as long as the budget is missed.
 
-    `lambda1 (c - c*) + lambda2 (c - c*)^2` for a density c and its target c*; both weights take
-    gradient ascent steps. Lambda1 may become negative, which pulls a density up that is too low.
-    Lambda2 starts above 0, unlike in the sources: an integral alone overshoots and swings, because
-    Adam moves the distributions at one speed however large their gradient; a term in proportion
-    to the gap turns them round in time.
+    `lambda1 g + lambda2 g^2` for the gap `g = log(c / c*)` of a density c and its target c*; both
+    weights take gradient ascent steps. Lambda1 may become negative, which pulls a density up that
+    is too low. Unlike in the sources the gap is that of logarithms: a density of 0.01 is far from a
+    target of 0.05, and a difference of 0.04 would say too little of it against the task's loss. And
+    lambda2 starts above 0: an integral alone overshoots and swings, because Adam moves the
+    distributions at one speed however large their gradient; a term in proportion to the gap turns
+    them round in time.
 
     Source: Wang, Wohlwend and Lei, arXiv 1910.04732, section 3.3; CoFi, arXiv 2204.00408.
 
@@ -29,16 +32,16 @@ class DualAscent:
 
     rate: float
     lambda1: float = 0.0
-    lambda2: float = 20.0
+    lambda2: float = 5.0
 
     def penalty(self, density: Tensor, target: float) -> Tensor:
         """What is added to the loss: a scalar."""
-        gap = density - target
+        gap = density.log() - math.log(target)
         return self.lambda1 * gap + self.lambda2 * gap**2
 
     def ascend(self, density: float, target: float) -> None:
         """Takes a step, after an optimiser step has been taken at this density."""
-        gap = density - target
+        gap = math.log(density / target)
         self.lambda1 += self.rate * gap
         self.lambda2 += self.rate * gap**2
 
