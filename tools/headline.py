@@ -50,7 +50,7 @@ def headline(studies: Mapping[str, Summary]) -> str:
 
 def _patterns(studies: list[tuple[str, Summary]]) -> str:
     found = [study for _, study in studies]
-    heads = [f"{task}, {study.data.headline}" for task, study in studies]
+    heads = [f"{task}, {study.data.headline.replace('f1', 'F1')}" for task, study in studies]
     rows = [["connections", "layers", *heads]]
     rows.append(["all (dense)", "", *(_mean(each, _arm(each, "dense", "")) for each in found)])
     for kind, said in KINDS.items():
