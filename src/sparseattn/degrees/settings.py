@@ -70,7 +70,7 @@ class Settings:
     warmup: float = 0.4
     hot: float = 1.0
     cold: float = 0.2
-    ascent: float = 2.0
+    ascent: float = 0.05
     sample: int = 4096
     seed: int = 0
 

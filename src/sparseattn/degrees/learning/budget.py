@@ -32,7 +32,7 @@ class DualAscent:
 
     rate: float
     lambda1: float = 0.0
-    lambda2: float = 5.0
+    lambda2: float = 0.5
 
     def penalty(self, density: Tensor, target: float) -> Tensor:
         """What is added to the loss: a scalar."""
