@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from sparseattn.report.comparison import Comparison
 from sparseattn.report.summary import ArmSummary, Summary
-from sparseattn.report.tables import mean_text
+from sparseattn.report.tables import Column, Table, mean_text
 from sparseattn.report.text import fraction, interval, points
 
-__all__ = ["headline"]
+__all__ = ["STUDIES", "headline"]
 
 #: Studies of patterns, and what a column of each is called.
 PATTERNS = {"patterns-sst2": "SST-2", "patterns-mrpc": "MRPC", "patterns-squad": "SQuAD"}
@@ -35,8 +35,12 @@ WAYS = {
 }
 
 
-def headline(studies: Mapping[str, Summary]) -> str:
-    """Both tables in Markdown.
+#: The studies that are shown.
+STUDIES = (*PATTERNS, DEGREES)
+
+
+def headline(studies: Mapping[str, Summary]) -> tuple[Table, Table]:
+    """Both tables.
 
     Args:
         studies: Summaries by the names of their studies.
@@ -45,29 +49,29 @@ def headline(studies: Mapping[str, Summary]) -> str:
         KeyError: A study or an arm is not there.
     """
     patterns = [(task, studies[name]) for name, task in PATTERNS.items()]
-    return f"{_patterns(patterns)}\n{_degrees(studies[DEGREES])}"
+    return _patterns(patterns), _degrees(studies[DEGREES])
 
 
-def _patterns(studies: list[tuple[str, Summary]]) -> str:
+def _patterns(studies: list[tuple[str, Summary]]) -> Table:
     found = [study for _, study in studies]
     heads = [f"{task}, {study.data.headline.replace('f1', 'F1')}" for task, study in studies]
-    rows = [["connections", "layers", *heads]]
+    rows = []
     rows.append(["all (dense)", "", *(_mean(each, _arm(each, "dense", "")) for each in found)])
     for kind, said in KINDS.items():
         for layers, where in PLACES.items():
             cells = [_change(each, _arm(each, kind, layers)) for each in found]
             rows.append([said, where, *cells])
-    rows.append(["*sparsity, all layers*", "", *(_between(_all_layers(each)) for each in found)])
-    rows.append(["*seeds*", "", *(f"{len(_all_layers(each)[0].done)}" for each in found)])
-    return _grid(rows, left=2)
+    rows.append(["sparsity, all layers", "", *(_between(_all_layers(each)) for each in found)])
+    rows.append(["seeds", "", *(f"{len(_all_layers(each)[0].done)}" for each in found)])
+    return _table(["connections", "layers"], heads, rows)
 
 
 def _all_layers(study: Summary) -> list[ArmSummary]:
     return [_arm(study, kind, ":") for kind in KINDS]
 
 
-def _degrees(study: Summary) -> str:
-    rows = [["degrees", *(f"SST-2, {stated} stated" for stated in STATED)]]
+def _degrees(study: Summary) -> Table:
+    rows = []
     dense, *others = WAYS
     columns = [
         [_arm(study, dense, ""), *(_arm(study, f"{way} s={stated}", ":") for way in others)]
@@ -75,9 +79,9 @@ def _degrees(study: Summary) -> str:
     ]
     for said, *cells in zip(WAYS.values(), *columns, strict=True):
         rows.append([said, *(_mean(study, each) for each in cells)])
-    rows.append(["*sparsity*", *(_between(column[1:]) for column in columns)])
-    rows.append(["*seeds*", *(f"{len(column[1].done)}" for column in columns)])
-    return _grid(rows, left=1)
+    rows.append(["sparsity", *(_between(column[1:]) for column in columns)])
+    rows.append(["seeds", *(f"{len(column[1].done)}" for column in columns)])
+    return _table(["degrees"], [f"SST-2, {stated} stated" for stated in STATED], rows)
 
 
 def _arm(study: Summary, name: str, layers: str) -> ArmSummary:
@@ -106,8 +110,6 @@ def _between(arms: Iterable[ArmSummary]) -> str:
     return f"{fraction(min(found))} to {fraction(max(found))}"
 
 
-def _grid(rows: list[list[str]], left: int) -> str:
-    width = len(rows[0])
-    rule = ["---"] * left + ["---:"] * (width - left)
-    lines = [rows[0], rule, *rows[1:]]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def _table(names: list[str], numbers: list[str], rows: list[list[str]]) -> Table:
+    columns = (*(Column(name, number=False) for name in names), *map(Column, numbers))
+    return Table(columns, tuple(map(tuple, rows)))

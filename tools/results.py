@@ -6,9 +6,9 @@ python tools/results.py
     results/trials.csv             a row a trial of all of them
     docs/results/NAME/             its report in Markdown, and its figures
     docs/results.md                the text is written by hand; what stands between a comment
-                                   `<!-- arms NAME -->` or `<!-- contrasts NAME -->` and
-                                   `<!-- end -->` is written here. The second may name some of the
-                                   study's seeds (`seeds 5:`) and questions (`questions 1,3`)
+                                   `<!-- contrasts NAME -->` and `<!-- end -->` is written here. It
+                                   may name some of the study's seeds (`seeds 5:`) and questions
+                                   (`questions 1,3`)
     README.md, docs/results.md     the two tables behind `<!-- headline -->`
 
 Nothing is trained, and running it again changes nothing.
@@ -23,37 +23,33 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
-from headline import headline
+from headline import STUDIES, headline
 
 from sparseattn.report import StudyData, summarise, write_report
 from sparseattn.report.contrasts import questions
 from sparseattn.report.results import ordered
-from sparseattn.report.tables import Table, arms_table, contrasts_table
+from sparseattn.report.tables import Table, contrasts_table
 from sparseattn.report.text import markdown
 from sparseattn.study import load_study, unpack
 
 ROOT = Path(__file__).parents[1]
 PACKED, PAGES, TEXT = ROOT / "results", ROOT / "docs" / "results", ROOT / "docs" / "results.md"
 
-#: Columns of the main table that the text shows; the report has all.
-SHOWN = ("Arm", "Layers", "Accuracy", "F1", "Change", "p", "Sparsity", "Seeds")
 PLACE = re.compile(
-    r"(<!-- (arms|contrasts) ([\w-]+)(?: seeds ([\d:,]+))?(?: questions ([\d,]+))? -->\n)"
+    r"(<!-- contrasts ([\w-]+)(?: seeds ([\d:,]+))?(?: questions ([\d,]+))? -->\n)"
     r".*?(<!-- end -->)",
     re.DOTALL,
 )
 HEADLINE = re.compile(r"(<!-- headline -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def grid(table: Table, shown: tuple[str, ...] | None = None) -> str:
+def grid(table: Table) -> str:
     """A table in Markdown."""
-    kept = [i for i, c in enumerate(table.columns) if shown is None or c.label in shown]
-    columns = [table.columns[i] for i in kept]
     lines = [
-        "| " + " | ".join(markdown(column.label) for column in columns) + " |",
-        "| " + " | ".join("---:" if column.number else "---" for column in columns) + " |",
+        "| " + " | ".join(markdown(column.label) for column in table.columns) + " |",
+        "| " + " | ".join("---:" if column.number else "---" for column in table.columns) + " |",
     ]
-    lines += ["| " + " | ".join(markdown(row[i]) for i in kept) + " |" for row in table.rows]
+    lines += ["| " + " | ".join(map(markdown, row)) + " |" for row in table.rows]
     return "\n".join(lines) + "\n"
 
 
@@ -73,19 +69,12 @@ def publish(data: StudyData, folder: Path) -> None:
 
 
 def tables_of(data: StudyData, text: str) -> dict[tuple[str, ...], str]:
-    """The tables of a study that the text shows, by what they are, the study and the seeds."""
+    """The tables of a study that the text shows, by the study, its seeds and questions."""
     found = {}
-    for _, kind, name, seeds, numbers, _ in PLACE.findall(text):
+    for _, name, seeds, numbers, _ in PLACE.findall(text):
         if name == data.name:
-            some = data.only(seeds) if seeds else data
-            table = arms(some) if kind == "arms" else contrasts(some, numbers)
-            found[kind, name, seeds, numbers] = table
+            found[name, seeds, numbers] = contrasts(data.only(seeds) if seeds else data, numbers)
     return found
-
-
-def arms(data: StudyData) -> str:
-    """A row an arm."""
-    return grid(arms_table(summarise(data)), SHOWN)
 
 
 def contrasts(data: StudyData, numbers: str = "") -> str:
@@ -106,7 +95,8 @@ def main() -> int:
         name = file.name.removesuffix(".tar.xz")
         with tempfile.TemporaryDirectory() as made:
             data = opened(file, Path(made) / name)
-            summaries[name] = summarise(data)
+            if name in STUDIES:
+                summaries[name] = summarise(data)
             publish(data, PAGES / name)
             tables |= tables_of(data, text)
             frames.append(ordered(data.rows, data.metrics).assign(study=name))
@@ -117,17 +107,18 @@ def main() -> int:
     whole = pd.concat(frames)
     whole = whole[["study", *(c for c in whole.columns if c != "study")]]
     whole.to_csv(PACKED / "trials.csv", index=False, lineterminator="\n")
-    for _, _, name, *_ in PLACE.findall(text):
-        if name not in summaries:
-            print(f"{TEXT.name} shows {name!r}, which is not in {PACKED}", file=sys.stderr)
+    for _, *shown, _ in PLACE.findall(text):
+        if tuple(shown) not in tables:
+            print(f"{TEXT.name} shows {shown[0]!r}, which is not in {PACKED}", file=sys.stderr)
             return 1
     text = PLACE.sub(
-        lambda m: f"{m[1]}\n{tables[tuple(part or '' for part in m.groups()[1:5])]}\n{m[6]}", text
+        lambda m: f"{m[1]}\n{tables[tuple(part or '' for part in m.groups()[1:4])]}\n{m[5]}", text
     )
     TEXT.write_text(text, encoding="utf-8")
-    top = headline(summaries)
+    top = "\n".join(map(grid, headline(summaries)))
     for page in (TEXT, ROOT / "README.md"):
-        text = HEADLINE.sub(rf"\1\n{top}\n\2", page.read_text(encoding="utf-8"))
+        text = page.read_text(encoding="utf-8")
+        text = HEADLINE.sub(lambda m: f"{m[1]}\n{top}\n{m[2]}", text)
         page.write_text(text, encoding="utf-8")
     return 0
 

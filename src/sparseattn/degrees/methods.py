@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sparseattn.degrees.counting.texts import Texts
     from sparseattn.plan import Plan
 
-__all__ = ["Applied", "Context", "Method", "is_method", "methods", "parse_method"]
+__all__ = ["Applied", "Context", "Method", "Spending", "is_method", "methods", "parse_method"]
 
 _REGISTRY: dict[str, type[Method]] = {}
 
@@ -145,6 +145,29 @@ class Method(ABC):
             if (value := getattr(self, one.name)) != one.default
         )
         return f"{self.name}({', '.join(given)})"
+
+
+class Spending(Method):
+    """A method with a budget of its own, in three fields that each subclass has."""
+
+    sparsity: float
+    globals: tuple[str, ...] | int
+    over: str
+
+    @property
+    def stated(self) -> float:
+        """See `Method.stated`."""
+        return self.sparsity
+
+    @property
+    def global_tokens(self) -> tuple[str, ...] | int:
+        """See `Method.global_tokens`."""
+        return self.globals
+
+    @property
+    def counted_over(self) -> str:
+        """See `Method.counted_over`."""
+        return self.over
 
 
 def _spelled(value: object) -> str:

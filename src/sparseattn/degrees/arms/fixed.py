@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparseattn.degrees.methods import Applied, Context, Method, check_sparsity
+from sparseattn.degrees.methods import Applied, Context, Spending, check_sparsity
 from sparseattn.degrees.settings import OVER, rows_over
 from sparseattn.errors import PlanError, unknown
 
@@ -23,7 +23,7 @@ _HIGHEST = 8192
 
 
 @dataclass(frozen=True)
-class _Ladder(Method):
+class _Ladder(Spending):
     """Patterns in ascending order; two neighbouring ones, split over the heads, meet the budget.
 
     The heads that get the larger one are spread evenly over layers and heads. The last `spare`
@@ -43,21 +43,6 @@ class _Ladder(Method):
             raise PlanError(f"{self.name}(): {unknown('over', self.over, OVER)}")
         if isinstance(self.spare, bool) or not isinstance(self.spare, int) or self.spare < 0:
             raise PlanError(f"{self.name}(): spare must be a whole number >= 0; got {self.spare!r}")
-
-    @property
-    def stated(self) -> float:
-        """See `Method.stated`."""
-        return self.sparsity
-
-    @property
-    def global_tokens(self) -> tuple[str, ...] | int:
-        """See `Method.global_tokens`."""
-        return self.globals
-
-    @property
-    def counted_over(self) -> str:
-        """See `Method.counted_over`."""
-        return self.over
 
     @abstractmethod
     def rung(self, index: int) -> Pattern:
@@ -128,12 +113,9 @@ class _Ladder(Method):
 
     def _plan(self, flat: list[Pattern], heads: Sequence[int]) -> Plan:
         """The plan of patterns that are given head by head, the spared layers' left out."""
-        from sparseattn.degrees.hardening.harden import plan_of
+        from sparseattn.degrees.hardening.harden import dealt
 
-        whole = flat + [self.rung(0)] * (sum(heads) - len(flat))
-        ends = [sum(heads[: layer + 1]) for layer in range(len(heads))]
-        grid = [whole[end - many : end] for end, many in zip(ends, heads, strict=True)]
-        return plan_of(grid, range(len(heads)))
+        return dealt(flat + [self.rung(0)] * (sum(heads) - len(flat)), heads)
 
     def _split(self, low: int, count: Callable[[Plan], float], heads: Sequence[int]) -> Plan:
         """The nearest plan between two neighbouring rungs."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sparseattn.degrees.methods import Applied, Context, Method, check_sparsity
+from sparseattn.degrees.methods import Applied, Context, Method, Spending, check_sparsity
 from sparseattn.errors import PlanError
 from sparseattn.selection import Selection
 
@@ -19,12 +19,9 @@ if TYPE_CHECKING:
     from sparseattn.plan import Plan
 
 
-class _Found(Method):
+class _Found(Spending):
     """A method that finds degrees on texts; its fields are `Settings` and a sparsity."""
 
-    sparsity: float
-    globals: tuple[str, ...] | int
-    over: str
     dense: Selection
 
     def __post_init__(self) -> None:
@@ -32,21 +29,6 @@ class _Found(Method):
         check_sparsity(self.sparsity)
         # Frozen: one spelling for layers that are the same.
         object.__setattr__(self, "dense", _settings(self).dense)
-
-    @property
-    def stated(self) -> float:
-        """See `Method.stated`."""
-        return self.sparsity
-
-    @property
-    def global_tokens(self) -> tuple[str, ...] | int:
-        """See `Method.global_tokens`."""
-        return self.globals
-
-    @property
-    def counted_over(self) -> str:
-        """See `Method.counted_over`."""
-        return self.over
 
     def check(self, texts: Texts, tokenizer: Any = None) -> None:
         """See `Method.check`."""
@@ -208,7 +190,7 @@ class ShuffledMethod(_Control):
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
         from sparseattn.degrees.counting.texts import state_of
-        from sparseattn.degrees.hardening.harden import plan_of
+        from sparseattn.degrees.hardening.harden import dealt
         from sparseattn.models.attach import sparsified
 
         plan = _plan_of_arm(self.arm, context)
@@ -219,10 +201,7 @@ class ShuffledMethod(_Control):
             by_head = {head: pattern for members, pattern in groups for head in members}
             flat += [by_head[head] for head in range(heads[layer])]
         order = np.random.default_rng(self.seed).permutation(len(flat))
-        dealt = [flat[index] for index in order]
-        ends = np.cumsum(heads)
-        grid = [dealt[end - many : end] for end, many in zip(ends, heads, strict=True)]
-        return Applied(plan_of(grid, range(len(heads))))
+        return Applied(dealt([flat[index] for index in order], heads))
 
 
 def _soft(arm: Method) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from sparseattn.patterns.base import Pattern
 from sparseattn.patterns.irregular import Irregular
 from sparseattn.plan import Entry, Plan
 
-__all__ = ["irregular_plan", "plan_of", "regular_choice", "regular_plan"]
+__all__ = ["dealt", "irregular_plan", "plan_of", "regular_choice", "regular_plan"]
 
 Choice = NDArray[np.int64]
 
@@ -108,3 +109,15 @@ def plan_of(grid: Sequence[Sequence[Pattern]], layers: Sequence[int]) -> Plan:
             which = ":" if len(heads) == 1 else ",".join(map(str, members))
             entries.append(Entry(pattern, str(layer), which))
     return Plan(tuple(entries))
+
+
+def dealt(flat: Sequence[Pattern], heads: Sequence[int]) -> Plan:
+    """A plan from the patterns of all heads in a row.
+
+    Args:
+        flat: Layer after layer, a pattern a head.
+        heads: Heads of each layer.
+    """
+    ends = list(accumulate(heads))
+    grid = [flat[end - many : end] for end, many in zip(ends, heads, strict=True)]
+    return plan_of(grid, range(len(heads)))
