@@ -186,6 +186,10 @@ def test_spared_layers_keep_the_lowest_and_the_others_get_their_pairs(tmp_path, 
     assert [str(p) for _, p in last] == [str(method.rung(0))]
     for plan in (plain, spared):
         assert abs(realised(plan, rows()) - 0.6) < 0.02
+    texts = Texts(classifier(), rows(), collate, 1000)
+    parse_method(f"{name}(sparsity=0.6, spare=2)").check(texts)
+    with pytest.raises(PlanError, match="it spares 3 layers, and there are 3"):
+        parse_method(f"{name}(sparsity=0.6, spare=3)").check(texts)
     with pytest.raises(PlanError, match="it spares 3 layers, and there are 3"):
         parse_method(f"{name}(sparsity=0.6, spare=3)").apply(context(tmp_path))
     for wrong in ("-1", "true", "1.5"):

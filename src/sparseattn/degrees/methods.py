@@ -117,15 +117,15 @@ class Method(ABC):
         return 1.0
 
     def check(self, texts: Texts, tokenizer: Any = None) -> None:  # noqa: ARG002
-        """Makes sure that its options leave a way to its sparsity; fixed plans have no options.
+        """Makes sure that its options leave a way to its sparsity.
 
         Args:
             texts: Some of those that its sparsity is to hold over.
             tokenizer: Tells which tokens are separators, where they are global.
 
         Raises:
-            PlanError: The model has not the layers that are to stay dense, or the radii that are
-                left reach no such sparsity.
+            PlanError: The model has not the layers that are to stay dense or to be spared, or the
+                radii that are left reach no such sparsity.
         """
         return
 

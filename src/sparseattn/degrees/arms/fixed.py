@@ -12,6 +12,7 @@ from sparseattn.degrees.settings import OVER, rows_over
 from sparseattn.errors import PlanError, unknown
 
 if TYPE_CHECKING:
+    from sparseattn.degrees.counting.texts import Texts
     from sparseattn.patterns.base import Pattern
     from sparseattn.plan import Plan
 
@@ -47,6 +48,19 @@ class _Ladder(Spending):
     @abstractmethod
     def rung(self, index: int) -> Pattern:
         """The pattern of a step, from the sparsest."""
+
+    def check(self, texts: Texts, tokenizer: Any = None) -> None:  # noqa: ARG002
+        """See `Method.check`: the model needs more layers than are spared."""
+        from sparseattn.degrees.counting.texts import state_of
+        from sparseattn.models.attach import sparsified
+
+        if self.spare:
+            with sparsified(texts.model, "full()"):
+                self._check_spare(state_of(texts.model).heads)
+
+    def _check_spare(self, heads: Sequence[int]) -> None:
+        if self.spare >= len(heads):
+            raise PlanError(f"{self}: it spares {self.spare} layers, and there are {len(heads)}")
 
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
@@ -85,8 +99,7 @@ class _Ladder(Spending):
         Raises:
             PlanError: The lowest rung allows too much.
         """
-        if self.spare >= len(heads):
-            raise PlanError(f"{self}: it spares {self.spare} layers, and there are {len(heads)}")
+        self._check_spare(heads)
         highest = count(self._even(0, heads))
         if self.sparsity > highest + 1e-9:
             raise PlanError(
