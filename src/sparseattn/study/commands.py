@@ -45,6 +45,13 @@ Changes = Annotated[
         help="Instead of what the file says, such as training.epochs=1; may be repeated.",
     ),
 ]
+Others = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Another study, in its folder or packed, whose trials are taken over where they are "
+        "the same; may be repeated.",
+    ),
+]
 Versions = Annotated[
     bool, typer.Option(help="Go on although packages differ from when the study was begun.")
 ]
@@ -68,6 +75,7 @@ def run(
     executor: Kind = None,
     max_trials: Most = 10_000,
     changes: Changes = None,
+    reuse: Others = None,
     yes: Yes = False,
     other_versions: Versions = False,
 ) -> None:
@@ -75,7 +83,14 @@ def run(
     from sparseattn.study.file.spec import load_spec
     from sparseattn.study.runs import session
 
-    options = _options(workers, executor, yes, max_trials=max_trials, other_versions=other_versions)
+    options = _options(
+        workers,
+        executor,
+        yes,
+        max_trials=max_trials,
+        other_versions=other_versions,
+        reuse=reuse or (),
+    )
     _finish(lambda: session.run(load_spec(spec, changes or ()), out, options), out)
 
 

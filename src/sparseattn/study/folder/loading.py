@@ -67,9 +67,8 @@ def rebuild(folder: str | Path) -> Results:
 
 def _collected(study: Study, store: Store) -> tuple[Results, int]:
     """The trials that are there, and how many there are to be."""
-    finished = store.finished()
-    order = [trial.digest for trial in study.trials()[0]]
-    return collect(store, [digest for digest in order if digest in finished]), len(order)
+    trials, _ = study.trials()
+    return collect(store, trials), len(trials)
 
 
 class _Predictions:

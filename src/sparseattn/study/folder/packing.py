@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import io
-import lzma
 import os
-import re
 import tarfile
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from sparseattn.errors import StudyError
 from sparseattn.study.file.checks import check_new
-from sparseattn.study.file.study import Study, values_of
-from sparseattn.study.folder import record
+from sparseattn.study.file.study import Study
+from sparseattn.study.folder.packed import read_packed
 from sparseattn.study.folder.store import STUDY, Store, writing
 from sparseattn.study.runs.session import begin
 
 __all__ = ["pack", "unpack"]
-
-#: What a packed study may hold: its spec, and the files of its trials.
-_NAMES = re.compile(r"study\.json|trials/[0-9a-f]{16}/[a-z]+\.(json|jsonl|parquet)")
-
-#: The longest file inside one, in bytes.
-_LONGEST = 1 << 28
 
 
 def pack(folder: str | Path, file: str | Path) -> int:
@@ -82,60 +71,21 @@ def unpack(file: str | Path, folder: str | Path) -> int:
         StudyError: The file is not a packed study or is damaged, the folder holds something else or
             cannot be written to. A trial is added whole or not at all.
     """
-    place, store = Path(file), Store(folder)
-    files = _read(place)
-    if STUDY not in files:
-        raise StudyError(f"{place} is not a packed study: it has no {STUDY}")
-    study = Study.of(values_of(files[STUDY], f"{place}: {STUDY}"), f"{place}: {STUDY}")
-    trials = _trials(files)
-    for digest, held in trials.items():
-        record.check_files(digest, partial(_held, held), f"{place}: trials/{digest}")
+    store, packed = Store(folder), read_packed(Path(file))
+    for digest in packed.trials:
+        packed.read(digest)  # which checks it
     if not (store.folder / STUDY).is_file():
         check_new(store.folder)
-        begin(study, store)
-    elif not trials.keys() <= _digests(Study.load(store.folder)):
+        begin(packed.study, store)
+    elif not packed.finished() <= _digests(Study.load(store.folder)):
         raise StudyError(
             f"{store.folder} holds another study, without some of these trials; give another --out"
         )
-    added = [digest for digest in sorted(trials) if not store.has(digest)]
+    added = [digest for digest in sorted(packed.trials) if not store.has(digest)]
     for digest in added:
-        store.put(digest, trials[digest])
+        store.put(digest, packed.files(digest))
     return len(added)
-
-
-def _trials(files: Mapping[str, bytes]) -> dict[str, dict[str, bytes]]:
-    made: dict[str, dict[str, bytes]] = {}
-    for name, data in files.items():
-        if name != STUDY:
-            _, digest, inner = name.split("/")
-            made.setdefault(digest, {})[inner] = data
-    return made
 
 
 def _digests(study: Study) -> set[str]:
     return {trial.digest for trial in study.trials()[0]}
-
-
-def _held(files: Mapping[str, bytes], name: str) -> bytes:
-    if name not in files:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-    return files[name]
-
-
-def _read(place: Path) -> dict[str, bytes]:
-    """The files inside, none of which reaches the disk before all are known to be ours."""
-    files: dict[str, bytes] = {}
-    try:
-        with tarfile.open(place, mode="r:xz") as archive:
-            for member in archive:
-                if not (member.isreg() and _NAMES.fullmatch(member.name)):
-                    raise StudyError(f"{place} is not a packed study: it holds {member.name!r}")
-                if member.size > _LONGEST or member.name in files:
-                    raise StudyError(f"{place} is damaged: {member.name!r} is too long or doubled")
-                inner = archive.extractfile(member)
-                files[member.name] = inner.read() if inner else b""
-    except (tarfile.TarError, lzma.LZMAError, EOFError):
-        raise StudyError(f"{place} is not a packed study, or is cut short") from None
-    except OSError as error:
-        raise StudyError(f"cannot read {place}: {error.strerror or error}") from None
-    return files

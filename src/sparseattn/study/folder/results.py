@@ -17,6 +17,7 @@ from sparseattn.errors import StudyError
 from sparseattn.study.file.arms import DENSE
 from sparseattn.study.folder.record import DONE
 from sparseattn.study.folder.store import Store
+from sparseattn.study.trials.trial import TrialSpec
 
 __all__ = ["ENVIRONMENT", "Results", "collect", "write"]
 
@@ -89,16 +90,21 @@ class Results:
         return pyarrow.Table.from_pylist(list(self.rows.values()), schema=pyarrow.schema(fields))
 
 
-def collect(store: Store, digests: Iterable[str]) -> Results:
+def collect(store: Store, trials: Iterable[TrialSpec]) -> Results:
     """Reads trials; those that have not changed since the table was written, from the table.
 
     Args:
         store: The study's folder.
-        digests: Which trials, in the order of the table.
+        trials: Which trials, in the order of the table; those that have not finished are left out.
+            They say what their arms are called: another study may have run them under other names.
     """
     old, made = _remembered(store.folder / "results.parquet"), Results()
     made.metrics.update(old.metrics)
-    for digest in digests:
+    finished = store.finished()
+    for trial in trials:
+        digest = trial.digest
+        if digest not in finished:
+            continue
         stamp = _stamp(store.trials / digest)
         if old.stamps.get(digest) == stamp and digest in old.rows:
             made.rows[digest] = old.rows[digest]
@@ -109,6 +115,7 @@ def collect(store: Store, digests: Iterable[str]) -> Results:
                 made.damaged[digest] = str(error)
                 continue
             made.read += 1
+        made.rows[digest]["arm"] = trial.arm
         made.stamps[digest] = stamp
     return made
 

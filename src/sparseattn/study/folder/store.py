@@ -77,6 +77,10 @@ class Store:
         """
         return record.check(self.trials / digest)
 
+    def files(self, digest: str) -> dict[str, bytes]:
+        """The files of a trial by name; `read` checks them."""
+        return {path.name: path.read_bytes() for path in sorted((self.trials / digest).iterdir())}
+
     def put(self, digest: str, files: Mapping[str, bytes]) -> None:
         """Stores a trial; the caller has claimed it. Does nothing if it is there already.
 

@@ -21,6 +21,7 @@ from sparseattn.study.file.spec import ExecutorSpec, StudySpec, load_spec, spec_
 from sparseattn.study.file.study import Study
 from sparseattn.study.folder.claims import Claims, tidy
 from sparseattn.study.folder.results import Results, collect, write
+from sparseattn.study.folder.reusing import Source, take
 from sparseattn.study.folder.store import STUDY, Store
 from sparseattn.study.runs.display import display, say
 from sparseattn.study.runs.perform import RUN_TRIAL
@@ -43,6 +44,7 @@ class Options:
         max_trials: Trials that a grid may have.
         retry_failed: Run trials again that failed before.
         other_versions: Go on although packages have other versions than when the study was begun.
+        reuse: Folders of other studies, or what `pack` made of them, whose trials are taken over.
         confirm: Asked before anything is trained, with a question and the number of trials.
         trial: The function that runs a trial, as `module:function`.
     """
@@ -51,6 +53,7 @@ class Options:
     max_trials: int = MOST
     retry_failed: bool = False
     other_versions: bool = False
+    reuse: Sequence[str | Path] = ()
     confirm: Callable[[str, int], bool] | None = None
     trial: str = RUN_TRIAL
 
@@ -148,13 +151,15 @@ def _run(
     check_alone()
     executor = _executor(study.spec, options)
     trials, doubles = study.trials()
+    others = [Source.at(place) for place in options.reuse]
+    told = _reused(study, store, others, options) if others else []
     missing, results = _missing(store, trials, options)
     if missing:
         check_machine(study.spec, executor)
     # What is wrong is said alone, before what is only worth knowing.
     with reached(executor) if missing else nullcontext():
         screen = console or Console(stderr=True)
-        for notice in (*notices, *doubles):
+        for notice in (*notices, *doubles, *told):
             say(screen, f"note: {notice}")
         for problem in results.damaged.values():
             say(screen, f"{problem}; it is run again")
@@ -188,20 +193,29 @@ def _filled(
             _train(study, store, results, missing, options, screen)
         except BaseException:
             with suppress(StudyError):  # the first error counts
-                write(store, collect(store, _there(store, trials)))
+                write(store, collect(store, trials))
             raise
-        return collect(store, _there(store, trials))
+        return collect(store, trials)
 
 
-def _there(store: Store, trials: list[TrialSpec]) -> list[str]:
-    finished = store.finished()
-    return [trial.digest for trial in trials if trial.digest in finished]
+def _reused(study: Study, store: Store, others: Sequence[Source], options: Options) -> list[str]:
+    """Takes trials over from other studies; says how many of each."""
+    _check_fresh(study, store, options)
+    begin(study, store)
+    trials, lines = study.trials()[0], []
+    with _claims(store) as claims:
+        for other in others:
+            taken = take(other, study, trials, store, claims)
+            why = f"; {taken.difference}" if taken.difference else ""
+            lines += [f"{problem}; it is not taken over" for problem in taken.damaged]
+            lines += [f"trials taken over from {other.place}: {len(taken.digests)}{why}"]
+    return lines
 
 
 def _missing(
     store: Store, trials: list[TrialSpec], options: Options
 ) -> tuple[list[TrialSpec], Results]:
-    results = collect(store, _there(store, trials))
+    results = collect(store, trials)
     done = set(results.rows)
     if options.retry_failed:
         done -= set(results.failed)
@@ -242,12 +256,14 @@ def _claims(store: Store) -> Iterator[Claims]:
 
 def _set_aside(store: Store, claims: Claims, results: Results, missing: list[TrialSpec]) -> None:
     """Moves damaged trials, and failed ones that are to run again, out of the way."""
-    wanted = {trial.digest for trial in missing}
-    for digest in wanted & {*results.damaged, *results.failed}:
-        if claims.take(digest):  # else another process is at it
-            if digest in results.damaged and collect(store, [digest]).damaged:
+    failed = set(results.failed)
+    for trial in missing:
+        digest = trial.digest
+        if digest in failed | results.damaged.keys() and claims.take(digest):
+            # Not taken, another process is at it.
+            if digest in results.damaged and collect(store, [trial]).damaged:
                 store.set_aside(digest)
-            elif digest in results.failed and collect(store, [digest]).failed:
+            elif digest in failed and collect(store, [trial]).failed:
                 store.forget(digest)
             claims.release(digest)
 

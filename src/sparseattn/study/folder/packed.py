@@ -1,0 +1,102 @@
+"""Reading the file of a packed study, which may come from anybody."""
+
+from __future__ import annotations
+
+import errno
+import lzma
+import os
+import re
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sparseattn.errors import StudyError
+from sparseattn.study.file.study import Study, values_of
+from sparseattn.study.folder import record
+from sparseattn.study.folder.store import STUDY
+
+__all__ = ["Packed", "read_packed"]
+
+#: What a packed study may hold: its spec, and the files of its trials.
+_NAMES = re.compile(r"study\.json|trials/[0-9a-f]{16}/[a-z]+\.(json|jsonl|parquet)")
+
+#: The longest file inside one, in bytes.
+_LONGEST = 1 << 28
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A packed study in memory.
+
+    Attributes:
+        study: The study.
+        trials: The files of each of its trials by name, by digest; their checksums are not checked.
+        where: What messages call it.
+    """
+
+    study: Study
+    trials: Mapping[str, Mapping[str, bytes]]
+    where: Path
+
+    def finished(self) -> set[str]:
+        """Digests of the trials that it holds."""
+        return set(self.trials)
+
+    def read(self, digest: str) -> dict[str, Any]:
+        """What `result.json` of a trial says, once all of its files are checked.
+
+        Raises:
+            StudyError: One is damaged; the message names it.
+        """
+        where = f"{self.where}: trials/{digest}"
+        return record.check_files(digest, partial(_held, self.trials[digest]), where)
+
+    def files(self, digest: str) -> Mapping[str, bytes]:
+        """The files of a trial by name."""
+        return self.trials[digest]
+
+
+def read_packed(place: Path) -> Packed:
+    """Reads a file that `pack` wrote; nothing of it reaches the disk.
+
+    Raises:
+        StudyError: It is not a packed study, is damaged or cannot be read.
+    """
+    files = _read(place)
+    if STUDY not in files:
+        raise StudyError(f"{place} is not a packed study: it has no {STUDY}")
+    study = Study.of(values_of(files[STUDY], f"{place}: {STUDY}"), f"{place}: {STUDY}")
+    trials: dict[str, dict[str, bytes]] = {}
+    for name, data in files.items():
+        if name != STUDY:
+            _, digest, inner = name.split("/")
+            trials.setdefault(digest, {})[inner] = data
+    return Packed(study, trials, place)
+
+
+def _held(files: Mapping[str, bytes], name: str) -> bytes:
+    if name not in files:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    return files[name]
+
+
+def _read(place: Path) -> dict[str, bytes]:
+    """The files inside, none of which reaches the disk before all are known to be ours."""
+    files: dict[str, bytes] = {}
+    try:
+        with tarfile.open(place, mode="r:xz") as archive:
+            for member in archive:
+                if not (member.isreg() and _NAMES.fullmatch(member.name)):
+                    raise StudyError(f"{place} is not a packed study: it holds {member.name!r}")
+                if member.size > _LONGEST or member.name in files:
+                    raise StudyError(f"{place} is damaged: {member.name!r} is too long or doubled")
+                inner = archive.extractfile(member)
+                files[member.name] = inner.read() if inner else b""
+    except (tarfile.TarError, lzma.LZMAError, EOFError):
+        raise StudyError(f"{place} is not a packed study, or is cut short") from None
+    except OSError as error:
+        raise StudyError(f"cannot read {place}: {error.strerror or error}") from None
+    return files
