@@ -10,16 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from sparseattn.report.comparison import Comparison
-from sparseattn.report.contrasts import Question, questions
+from sparseattn.report.contrasts import Contrast, Question, questions
 from sparseattn.report.data import StudyData
 from sparseattn.report.summary import ArmSummary, Summary, summarise
 from sparseattn.report.tables import contrasts_table, mean_text
-from sparseattn.report.text import fraction, points
+from sparseattn.report.text import fraction, points, smallest
 
 __all__ = ["contrasts_terminal", "terminal_table"]
-
-#: How the table of comparisons begins a difference that was not found, and its size.
-_NONE, _FROM, _ANY = "none; ", "detectable from ", " to find any"
 
 
 def terminal_table(study: StudyData | Summary) -> Table:
@@ -79,7 +76,7 @@ def _question(data: StudyData, question: Question) -> Table:
         f"{len(question.contrasts)} comparisons of this table (Holm).",
         *(f"{note}." for note in question.notes),
     ]
-    if any(row[-1].startswith(_NONE) for row in spelled.rows):
+    if any(_size(each, data.headline) for each in question.contrasts):
         lines.append("In brackets: the smallest difference found four times in five.")
     table = Table(
         title=Text(question.text or data.name),
@@ -96,13 +93,20 @@ def _question(data: StudyData, question: Question) -> Table:
         side: Literal["left", "right"] = "right" if column.number else "left"
         longest = max(map(len, column.label.split()))
         table.add_column(Text(column.label), justify=side, min_width=longest, overflow="fold")
-    for arm, layers, other, theirs, means, change, p, found in spelled.rows:
+    for each, row in zip(question.contrasts, spelled.rows, strict=True):
+        arm, layers, other, theirs, means, change, p, found = row
         pair = [f"{name}\n{where}" if placements else name
                 for name, where in ((arm, layers), (other, theirs))]  # fmt: skip
-        if found.startswith(_NONE):
-            found = f"none ({found.removeprefix(_NONE).removeprefix(_FROM).removesuffix(_ANY)})"
-        table.add_row(*map(Text, (*pair, means, change, p, found)))
+        size = _size(each, data.headline)
+        table.add_row(*map(Text, (*pair, means, change, p, f"none ({size})" if size else found)))
     return table
+
+
+def _size(each: Contrast, metric: str) -> str:
+    """The size from which a difference that was not found would have been; else nothing."""
+    if not isinstance(each.comparison, Comparison) or each.verdict in ("higher", "lower"):
+        return ""
+    return smallest(metric, each.comparison.outcome.detectable) or "too few runs"
 
 
 def _change(summary: ArmSummary, metric: str) -> str:

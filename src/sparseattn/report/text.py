@@ -14,6 +14,7 @@ __all__ = [
     "markdown",
     "points",
     "probability",
+    "smallest",
     "spell",
     "unit",
 ]
@@ -46,9 +47,17 @@ def detectable(metric: str, size: float) -> str:
     >>> detectable("accuracy", 0.0481), detectable("accuracy", 2.97)
     ('detectable from 4.8', 'too few runs to find any')
     """
-    if unit(metric) == 100 and size >= 0.5:
-        return "too few runs to find any"
-    return f"detectable from {spell(metric, size)}"
+    found = smallest(metric, size)
+    return f"detectable from {found}" if found else "too few runs to find any"
+
+
+def smallest(metric: str, size: float) -> str:
+    """The smallest difference that a design finds, as a number; empty where it finds none at all.
+
+    >>> smallest("accuracy", 0.0481), smallest("accuracy", 2.97)
+    ('4.8', '')
+    """
+    return "" if unit(metric) == 100 and size >= 0.5 else spell(metric, size)
 
 
 def points(metric: str, value: float | None) -> str:
