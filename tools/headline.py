@@ -13,6 +13,8 @@ __all__ = ["STUDIES", "headline"]
 
 #: Studies of patterns, and what a column of each is called.
 PATTERNS = {"patterns-sst2": "SST-2", "patterns-mrpc": "MRPC", "patterns-squad": "SQuAD"}
+#: Studies of all layers alone with more seeds, from which these rows come.
+MORE = {"patterns-sst2": "patterns-sst2-ten"}
 #: Their arms, and what a row is called.
 KINDS = {
     "neighbor": "neighbours",
@@ -36,7 +38,7 @@ WAYS = {
 
 
 #: The studies that are shown.
-STUDIES = (*PATTERNS, DEGREES)
+STUDIES = (*PATTERNS, *MORE.values(), DEGREES)
 
 
 def headline(studies: Mapping[str, Summary]) -> tuple[Table, Table]:
@@ -48,26 +50,28 @@ def headline(studies: Mapping[str, Summary]) -> tuple[Table, Table]:
     Raises:
         KeyError: A study or an arm is not there.
     """
-    patterns = [(task, studies[name]) for name, task in PATTERNS.items()]
-    return _patterns(patterns), _degrees(studies[DEGREES])
+    return _patterns(studies), _degrees(studies[DEGREES])
 
 
-def _patterns(studies: list[tuple[str, Summary]]) -> Table:
-    found = [study for _, study in studies]
-    heads = [f"{task}, {study.data.headline.replace('f1', 'F1')}" for task, study in studies]
-    rows = []
-    rows.append(["all (dense)", "", *(_mean(each, _arm(each, "dense", "")) for each in found)])
+def _patterns(studies: Mapping[str, Summary]) -> Table:
+    late = [studies[name] for name in PATTERNS]
+    whole = [studies[MORE.get(name, name)] for name in PATTERNS]
+    heads = [
+        f"{task}, {study.data.headline.replace('f1', 'F1')}"
+        for task, study in zip(PATTERNS.values(), late, strict=True)
+    ]
+    rows = [["all (dense)", "", *(_mean(each, _arm(each, "dense", "")) for each in whole)]]
     for kind, said in KINDS.items():
         for layers, where in PLACES.items():
-            cells = [_change(each, _arm(each, kind, layers)) for each in found]
-            rows.append([said, where, *cells])
-    rows.append(["sparsity, all layers", "", *(_between(_all_layers(each)) for each in found)])
-    rows.append(["seeds", "", *(f"{len(_all_layers(each)[0].done)}" for each in found)])
+            found = whole if layers == ":" else late
+            rows.append([said, where, *(_change(each, _arm(each, kind, layers)) for each in found)])
+    arms = [[_arm(each, kind, ":") for kind in KINDS] for each in whole]
+    rows.append(["sparsity", "all", *map(_between, arms)])
+    for layers, where in PLACES.items():
+        found = whole if layers == ":" else late
+        seeds = [f"{len(_arm(each, next(iter(KINDS)), layers).done)}" for each in found]
+        rows.append(["seeds", where, *seeds])
     return _table(["connections", "layers"], heads, rows)
-
-
-def _all_layers(study: Summary) -> list[ArmSummary]:
-    return [_arm(study, kind, ":") for kind in KINDS]
 
 
 def _degrees(study: Summary) -> Table:

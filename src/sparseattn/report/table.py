@@ -72,8 +72,7 @@ def _question(data: StudyData, question: Question) -> Table:
     placements = {row[at] for row in spelled.rows for at in (1, 3)}
     lines = [
         *([f"Layers: {placements.pop()}."] if len(placements) == 1 else []),
-        "Means and differences in hundredths, 95% intervals; p is corrected for the "
-        f"{len(question.contrasts)} comparisons of this table (Holm).",
+        f"Means and differences in hundredths, 95% intervals; p {_corrected(question)}.",
         *(f"{note}." for note in question.notes),
     ]
     if any(_size(each, data.headline) for each in question.contrasts):
@@ -100,6 +99,13 @@ def _question(data: StudyData, question: Question) -> Table:
         size = _size(each, data.headline)
         table.add_row(*map(Text, (*pair, means, change, p, f"none ({size})" if size else found)))
     return table
+
+
+def _corrected(question: Question) -> str:
+    count = len(question.contrasts)
+    if count == 1:
+        return "is that of one comparison"
+    return f"is corrected for the {count} comparisons of this table (Holm)"
 
 
 def _size(each: Contrast, metric: str) -> str:
