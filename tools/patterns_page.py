@@ -17,11 +17,11 @@ from sparseattn.show import picture
 TEXT = "The quick brown fox doesn't jump."
 HEAD = """# Patterns
 
-Written by `tools/patterns_page.py` from the patterns themselves; `sparseattn patterns` prints the
-same. `allowed` means: query q may attend to key k. A token's own place is always allowed and
-padding never is, whatever a pattern says. The degree counts the keys of one query, itself included,
-away from the borders. Patterns join with `|`, `&` and `-`, which bind as in Python; `str(pattern)`
-parses back.
+Written by `tools/patterns_page.py` from the patterns themselves; `sparseattn patterns` prints them
+without the pictures, and what else a spec string may say. `allowed` means: query q may attend to
+key k. A token's own place is always allowed and padding never is, whatever a pattern says. The
+degree counts the keys of one query, itself included, away from the borders. Patterns join with
+`|`, `&` and `-`, which bind as in Python; `str(pattern)` parses back.
 """
 
 
@@ -39,7 +39,10 @@ def main() -> None:
         summary = (kind.__doc__ or "").strip().splitlines()[0]
         needs = ", ".join(sorted(parse(kind.example).needs)) or "tokens only"
         parts.append(f"## {name}\n\n{summary}\n")
-        parts.append(f"- pairs: `{kind.formula}`\n- degree: {kind.degrees}\n- needs: {needs}")
+        parts.append(
+            f"- call: `{kind.signature()}`\n- pairs: `{kind.formula}`\n"
+            f"- degree: {kind.degrees}\n- needs: {needs}"
+        )
         parts.append(f'- source: {kind.source}\n\n`{kind.example}` on "{TEXT}":\n')
         parts.append(f"```\n{drawn(kind.example)}\n```\n")
     path = Path(__file__).parents[1] / "docs" / "patterns.md"

@@ -28,6 +28,7 @@ from headline import STUDIES, headline
 from sparseattn.report import StudyData, summarise, write_report
 from sparseattn.report.contrasts import questions
 from sparseattn.report.results import ordered
+from sparseattn.report.summary import Summary
 from sparseattn.report.tables import Table, contrasts_table
 from sparseattn.report.text import markdown
 from sparseattn.study import load_study, unpack
@@ -89,10 +90,16 @@ def contrasts(data: StudyData, numbers: str = "") -> str:
 
 def main() -> int:
     """Rebuilds everything."""
-    frames, tables, summaries = [], {}, {}
+    frames: list[pd.DataFrame] = []
+    tables: dict[tuple[str, ...], str] = {}
+    summaries: dict[str, Summary] = {}
     text = TEXT.read_text(encoding="utf-8")
-    for file in sorted(PACKED.glob("*.tar.xz")):
-        name = file.name.removesuffix(".tar.xz")
+    packed = {file.name.removesuffix(".tar.xz"): file for file in sorted(PACKED.glob("*.tar.xz"))}
+    wanted = {*STUDIES, *(name for _, name, *_ in PLACE.findall(text))}
+    if lacking := sorted(wanted - packed.keys()):
+        print(f"{TEXT.name} shows {', '.join(lacking)}: not in {PACKED}", file=sys.stderr)
+        return 1
+    for name, file in packed.items():
         with tempfile.TemporaryDirectory() as made:
             data = opened(file, Path(made) / name)
             if name in STUDIES:
@@ -101,16 +108,9 @@ def main() -> int:
             tables |= tables_of(data, text)
             frames.append(ordered(data.rows, data.metrics).assign(study=name))
             print(f"{name}: {len(data.rows)} trials")
-    if not frames:
-        print(f"no packed study in {PACKED}", file=sys.stderr)
-        return 1
     whole = pd.concat(frames)
     whole = whole[["study", *(c for c in whole.columns if c != "study")]]
     whole.to_csv(PACKED / "trials.csv", index=False, lineterminator="\n")
-    for _, *shown, _ in PLACE.findall(text):
-        if tuple(shown) not in tables:
-            print(f"{TEXT.name} shows {shown[0]!r}, which is not in {PACKED}", file=sys.stderr)
-            return 1
     text = PLACE.sub(
         lambda m: f"{m[1]}\n{tables[tuple(part or '' for part in m.groups()[1:4])]}\n{m[5]}", text
     )

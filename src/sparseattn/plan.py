@@ -243,6 +243,16 @@ class Plan:
         except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise PlanError(f"cannot read a plan from {path}: {error}") from None
 
+    @classmethod
+    def read(cls, text: str) -> Plan:
+        """What a command takes for a plan: a pattern for all layers, or the JSON file of a plan.
+
+        Raises:
+            PlanError: See `load`.
+            PatternError: See `of`.
+        """
+        return cls.load(text) if text.endswith(".json") else cls.of(text)
+
     def __str__(self) -> str:
         """A line an entry."""
         return "\n".join(

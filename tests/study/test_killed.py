@@ -11,9 +11,9 @@ from pyarrow import csv
 from sparseattn.study import resume
 from sparseattn.study.file.resolving import resolved
 from sparseattn.study.file.spec import spec_of
+from sparseattn.study.folder.beginning import begin
 from sparseattn.study.folder.loading import load_study
 from sparseattn.study.folder.store import Store
-from sparseattn.study.runs.session import begin
 from sparseattn.study.trials.trial import TrialCache, run_trial
 from tests.study import fakes, observed
 from tests.tasks.material import task_of, tiny_model

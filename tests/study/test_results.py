@@ -1,7 +1,9 @@
 """The table of trials, and what the report gets to see."""
 
 import csv as plain_csv
+import os
 
+import pyarrow
 import pytest
 from pyarrow import csv, parquet
 
@@ -71,7 +73,7 @@ def test_the_table_is_the_same_whether_rows_were_read_or_remembered(study):
     assert rebuild(store.folder).read == 6
     names = ("results.csv", "results.parquet")
     first = [(store.folder / name).read_bytes() for name in names]
-    assert rebuild(store.folder).read == 0
+    assert rebuild(store.folder, anew=False).read == 0
     assert [(store.folder / name).read_bytes() for name in names] == first
     table = parquet.read_table(store.folder / "results.parquet")
     assert table.drop_columns(["environment"]).num_columns == len(
@@ -84,8 +86,30 @@ def test_only_new_trials_are_read(study):
     store.forget(trials[0].digest)
     assert rebuild(store.folder).read == 5
     put(store, trials[0])
-    assert rebuild(store.folder).read == 1
+    assert rebuild(store.folder, anew=False).read == 1
     assert csv.read_csv(store.folder / "results.csv")["digest"][0].as_py() == trials[0].digest
+
+
+def test_a_table_that_is_wrong_is_not_believed(study):
+    store, _ = study
+    rebuild(store.folder)
+    right = (store.folder / "results.csv").read_bytes()
+    table = parquet.read_table(store.folder / "results.parquet")
+    wrong = pyarrow.array([0.1] * table.num_rows)
+    at = table.column_names.index("accuracy")
+    parquet.write_table(table.set_column(at, "accuracy", wrong), store.folder / "results.parquet")
+    assert rebuild(store.folder).read == 6
+    assert (store.folder / "results.csv").read_bytes() == right
+
+
+def test_a_changed_digit_is_found_though_size_and_time_are_the_same(study):
+    store, trials = study
+    rebuild(store.folder)
+    path = store.trials / trials[0].digest / "result.json"
+    stat, text = path.stat(), path.read_text()
+    path.write_text(text.replace("0.8", "0.9", 1))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert list(rebuild(store.folder).damaged) == [trials[0].digest]
 
 
 def test_the_report_sees_the_study(study):

@@ -144,7 +144,7 @@ def test_other_packages_are_named_and_may_be_accepted(tmp_path, log):
     told = json.loads((out / "study.json").read_text())
     told["versions"]["torch"] = "1.0"
     (out / "study.json").write_text(json.dumps(told))
-    with pytest.raises(StudyError, match=r"other packages \(torch 1\.0 then, .* now\)"):
+    with pytest.raises(StudyError, match=r"other versions \(torch 1\.0 then, .* now\)"):
         resume(out, Options(trial=fakes.TRIAL))
     assert resume(out, Options(trial=fakes.TRIAL, other_versions=True)).run == 2
 

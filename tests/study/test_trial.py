@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sparseattn.errors import DataError, PlanError, StudyError
+from sparseattn.models.names import identity
 from sparseattn.study.trials import running
 from sparseattn.study.trials.trial import TrialCache, TrialFailed, TrialSpec, run_trial
 from sparseattn.tasks.base import fingerprint
@@ -243,6 +244,13 @@ def test_data_that_have_changed_fail_the_trial(ran, make, cache):
         TrialFailed, match=f"fingerprint is {right}, and the study was made for 12$"
     ):
         run_trial(make(data_fingerprint="12"), cache=cache)
+
+
+def test_a_trial_fails_if_its_model_is_another_one(make, ran, cache):
+    right = identity(make().model)
+    assert ran(versions={"model": right}).counts["steps"] == 2
+    with pytest.raises(TrialFailed, match=f"it is {right}, and the study was made for 12$"):
+        run_trial(make(versions={"model": "12"}), cache=cache)
 
 
 @pytest.mark.parametrize(

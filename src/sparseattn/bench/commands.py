@@ -22,7 +22,9 @@ app = typer.Typer(
 Model = Annotated[
     str, typer.Argument(help="Folder, Hub name or package:NAME; only its config is read.")
 ]
-PlanText = Annotated[str, typer.Option("--plan", help="A pattern, such as 'neighbor(radius=64)'.")]
+PlanText = Annotated[
+    str, typer.Option("--plan", help="A pattern, such as 'neighbor(radius=64)', or a plan's file.")
+]
 Lengths = Annotated[str, typer.Option(help="Tokens a text, separated by commas.")]
 Texts = Annotated[int, typer.Option("--batch", min=1, help="Texts a batch.")]
 Train = Annotated[bool, typer.Option("--train", help="Forward and backward, dropout included.")]
@@ -45,11 +47,11 @@ def predict(
     from sparseattn.bench.predict import Predictor, pays_from
     from sparseattn.plan import Plan
 
-    wanted = _parsed(lengths)
+    wanted, given = _parsed(lengths), Plan.read(plan)
     _single(busy)
     subject = load(model, max(wanted), train)
     _note(subject, max(wanted))
-    predictor = Predictor(subject, Plan.of(plan), batch, train, busy)
+    predictor = Predictor(subject, given, batch, train, busy)
     _show([predictor.at(length) for length in wanted], "predicted", train)
     start = pays_from(predictor)
     typer.echo(
@@ -73,11 +75,11 @@ def run(
     from sparseattn.bench.models import load
     from sparseattn.plan import Plan
 
-    wanted = _parsed(lengths)
+    wanted, given = _parsed(lengths), Plan.read(plan)
     _single(busy)
     subject = load(model, max(wanted), train)
     _note(subject, max(wanted))
-    rows = [measure(subject, Plan.of(plan), n, batch, busy) for n in wanted]
+    rows = [measure(subject, given, n, batch, busy) for n in wanted]
     _show(rows, "measured", train)
     what = "outputs and gradients" if train else "outputs"
     texts = ", ".join(str(n) for n in sorted({row.compared for row in rows}))

@@ -30,7 +30,20 @@ if TYPE_CHECKING:
     from sparseattn.degrees.counting.texts import Texts
     from sparseattn.plan import Plan
 
-__all__ = ["Applied", "Context", "Method", "Spending", "is_method", "methods", "parse_method"]
+__all__ = [
+    "REVISION",
+    "Applied",
+    "Context",
+    "Method",
+    "Spending",
+    "is_method",
+    "methods",
+    "parse_method",
+]
+
+#: Which learned degrees these are. A trial's digest holds it, and it is raised when a soft phase
+#: comes out otherwise than before. 2: the budget's gap is one of logarithms.
+REVISION = "2"
 
 _REGISTRY: dict[str, type[Method]] = {}
 

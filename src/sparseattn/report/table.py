@@ -72,9 +72,12 @@ def _question(data: StudyData, question: Question) -> Table:
     placements = {row[at] for row in spelled.rows for at in (1, 3)}
     lines = [
         *([f"Layers: {placements.pop()}."] if len(placements) == 1 else []),
-        f"Means and differences in hundredths, 95% intervals; p {_corrected(question)}.",
-        *(f"{note}." for note in question.notes),
+        f"Means and differences in hundredths, 95% intervals; p {_corrected(question)}."
+        if question.contrasts
+        else "No comparison could be made.",
+        *(f"{note}." for note in dict.fromkeys(question.notes)),
     ]
+    lines += [f"{caveat[0].upper()}{caveat[1:]}." for caveat in sorted(_caveats(question))]
     if any(_size(each, data.headline) for each in question.contrasts):
         lines.append("In brackets: the smallest difference found four times in five.")
     table = Table(
@@ -99,6 +102,12 @@ def _question(data: StudyData, question: Question) -> Table:
         size = _size(each, data.headline)
         table.add_row(*map(Text, (*pair, means, change, p, f"none ({size})" if size else found)))
     return table
+
+
+def _caveats(question: Question) -> set[str]:
+    """What the tests of a question do not cover."""
+    made = [each.comparison for each in question.contrasts]
+    return {each.outcome.caveat for each in made if isinstance(each, Comparison)} - {""}
 
 
 def _corrected(question: Question) -> str:

@@ -127,7 +127,7 @@ def report(folder: Folder) -> None:
     from sparseattn.report import terminal_table, write_report
     from sparseattn.study.folder.loading import rebuild
 
-    rebuild(folder)
+    rebuild(folder, anew=False)
     data = _loaded(folder)
     written = write_report(data, folder / "report")
     _print(terminal_table(data))
@@ -161,7 +161,7 @@ def compare(
 
 @app.command()
 def results(folder: Folder) -> None:
-    """Write results.csv and results.parquet anew."""
+    """Check every trial, and write results.csv and results.parquet anew."""
     from sparseattn.study.folder.loading import rebuild
 
     found = rebuild(folder)
@@ -230,7 +230,9 @@ def _finish(work: Any, folder: Path) -> None:
     try:
         outcome: Outcome = work()
     except KeyboardInterrupt:
-        typer.echo(f"\nstopped; `sparseattn study resume {folder}` goes on", err=True)
+        begun = (folder / "study.json").is_file()
+        then = f"`sparseattn study resume {folder}` goes on" if begun else "nothing was written"
+        typer.echo(f"\nstopped; {then}", err=True)
         raise typer.Exit(130) from None
     what = f"ran {outcome.run}" if outcome.run else "nothing to do"
     typer.echo(f"{outcome.trials} trials: {what}; results in {folder / 'results.csv'}")

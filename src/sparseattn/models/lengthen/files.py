@@ -69,7 +69,7 @@ def lengthen_folder(name: str, to: int, out: Path, plan: str) -> Iterator[str]:
 def _plan(text: str) -> Plan | None:
     if text == _NONE:
         return None
-    return Plan.load(text) if text.endswith(".json") else Plan.of(text)
+    return Plan.read(text)
 
 
 def _how_to_load(done: Lengthened, out: Path, problem: str | None) -> Iterator[str]:

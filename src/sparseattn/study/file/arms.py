@@ -6,7 +6,7 @@ from functools import reduce
 
 from sparseattn.errors import StudyError
 
-__all__ = ["DENSE", "check", "is_method", "needs", "with_matched_random"]
+__all__ = ["DENSE", "check", "is_method", "learns", "needs", "with_matched_random"]
 
 #: The arm that keeps every connection.
 DENSE = "dense"
@@ -50,6 +50,15 @@ def is_method(text: str) -> bool:
     from sparseattn.degrees.methods import is_method as method
 
     return method(text)
+
+
+def learns(text: str) -> bool:
+    """Whether the plan of an arm comes from a soft phase.
+
+    >>> learns("restarted(arm=learned(sparsity=0.9))"), learns("uniform(sparsity=0.9)")
+    (True, False)
+    """
+    return is_method(text) and "learned(" in text
 
 
 def needs(text: str) -> frozenset[str]:

@@ -87,10 +87,9 @@ def check_versions(study: Study, folder: Path) -> None:
     Raises:
         StudyError: They are not.
     """
-    needs = {need for arm in study.arms for need in arm.needs}
-    different = differing_versions(study.versions, installed(needs, study.spec.pipeline))
+    different = differing_versions(study.versions, installed(study.spec, study.arms))
     if different:
         raise StudyError(
-            f"{folder} was begun with other packages ({', '.join(different)}); install those, give "
-            "another --out, or accept the difference with --other-versions"
+            f"{folder} was begun with other versions ({', '.join(different)}); bring those back, "
+            "give another --out, or accept the difference with --other-versions"
         )

@@ -47,7 +47,7 @@ def resolved(
     sample = Sample(spec, needs, cache)
     made = tuple(resolve(spec, sample.measure))
     check_count(len(made) * len(spec.seeds), most)
-    study = Study(spec, made, found, installed(needs, spec.pipeline))
+    study = Study(spec, made, found, installed(spec, made))
     # A GPU that is here is the workers': what its backends can do is found out there.
     tried = here and spec.backend != AUTO and not torch.cuda.is_available()
     for arm in made:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import sparseattn
+from sparseattn.degrees.methods import REVISION
 from sparseattn.errors import StudyError
+from sparseattn.models.names import PACKAGE, identity
+from sparseattn.study.file.arms import learns
 from sparseattn.study.file.grid import Arm
 from sparseattn.study.file.reading import place, validated
 from sparseattn.study.file.spec import StudySpec
@@ -18,14 +21,19 @@ from sparseattn.study.folder.record import encode
 from sparseattn.study.folder.store import STUDY
 from sparseattn.study.trials.trial import TrialSpec
 
-__all__ = ["Study", "differing_versions", "first_difference", "installed"]
+__all__ = ["MODEL", "Study", "differing_versions", "first_difference", "installed"]
 
 FORMAT = "sparseattn-study-1"
 
 #: Packages of which another version may give another result.
 _PACKAGES = ("tokenizers", "torch", "transformers")
 
+#: What else `versions` may hold: what the model's name stood for, and which learned degrees. The
+#: digest of a trial with the model of a package holds its name alone.
+MODEL, _DEGREES = "model", "learned degrees"
+
 #: Annotations that are the work of spaCy.
+_SYNTAX = ("spacy",)
 _PARSED = frozenset({"words", "sentences", "heads"})
 
 
@@ -37,7 +45,7 @@ class Study:
         spec: What its file says.
         arms: Its arms, grids multiplied out and free numbers solved.
         fingerprint: Hash of the examples that it uses.
-        versions: Versions of the packages that decide its results.
+        versions: Versions of what decides its results: see `installed`.
     """
 
     spec: StudySpec
@@ -60,7 +68,13 @@ class Study:
         return list(found.values()), list(doubles)
 
     def _trial(self, arm: Arm, seed: int, syntax: bool) -> TrialSpec:
-        ours = {n: v for n, v in self.versions.items() if syntax or n in (*_PACKAGES, "sparseattn")}
+        others = {
+            *((*_SYNTAX, self.spec.pipeline) if syntax else ()),
+            *((_DEGREES,) if learns(arm.pattern) else ()),
+            *(() if self.spec.model.startswith(PACKAGE) else (MODEL,)),
+        }
+        wanted = {"sparseattn", *_PACKAGES, *others}
+        ours = {name: version for name, version in self.versions.items() if name in wanted}
         return TrialSpec(
             model=self.spec.model,
             task=self.spec.task,
@@ -152,14 +166,18 @@ def values_of(data: bytes, where: str | Path) -> dict[str, Any]:
     return values
 
 
-def installed(needs: Iterable[str], pipeline: str) -> dict[str, str]:
-    """The versions that decide results here.
+def installed(spec: StudySpec, arms: Sequence[Arm]) -> dict[str, str]:
+    """The versions that decide results here, of packages, the model and learned degrees.
 
     Args:
-        needs: The annotations that the arms read.
-        pipeline: The spaCy pipeline that would make them.
+        spec: The study's spec.
+        arms: Its arms.
+
+    Raises:
+        DataError: The model's files cannot be read.
     """
-    names = [*_PACKAGES, *(("spacy", pipeline) if _PARSED & set(needs) else ())]
+    parsed = any(_PARSED.intersection(arm.needs) for arm in arms)
+    names = [*_PACKAGES, *((*_SYNTAX, spec.pipeline) if parsed else ())]
     found = {"sparseattn": sparseattn.__version__}
     for name in names:
         try:
@@ -167,6 +185,10 @@ def installed(needs: Iterable[str], pipeline: str) -> dict[str, str]:
             found[name] = version(name.replace("_", "-")).partition("+")[0]
         except PackageNotFoundError:
             found[name] = "none"
+    if which := identity(spec.model):
+        found[MODEL] = which
+    if any(learns(arm.pattern) for arm in arms):
+        found[_DEGREES] = REVISION
     return found
 
 

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from sparseattn.errors import StudyError
 from sparseattn.study.folder.store import Store, writing
@@ -61,6 +62,12 @@ class Claims:
             yield
         finally:
             self._lock(fcntl.LOCK_UN, _STUDY)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Drops every claim."""

@@ -49,26 +49,27 @@ def load_study(folder: str | Path) -> StudyData:
     )
 
 
-def rebuild(folder: str | Path) -> Results:
+def rebuild(folder: str | Path, anew: bool = True) -> Results:
     """Writes the table of trials anew.
 
     Args:
         folder: The study's folder.
+        anew: Read and check every file of every trial; else those that seem to have changed.
 
     Raises:
         StudyError: It is not a study's folder, or cannot be written to.
     """
     store = Store(folder)
     study = Study.load(store.folder)
-    results, _ = _collected(study, store)
+    results, _ = _collected(study, store, anew)
     write(store, results)
     return results
 
 
-def _collected(study: Study, store: Store) -> tuple[Results, int]:
+def _collected(study: Study, store: Store, anew: bool = False) -> tuple[Results, int]:
     """The trials that are there, and how many there are to be."""
     trials, _ = study.trials()
-    return collect(store, trials), len(trials)
+    return collect(store, trials, anew), len(trials)
 
 
 class _Predictions:

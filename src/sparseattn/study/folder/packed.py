@@ -21,10 +21,10 @@ from sparseattn.study.folder.store import STUDY
 __all__ = ["Packed", "read_packed"]
 
 #: What a packed study may hold: its spec, and the files of its trials.
-_NAMES = re.compile(r"study\.json|trials/[0-9a-f]{16}/[a-z]+\.(json|jsonl|parquet)")
+_NAMES = re.compile(rf"study\.json|trials/[0-9a-f]{{16}}/{record.NAME.pattern}")
 
-#: The longest file inside one, in bytes.
-_LONGEST = 1 << 28
+#: The longest file inside one, and all of them together, in bytes.
+_LONGEST, _LARGEST = 1 << 28, 1 << 31
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,13 @@ class Packed:
         return record.check_files(digest, partial(_held, self.trials[digest]), where)
 
     def files(self, digest: str) -> Mapping[str, bytes]:
-        """The files of a trial by name."""
-        return self.trials[digest]
+        """The files of a trial by name, once they are checked.
+
+        Raises:
+            StudyError: See `read`.
+        """
+        names = sorted([record.RESULT, *self.read(digest)["files"]])
+        return {name: self.trials[digest][name] for name in names}
 
 
 def read_packed(place: Path) -> Packed:
@@ -86,6 +91,7 @@ def _held(files: Mapping[str, bytes], name: str) -> bytes:
 def _read(place: Path) -> dict[str, bytes]:
     """The files inside, none of which reaches the disk before all are known to be ours."""
     files: dict[str, bytes] = {}
+    whole = 0
     try:
         with tarfile.open(place, mode="r:xz") as archive:
             for member in archive:
@@ -93,6 +99,9 @@ def _read(place: Path) -> dict[str, bytes]:
                     raise StudyError(f"{place} is not a packed study: it holds {member.name!r}")
                 if member.size > _LONGEST or member.name in files:
                     raise StudyError(f"{place} is damaged: {member.name!r} is too long or doubled")
+                whole += member.size
+                if whole > _LARGEST:
+                    raise StudyError(f"{place} holds more than {_LARGEST / 1e9:.1f} GB")
                 inner = archive.extractfile(member)
                 files[member.name] = inner.read() if inner else b""
     except (tarfile.TarError, lzma.LZMAError, EOFError):

@@ -10,9 +10,11 @@ from pathlib import Path
 from sparseattn.errors import StudyError
 from sparseattn.study.file.checks import check_new
 from sparseattn.study.file.study import Study
+from sparseattn.study.folder.beginning import begin
+from sparseattn.study.folder.claims import Claims
 from sparseattn.study.folder.packed import read_packed
+from sparseattn.study.folder.reusing import copy
 from sparseattn.study.folder.store import STUDY, Store, writing
-from sparseattn.study.runs.session import begin
 
 __all__ = ["pack", "unpack"]
 
@@ -34,16 +36,14 @@ def pack(folder: str | Path, file: str | Path) -> int:
     """
     store, place = Store(folder), Path(file)
     Study.load(store.folder)
-    paths = [store.folder / STUDY]
+    files = {STUDY: (store.folder / STUDY).read_bytes()}
     digests = sorted(store.finished())
     for digest in digests:
-        store.read(digest)  # which checks it
-        paths += sorted((store.trials / digest).iterdir())
+        files |= {f"trials/{digest}/{name}": d for name, d in store.files(digest).items()}
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w:xz", format=tarfile.USTAR_FORMAT, preset=9) as archive:
-        for path in paths:
-            data = path.read_bytes()
-            member = tarfile.TarInfo(path.relative_to(store.folder).as_posix())
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     with writing(place.parent):
@@ -71,21 +71,16 @@ def unpack(file: str | Path, folder: str | Path) -> int:
         StudyError: The file is not a packed study or is damaged, the folder holds something else or
             cannot be written to. A trial is added whole or not at all.
     """
-    store, packed = Store(folder), read_packed(Path(file))
-    for digest in packed.trials:
-        packed.read(digest)  # which checks it
+    place, store = Path(file), Store(folder)
+    packed = read_packed(place)
+    trials = {digest: packed.files(digest) for digest in sorted(packed.trials)}
     if not (store.folder / STUDY).is_file():
         check_new(store.folder)
         begin(packed.study, store)
-    elif not packed.finished() <= _digests(Study.load(store.folder)):
+    elif not packed.finished() <= {t.digest for t in Study.load(store.folder).trials()[0]}:
         raise StudyError(
-            f"{store.folder} holds another study, without some of these trials; give another --out"
+            f"{store.folder} holds another study, without some of these trials; to begin a study "
+            f"with those that it shares: sparseattn study run SPEC --out DIR --reuse {place}"
         )
-    added = [digest for digest in sorted(packed.trials) if not store.has(digest)]
-    for digest in added:
-        store.put(digest, packed.files(digest))
-    return len(added)
-
-
-def _digests(study: Study) -> set[str]:
-    return {trial.digest for trial in study.trials()[0]}
+    with Claims(store.folder) as claims:
+        return sum(copy(files, digest, store, claims) for digest, files in trials.items())

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sparseattn.study.file.arms import DENSE
 __all__ = [
     "DONE",
     "FAILED",
+    "NAME",
     "RESULT",
     "check",
     "check_files",
@@ -32,6 +34,9 @@ FORMAT = "sparseattn-trial-1"
 RESULT = "result.json"
 
 DONE, FAILED = "done", "failed"
+
+#: What a file of a trial may be called.
+NAME = re.compile(r"[a-z]+\.(json|jsonl|parquet)")
 
 #: What `result.json` takes over from a `TrialResult`.
 _FIELDS = (
@@ -133,17 +138,24 @@ def check_files(digest: str, read: Callable[[str], bytes], where: str | Path) ->
     if not isinstance(result, dict) or result.get("format") != FORMAT:
         raise StudyError(f"{where}/{RESULT} is damaged: it does not say {FORMAT!r}")
     said = result.pop("checksum", None)
-    if said != _checksum(result) or result["digest"] != digest:
+    try:
+        right = said == _checksum(result) and result["digest"] == digest
+        listed = {name: (sums["bytes"], sums["sha256"]) for name, sums in result["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):  # a NaN, or not what we write
+        right = False
+    if not right:
         raise StudyError(f"{where}/{RESULT} is damaged: its checksum does not match")
-    for name, sums in result["files"].items():
+    for name, (size, digits) in listed.items():
+        if not NAME.fullmatch(name):
+            raise StudyError(f"{where}/{RESULT} is damaged: it lists {name!r}")
         try:
             data = read(name)
         except OSError as error:
             raise StudyError(f"{where}/{name} is damaged: {error.strerror}") from None
-        if len(data) != sums["bytes"]:
-            found = f"{len(data)} bytes instead of {sums['bytes']}"
+        if len(data) != size:
+            found = f"{len(data)} bytes instead of {size}"
             raise StudyError(f"{where}/{name} is damaged: {found}")
-        if hashlib.sha256(data).hexdigest() != sums["sha256"]:
+        if hashlib.sha256(data).hexdigest() != digits:
             raise StudyError(f"{where}/{name} is damaged: its checksum does not match")
     return result
 

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow
 from pyarrow import csv, parquet
 
+import sparseattn
 from sparseattn.errors import StudyError
 from sparseattn.study.file.arms import DENSE
 from sparseattn.study.folder.record import DONE
@@ -90,15 +91,17 @@ class Results:
         return pyarrow.Table.from_pylist(list(self.rows.values()), schema=pyarrow.schema(fields))
 
 
-def collect(store: Store, trials: Iterable[TrialSpec]) -> Results:
+def collect(store: Store, trials: Iterable[TrialSpec], anew: bool = False) -> Results:
     """Reads trials; those that have not changed since the table was written, from the table.
 
     Args:
         store: The study's folder.
         trials: Which trials, in the order of the table; those that have not finished are left out.
             They say what their arms are called: another study may have run them under other names.
+        anew: Read and check all of them, whatever the table says.
     """
-    old, made = _remembered(store.folder / "results.parquet"), Results()
+    made = Results()
+    old = Results() if anew else _remembered(store.folder / "results.parquet")
     made.metrics.update(old.metrics)
     finished = store.finished()
     for trial in trials:
@@ -129,7 +132,13 @@ def write(store: Store, results: Results) -> None:
     table = results.table()
     as_csv, as_parquet = io.BytesIO(), io.BytesIO()
     csv.write_csv(table.drop_columns([ENVIRONMENT]), as_csv)
-    told = json.dumps({"stamps": results.stamps, "metrics": list(results.metrics)})
+    told = json.dumps(
+        {
+            "version": sparseattn.__version__,
+            "stamps": results.stamps,
+            "metrics": list(results.metrics),
+        }
+    )
     table = table.replace_schema_metadata({_KEY: told.encode()})
     parquet.write_table(table, as_parquet, compression="zstd")
     store.write("results.csv", as_csv.getvalue())
@@ -140,6 +149,8 @@ def _remembered(path: Path) -> Results:
     try:
         table = parquet.read_table(path)
         told = json.loads((table.schema.metadata or {})[_KEY])
+        if told["version"] != sparseattn.__version__:
+            return Results()
         rows = {row["digest"]: row for row in table.to_pylist()}
         return Results(rows, dict.fromkeys(told["metrics"]), told["stamps"])
     except (OSError, KeyError, ValueError, pyarrow.ArrowException):

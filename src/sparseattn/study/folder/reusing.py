@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,11 @@ from sparseattn.errors import StudyError
 from sparseattn.study.file.study import Study, first_difference
 from sparseattn.study.folder.claims import Claims
 from sparseattn.study.folder.packed import read_packed
-from sparseattn.study.folder.record import DONE
+from sparseattn.study.folder.record import DONE, RESULT
 from sparseattn.study.folder.store import Store
 from sparseattn.study.trials.trial import TrialSpec
 
-__all__ = ["Source", "Taken", "take"]
+__all__ = ["Source", "Taken", "copy", "take"]
 
 
 class Trials(Protocol):
@@ -25,12 +26,8 @@ class Trials(Protocol):
         """Their digests."""
         ...
 
-    def read(self, digest: str) -> Mapping[str, Any]:
-        """What `result.json` of one says; a `StudyError` if a file of it is damaged."""
-        ...
-
     def files(self, digest: str) -> Mapping[str, bytes]:
-        """The files of one by name."""
+        """The files of one by name; a `StudyError` if one is damaged."""
         ...
 
 
@@ -67,22 +64,38 @@ class Taken:
     """What came of taking trials over.
 
     Attributes:
-        digests: The trials that were copied.
+        copied: Trials that were copied.
+        here: Trials that were here already, or that another process works on.
+        failed: Trials that failed there.
+        elsewhere: Trials that were made there with other packages than the study says.
         damaged: What is wrong with those that are damaged there.
-        difference: Why the studies have no trial in common, where what they declare says it.
+        difference: Why the studies have no trial in common.
     """
 
-    digests: list[str] = field(default_factory=list)
+    copied: int = 0
+    here: int = 0
+    failed: int = 0
+    elsewhere: int = 0
     damaged: list[str] = field(default_factory=list)
-    difference: str | None = None
+    difference: str = ""
+
+    @property
+    def words(self) -> str:
+        """How many, and what was not taken over."""
+        others = {
+            "here already": self.here,
+            "failed there": self.failed,
+            "run with other packages there": self.elsewhere,
+            "damaged there": len(self.damaged),
+        }
+        said = [f"{count} {what}" for what, count in others.items() if count]
+        return "; ".join([str(self.copied), *said, *([self.difference] if self.difference else [])])
 
 
 def take(
     source: Source, study: Study, trials: Iterable[TrialSpec], store: Store, claims: Claims
 ) -> Taken:
-    """Copies trials of another study that came to their end there and are lacking here.
-
-    A trial is copied whole or not at all, and none is replaced.
+    """Copies trials of another study that came to their end there and did not here.
 
     Args:
         source: The other study.
@@ -95,22 +108,79 @@ def take(
         StudyError: The folder cannot be written to.
     """
     taken, there = Taken(), source.trials.finished()
-    common = [trial.digest for trial in trials if trial.digest in there]
+    common = [trial for trial in trials if trial.digest in there]
     if not common:
-        taken.difference = first_difference(_decisive(study), _decisive(source.study))
-    for digest in common:
-        if store.has(digest) or not claims.take(digest):
-            continue
+        found = first_difference(_decisive(study), _decisive(source.study))
+        taken.difference = found or "its arms and seeds are others"
+    for trial in common:
         try:
-            result = source.trials.read(digest)
+            files = source.trials.files(trial.digest)
         except StudyError as error:
             taken.damaged.append(str(error))
+            continue
+        if not _done(files):
+            taken.failed += 1
+        elif _elsewhere(trial, files):
+            taken.elsewhere += 1
+        elif copy(files, trial.digest, store, claims):
+            taken.copied += 1
         else:
-            if result["status"] == DONE:
-                store.put(digest, source.trials.files(digest))
-                taken.digests.append(digest)
-        claims.release(digest)
+            taken.here += 1
     return taken
+
+
+def copy(files: Mapping[str, bytes], digest: str, store: Store, claims: Claims) -> bool:
+    """Copies a trial, whole or not at all, unless one that is done is there.
+
+    A failed trial is replaced by one that is done, a damaged one by any.
+
+    Args:
+        files: Its files by name, checked.
+        digest: Its digest.
+        store: The folder that gets it.
+        claims: The claims of this process on that folder; the trial stays where it is if another
+            process works on it.
+
+    Returns:
+        Whether it was copied.
+
+    Raises:
+        StudyError: The folder cannot be written to.
+    """
+    if not claims.take(digest):
+        return False
+    try:
+        if _stands(store, digest, _done(files)):
+            return False
+        store.clear(digest)
+        store.put(digest, files)
+        return True
+    finally:
+        claims.release(digest)
+
+
+def _stands(store: Store, digest: str, done: bool) -> bool:
+    """Whether a trial is here that another one, done or failed, is not to replace."""
+    if not store.has(digest):
+        return False
+    try:
+        return store.read(digest)["status"] == DONE or not done
+    except StudyError:
+        return False
+
+
+def _done(files: Mapping[str, bytes]) -> bool:
+    return bool(json.loads(files[RESULT])["status"] == DONE)
+
+
+def _elsewhere(trial: TrialSpec, files: Mapping[str, bytes]) -> bool:
+    """Whether a trial ran with other packages than its spec says, as `--other-versions` allows."""
+    ran = json.loads(files["environment.json"])
+    return any(
+        str(ran[name]).partition("+")[0] != version
+        for name, version in trial.versions.items()
+        if name in ran
+    )
 
 
 def _decisive(study: Study) -> dict[str, Any]:

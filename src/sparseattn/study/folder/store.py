@@ -78,8 +78,13 @@ class Store:
         return record.check(self.trials / digest)
 
     def files(self, digest: str) -> dict[str, bytes]:
-        """The files of a trial by name; `read` checks them."""
-        return {path.name: path.read_bytes() for path in sorted((self.trials / digest).iterdir())}
+        """The files of a trial by name, once they are checked; others that lie there are left out.
+
+        Raises:
+            StudyError: See `read`.
+        """
+        names = sorted([record.RESULT, *self.read(digest)["files"]])
+        return {name: (self.trials / digest / name).read_bytes() for name in names}
 
     def put(self, digest: str, files: Mapping[str, bytes]) -> None:
         """Stores a trial; the caller has claimed it. Does nothing if it is there already.
@@ -134,6 +139,16 @@ class Store:
             count = sum(1 for _ in place.glob(f"{digest}.*"))
             (self.trials / digest).rename(place / f"{digest}.{count}")
         return place / f"{digest}.{count}"
+
+    def clear(self, digest: str) -> None:
+        """Makes room for a trial that is done: one that failed goes, a damaged one is set aside."""
+        if self.has(digest):
+            try:
+                self.read(digest)
+            except StudyError:
+                self.set_aside(digest)
+            else:
+                self.forget(digest)
 
     def forget(self, digest: str) -> None:
         """Removes a trial, so that it is run again."""

@@ -19,6 +19,7 @@ from sparseattn.study.file.checks import check_data, check_new, check_same, chec
 from sparseattn.study.file.reading import validated
 from sparseattn.study.file.spec import ExecutorSpec, StudySpec, load_spec, spec_of
 from sparseattn.study.file.study import Study
+from sparseattn.study.folder.beginning import begin
 from sparseattn.study.folder.claims import Claims, tidy
 from sparseattn.study.folder.results import Results, collect, write
 from sparseattn.study.folder.reusing import Source, take
@@ -104,12 +105,13 @@ def run(
     options = options or Options()
     made = spec if isinstance(spec, StudySpec) else _read(spec)
     store = Store(out)
+    others = [Source.at(place) for place in options.reuse]
     if (store.folder / STUDY).is_file():
         before = Study.load(store.folder)
         study = check_same(before, made, store.folder)
         # Its name, question or contrasts may have changed.
         changed = study.spec.declared != before.spec.declared
-        return _run(study, store, options, console, changed=changed)
+        return _run(study, store, options, console, others, changed=changed)
     check_new(store.folder)
     from sparseattn.study.file.resolving import resolved
 
@@ -117,7 +119,7 @@ def run(
     check_machine(made, executor)
     here = executor.kind == "local"
     study, _, notices = resolved(made, options.max_trials, TrialCache(), here)
-    return _run(study, store, options, console, notices)
+    return _run(study, store, options, console, others, notices)
 
 
 def resume(
@@ -133,7 +135,9 @@ def resume(
     Raises:
         StudyError: See `run`.
     """
-    return _run(Study.load(Path(folder)), Store(folder), options or Options(), console)
+    options = options or Options()
+    others = [Source.at(place) for place in options.reuse]
+    return _run(Study.load(Path(folder)), Store(folder), options, console, others)
 
 
 def _read(spec: str | Path | Mapping[str, Any]) -> StudySpec:
@@ -145,22 +149,25 @@ def _run(
     store: Store,
     options: Options,
     console: Console | None,
+    others: Sequence[Source] = (),
     notices: Sequence[str] = (),
     changed: bool = False,
 ) -> Outcome:
     check_alone()
     executor = _executor(study.spec, options)
     trials, doubles = study.trials()
-    others = [Source.at(place) for place in options.reuse]
-    told = _reused(study, store, others, options) if others else []
     missing, results = _missing(store, trials, options)
-    if missing:
+    wanted = bool(missing or (others and results.failed))
+    if wanted:
         check_machine(study.spec, executor)
     # What is wrong is said alone, before what is only worth knowing.
-    with reached(executor) if missing else nullcontext():
+    with reached(executor) if wanted else nullcontext():
         screen = console or Console(stderr=True)
-        for notice in (*notices, *doubles, *told):
+        for notice in (*notices, *doubles):
             say(screen, f"note: {notice}")
+        if wanted and others:
+            _reused(study, store, others, options, screen)
+            missing, results = _missing(store, trials, options)
         for problem in results.damaged.values():
             say(screen, f"{problem}; it is run again")
         if missing:
@@ -198,18 +205,19 @@ def _filled(
         return collect(store, trials)
 
 
-def _reused(study: Study, store: Store, others: Sequence[Source], options: Options) -> list[str]:
-    """Takes trials over from other studies; says how many of each."""
+def _reused(
+    study: Study, store: Store, others: Sequence[Source], options: Options, screen: Console
+) -> None:
+    """Takes trials over from other studies, and says how many of each."""
     _check_fresh(study, store, options)
     begin(study, store)
-    trials, lines = study.trials()[0], []
-    with _claims(store) as claims:
+    trials, _ = study.trials()
+    with Claims(store.folder) as claims:
         for other in others:
             taken = take(other, study, trials, store, claims)
-            why = f"; {taken.difference}" if taken.difference else ""
-            lines += [f"{problem}; it is not taken over" for problem in taken.damaged]
-            lines += [f"trials taken over from {other.place}: {len(taken.digests)}{why}"]
-    return lines
+            for problem in taken.damaged:
+                say(screen, f"{problem}; it is not taken over")
+            say(screen, f"note: trials taken over from {other.place}: {taken.words}")
 
 
 def _missing(
@@ -228,30 +236,6 @@ def _check_fresh(study: Study, store: Store, options: Options) -> None:
         if not options.other_versions:
             check_versions(study, store.folder)
         check_data(study, store.folder)
-
-
-def begin(study: Study, store: Store) -> None:
-    """Writes the study's file, unless it is there.
-
-    Raises:
-        StudyError: It is there, and of another study.
-    """
-    store.prepare()
-    with _claims(store) as claims, claims.study():
-        if (store.folder / STUDY).is_file():
-            there = Study.load(store.folder)
-            if {t.digest for t in there.trials()[0]} != {t.digest for t in study.trials()[0]}:
-                raise StudyError(f"{store.folder} holds another study; give another --out")
-        store.write(STUDY, study.to_json())
-
-
-@contextmanager
-def _claims(store: Store) -> Iterator[Claims]:
-    claims = Claims(store.folder)
-    try:
-        yield claims
-    finally:
-        claims.close()
 
 
 def _set_aside(store: Store, claims: Claims, results: Results, missing: list[TrialSpec]) -> None:
@@ -281,7 +265,7 @@ def _train(
     options: Options,
     screen: Console,
 ) -> None:
-    with _claims(store) as claims:
+    with Claims(store.folder) as claims:
         _set_aside(store, claims, results, missing)
         executor = make(_executor(study.spec, options), store, claims, options.trial)
         try:

@@ -98,6 +98,10 @@ def _made(spec: TrialSpec, cache: TrialCache) -> tuple[Prepared, Any]:
     plan = None if open_plan else Plan.of(spec.pattern, spec.layers)
     needs = plan.needs if plan else frozenset()
     place = cache.place(spec.model)
+    said = spec.versions.get("model")
+    if said and cache.identity(spec.model) != said:
+        now = cache.identity(spec.model) or "unknown"
+        raise TrialFailed(f"the model has changed: it is {now}, and the study was made for {said}")
     config = configured(place, spec)
     prepared = cache.prepared(spec.model, spec.task, needs, spec.pipeline)
     if spec.data_fingerprint not in ("", prepared.fingerprint):

@@ -34,6 +34,7 @@ class TrialCache:
         self.folder = folder
         self.counted: dict[Any, Counted] = {}
         self._places: dict[str, str] = {}
+        self._identities: dict[str, str] = {}
         self._tokenizers: dict[Any, Any] = {}
         self._prepared: dict[Any, Prepared] = {}
 
@@ -44,6 +45,14 @@ class TrialCache:
 
             self._places[model] = str(resolve(model))
         return self._places[model]
+
+    def identity(self, model: str) -> str:
+        """What a model's name stands for; see `sparseattn.models.names.identity`."""
+        if model not in self._identities:
+            from sparseattn.models.names import identity
+
+            self._identities[model] = identity(model)
+        return self._identities[model]
 
     def tokenizer(self, model: str, task: TaskSpec) -> Any:
         """A model's tokenizer.
