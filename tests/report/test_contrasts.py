@@ -39,6 +39,8 @@ def test_a_name_stands_for_every_placement_that_both_arms_have() -> None:
 def test_a_placement_is_compared_with_another_and_with_the_dense_model() -> None:
     pairs, _ = named(declared(("neighbor@3:", "neighbor@:"), ("neighbor@:", "dense")))
     assert pairs == [("neighbor@3:", "neighbor@:"), ("neighbor@:", "dense")]
+    pairs, _ = named(declared(("dense", "neighbor")))
+    assert pairs == [("dense", "neighbor@3:"), ("dense", "neighbor@:")]
 
 
 def test_cells_of_a_grid_are_compared_one_by_one() -> None:
@@ -55,9 +57,12 @@ def test_cells_of_a_grid_are_compared_one_by_one() -> None:
 
 
 def test_pairs_without_a_common_placement_are_said() -> None:
-    pairs, notes = named(declared(("neighbor", "dense")))
+    data = declared(("neighbor", "similarity"))
+    placed = {"neighbor": ":", "similarity": "3:"}
+    kept = data.rows[data.rows["layers"] == data.rows["arm"].map(placed).fillna("")]
+    pairs, notes = named(replace(data, rows=kept))
     assert pairs == []
-    assert notes == ["'neighbor' and 'dense' have no placement and no grid cell in common"]
+    assert notes == ["'neighbor' and 'similarity' have no placement and no grid cell in common"]
 
 
 def test_each_is_the_plain_comparison_corrected_for_their_number() -> None:

@@ -128,7 +128,8 @@ def _pairs(data: StudyData, a: str, b: str) -> Iterator[tuple[Arm, Arm]]:
     for (cell, layers), one in left.items():
         for (other, place), two in right.items():
             same_cell = cell == other or not cell or not other
-            same_place = layers == place or "@" in a or "@" in b
+            # The dense arm has no layers of its own, and is compared with every placement.
+            same_place = layers == place or not layers or not place or "@" in a or "@" in b
             if one != two and same_cell and same_place:
                 found = True
                 yield one, two
