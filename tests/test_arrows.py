@@ -54,6 +54,10 @@ def test_the_core_does_not_know_transformers():
         assert offenders(room, ("transformers",)) == []
 
 
+def test_a_studys_folder_does_not_know_who_fills_it():
+    assert offenders("study/folder", ("sparseattn.study.runs", "sparseattn.study.executors")) == []
+
+
 @pytest.mark.parametrize("room", ["report/", "study/statistics"])
 def test_reports_never_import_torch(room):
     assert offenders(room, ("torch", "transformers")) == []
