@@ -24,9 +24,11 @@ KINDS = {
 }
 PLACES = {"-3:": "last 3 of 6", ":": "all"}
 
-#: The study of degrees, its cells of the grid, and its arms.
-DEGREES = "learned-sst2-ten"
-STATED = ("0.78", "0.84")
+#: Studies of degrees, what a column of each is called, and their cells of the grid; and their arms.
+DEGREES = {
+    "learned-sst2-ten": ("SST-2", ("0.78", "0.84")),
+    "learned-mrpc": ("MRPC", ("0.85",)),
+}
 WAYS = {
     "dense": "all (dense)",
     "learned": "learned",
@@ -38,7 +40,7 @@ WAYS = {
 
 
 #: The studies that are shown.
-STUDIES = (*PATTERNS, *MORE.values(), DEGREES)
+STUDIES = (*PATTERNS, *MORE.values(), *DEGREES)
 
 
 def headline(studies: Mapping[str, Summary]) -> tuple[Table, Table]:
@@ -50,7 +52,7 @@ def headline(studies: Mapping[str, Summary]) -> tuple[Table, Table]:
     Raises:
         KeyError: A study or an arm is not there.
     """
-    return _patterns(studies), _degrees(studies[DEGREES])
+    return _patterns(studies), _degrees(studies)
 
 
 def _patterns(studies: Mapping[str, Summary]) -> Table:
@@ -74,18 +76,27 @@ def _patterns(studies: Mapping[str, Summary]) -> Table:
     return _table(["connections", "layers"], heads, rows)
 
 
-def _degrees(study: Summary) -> Table:
-    rows = []
+def _degrees(studies: Mapping[str, Summary]) -> Table:
     dense, *others = WAYS
-    columns = [
-        [_arm(study, dense, ""), *(_arm(study, f"{way} s={stated}", ":") for way in others)]
-        for stated in STATED
-    ]
-    for said, *cells in zip(WAYS.values(), *columns, strict=True):
-        rows.append([said, *(_mean(study, each) for each in cells)])
-    rows.append(["sparsity", *(_between(column[1:]) for column in columns)])
-    rows.append(["seeds", *(f"{len(column[1].done)}" for column in columns)])
-    return _table(["degrees"], [f"SST-2, {stated} stated" for stated in STATED], rows)
+    heads, columns = [], []
+    for name, (task, cells) in DEGREES.items():
+        study = studies[name]
+        known = {(each.arm.name, each.arm.layers): each for each in study.arms}
+        for stated in cells:
+            arms = [known.get((f"{way} s={stated}", ":")) for way in others]
+            found = [each for each in arms if each]
+            means = [_mean(study, each) if each else "not run" for each in arms]
+            heads.append(f"{task}, {stated} stated")
+            columns.append(
+                [
+                    _mean(study, _arm(study, dense, "")),
+                    *means,
+                    _between(found),
+                    f"{len(found[0].done)}",
+                ]
+            )
+    rows = [list(row) for row in zip((*WAYS.values(), "sparsity", "seeds"), *columns, strict=True)]
+    return _table(["degrees"], heads, rows)
 
 
 def _arm(study: Summary, name: str, layers: str) -> ArmSummary:
