@@ -230,7 +230,9 @@ def _finish(work: Any, folder: Path) -> None:
     try:
         outcome: Outcome = work()
     except KeyboardInterrupt:
-        begun = (folder / "study.json").is_file()
+        from sparseattn.study.folder.store import STUDY
+
+        begun = (folder / STUDY).is_file()
         then = f"`sparseattn study resume {folder}` goes on" if begun else "nothing was written"
         typer.echo(f"\nstopped; {then}", err=True)
         raise typer.Exit(130) from None

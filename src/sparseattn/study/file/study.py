@@ -19,18 +19,18 @@ from sparseattn.study.file.reading import place, validated
 from sparseattn.study.file.spec import StudySpec
 from sparseattn.study.folder.record import encode
 from sparseattn.study.folder.store import STUDY
-from sparseattn.study.trials.trial import TrialSpec
+from sparseattn.study.trials.trial import MODEL, TrialSpec
 
-__all__ = ["MODEL", "Study", "differing_versions", "first_difference", "installed"]
+__all__ = ["Study", "differing_versions", "first_difference", "installed"]
 
 FORMAT = "sparseattn-study-1"
 
 #: Packages of which another version may give another result.
 _PACKAGES = ("tokenizers", "torch", "transformers")
 
-#: What else `versions` may hold: what the model's name stood for, and which learned degrees. The
-#: digest of a trial with the model of a package holds its name alone.
-MODEL, _DEGREES = "model", "learned degrees"
+#: What `versions` calls the revision of learned degrees. The digest of a trial with the
+#: model of a package holds the model's name alone.
+_DEGREES = "learned degrees"
 
 #: Annotations that are the work of spaCy.
 _SYNTAX = ("spacy",)

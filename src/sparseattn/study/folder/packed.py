@@ -60,8 +60,7 @@ class Packed:
         Raises:
             StudyError: See `read`.
         """
-        names = sorted([record.RESULT, *self.read(digest)["files"]])
-        return {name: self.trials[digest][name] for name in names}
+        return {name: self.trials[digest][name] for name in record.names(self.read(digest))}
 
 
 def read_packed(place: Path) -> Packed:

@@ -25,6 +25,7 @@ __all__ = [
     "encode",
     "failed",
     "finished",
+    "names",
     "plain",
 ]
 
@@ -158,6 +159,11 @@ def check_files(digest: str, read: Callable[[str], bytes], where: str | Path) ->
         if hashlib.sha256(data).hexdigest() != digits:
             raise StudyError(f"{where}/{name} is damaged: its checksum does not match")
     return result
+
+
+def names(result: Mapping[str, Any]) -> list[str]:
+    """The files of a trial, as its checked `result.json` lists them, that one included."""
+    return sorted([RESULT, *result["files"]])
 
 
 def _on_its_layers(by_layer: Sequence[float], spec: Mapping[str, Any]) -> float | None:

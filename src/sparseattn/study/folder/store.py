@@ -83,8 +83,8 @@ class Store:
         Raises:
             StudyError: See `read`.
         """
-        names = sorted([record.RESULT, *self.read(digest)["files"]])
-        return {name: (self.trials / digest / name).read_bytes() for name in names}
+        place, names = self.trials / digest, record.names(self.read(digest))
+        return {name: (place / name).read_bytes() for name in names}
 
     def put(self, digest: str, files: Mapping[str, bytes]) -> None:
         """Stores a trial; the caller has claimed it. Does nothing if it is there already.

@@ -192,7 +192,8 @@ def _filled(
     question = f"{len(missing)} trials are to run in {store.folder}. Go on?"
     if options.confirm is not None and not options.confirm(question, len(missing)):
         raise KeyboardInterrupt
-    _check_fresh(study, store, options)
+    if not options.reuse:  # else it was checked before trials were taken over
+        _check_fresh(study, store, options)
     trials = study.trials()[0]
     with _interruptible():
         begin(study, store)

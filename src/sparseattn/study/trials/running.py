@@ -24,7 +24,14 @@ from sparseattn.study.trials.environment import environment
 from sparseattn.study.trials.processes import leads, processes, weigh
 from sparseattn.study.trials.spending import Spent, spend
 from sparseattn.study.trials.training import Run, train
-from sparseattn.study.trials.trial import DENSE, Progress, TrialFailed, TrialResult, TrialSpec
+from sparseattn.study.trials.trial import (
+    DENSE,
+    MODEL,
+    Progress,
+    TrialFailed,
+    TrialResult,
+    TrialSpec,
+)
 from sparseattn.study.trials.trial_cache import TrialCache
 from sparseattn.tasks.base import Prepared
 
@@ -98,7 +105,7 @@ def _made(spec: TrialSpec, cache: TrialCache) -> tuple[Prepared, Any]:
     plan = None if open_plan else Plan.of(spec.pattern, spec.layers)
     needs = plan.needs if plan else frozenset()
     place = cache.place(spec.model)
-    said = spec.versions.get("model")
+    said = spec.versions.get(MODEL)
     if said and cache.identity(spec.model) != said:
         now = cache.identity(spec.model) or "unknown"
         raise TrialFailed(f"the model has changed: it is {now}, and the study was made for {said}")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DENSE",
+    "MODEL",
     "Progress",
     "TrialCache",
     "TrialFailed",
@@ -36,6 +37,9 @@ __all__ = [
 
 #: The pattern of a model that is left as it is.
 DENSE = "dense"
+
+#: What `versions` calls the model that its name stood for.
+MODEL = "model"
 
 #: Told of a phase (`prepare`, `train`, `evaluate`) and the share of it that is done, in [0, 1].
 Progress = Callable[[str, float], None]
