@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn.errors import PlanError
+from sparseattn.errors import PlanError, SparseAttnError
 from sparseattn.plan import Entry, Plan, select_indices, spell_selection
 from sparseattn.rules import Band, Full
 
@@ -71,6 +72,32 @@ def test_json_round_trip(tmp_path):
     assert Plan.load(tmp_path / "plan.json") == plan
     assert hash(Plan.load(tmp_path / "plan.json")) == hash(plan)
     assert plan.entries[0] == Entry(sa.parse("neighbor(2) | global(cls)"), ":3", ":")
+
+
+def test_what_a_plan_prints_makes_an_equal_one():
+    plan = Plan.of({":3": "neighbor(2) | global(cls, sep)", "-1,0": {"0,2:": "self()"}})
+    assert Plan.of(str(plan)) == Plan.of(plan.spelled) == plan
+    assert Plan.of("layers 1: self();").entries == (Entry(sa.parse("self()"), "1"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("layers 1 self()", "'layers 1 self()' is no line of a plan, such as 'layers"),
+        ("layers 1: self(); 2: self()", "'2: self()' is no line of a plan"),
+        ("layers 1: slef()", "unknown pattern 'slef'"),
+        ("layers one: self()", "layer or head selection 'one' does not parse"),
+        ("layers 1: self(); layers 2:", "'layers 2:' is no line of a plan"),
+    ],
+)
+def test_lines_that_are_no_plan(text, message):
+    with pytest.raises(SparseAttnError, match=re.escape(message)):
+        Plan.of(text)
+
+
+def test_lines_of_a_plan_name_their_own_layers():
+    with pytest.raises(PlanError, match="this plan names its own layers"):
+        Plan.of("layers 1: self()", layers="2:")
 
 
 @pytest.mark.parametrize(

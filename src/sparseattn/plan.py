@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,9 @@ __all__ = ["CompiledPlan", "Entry", "Plan", "Selection", "select_indices", "spel
 Groups = tuple[tuple[tuple[int, ...], Pattern], ...]
 
 FORMAT = "sparseattn-plan-1"
+
+#: A line of `Plan.__str__`.
+_LINE = re.compile(r"layers (\S+?)(?:, heads (\S+))?: (.+)")
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,8 @@ class Plan:
         """Makes a plan from whatever a user may pass.
 
         Args:
-            plan: A plan; a pattern or spec string for all the chosen layers; or a mapping from
-                layers to one of these (or, once more, from heads to one).
+            plan: A plan, or the lines that one prints; a pattern or spec string for all the chosen
+                layers; or a mapping from layers to one of these (or, once more, from heads to one).
             layers: Layers to put a single pattern on; negative numbers count from the last.
             heads: Likewise.
 
@@ -108,12 +112,37 @@ class Plan:
             return cls(tuple(entries))
         if isinstance(plan, Path) or (isinstance(plan, str) and plan.endswith(".json")):
             raise PlanError(f"{plan} is a file: read it with sparseattn.Plan.load")
+        if isinstance(plan, str) and plan.startswith("layers "):
+            _check_own("plan", layers=layers, heads=heads)
+            return cls._of_lines(plan)
         pattern = parse(plan) if isinstance(plan, str) else plan
         if not isinstance(pattern, Pattern):
             raise PlanError(
                 f"a plan is a spec string, a pattern, a Plan or a dict of layers; got {plan!r}"
             )
         return cls((Entry(pattern, spell_selection(layers), spell_selection(heads)),))
+
+    @classmethod
+    def _of_lines(cls, text: str) -> Plan:
+        entries: list[Entry] = []
+        for line in filter(None, map(str.strip, re.split("[;\n]", text))):
+            found = _LINE.fullmatch(line)
+            if found is None:
+                raise PlanError(
+                    f"{line!r} is no line of a plan, such as 'layers 1, heads 0,2: neighbor(2)'"
+                )
+            layers, heads, pattern = found.groups()
+            entries += cls.of(pattern, layers, ":" if heads is None else heads).entries
+        return cls(tuple(entries))
+
+    @property
+    def spelled(self) -> str:
+        """The plan in one line, from which `of` makes an equal one.
+
+        >>> Plan.of({":": "self()", "1": {"0,2": "full()"}}).spelled
+        'layers :: self(); layers 1, heads 0,2: full()'
+        """
+        return str(self).replace("\n", "; ")
 
     @property
     def needs(self) -> frozenset[str]:

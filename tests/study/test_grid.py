@@ -51,6 +51,30 @@ def test_a_grid_is_multiplied_out_over_values_and_layers():
     ]
 
 
+def test_an_arm_may_say_for_each_layer_and_head():
+    arm = {
+        "name": "one",
+        "pattern": {":": "neighbor({r})", "{l}": {"{h}": "full()"}},
+        "grid": {"r": [2], "l": [0, -1], "h": ["0,2"]},
+    }
+    assert named(arm) == [
+        (
+            f"one r=2 l={layer} h=0,2",
+            f"layers :: neighbor(radius=2); layers {layer}, heads 0,2: full()",
+            ":",
+        )
+        for layer in (0, -1)
+    ]
+    (parsed,) = resolved({"name": "p", "pattern": {"1": {"0": "dependency()"}}})
+    assert parsed.needs == ("heads", "words")
+    with pytest.raises(StudyError, match="says for every layer itself; leave out layers"):
+        resolved({"name": "p", "pattern": {"1": "self()"}, "layers": "1:"})
+    with pytest.raises(StudyError, match="does not look at the text, so there is nothing"):
+        resolved(
+            {"name": "p", "pattern": {"1": "dependency()"}}, {"name": "c", "matched_random": "p"}
+        )
+
+
 def test_a_free_number_comes_nearest_to_each_target():
     near = {"name": "near", "pattern": "neighbor(?) | global(cls)", "degree": [5, 12]}
     made = resolved(near)

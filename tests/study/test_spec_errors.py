@@ -6,6 +6,7 @@ import pytest
 
 from sparseattn import cli
 from sparseattn.errors import StudyError
+from sparseattn.plan import Plan
 from sparseattn.study.file.checks import check_same
 from sparseattn.study.file.spec import load_spec, spec_of
 from sparseattn.study.file.study import Study
@@ -169,6 +170,27 @@ BAD = {
         'pattern: "neighbor(?)", degree: [3, 3]',
         "arms[1].degree[1]: 3.0 is there twice",
     ),
+    "an empty plan": (NEAR, "pattern: {}", "arms[1].pattern: the mapping is empty; write layers"),
+    "a plan without a pattern": (
+        NEAR,
+        'pattern: {"1": {"0": 5}}',
+        "arms[1].pattern: expected a pattern for layers 1, got 5",
+    ),
+    "heads that do not parse": (
+        NEAR,
+        'pattern: {"1": {first: "self()"}}',
+        "arms[1].pattern: layer or head selection 'first' does not parse",
+    ),
+    "a plan's file that is not there": (
+        NEAR,
+        "pattern: mine.json",
+        "arms[1].pattern: cannot read a plan from ",
+    ),
+    "a grid name that a plan does not use": (
+        NEAR,
+        'pattern: {"1": {"{h}": "self()"}}, grid: {h: [0], l: [1]}',
+        "arms[1].grid.l: the pattern does not use {l}",
+    ),
     "no mapping": (GOOD, "- dense", "a study is a mapping of keys such as model, task and arms"),
 }
 
@@ -222,6 +244,18 @@ def test_short_ways_to_write_things(tmp_path):
     assert spec.seeds == (0, 1, 2)
     assert [arm.name for arm in spec.arms] == ["dense", "near", "matched_random near"]
     assert spec.arms[1].layers == ("-3:",)
+
+
+def test_an_arm_may_be_a_plan_or_the_file_of_one(tmp_path):
+    Plan.of({":": "self()", "1": {"0,2": "full()"}}).save(tmp_path / "mine.json")
+    more = (
+        '  - {name: some, pattern: {":": "self()", 1: {"0, 2": "full()"}}}\n'
+        '  - {name: each, pattern: {"{l}": {"{h}": "block(?)"}}, degree: 3, grid: {l: 0, h: 1}}\n'
+        "  - {name: mine, pattern: mine.json}\n"
+    )
+    found = {arm.name: arm.pattern for arm in load_spec(written(tmp_path, more=more)).arms}
+    assert found["some"] == found["mine"] == "layers :: self(); layers 1, heads 0,2: full()"
+    assert found["each"] == "layers {l}, heads {h}: block(?)"
 
 
 def test_a_mapping_does_for_a_file():

@@ -234,7 +234,7 @@ def test_a_study_compares_methods(make, tmp_path):
         ({"pattern": "calibrated(sparsity=0.5, menu=[1, 2])"}, "calibrated(): menu [1, 2]"),
         (
             {"pattern": "learned(sparsity=0.5)", "layers": "1:"},
-            "arms[1] (ours): learned(sparsity=0.5) chooses for every layer itself",
+            "arms[1] (ours): learned(sparsity=0.5) says for every layer itself",
         ),
         (
             {"pattern": "learned(sparsty=0.5)"},

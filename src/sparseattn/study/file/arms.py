@@ -6,7 +6,7 @@ from functools import reduce
 
 from sparseattn.errors import StudyError
 
-__all__ = ["DENSE", "check", "is_method", "learns", "needs", "with_matched_random"]
+__all__ = ["DENSE", "check", "is_method", "is_plan", "learns", "needs", "with_matched_random"]
 
 #: The arm that keeps every connection.
 DENSE = "dense"
@@ -22,22 +22,27 @@ def check(text: str) -> str:
         Its usual spelling.
 
     Raises:
-        StudyError: It is neither `dense` nor a pattern's spec string.
+        StudyError: It is neither `dense` nor a pattern's spec string, nor a plan's lines.
         PatternError: It names an unknown pattern, method or argument, or a value it cannot take.
-        PlanError: A value that a method cannot take.
+        PlanError: A value that a method cannot take, or a plan that does not parse.
 
     >>> check("neighbor(2)|global(cls)")
     'neighbor(radius=2) | global(cls)'
     >>> check("uniform(0.9)")
     'uniform(sparsity=0.9)'
+    >>> check("layers 1, heads 0: neighbor(2)")
+    'layers 1, heads 0: neighbor(radius=2)'
     """
     from sparseattn.degrees.methods import parse_method
     from sparseattn.patterns.spec import parse
+    from sparseattn.plan import Plan
 
     if text.strip() == DENSE:
         return DENSE
     if is_method(text):
         return str(parse_method(text))
+    if is_plan(text):
+        return Plan.of(text).spelled
     if "(" not in text:
         raise StudyError(
             f"pattern {text!r} is neither 'dense' nor a pattern such as 'neighbor(radius=2)'"
@@ -52,6 +57,11 @@ def is_method(text: str) -> bool:
     return method(text)
 
 
+def is_plan(text: str) -> bool:
+    """Whether an arm says itself which layers and heads carry what; see `Plan.spelled`."""
+    return text.startswith("layers ")
+
+
 def learns(text: str) -> bool:
     """Whether the plan of an arm comes from a soft phase.
 
@@ -63,9 +73,9 @@ def learns(text: str) -> bool:
 
 def needs(text: str) -> frozenset[str]:
     """The annotations that a checked pattern reads."""
-    from sparseattn.patterns.spec import parse
+    from sparseattn.plan import Plan
 
-    return frozenset() if text == DENSE or is_method(text) else parse(text).needs
+    return frozenset() if text == DENSE or is_method(text) else Plan.of(text).needs
 
 
 def with_matched_random(text: str) -> str | None:
@@ -75,7 +85,7 @@ def with_matched_random(text: str) -> str | None:
     are kept, and every query has the degree that it has under the whole pattern.
 
     Returns:
-        The control's pattern; None where no part depends on the text.
+        The control's pattern; None where no part depends on the text, and for plans.
 
     >>> with_matched_random("dependency() | global(cls)")
     'matched_random(dependency(), keep=global(cls))'
@@ -84,7 +94,7 @@ def with_matched_random(text: str) -> str | None:
     from sparseattn.patterns.matched_random import MatchedRandom
     from sparseattn.patterns.spec import parse
 
-    if text == DENSE or is_method(text):
+    if text == DENSE or is_method(text) or is_plan(text):
         return None
 
     def parts(pattern: Pattern) -> list[Pattern]:

@@ -23,7 +23,7 @@ class Arm:
 
     Attributes:
         name: What the report calls it.
-        pattern: `dense` or a spec string.
+        pattern: See `sparseattn.study.trials.trial.TrialSpec`.
         layers: Where the pattern stands.
         target: What its `?` was solved for, such as `{"degree": 5}`; empty where it had none.
         realised: What it came to on training texts, for an arm that was solved.
@@ -171,8 +171,8 @@ def _cells(arm: ArmSpec) -> Iterator[Arm]:
             told = [f"{name}={value}" for name, value in chosen.items()]
             told += [f"{aim.kind}={aim.value:g}"] if aim and len(aims) > 1 else []
             target: dict[str, float] = {aim.kind: aim.value} if aim else {}
-            if arms.is_method(pattern) and tuple(arm.layers) != (":",):
-                raise StudyError(f"{pattern} chooses for every layer itself; leave out layers")
+            if tuple(arm.layers) != (":",) and (arms.is_method(pattern) or arms.is_plan(pattern)):
+                raise StudyError(f"{pattern} says for every layer itself; leave out layers")
             for layers in (":",) if pattern == arms.DENSE else arm.layers:
                 yield Arm(" ".join((arm.name, *told)), pattern, layers, target, {})
 

@@ -38,7 +38,9 @@ class ArmSpec(Record):
     Attributes:
         name: What the report calls it.
         pattern: `dense`, or a spec string; `{name}` is filled in from `grid`, and `?` with the
-            whole number that comes nearest to `degree` or `sparsity`.
+            whole number that comes nearest to `degree` or `sparsity`. In a file also a mapping from
+            layers to spec strings, or from layers to heads to these, or the JSON file of a plan;
+            here the lines of that plan.
         layers: Where the pattern stands, one placement after another, such as `"-3:"`.
         grid: Values for the names in the pattern; every combination is an arm.
         degree: Keys a query attends to on average, over the real tokens of training texts and the
@@ -129,7 +131,8 @@ def spec_of(values: Mapping[str, Any], base: Path | None = None) -> StudySpec:
     if made.get("arms") in ([], ()):
         raise StudyError("arms: the grid is empty")
     if isinstance(made.get("arms"), list | tuple):
-        made["arms"] = [_arm(arm, index) for index, arm in enumerate(made["arms"])]
+        here = base or Path.cwd()
+        made["arms"] = [_arm(arm, index, here) for index, arm in enumerate(made["arms"])]
     if "contrasts" in made:
         made["contrasts"] = _contrasts(made["contrasts"])
     if isinstance(made.get("task"), Mapping):
@@ -141,7 +144,7 @@ def spec_of(values: Mapping[str, Any], base: Path | None = None) -> StudySpec:
     return spec
 
 
-def _arm(arm: Any, index: int) -> Any:
+def _arm(arm: Any, index: int, base: Path) -> Any:
     """Spells out the short ways to write an arm."""
     if isinstance(arm, str):
         if arm not in (DENSE, MATCHED):
@@ -157,6 +160,8 @@ def _arm(arm: Any, index: int) -> Any:
     for name in ("degree", "sparsity"):
         if isinstance(made.get(name), int | float) and not isinstance(made[name], bool):
             made[name] = [made[name]]
+    if "pattern" in made:
+        made["pattern"] = _plan(made["pattern"], place(("arms", index, "pattern")), base)
     if "layers" in made:
         layers = made["layers"]
         many = layers if isinstance(layers, list | tuple) else [layers]
@@ -168,14 +173,48 @@ def _arm(arm: Any, index: int) -> Any:
     return made
 
 
-def _layers(value: Any, at: tuple[int, int]) -> Any:
-    where = place(("arms", at[0], "layers", at[1]))
-    if isinstance(value, Mapping):
-        raise StudyError(f"{where}: YAML reads a mapping here; write the layers in quotes: '-3:'")
+def _plan(given: Any, where: str, base: Path) -> Any:
+    """The lines of a plan that is given as a mapping or a file; anything else as it is."""
+    if isinstance(given, str) and given.endswith(".json"):
+        from sparseattn.plan import Plan
+
+        try:
+            return Plan.load(base / Path(given).expanduser()).spelled
+        except SparseAttnError as error:
+            raise StudyError(f"{where}: {error}") from None
+    if not isinstance(given, Mapping):
+        return given
+    if not given:
+        raise StudyError(f"{where}: the mapping is empty; write layers and their patterns")
+    lines = []
+    for layers, what in given.items():
+        chosen = f"layers {_selected(layers, where)}"
+        for heads, pattern in what.items() if isinstance(what, Mapping) else [(None, what)]:
+            if not isinstance(pattern, str):
+                raise StudyError(f"{where}: expected a pattern for {chosen}, got {pattern!r}")
+            on = "" if heads is None else f", heads {_selected(heads, where)}"
+            lines.append(f"{chosen}{on}: {pattern}")
+    return "; ".join(lines)
+
+
+def _selected(value: Any, where: str) -> str:
+    """A selection, in which the names of a grid may stand."""
+    named = isinstance(value, str) and "{" in value
+    return value.replace(" ", "") if named else _spelled(value, where)
+
+
+def _spelled(value: Any, where: str) -> str:
     try:
         return spell_selection(value)
     except SparseAttnError as error:
         raise StudyError(f"{where}: {error}") from None
+
+
+def _layers(value: Any, at: tuple[int, int]) -> Any:
+    where = place(("arms", at[0], "layers", at[1]))
+    if isinstance(value, Mapping):
+        raise StudyError(f"{where}: YAML reads a mapping here; write the layers in quotes: '-3:'")
+    return _spelled(value, where)
 
 
 def _check_names(spec: StudySpec) -> None:

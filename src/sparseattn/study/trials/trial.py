@@ -57,7 +57,8 @@ class TrialSpec(Record):
         task: What it is trained for.
         training: How.
         arm: What the trial is called in tables; changes nothing else.
-        pattern: A spec string, `dense`, or a method: `sparseattn.degrees.methods`.
+        pattern: A spec string, `dense`, a plan in one line (`sparseattn.Plan.spelled`), or a
+            method: `sparseattn.degrees.methods`.
         layers: The layers that it stands on.
         seed: Draws the weights of the head, the order of the data, and dropout.
         pipeline: The spaCy pipeline for patterns that need a parse.
