@@ -136,3 +136,19 @@ def test_cells_of_a_grid_share_a_label_and_are_joined_in_the_figure() -> None:
     lines = [[round(float(x), 6) for x in line.get_xdata()] for line in axes.lines]
     assert [70.0, 80.0] in lines, "from the densest to the sparsest"
     assert axes.get_xlim()[0] > 50, "the baseline, far to the left, is the line across"
+
+
+def test_nearly_equal_sparsities_look_alike_in_the_figure() -> None:
+    from sparseattn.report.figures import sparsity_figure
+    from sparseattn.report.figures.svg import WIDE
+    from sparseattn.report.figures.theme import LIGHT
+
+    data = study(layers=(":",), effects={"near": (0.0,), "far": (-1.0,)})
+    there = {"dense": 0.0, "near": 0.8456, "far": 0.8473}
+    rows = data.rows.assign(sparsity=data.rows["arm"].map(there))
+    drawing = sparsity_figure(summarise(replace(data, rows=rows)))
+    (axes,) = drawing.draw(WIDE, LIGHT).axes
+    left, right = axes.get_xlim()
+    assert right - left >= 5.0
+    marks = [float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
+    assert max(marks) - min(marks) < 0.05 * (right - left)

@@ -34,6 +34,9 @@ _LABELS = 14
 #: Points further than this from the baseline, in percent, have the axis for themselves.
 _FAR = 45.0
 
+#: The least that the axis covers, in percent: nearer sparsities are to look alike.
+_SPAN = 5.0
+
 #: How far points at one sparsity may be set apart, as a share of the axis.
 _APART = 0.1
 
@@ -97,6 +100,9 @@ class _Scatter:
             place = point.arm.placement
             colour = tint[point.arm.family if labelled else place]
             _mark(axes, point, x, colour, shapes[place], colours["page"])
+        low, high = axes.get_xlim()
+        missing = max(0.0, _SPAN - (high - low)) / 2
+        axes.set_xlim(low - missing, high + missing)
         if labelled:
             at_border = [(self.base, axes.get_xlim()[1])] if self.base else []
             inks = dict.fromkeys(beside, colours["ink"]) | tint
@@ -146,7 +152,7 @@ def _set_apart(points: Sequence[Point], pixels: int) -> list[float]:
     """Where the points stand along the axis, so that equal sparsities do not hide each other."""
     every = [point.sparsity for point in points]
     every += [0.0] if not every or min(every) < _FAR else []
-    span = max(max(every) - min(every), 5.0)
+    span = max(max(every) - min(every), _SPAN)
     step = span * 8 / pixels
     groups: dict[int, list[int]] = defaultdict(list)
     for index, point in enumerate(points):
