@@ -310,6 +310,12 @@ def test_contrasts_name_arms_and_their_placements(tmp_path, contrasts, told):
     assert told in str(caught.value)
 
 
+def test_an_arm_whose_name_goes_on_from_that_of_another_is_itself(tmp_path):
+    more = '  - {name: near and far, pattern: "self()"}\ncontrasts: [["near and far@:", dense]]\n'
+    pairs = load_spec(written(tmp_path, more=more)).contrasts[""]
+    assert pairs == (("near and far@:", "dense"),), "the layers are not those of `near`"
+
+
 def test_contrasts_may_be_declared_later_on_the_same_folder(tmp_path):
     spec = load_spec(written(tmp_path, more="contrasts: [['near@-3:', dense]]\n"))
     study = Study(load_spec(written(tmp_path)), (), "f", {})

@@ -268,7 +268,8 @@ def _check_contrasts(spec: StudySpec) -> None:
         for side, text in enumerate(pair):
             where = place((*above, side))
             name, at, layers = text.partition("@")
-            cell = next((n for n in arms if name.startswith(f"{n} ")), name)
+            starts = (n for n in arms if name.startswith(f"{n} "))
+            cell = name if name in arms else next(starts, name)
             if cell not in arms:
                 raise StudyError(f"{where}: {unknown('arm', name, arms)}")
             if at and arms[cell].pattern == DENSE:
