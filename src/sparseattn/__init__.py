@@ -19,6 +19,7 @@ from sparseattn.models.lazy import register_when_imported
 if TYPE_CHECKING:
     from sparseattn.accounting import Report as Report
     from sparseattn.degrees.calibrating.calibrate import calibrate as calibrate
+    from sparseattn.degrees.calibrating.probing import probe as probe
     from sparseattn.degrees.learning.learn import learn_degrees as learn_degrees
     from sparseattn.models.attach import restore as restore
     from sparseattn.models.attach import sparsified as sparsified
@@ -49,6 +50,7 @@ _PUBLIC = {
     "lengthen": "models.lengthen.lengthening",
     "load": "models.saving",
     "parse": "patterns.spec",
+    "probe": "degrees.calibrating.probing",
     "resolve": "models.names",
     "restore": "models.attach",
     "sparsified": "models.attach",
@@ -70,6 +72,7 @@ __all__ = [
     "lengthen",
     "load",
     "parse",
+    "probe",
     "resolve",
     "restore",
     "sparsified",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparseattn.errors import AnnotationError
 
-__all__ = ["ANNOTATIONS", "COLUMNS", "TokenBatch"]
+__all__ = ["ANNOTATIONS", "COLUMNS", "PARSED", "TokenBatch"]
 
 #: Batch columns that carry annotations, and the field of `TokenBatch` that each one fills.
 COLUMNS = {
@@ -20,6 +20,9 @@ COLUMNS = {
     "head_index": "heads",
     "special_tokens_mask": "special",
 }
+
+#: Annotations that come from a parse.
+PARSED = frozenset({"words", "sentences", "heads"})
 
 #: What a pattern can ask for in `needs`, and how a user gets it.
 ANNOTATIONS = {

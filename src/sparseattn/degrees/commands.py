@@ -1,4 +1,4 @@
-"""`sparseattn learn` and `calibrate`. Thin, and light to import: see `sparseattn.cli`."""
+"""`sparseattn learn`, `calibrate` and `probe`. Thin, and light to import: see `sparseattn.cli`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from sparseattn.models.names import DEFAULT
 
-__all__ = ["calibrate", "learn"]
+__all__ = ["calibrate", "learn", "probe"]
 
 Model = Annotated[str, typer.Option(help="A folder, a Hub name or package:NAME.")]
 Out = Annotated[Path, typer.Option(help="Folder for the results; made if need be.")]
@@ -94,10 +94,46 @@ def calibrate(
         typer.echo(line)
 
 
+def probe(
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="Such as 'similarity(k=3) - sentence()'.")
+    ],
+    task: Annotated[
+        str | None,
+        typer.Option(help="A study file or a name such as sst2: 256 of its training texts."),
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Or a file: a text a line, or two with a tab between.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Instead of the task's, or of the packaged MiniLM.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write all heads into this CSV.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Such as task.max_length=64; repeatable."),
+    ] = None,
+) -> None:
+    """Measure how much of a model's own attention falls on a pattern's pairs, head by head."""
+    from rich.console import Console
+
+    from sparseattn.degrees.files.jobs import probe_task, probe_text
+    from sparseattn.errors import DataError
+
+    if (task is None) == (text is None):
+        raise DataError("probe looks at the texts of --task or of --text; give one of them")
+    if text is None:
+        told = probe_task(pattern, str(task), out, model, changes or ())
+    else:
+        told = probe_text(pattern, text, out, model or DEFAULT)
+    for one in told:
+        Console(highlight=False, soft_wrap=isinstance(one, str)).print(one)
+
+
 def mount(app: typer.Typer) -> None:
-    """Adds both commands to an app."""
-    app.command()(learn)
-    app.command()(calibrate)
+    """Adds the commands to an app."""
+    for command in (learn, calibrate, probe):
+        app.command()(command)
 
 
 def _options(

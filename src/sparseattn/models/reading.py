@@ -13,12 +13,9 @@ from torch import Tensor
 
 from sparseattn.errors import DataError
 from sparseattn.models.names import DEFAULT, resolve
-from sparseattn.tokens import TokenBatch
+from sparseattn.tokens import PARSED, TokenBatch
 
-__all__ = ["Reading", "longest", "positions", "read"]
-
-#: Annotations that come from a parse.
-_PARSED = frozenset({"words", "sentences", "heads"})
+__all__ = ["Reading", "loaded", "longest", "positions", "read"]
 
 #: Families that start counting positions after the padding token's id.
 _SHIFTED = {
@@ -71,18 +68,18 @@ def read(
             raise DataError(f"the {name} is empty: {value!r}")
         if any("\ud800" <= letter <= "\udfff" for letter in value):
             raise DataError(f"the {name} is not valid Unicode: {value!r}")
-    config, tokenizer = _load(model, "AutoConfig"), _load(model, "AutoTokenizer")
+    config, tokenizer = loaded(model, "AutoConfig"), loaded(model, "AutoTokenizer")
     whole = len(tokenizer(text, pair, verbose=False)["input_ids"])
     limit = longest(config, tokenizer)
     cutting = {} if limit is None else {"truncation": True, "max_length": limit}
-    columns = _columns(tokenizer, text, pair, cutting, bool(needs & _PARSED))
+    columns = _columns(tokenizer, text, pair, cutting, bool(needs & PARSED))
     if all(columns["special_tokens_mask"][0]):
         raise DataError(f"the text holds no token that the tokenizer of {model!r} knows: {text!r}")
     tensors = {name: torch.tensor(values) for name, values in columns.items()}
     ids = tensors["input_ids"]
     known: dict[str, Tensor | None] = {"separators": _separators(ids, tokenizer)}
     if "embedding" in needs:
-        known["embedding"] = _load(model, "AutoModel").get_input_embeddings().weight.detach()
+        known["embedding"] = loaded(model, "AutoModel").get_input_embeddings().weight.detach()
     return Reading(
         tokens=TokenBatch.of_columns(tensors, **known),
         labels=tuple(tokenizer.decode([index]).strip() or "␣" for index in ids[0].tolist()),
@@ -124,7 +121,16 @@ def _separators(ids: Tensor, tokenizer: Any) -> Tensor:
     return torch.isin(ids, torch.tensor(found, dtype=ids.dtype))
 
 
-def _load(model: str, kind: str) -> Any:
+def loaded(model: str, kind: str) -> Any:
+    """Loads a part of a model, weights from safetensors only.
+
+    Args:
+        model: See `sparseattn.models.names.resolve`.
+        kind: `AutoTokenizer`, `AutoConfig`, or the class of a model.
+
+    Raises:
+        DataError: It cannot be loaded.
+    """
     import transformers
 
     where = resolve(model)

