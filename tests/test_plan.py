@@ -77,7 +77,10 @@ def test_json_round_trip(tmp_path):
 def test_what_a_plan_prints_makes_an_equal_one():
     plan = Plan.of({":3": "neighbor(2) | global(cls, sep)", "-1,0": {"0,2:": "self()"}})
     assert Plan.of(str(plan)) == Plan.of(plan.spelled) == plan
-    assert Plan.of("layers 1: self();").entries == (Entry(sa.parse("self()"), "1"),)
+    for text in ("layers 1: self();", " layers 1 : self()", "layers 1, heads :: self()"):
+        assert Plan.of(text).entries == (Entry(sa.parse("self()"), "1"),)
+    nothing = Plan.of({"": "self()", "1": {"": "self()"}})
+    assert Plan.of(nothing.spelled) == nothing
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,8 @@ def test_what_a_plan_prints_makes_an_equal_one():
         ("layers 1 self()", "'layers 1 self()' is no line of a plan, such as 'layers"),
         ("layers 1: self(); 2: self()", "'2: self()' is no line of a plan"),
         ("layers 1: slef()", "unknown pattern 'slef'"),
-        ("layers one: self()", "layer or head selection 'one' does not parse"),
+        ("layers one: self()", "'layers one: self()' is no line of a plan"),
+        ("layers 1:2:3:4: self()", "layer or head selection '1:2:3:4' does not parse"),
         ("layers 1: self(); layers 2:", "'layers 2:' is no line of a plan"),
     ],
 )

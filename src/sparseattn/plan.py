@@ -31,7 +31,7 @@ Groups = tuple[tuple[tuple[int, ...], Pattern], ...]
 FORMAT = "sparseattn-plan-1"
 
 #: A line of `Plan.__str__`.
-_LINE = re.compile(r"layers (\S+?)(?:, heads (\S+))?: (.+)")
+_LINE = re.compile(r"layers ([-\d:, ]*?)(?:, heads ([-\d:, ]*))?: (.+)")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Plan:
             return cls(tuple(entries))
         if isinstance(plan, Path) or (isinstance(plan, str) and plan.endswith(".json")):
             raise PlanError(f"{plan} is a file: read it with sparseattn.Plan.load")
-        if isinstance(plan, str) and plan.startswith("layers "):
+        if isinstance(plan, str) and plan.lstrip().startswith("layers "):
             _check_own("plan", layers=layers, heads=heads)
             return cls._of_lines(plan)
         pattern = parse(plan) if isinstance(plan, str) else plan
@@ -137,7 +137,7 @@ class Plan:
 
     @property
     def spelled(self) -> str:
-        """The plan in one line, from which `of` makes an equal one.
+        """The plan in one line, from which `of` makes an equal one; empty for one without entries.
 
         >>> Plan.of({":": "self()", "1": {"0,2": "full()"}}).spelled
         'layers :: self(); layers 1, heads 0,2: full()'

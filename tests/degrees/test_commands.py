@@ -83,7 +83,7 @@ def test_no_file_no_plan(app, tmp_path):
     assert isinstance(missing.exception, DataError)
     (tmp_path / "empty").write_text("\n\n", encoding="utf-8")
     empty = invoke(app, "calibrate", "--text", tmp_path / "empty", "--sparsity", 0.6)
-    assert "there is none" in str(empty.exception)
+    assert "holds no text" in str(empty.exception)
 
 
 @pytest.fixture

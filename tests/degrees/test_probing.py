@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import math
+import re
 
 import pytest
 import torch
@@ -58,6 +60,7 @@ def test_what_is_kept_is_counted_pair_by_pair(pattern):
     torch.testing.assert_close(found.kept, kept / counts[:, None], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.even, even / counts)
     assert found.queries == tuple(queries)
+    assert "attention kept" in str(found)
     assert (found.tokens, found.texts) == (sum(len(row["input_ids"]) for row in data), 7)
 
 
@@ -77,6 +80,23 @@ def test_rows_are_all_heads_in_order():
     assert shares == sorted(shares, reverse=True)
     first = listed[0]
     assert first["times"] == pytest.approx(first["kept"] / first["even"])
+
+
+def test_of_local_attention_only_what_it_reaches_is_asked_for():
+    """A head that attends evenly inside its window keeps what is even, not a multiple of it."""
+    model = build("modernbert", local_attention=9, global_attn_every_n_layers=3)
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.attn.Wqkv.weight[:64].zero_()  # no scores: even attention
+    found = over(model, rows(6), "neighbor(radius=2)")
+    assert not bool((found.even == found.even[0]).all()), "some layers are local"
+    torch.testing.assert_close(found.times, torch.ones_like(found.times), atol=1e-4, rtol=0)
+    far = over(model, rows(6), "full() - neighbor(radius=4)")
+    local = torch.tensor([count == 0 for count in far.queries])
+    assert 0 < int(local.sum()) < 3
+    assert torch.equal(local, far.kept[:, 0].isnan())
+    assert not math.isnan(far.rows()[0]["kept"])
+    assert "nan" not in str(far).splitlines()[-3]
 
 
 def test_a_pattern_that_no_token_has_a_key_under():
@@ -125,6 +145,26 @@ def test_texts_that_are_none(minilm, texts):
         sa.probe(model, "full()", texts, tokenizer=tokenizer)
 
 
+@pytest.mark.parametrize(
+    "pattern", ["plan.json", "layers 1: self()", "uniform(sparsity=0.8)", 3, sa.Plan.of("self()")]
+)
+def test_what_is_no_pattern(minilm, pattern):
+    with pytest.raises(PatternError, match=r"is a plan|expected a pattern"):
+        sa.probe(minilm[0], pattern, ["a text"], tokenizer=minilm[1])
+
+
+def test_of_many_texts_some_are_read(minilm, monkeypatch):
+    from sparseattn.degrees.calibrating import probing
+
+    monkeypatch.setattr(probing, "MOST", 3)
+    assert sa.probe(minilm[0], "full()", ["a text", *[""] * 3] * 3, tokenizer=minilm[1]).texts == 3
+
+
+def test_one_text_is_no_list(minilm):
+    with pytest.raises(DataError, match="texts is one text; give a list"):
+        sa.probe(minilm[0], "full()", "a text", tokenizer=minilm[1])
+
+
 def test_no_texts(minilm):
     with pytest.raises(DataError, match="there is none"):
         sa.probe(minilm[0], "full()", [], tokenizer=minilm[1])
@@ -139,13 +179,26 @@ def run(*words):
 @pytest.mark.usefixtures("minilm")
 def test_the_command_shows_the_first_heads_and_writes_all(tmp_path):
     (tmp_path / "texts.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in PAIRS), encoding="utf-8")
-    done = run("global(cls)", "--text", tmp_path / "texts.tsv", "--out", tmp_path / "heads.csv")
+    done = run("global(cls)", "--text", tmp_path / "texts.tsv", "--out", tmp_path / "a[b].csv")
     assert done.exit_code == 0, done.output
     assert "attention on global(cls)" in done.output
     assert "4 texts" in " ".join(done.output.split())
     assert "Loading" not in done.output + done.stderr
-    with (tmp_path / "heads.csv").open(encoding="utf-8") as file:
+    assert f"wrote {tmp_path / 'a[b].csv'}" in done.output
+    with (tmp_path / "a[b].csv").open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 72
+
+
+@pytest.mark.usefixtures("minilm")
+def test_the_command_reads_pairs_where_it_is_told_to(tmp_path):
+    path = tmp_path / "texts.tsv"
+    path.write_text("".join(f"{a}\t{b}\n" for a, b in PAIRS), encoding="utf-8")
+    seen = [run("global(sep)", "--text", path, *more).output for more in ([], ["--pairs"])]
+    real = [int(re.search(r"of (\d+) real", " ".join(said.split())).group(1)) for said in seen]
+    assert real[0] < 0.7 * real[1]
+    path.write_text("one\ttwo\n\nthree\n", encoding="utf-8")
+    failed = run("full()", "--text", path, "--pairs")
+    assert "line 3: expected 2 texts with a tab between" in str(failed.exception)
 
 
 @pytest.mark.usefixtures("minilm")
@@ -163,6 +216,9 @@ def test_the_command_reads_the_training_texts_of_a_task():
         (["full()", "--text", "no.txt"], DataError, "cannot read no.txt"),
         (["ful()", "--task", "bbc"], PatternError, "unknown pattern 'ful'"),
         (["full()", "--text", "a", "--out", "/nowhere/a.csv"], sa.errors.PlanError, "no folder"),
+        (["full()", "--text", "a", "--out", "/tmp"], sa.errors.PlanError, "it is a folder"),
+        (["full()", "--text", "a", "--set", "seeds=1"], DataError, "--set goes with --task"),
+        (["full()", "--task", "bbc", "--pairs"], DataError, "--pairs goes with --text"),
     ],
 )
 def test_what_can_be_wrong(words, error, told):

@@ -150,5 +150,10 @@ def test_nearly_equal_sparsities_look_alike_in_the_figure() -> None:
     (axes,) = drawing.draw(WIDE, LIGHT).axes
     left, right = axes.get_xlim()
     assert right - left >= 5.0
+    ends = there | {"near": 0.995, "far": 0.998}
+    high = sparsity_figure(
+        summarise(replace(data, rows=rows.assign(sparsity=data.rows["arm"].map(ends))))
+    )
+    assert high.draw(WIDE, LIGHT).axes[0].get_xlim()[1] < 100.5
     marks = [float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
     assert max(marks) - min(marks) < 0.05 * (right - left)

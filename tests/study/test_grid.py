@@ -69,10 +69,32 @@ def test_an_arm_may_say_for_each_layer_and_head():
     assert parsed.needs == ("heads", "words")
     with pytest.raises(StudyError, match="says for every layer itself; leave out layers"):
         resolved({"name": "p", "pattern": {"1": "self()"}, "layers": "1:"})
+    spaced = {"name": "s", "pattern": {"{l}": "self()"}, "grid": {"l": ["0, 2"]}}
+    assert named(spaced) == [("s l=0, 2", "layers 0,2: self()", ":")]
+
+
+def test_the_control_of_a_plan_is_that_of_its_patterns():
+    plan = {":": "self()", "1": {"0": "dependency() | global(cls)"}}
+    arms = resolved({"name": "p", "pattern": plan}, {"name": "c", "matched_random": "p"})
+    assert arms[1].pattern == (
+        "layers :: self(); layers 1, heads 0: matched_random(dependency(), keep=global(cls))"
+    )
     with pytest.raises(StudyError, match="does not look at the text, so there is nothing"):
-        resolved(
-            {"name": "p", "pattern": {"1": "dependency()"}}, {"name": "c", "matched_random": "p"}
-        )
+        resolved({"name": "p", "pattern": {"1": "self()"}}, {"name": "c", "matched_random": "p"})
+
+
+def test_an_arm_may_have_the_degree_of_a_plan():
+    asked = []
+
+    def count(pattern, layers):
+        asked.append((pattern, layers))
+        return degree_in_text(pattern.rpartition("neighbor")[2], layers)
+
+    near = {"name": "near", "pattern": "neighbor(?)", "degree": "plan", "layers": "-3:"}
+    plan = {"name": "plan", "pattern": {"1": "neighbor(9)"}}
+    (arm, _) = resolve(spec(near, plan), Measure(count, 24))
+    assert arm.pattern == "neighbor(radius=9)"
+    assert asked[0] == ("layers 1: neighbor(radius=9)", ":")
 
 
 def test_a_free_number_comes_nearest_to_each_target():

@@ -174,7 +174,27 @@ BAD = {
     "a plan without a pattern": (
         NEAR,
         'pattern: {"1": {"0": 5}}',
-        "arms[1].pattern: expected a pattern for layers 1, got 5",
+        "arms[1].pattern: expected a pattern for layers 1, heads 0, got 5",
+    ),
+    "a layer of a plan without anything": (
+        NEAR,
+        'pattern: {"1": {}, "2": "self()"}',
+        "arms[1].pattern: the mapping of layers 1 is empty; write heads and patterns",
+    ),
+    "dense in a plan": (
+        NEAR,
+        'pattern: {"1": {"0": dense}}',
+        "arms[1].pattern: expected a pattern for layers 1, heads 0; all pairs are 'full()'",
+    ),
+    "a method in a plan": (
+        NEAR,
+        'pattern: {"1": "uniform(sparsity=0.8)"}',
+        "arms[1].pattern: expected one pattern for layers 1, not a plan: 'uniform(sparsity=0.8)'",
+    ),
+    "a plan in a plan": (
+        NEAR,
+        'pattern: {"1": "self(); layers 2: full()"}',
+        "arms[1].pattern: expected one pattern for layers 1, not a plan: 'self(); layers 2: ",
     ),
     "heads that do not parse": (
         NEAR,
@@ -310,10 +330,24 @@ def test_contrasts_name_arms_and_their_placements(tmp_path, contrasts, told):
     assert told in str(caught.value)
 
 
+def test_a_plan_without_entries_is_refused(tmp_path):
+    Plan(()).save(tmp_path / "empty.json")
+    with pytest.raises(StudyError, match=r"pattern: empty\.json holds a plan without entries"):
+        load_spec(written(tmp_path, NEAR, "pattern: empty.json"))
+
+
+def test_a_pattern_of_a_plan_may_run_over_lines(tmp_path):
+    more = "  - name: long\n    pattern:\n      1: |\n        self()\n        | global(cls)\n"
+    arm = load_spec(written(tmp_path, more=more)).arms[2]
+    assert arm.pattern == "layers 1: self() | global(cls)"
+
+
 def test_an_arm_whose_name_goes_on_from_that_of_another_is_itself(tmp_path):
     more = '  - {name: near and far, pattern: "self()"}\ncontrasts: [["near and far@:", dense]]\n'
     pairs = load_spec(written(tmp_path, more=more)).contrasts[""]
     assert pairs == (("near and far@:", "dense"),), "the layers are not those of `near`"
+    more = more.replace('"self()"', '"neighbor({r})", grid: {r: 1}').replace("far@", "far r=1@")
+    assert load_spec(written(tmp_path, more=more)).contrasts[""]
 
 
 def test_contrasts_may_be_declared_later_on_the_same_folder(tmp_path):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import os
+import platform
+from pathlib import Path
 
 import pytest
 import torch
@@ -234,6 +237,24 @@ def test_real_memory_that_runs_out_fails_the_trial(make, cache, monkeypatch):
     monkeypatch.setattr(running, "train", lambda *_: torch.empty(1 << 60))
     with pytest.raises(TrialFailed, match=r"^out of memory: .*allocate"):
         run_trial(make(), cache=cache)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed memory")
+def test_memory_that_a_trial_freed_is_given_back(make, cache, monkeypatch):
+    def resident() -> float:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    kept = []
+
+    def in_pieces(*_):
+        pieces = [bytearray(16_384) for _ in range(16_384)]  # 256 MiB
+        kept.append(pieces[-1])  # the top of the heap stays in use
+
+    monkeypatch.setattr(running, "run", in_pieces)
+    before = resident()
+    run_trial(make(), cache=cache)
+    assert resident() - before < 64
 
 
 def test_other_errors_pass(make, cache, monkeypatch):

@@ -103,8 +103,11 @@ def probe(
         typer.Option(help="A study file or a name such as sst2: 256 of its training texts."),
     ] = None,
     text: Annotated[
-        Path | None, typer.Option(help="Or a file: a text a line, or two with a tab between.")
+        Path | None, typer.Option(help="Or a file, a text a line (.txt or .tsv): 512 of them.")
     ] = None,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="The first two columns of --text are a pair.")
+    ] = False,
     model: Annotated[
         str | None, typer.Option(help="Instead of the task's, or of the packaged MiniLM.")
     ] = None,
@@ -123,11 +126,18 @@ def probe(
     if (task is None) == (text is None):
         raise DataError("probe looks at the texts of --task or of --text; give one of them")
     if text is None:
+        if pairs:
+            raise DataError("--pairs goes with --text; a task says itself what its texts are")
         told = probe_task(pattern, str(task), out, model, changes or ())
     else:
-        told = probe_text(pattern, text, out, model or DEFAULT)
+        if changes:
+            raise DataError("--set goes with --task")
+        told = probe_text(pattern, text, out, model or DEFAULT, pairs)
     for one in told:
-        Console(highlight=False, soft_wrap=isinstance(one, str)).print(one)
+        if isinstance(one, str):
+            typer.echo(one)
+        else:
+            Console(highlight=False).print(one)
 
 
 def mount(app: typer.Typer) -> None:

@@ -30,13 +30,16 @@ class Seen:
         output: What the model returned.
         weights: Attention of each layer that was watched, without its graph.
             Shape: [batch, heads, length, length] each.
+        open: The pairs that each of these layers may attend over: real tokens, and in a model with
+            local attention near ones. Shape: [batch, 1, length, length] each, bool.
         biases: What was added to the scores of each of these layers: zeros, with gradient if asked
-            for. Shape: likewise.
+            for. Shape: as the weights.
     """
 
     tokens: TokenBatch
     output: Any
     weights: list[Tensor]
+    open: list[Tensor]
     biases: list[Tensor]
 
 
@@ -97,6 +100,7 @@ class _Watch:
     gradient: bool
     tokens: TokenBatch | None = None
     weights: dict[int, Tensor] = field(default_factory=dict)
+    open: dict[int, Tensor] = field(default_factory=dict)
     biases: dict[int, Tensor] = field(default_factory=dict)
 
     def compile(self, tokens: TokenBatch) -> CompiledPlan:
@@ -117,15 +121,17 @@ class _Watch:
             if call.bias is not None:
                 scores = scores + call.bias
             allowed = call.rule.finite
+            self.open[layer] = call.rule.dense[:, :1]
             self.weights[layer] = scores.masked_fill(~allowed, float("-inf")).softmax(dim=-1)
 
     def taken(self, output: Any) -> Seen:
         """What was kept, in the order of the layers; leaves nothing behind."""
         assert self.tokens is not None, "the model has run"
         weights = [self.weights[layer] for layer in self.layers]
+        pairs = [self.open[layer] for layer in self.layers]
         biases = [self.biases[layer] for layer in self.layers if layer in self.biases]
-        seen = Seen(self.tokens, output, weights, biases)
-        self.tokens, self.weights, self.biases = None, {}, {}
+        seen = Seen(self.tokens, output, weights, pairs, biases)
+        self.tokens, self.weights, self.open, self.biases = None, {}, {}, {}
         return seen
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sparseattn.degrees.calibrating.observing import watched
-from sparseattn.degrees.counting.texts import Texts, state_of
+from sparseattn.degrees.counting.texts import Texts, every, state_of
+from sparseattn.degrees.methods import is_method
 from sparseattn.errors import DataError, PatternError
 from sparseattn.models.attach import sparsified
 from sparseattn.patterns.base import Pattern
@@ -21,7 +22,7 @@ from sparseattn.tokens import PARSED
 if TYPE_CHECKING:
     from rich.console import Group
 
-__all__ = ["Probed", "probe", "probed"]
+__all__ = ["Probed", "pattern_of", "probe", "probed"]
 
 #: Texts that are looked at, at most.
 MOST = 512
@@ -34,13 +35,15 @@ _TOP = 10
 class Probed:
     """What a pattern keeps of a model's attention.
 
-    Over the *queries*: the real tokens that have a key under the pattern.
+    Over the *queries*: the real tokens that have a key under the pattern. Layers and heads count
+    from 0.
 
     Attributes:
         pattern: Its spec string.
         kept: The share of a query's attention that falls on its keys under the pattern, averaged
-            over queries. Shape: [layers, heads], float64, in [0, 1].
-        even: What it would be if a query attended to all real tokens alike. Shape: [layers].
+            over queries; nan in a layer without any. Shape: [layers, heads], float64, in [0, 1].
+        even: What it would be if a query attended alike to all real tokens that the layer reaches
+            (all of the text, but for models with local attention). Shape: [layers], likewise.
         queries: How many queries there are in each layer.
         tokens: Real tokens.
         texts: Texts that they stand in.
@@ -60,7 +63,8 @@ class Probed:
 
     def rows(self) -> list[dict[str, float | int]]:
         """A row a head, those that keep the most first."""
-        order = self.kept.flatten().argsort(descending=True, stable=True).tolist()
+        sortable = self.kept.flatten().nan_to_num(-1.0)
+        order = sortable.argsort(descending=True, stable=True).tolist()
         heads = self.kept.shape[1]
         return [
             {
@@ -73,6 +77,15 @@ class Probed:
             }
             for layer, head in (divmod(index, heads) for index in order)
         ]
+
+    def __str__(self) -> str:
+        """The table as plain text."""
+        from rich.console import Console
+
+        console = Console(width=100, color_system=None)
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get().rstrip()
 
     def __rich__(self) -> Group:
         """The heads that keep the most, and all of them together."""
@@ -93,7 +106,7 @@ class Probed:
                 f"{row['even']:.1%}",
                 f"{row['times']:.1f}",
             )
-        kept, even = float(self.kept.mean()), float(self.even.mean())
+        kept, even = float(self.kept.nanmean()), float(self.even.nanmean())
         table.add_section()
         table.add_row("all", f"{len(rows)}", f"{kept:.1%}", f"{even:.1%}", f"{kept / even:.1f}")
         fewest, most = min(self.queries), max(self.queries)
@@ -103,7 +116,7 @@ class Probed:
             table,
             Text(
                 f"shares of a token's attention, means over {over} of {self.tokens:,} real tokens: "
-                f"those that have such a key; {self.texts:,} texts"
+                f"those that have such a key; {self.texts:,} texts. Layers and heads count from 0."
             ),
         )
 
@@ -113,22 +126,25 @@ def probe(
 ) -> Probed:
     """Measures how much of a model's own attention falls on the pairs of a pattern.
 
-    The model attends densely; nothing is trained and nothing changed. A head that puts many times
-    as much attention on these pairs as an even one would is one that looks for them:
+    The model attends densely; nothing is trained and nothing changed. Where a head puts many times
+    as much attention on these pairs as an even one would, ask of another pattern, too: a head may
+    look for something that these pairs happen to have.
 
     ```
-    probe(model, "similarity(k=3) - sentence()", pairs)  # a word to its like in the other text
+    probe(model, "similarity(k=1) - sentence()", pairs)  # to the like of a word in other sentences
+    probe(model, "similarity(k=1) & sentence()", pairs)  # or of the same one?
     ```
 
     Args:
         model: A transformers encoder, with or without a head.
         pattern: The pattern or its spec string. Global tokens and a token itself are part of what
             is measured if they are part of the pattern.
-        texts: Texts, pairs of texts, or tokenised rows with the annotations that the pattern needs.
+        texts: Texts, pairs of texts, or tokenised rows with the annotations that the pattern needs;
+            of more than 512 that many are looked at, evenly spread.
         tokenizer: The model's own by default.
 
     Raises:
-        PatternError: The spec string is wrong, or no token has a key under the pattern.
+        PatternError: It is no pattern, or no token has a key under it.
         UnsupportedModelError: The model's attention cannot be seen.
         DataError: There are no texts.
         AnnotationError: A row lacks an annotation, or texts cannot be annotated.
@@ -137,10 +153,27 @@ def probe(
 
     from sparseattn.syntax import Collator
 
-    made = parse(pattern) if isinstance(pattern, str) else pattern
+    made = pattern_of(pattern)
     tokenizer = tokenizer or AutoTokenizer.from_pretrained(model.name_or_path)
-    rows = _rows(model, texts, tokenizer, made.needs)
+    if isinstance(texts, str):
+        raise DataError("texts is one text; give a list of them")
+    rows = _rows(model, [texts[i] for i in every(len(texts), MOST)], tokenizer, made.needs)
     return probed(Texts(model, rows, Collator(tokenizer), MOST), made, tokenizer)
+
+
+def pattern_of(given: Pattern | str) -> Pattern:
+    """What a user calls a pattern.
+
+    Raises:
+        PatternError: It is none.
+    """
+    if isinstance(given, str):
+        if given.endswith(".json") or given.startswith("layers ") or is_method(given):
+            raise PatternError(f"{given!r} is a plan; attention is measured on a pattern's pairs")
+        return parse(given)
+    if not isinstance(given, Pattern):
+        raise PatternError(f"expected a pattern or its spec string, got {given!r}")
+    return given
 
 
 def probed(texts: Texts, pattern: Pattern, tokenizer: Any = None) -> Probed:
@@ -163,22 +196,22 @@ def probed(texts: Texts, pattern: Pattern, tokenizer: Any = None) -> Probed:
     tokens = 0
     for seen in watched(texts, plan, layers, tokenizer):
         valid = seen.tokens.valid
-        real = valid[:, None, :] & valid[:, :, None]
-        mask: Tensor | None = None
+        every_pair: Tensor | None = None
         sums = []
-        for layer, weights in zip(layers, seen.weights, strict=True):
-            if mask is None or pattern.varies_by_layer:
+        for layer, weights, reached in zip(layers, seen.weights, seen.open, strict=True):
+            if every_pair is None or pattern.varies_by_layer:
                 rule = pattern.rule(seen.tokens, layer)
-                mask = rule.dense(seen.tokens.length, valid.device).squeeze(1) & real
+                every_pair = rule.dense(seen.tokens.length, valid.device)
+            mask = (every_pair & reached).squeeze(1)
             asked = mask.any(dim=-1)
-            share = mask.sum(dim=-1).double() / valid.sum(dim=-1, keepdim=True).clamp(min=1)
+            share = mask.sum(dim=-1).double() / reached.squeeze(1).sum(dim=-1).clamp(min=1)
             sums.append((weights * mask[:, None]).sum(dim=(0, 2, 3)).double().cpu())
             even.append((share * asked).sum().cpu())
             queries.append(asked.sum().cpu())
         kept.append(torch.stack(sums))
         tokens += int(valid.sum())
     counts = torch.stack(queries).view(-1, len(layers)).sum(dim=0)
-    if not bool((counts > 0).all()):
+    if not bool(counts.any()):
         raise PatternError(f"no token of these texts has a key under {pattern}")
     return Probed(
         pattern=str(pattern),

@@ -202,41 +202,44 @@ def probe_task(
     Raises:
         SparseAttnError: The pattern, the task or the file is wrong; see `probe` and `learn_task`.
     """
-    from sparseattn.degrees.calibrating.probing import probed
+    from sparseattn.degrees.calibrating.probing import pattern_of, probed
     from sparseattn.degrees.counting.texts import Texts
-    from sparseattn.patterns.spec import parse
     from sparseattn.study.file.sample import TEXTS, Sample
     from sparseattn.study.trials.trial_cache import TrialCache
 
     _check_place(out)
-    made = parse(pattern)
+    made = pattern_of(pattern)
     sample = Sample(_study(task, model, changes), made.needs, TrialCache())
     texts = Texts(sample.model, sample.texts.evaluation, sample.texts.collator, TEXTS)
     yield from _probed(probed(texts, made, sample.tokenizer), out)
 
 
-def probe_text(pattern: str, path: Path, out: Path | None, model: str) -> Iterator[object]:
-    """The same over the lines of a file: a text, or two with a tab between.
+def probe_text(
+    pattern: str, path: Path, out: Path | None, model: str, pairs: bool = False
+) -> Iterator[object]:
+    """The same over the lines of a file.
 
     Args:
         pattern: A spec string.
-        path: The file.
+        path: The file; of its columns, between tabs, the first is the text.
         out: A CSV file of all heads.
         model: See `sparseattn.models.names.resolve`.
+        pairs: Read the first two columns as a pair.
 
     Yields:
         What to tell the user.
 
     Raises:
-        DataError: The file cannot be read or holds no text.
+        DataError: The file cannot be read, holds no text, or a line has no second column.
     """
-    from sparseattn.degrees.calibrating.probing import probe
+    from sparseattn.degrees.calibrating.probing import pattern_of, probe
     from sparseattn.models.reading import loaded
 
     _check_place(out)
-    lines = _lines(path)
+    made = pattern_of(pattern)
+    texts = [columns[: 1 + pairs] for columns in _lines(path, 1 + pairs)]
     encoder, tokenizer = loaded(model, "AutoModel"), loaded(model, "AutoTokenizer")
-    yield from _probed(probe(encoder, pattern, lines, tokenizer=tokenizer), out)
+    yield from _probed(probe(encoder, made, texts, tokenizer=tokenizer), out)
 
 
 def _probed(found: Probed, out: Path | None) -> Iterator[object]:
@@ -251,13 +254,25 @@ def _probed(found: Probed, out: Path | None) -> Iterator[object]:
 def _check_place(out: Path | None) -> None:
     if out is not None and not out.parent.is_dir():
         raise PlanError(f"cannot write {out}: there is no folder {out.parent}")
+    if out is not None and out.is_dir():
+        raise PlanError(f"cannot write {out}: it is a folder")
 
 
-def _lines(path: Path) -> list[tuple[str, ...]]:
-    """The columns of the lines whose first is not empty."""
+def _lines(path: Path, wanted: int = 1) -> list[tuple[str, ...]]:
+    """The columns of the lines whose first is not empty.
+
+    Raises:
+        DataError: The file cannot be read or holds no text, or a line has fewer columns with text
+            than are wanted.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}") from None
     columns = [tuple(map(str.strip, line.split("\t"))) for line in lines]
+    for number, one in enumerate(columns, 1):
+        if one[0] and not all((*one, *[""] * wanted)[:wanted]):
+            raise DataError(f"{path}, line {number}: expected {wanted} texts with a tab between")
+    if not any(one[0] for one in columns):
+        raise DataError(f"{path} holds no text")
     return [one for one in columns if one[0]]

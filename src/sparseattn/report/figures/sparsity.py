@@ -101,8 +101,9 @@ class _Scatter:
             colour = tint[point.arm.family if labelled else place]
             _mark(axes, point, x, colour, shapes[place], colours["page"])
         low, high = axes.get_xlim()
-        missing = max(0.0, _SPAN - (high - low)) / 2
-        axes.set_xlim(low - missing, high + missing)
+        if high - low < _SPAN:
+            low = min(max(0.0, (low + high - _SPAN) / 2), 100.0 - _SPAN)
+            axes.set_xlim(low - _SPAN / 50, low + _SPAN * 1.02)
         if labelled:
             at_border = [(self.base, axes.get_xlim()[1])] if self.base else []
             inks = dict.fromkeys(beside, colours["ink"]) | tint

@@ -59,7 +59,7 @@ def is_method(text: str) -> bool:
 
 def is_plan(text: str) -> bool:
     """Whether an arm says itself which layers and heads carry what; see `Plan.spelled`."""
-    return text.startswith("layers ")
+    return text.lstrip().startswith("layers ")
 
 
 def learns(text: str) -> bool:
@@ -85,7 +85,7 @@ def with_matched_random(text: str) -> str | None:
     are kept, and every query has the degree that it has under the whole pattern.
 
     Returns:
-        The control's pattern; None where no part depends on the text, and for plans.
+        The control's pattern; None where no part depends on the text. Of a plan, each entry's.
 
     >>> with_matched_random("dependency() | global(cls)")
     'matched_random(dependency(), keep=global(cls))'
@@ -94,8 +94,10 @@ def with_matched_random(text: str) -> str | None:
     from sparseattn.patterns.matched_random import MatchedRandom
     from sparseattn.patterns.spec import parse
 
-    if text == DENSE or is_method(text) or is_plan(text):
+    if text == DENSE or is_method(text):
         return None
+    if is_plan(text):
+        return _of_each(text)
 
     def parts(pattern: Pattern) -> list[Pattern]:
         if isinstance(pattern, Union):
@@ -109,3 +111,18 @@ def with_matched_random(text: str) -> str | None:
         return None
     keep = reduce(Pattern.__or__, kept) if kept else None
     return str(MatchedRandom(reduce(Pattern.__or__, replaced), keep=keep))
+
+
+def _of_each(text: str) -> str | None:
+    from sparseattn.patterns.spec import parse
+    from sparseattn.plan import Entry, Plan
+
+    entries = Plan.of(text).entries
+    controls = [with_matched_random(str(entry.pattern)) for entry in entries]
+    if not any(controls):
+        return None
+    made = (
+        entry if control is None else Entry(parse(control), entry.layers, entry.heads)
+        for entry, control in zip(entries, controls, strict=True)
+    )
+    return Plan(tuple(made)).spelled

@@ -185,7 +185,8 @@ def _solved(cell: Arm, arm: ArmSpec, measure: Measure, made: Mapping[str, list[A
         if arm.degree not in made:
             raise StudyError(f"arm {arm.degree!r} takes its own degree from another arm")
         like = made[arm.degree][0].pattern
-        cell = replace(cell, target={"degree": round(count(like, cell.layers).degree, 4)})
+        at = ":" if arms.is_plan(like) else cell.layers
+        cell = replace(cell, target={"degree": round(count(like, at).degree, 4)})
     ((kind, value),) = cell.target.items()
     aim = Target("degree" if kind == "degree" else "sparsity", value)
     number, realised = solve(

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from sparseattn.errors import DataError, SparseAttnError, StudyError, unknown
 from sparseattn.selection import spell_selection
-from sparseattn.study.file.arms import DENSE
+from sparseattn.study.file.arms import DENSE, is_method
 from sparseattn.study.file.executor import ExecutorSpec
 from sparseattn.study.file.reading import changed, place, read_yaml, validated
 from sparseattn.tasks.fields import Integer, Real, Record
@@ -179,9 +179,12 @@ def _plan(given: Any, where: str, base: Path) -> Any:
         from sparseattn.plan import Plan
 
         try:
-            return Plan.load(base / Path(given).expanduser()).spelled
+            found = Plan.load(base / Path(given).expanduser()).spelled
         except SparseAttnError as error:
             raise StudyError(f"{where}: {error}") from None
+        if not found:
+            raise StudyError(f"{where}: {given} holds a plan without entries; write 'dense'")
+        return found
     if not isinstance(given, Mapping):
         return given
     if not given:
@@ -189,12 +192,24 @@ def _plan(given: Any, where: str, base: Path) -> Any:
     lines = []
     for layers, what in given.items():
         chosen = f"layers {_selected(layers, where)}"
+        if isinstance(what, Mapping) and not what:
+            raise StudyError(f"{where}: the mapping of {chosen} is empty; write heads and patterns")
         for heads, pattern in what.items() if isinstance(what, Mapping) else [(None, what)]:
-            if not isinstance(pattern, str):
-                raise StudyError(f"{where}: expected a pattern for {chosen}, got {pattern!r}")
             on = "" if heads is None else f", heads {_selected(heads, where)}"
-            lines.append(f"{chosen}{on}: {pattern}")
+            lines.append(f"{chosen}{on}: {_one(pattern, chosen + on, where)}")
     return "; ".join(lines)
+
+
+def _one(pattern: Any, chosen: str, where: str) -> str:
+    """The pattern of some layers and heads, in one line."""
+    if not isinstance(pattern, str) or not pattern.strip():
+        raise StudyError(f"{where}: expected a pattern for {chosen}, got {pattern!r}")
+    text = " ".join(pattern.split())
+    if text == DENSE:
+        raise StudyError(f"{where}: expected a pattern for {chosen}; all pairs are 'full()'")
+    if ";" in text or text.endswith(".json") or is_method(text):
+        raise StudyError(f"{where}: expected one pattern for {chosen}, not a plan: {text!r}")
+    return text
 
 
 def _selected(value: Any, where: str) -> str:
@@ -269,7 +284,7 @@ def _check_contrasts(spec: StudySpec) -> None:
             where = place((*above, side))
             name, at, layers = text.partition("@")
             starts = (n for n in arms if name.startswith(f"{n} "))
-            cell = name if name in arms else next(starts, name)
+            cell = name if name in arms else max(starts, key=len, default=name)
             if cell not in arms:
                 raise StudyError(f"{where}: {unknown('arm', name, arms)}")
             if at and arms[cell].pattern == DENSE:

@@ -164,9 +164,13 @@ def run_trial(
         TrialFailed: The loss is not a number, memory ran out, or the data have changed.
         SparseAttnError: The spec asks for something that is not there or does not fit.
     """
+    from sparseattn.study.trials.memory import give_back
     from sparseattn.study.trials.running import run
 
-    return run(spec, folder, progress or _silent, cache or TrialCache())
+    try:
+        return run(spec, folder, progress or _silent, cache or TrialCache())
+    finally:
+        give_back()
 
 
 def _silent(phase: str, share: float) -> None:
