@@ -28,6 +28,7 @@ PLACES = {"-3:": "last 3 of 6", ":": "all"}
 DEGREES = {
     "learned-sst2-ten": ("SST-2", ("0.78", "0.84")),
     "learned-mrpc": ("MRPC", ("0.85",)),
+    "learned-squad": ("SQuAD (F1)", ("0.9",)),
 }
 WAYS = {
     "dense": "all (dense)",
