@@ -17,7 +17,7 @@ from sparseattn.patterns.base import Pattern
 from sparseattn.patterns.full import Full
 from sparseattn.patterns.spec import parse
 from sparseattn.rules import LayerRule
-from sparseattn.selection import Selection, select_indices, spell_selection
+from sparseattn.selection import Selection, is_plan, select_indices, spell_selection
 from sparseattn.tokens import TokenBatch
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Plan:
             return cls(tuple(entries))
         if isinstance(plan, Path) or (isinstance(plan, str) and plan.endswith(".json")):
             raise PlanError(f"{plan} is a file: read it with sparseattn.Plan.load")
-        if isinstance(plan, str) and plan.lstrip().startswith("layers "):
+        if isinstance(plan, str) and is_plan(plan):
             _check_own("plan", layers=layers, heads=heads)
             return cls._of_lines(plan)
         pattern = parse(plan) if isinstance(plan, str) else plan

@@ -7,10 +7,19 @@ from numbers import Integral
 
 from sparseattn.errors import PlanError
 
-__all__ = ["Selection", "select_indices", "spell_selection"]
+__all__ = ["Selection", "is_plan", "select_indices", "spell_selection"]
 
 #: Layers or heads: `"6:"`, `"0,2,4:6"`, `-1`, `slice(6, None)`, or a list of these.
 Selection = str | int | slice | Iterable["str | int | slice"]
+
+
+def is_plan(text: str) -> bool:
+    """Whether a text is the lines of a plan, which name its layers; see `sparseattn.Plan.spelled`.
+
+    >>> is_plan("layers 1, heads 0: self()"), is_plan("self()")
+    (True, False)
+    """
+    return text.lstrip().startswith("layers ")
 
 
 def spell_selection(selection: Selection) -> str:

@@ -46,7 +46,7 @@ class Seen:
 def watched(
     texts: Texts,
     needed: Plan,
-    layers: Sequence[int],
+    layers: Sequence[int] | None,
     tokenizer: Any = None,
     *,
     gradient: bool = False,
@@ -56,7 +56,7 @@ def watched(
     Args:
         texts: The model and what it reads.
         needed: A plan that needs all that is to be known of the tokens.
-        layers: The layers to watch.
+        layers: The layers to watch; None for all.
         tokenizer: Tells which tokens are separators, where that is needed.
         gradient: Whether the output is to have a gradient with respect to the scores.
 
@@ -77,7 +77,8 @@ def watched(
                     f"{type(model).__name__} computes its own attention, which cannot be seen, so "
                     "there is no saying what a pattern keeps of it"
                 )
-            watch = _Watch(layers, state.heads, state.windows, gradient)
+            chosen = range(len(state.heads)) if layers is None else layers
+            watch = _Watch(chosen, state.heads, state.windows, gradient)
             state.compiler, state.observer = watch.compile, watch.observe
             try:
                 for batch in texts.batches():

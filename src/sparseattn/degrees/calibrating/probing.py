@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from sparseattn.degrees.calibrating.observing import watched
-from sparseattn.degrees.counting.texts import Texts, every, state_of
+from sparseattn.degrees.counting.texts import Texts, every, tokenised
 from sparseattn.degrees.methods import is_method
 from sparseattn.errors import DataError, PatternError
-from sparseattn.models.attach import sparsified
 from sparseattn.patterns.base import Pattern
 from sparseattn.patterns.spec import parse
 from sparseattn.plan import Plan
+from sparseattn.selection import is_plan
 from sparseattn.tokens import PARSED
 
 if TYPE_CHECKING:
@@ -151,13 +151,15 @@ def probe(
     """
     from transformers import AutoTokenizer
 
-    from sparseattn.syntax import Collator
+    from sparseattn.syntax import Annotator, Collator
 
     made = pattern_of(pattern)
     tokenizer = tokenizer or AutoTokenizer.from_pretrained(model.name_or_path)
     if isinstance(texts, str):
         raise DataError("texts is one text; give a list of them")
-    rows = _rows(model, [texts[i] for i in every(len(texts), MOST)], tokenizer, made.needs)
+    some = [texts[index] for index in every(len(texts), MOST)]
+    read = Annotator(tokenizer) if made.needs & PARSED else None
+    rows = tokenised(model, some, tokenizer, read=read, pairs=True)
     return probed(Texts(model, rows, Collator(tokenizer), MOST), made, tokenizer)
 
 
@@ -168,7 +170,7 @@ def pattern_of(given: Pattern | str) -> Pattern:
         PatternError: It is none.
     """
     if isinstance(given, str):
-        if given.endswith(".json") or given.startswith("layers ") or is_method(given):
+        if given.endswith(".json") or is_plan(given) or is_method(given):
             raise PatternError(f"{given!r} is a plan; attention is measured on a pattern's pairs")
         return parse(given)
     if not isinstance(given, Pattern):
@@ -187,65 +189,33 @@ def probed(texts: Texts, pattern: Pattern, tokenizer: Any = None) -> Probed:
     Raises:
         SparseAttnError: See `probe`.
     """
-    plan = Plan.of(pattern)
-    with sparsified(texts.model, plan, tokenizer=tokenizer):
-        layers = range(len(state_of(texts.model).heads))
     kept: list[Tensor] = []
     even: list[Tensor] = []
     queries: list[Tensor] = []
     tokens = 0
-    for seen in watched(texts, plan, layers, tokenizer):
-        valid = seen.tokens.valid
+    for seen in watched(texts, Plan.of(pattern), None, tokenizer):
         every_pair: Tensor | None = None
         sums = []
-        for layer, weights, reached in zip(layers, seen.weights, seen.open, strict=True):
+        for layer, (weights, reached) in enumerate(zip(seen.weights, seen.open, strict=True)):
             if every_pair is None or pattern.varies_by_layer:
                 rule = pattern.rule(seen.tokens, layer)
-                every_pair = rule.dense(seen.tokens.length, valid.device)
+                every_pair = rule.dense(seen.tokens.length, seen.tokens.device)
             mask = (every_pair & reached).squeeze(1)
             asked = mask.any(dim=-1)
             share = mask.sum(dim=-1).double() / reached.squeeze(1).sum(dim=-1).clamp(min=1)
-            sums.append((weights * mask[:, None]).sum(dim=(0, 2, 3)).double().cpu())
-            even.append((share * asked).sum().cpu())
-            queries.append(asked.sum().cpu())
-        kept.append(torch.stack(sums))
-        tokens += int(valid.sum())
-    counts = torch.stack(queries).view(-1, len(layers)).sum(dim=0)
+            mass = (weights * mask[:, None]).sum(dim=(0, 2, 3)).double()
+            sums.append((mass.cpu(), (share * asked).sum().cpu(), asked.sum().cpu()))
+        for total, parts in zip((kept, even, queries), zip(*sums, strict=True), strict=True):
+            total.append(torch.stack(parts))
+        tokens += int(seen.tokens.valid.sum())
+    counts = torch.stack(queries).sum(dim=0)
     if not bool(counts.any()):
         raise PatternError(f"no token of these texts has a key under {pattern}")
     return Probed(
         pattern=str(pattern),
         kept=torch.stack(kept).sum(dim=0) / counts[:, None],
-        even=torch.stack(even).view(-1, len(layers)).sum(dim=0) / counts,
+        even=torch.stack(even).sum(dim=0) / counts,
         queries=tuple(counts.tolist()),
         tokens=tokens,
         texts=len(texts.rows),
     )
-
-
-def _rows(
-    model: Any, texts: Sequence[Any], tokenizer: Any, needs: frozenset[str]
-) -> list[Mapping[str, Any]]:
-    """Rows from texts and pairs of them, cut to the model's positions; rows stay as they are.
-
-    Raises:
-        DataError: A text is none of these, or is empty.
-    """
-    from sparseattn.models.reading import longest
-    from sparseattn.syntax import Annotator
-
-    limit = longest(model.config, tokenizer)
-    cut: dict[str, Any] = {} if limit is None else {"truncation": True, "max_length": limit}
-    read = Annotator(tokenizer) if needs & PARSED else tokenizer
-    rows: list[Mapping[str, Any]] = []
-    for index, text in enumerate(texts):
-        if isinstance(text, Mapping):
-            rows.append(text)
-            continue
-        parts = tuple(text) if isinstance(text, list | tuple) else (text,)
-        if not 1 <= len(parts) <= 2 or not all(isinstance(p, str) and p.strip() for p in parts):
-            raise DataError(
-                f"text {index} is neither a text, nor a pair of them, nor a tokenised row: {text!r}"
-            )
-        rows.append(dict(read(*parts, **cut)))
-    return rows

@@ -99,11 +99,20 @@ def every(count: int, most: int) -> list[int]:
     return [index * count // most for index in range(most)] if count > most else list(range(count))
 
 
-def tokenised(model: Any, texts: Sequence[Any], tokenizer: Any) -> list[Row]:
+def tokenised(
+    model: Any, texts: Sequence[Any], tokenizer: Any, *, read: Any = None, pairs: bool = False
+) -> list[Row]:
     """Rows from strings, cut to the model's positions; rows stay as they are.
 
+    Args:
+        model: What they are cut for.
+        texts: Strings or rows.
+        tokenizer: The model's.
+        read: What tokenises instead of it, such as an `Annotator`.
+        pairs: Whether pairs of strings are texts as well.
+
     Raises:
-        DataError: A text is neither, or is empty.
+        DataError: A text is none of these, or is empty.
     """
     from sparseattn.models.reading import longest
 
@@ -113,8 +122,10 @@ def tokenised(model: Any, texts: Sequence[Any], tokenizer: Any) -> list[Row]:
     for index, text in enumerate(texts):
         if isinstance(text, Mapping):
             rows.append(text)
-        elif isinstance(text, str) and text.strip():
-            rows.append(dict(tokenizer(text, **cut)))
-        else:
-            raise DataError(f"text {index} is neither a text nor a tokenised row: {text!r}")
+            continue
+        parts = tuple(text) if pairs and isinstance(text, list | tuple) else (text,)
+        if not 1 <= len(parts) <= 2 or not all(isinstance(p, str) and p.strip() for p in parts):
+            kinds = "a text, nor a pair of them, nor" if pairs else "a text nor"
+            raise DataError(f"text {index} is neither {kinds} a tokenised row: {text!r}")
+        rows.append(dict((read or tokenizer)(*parts, **cut)))
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import reduce
 
 from sparseattn.errors import StudyError
+from sparseattn.selection import is_plan
 
 __all__ = ["DENSE", "check", "is_method", "is_plan", "learns", "needs", "with_matched_random"]
 
@@ -55,11 +56,6 @@ def is_method(text: str) -> bool:
     from sparseattn.degrees.methods import is_method as method
 
     return method(text)
-
-
-def is_plan(text: str) -> bool:
-    """Whether an arm says itself which layers and heads carry what; see `Plan.spelled`."""
-    return text.lstrip().startswith("layers ")
 
 
 def learns(text: str) -> bool:
