@@ -12,7 +12,7 @@ from sparseattn.report.text import fraction, interval, points
 __all__ = ["STUDIES", "headline"]
 
 #: Studies of patterns, and what a column of each is called.
-PATTERNS = {"patterns-sst2": "SST-2", "patterns-mrpc": "MRPC", "patterns-squad": "SQuAD"}
+PATTERNS = {"patterns-sst2": "SST-2", "patterns-mrpc": "MRPC", "large-squad": "SQuAD"}
 #: Studies of all layers alone with more seeds, from which these rows come.
 MORE = {"patterns-sst2": "patterns-sst2-ten"}
 #: Their arms, and what a row is called.
@@ -28,7 +28,7 @@ PLACES = {"-3:": "last 3 of 6", ":": "all"}
 DEGREES = {
     "learned-sst2-ten": ("SST-2", ("0.78", "0.84")),
     "learned-mrpc": ("MRPC", ("0.85",)),
-    "learned-squad": ("SQuAD (F1)", ("0.9",)),
+    "large-squad": ("SQuAD (F1)", ("0.9",)),
 }
 WAYS = {
     "dense": "all (dense)",
