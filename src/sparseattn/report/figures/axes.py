@@ -98,13 +98,22 @@ def marks(placements: Sequence[str]) -> dict[str, str]:
     return {place: SHAPES[i % len(SHAPES)] for i, place in enumerate(dict.fromkeys(placements))}
 
 
-def limits(points: Sequence[Point]) -> tuple[float, float]:
-    """Where the metric's axis ends: every seed is seen, very wide intervals may run off."""
+def limits(points: Sequence[Point], metric: str) -> tuple[float, float]:
+    """Where the metric's axis ends: every seed is seen, very wide intervals may run off.
+
+    An axis in hundredths does not go on to where no share can be.
+
+    Args:
+        points: What is to be seen.
+        metric: The metric.
+    """
     values = [value for point in points for value in point.values]
-    low, high = min(values), max(values)
-    room = 0.6 * max(high - low, 0.5)
-    low = max(low - room, min(p.mean - p.half for p in points))
-    high = min(high + room, max(p.mean + p.half for p in points))
+    least, most = min(values), max(values)
+    room = 0.6 * max(most - least, 0.5)
+    low = max(least - room, min(p.mean - p.half for p in points))
+    high = min(most + room, max(p.mean + p.half for p in points))
+    if unit(metric) == 100:
+        low, high = max(low, min(least, 0.0)), min(high, max(most, 100.0))
     pad = 0.06 * max(high - low, 0.5)
     return low - pad, high + pad
 

@@ -100,7 +100,7 @@ class _Rows:
     def _frame(self, axes: Any, names: list[str], colours: Palette) -> None:
         """The names down the side, the metric below, the baseline across all rows."""
         points = [point for each in self.rows.values() for point in each]
-        axes.set_xlim(*limits([*points, *([self.base] if self.base else [])]))
+        axes.set_xlim(*limits([*points, *([self.base] if self.base else [])], self.metric))
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(axis="y", length=0, labelcolor=colours["ink"])

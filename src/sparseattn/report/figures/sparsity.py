@@ -118,7 +118,7 @@ class _Scatter:
     def _frame(self, axes: Any, colours: Palette) -> None:
         """The axes, and the baseline across them."""
         base = self.base
-        axes.set_ylim(*limits([*self.points, *([base] if base else [])]))
+        axes.set_ylim(*limits([*self.points, *([base] if base else [])], self.metric))
         axes.grid(axis="y", color=colours["rule"], linewidth=0.8)
         axes.set_title(crop(self.metric), loc="left", fontsize=11, color=colours["ink"])
         axes.set_xlabel("sparsity over real tokens (%)")
