@@ -82,9 +82,8 @@ def _degrees(studies: Mapping[str, Summary]) -> Table:
     heads, columns = [], []
     for name, (task, cells) in DEGREES.items():
         study = studies[name]
-        known = {(each.arm.name, each.arm.layers): each for each in study.arms}
         for stated in cells:
-            arms = [known.get((f"{way} s={stated}", ":")) for way in others]
+            arms = [_known(study, f"{way} s={stated}", ":") for way in others]
             found = [each for each in arms if each]
             means = [_mean(study, each) if each else "not run" for each in arms]
             heads.append(f"{task}, {stated} stated")
@@ -100,10 +99,13 @@ def _degrees(studies: Mapping[str, Summary]) -> Table:
     return _table(["degrees"], heads, rows)
 
 
+def _known(study: Summary, name: str, layers: str) -> ArmSummary | None:
+    return next((e for e in study.arms if (e.arm.name, e.arm.layers) == (name, layers)), None)
+
+
 def _arm(study: Summary, name: str, layers: str) -> ArmSummary:
-    for each in study.arms:
-        if (each.arm.name, each.arm.layers) == (name, layers):
-            return each
+    if found := _known(study, name, layers):
+        return found
     raise KeyError(f"{study.data.name} has no arm {name}@{layers}")
 
 
