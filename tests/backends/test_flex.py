@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -18,11 +19,8 @@ from sparseattn.errors import BackendError
 from tests.backends.test_conformance import HEADS, PLANS, case
 
 PLAN = "neighbor(radius=3) | global(cls)"
-#: PyTorch's compiler warns of PyTorch when it is imported, and of what it looks at itself.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor"),
-]
+#: PyTorch's compiler warns of PyTorch when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
 
 
 def fresh():
@@ -121,6 +119,30 @@ def test_block_masks_are_made_once_for_equal_batches(quick, monkeypatch):
 
 
 # --- guards
+
+
+def test_what_the_compiler_looks_at_is_no_error_where_warnings_are(monkeypatch):
+    """PyTorch warns when its compiler looks at states with a history, on a GPU in training."""
+    call, said = single(40), [f"{flex._LOOKED_AT}. Its .grad attribute won't"]
+
+    def looks(query, *_states, **_options):
+        for what in said:
+            warnings.warn(what, UserWarning, stacklevel=1)
+        flex._RAN[0] += 1
+        return query
+
+    monkeypatch.setattr(flex, "_compiled", lambda: looks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = list(warnings.filters)
+        flex._attend(call)
+        assert warnings.filters == before
+        # A shape that was compiled is not looked at again, and nothing is done for it.
+        with pytest.raises(UserWarning, match="attribute of a Tensor"):
+            flex._attend(call)
+        said.append("anything else")
+        with pytest.raises(UserWarning, match="anything else"):
+            flex._attend(single(300))
 
 
 def test_it_is_tested_once_before_its_first_use(quick, monkeypatch):

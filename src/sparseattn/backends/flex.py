@@ -12,9 +12,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib.util import find_spec
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -169,13 +172,32 @@ def _attend(call: Call) -> Tensor:
     ]
     mask = _mask(call.rule, _size(call.query.device.type))
     config: Any = torch._dynamo.config
-    before = _RAN[0]
-    with config.patch(recompile_limit=_SHAPES, accumulated_recompile_limit=4 * _SHAPES):
+    shape, before = _shape(call), _RAN[0]
+    with (
+        nullcontext() if shape in _SEEN else _compiling(),
+        config.patch(recompile_limit=_SHAPES, accumulated_recompile_limit=4 * _SHAPES),
+    ):
         context = _compiled()(*states, block_mask=mask, scale=call.scale)
     if _RAN[0] == before:
         raise RuntimeError("no compiled kernel ran; is torch.compile switched off?")
-    _SEEN.add(_shape(call))
+    _SEEN.add(shape)
     return context[:, :, :length]
+
+
+#: What PyTorch's compiler makes PyTorch say when it looks at states that have a history.
+_LOOKED_AT = "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed"
+_COMPILES = Lock()
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Hides what the compiler says of its own doing, which ends it where warnings are errors.
+
+    Only for the first call of a shape: Python's filters belong to all threads, and take time.
+    """
+    with _COMPILES, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", _LOOKED_AT, UserWarning)
+        yield
 
 
 def _mask(rule: LayerRule, size: int) -> BlockMask:
