@@ -125,7 +125,8 @@ def _change(study: Summary, each: ArmSummary) -> str:
 def _between(arms: Iterable[ArmSummary]) -> str:
     """The lowest and the highest sparsity of some arms."""
     found = [each.mean("sparsity") or 0.0 for each in arms]
-    return f"{fraction(min(found))} to {fraction(max(found))}"
+    ends = dict.fromkeys((fraction(min(found)), fraction(max(found))))
+    return " to ".join(ends)
 
 
 def _table(names: list[str], numbers: list[str], rows: list[list[str]]) -> Table:

@@ -23,7 +23,7 @@ SPECS = {
     "longformer": "longformer(sparsity=0.7)",
     "bigbird": "bigbird(sparsity=0.7)",
     "restarted": "restarted(arm=learned(sparsity=0.7))",
-    "shuffled": "shuffled(arm=calibrated(sparsity=0.7), seed=3)",
+    "shuffled": "shuffled(arm=calibrated(sparsity=0.7), seed=3, within=layer)",
 }
 
 
@@ -226,6 +226,27 @@ def test_shuffling_deals_out_the_same_degrees(tmp_path):
         sorted(p for layer in plan for p in layer.values()) for plan in (plain, one, other)
     ]
     assert multisets[0] == multisets[1] == multisets[2]
+
+
+def test_shuffling_within_layers_leaves_each_its_degrees(tmp_path):
+    def dealt(spec):
+        plan = parse_method(spec).apply(context(tmp_path)).plan
+        return [
+            [str(p) for head in range(4) for members, p in groups if head in members]
+            for groups in plan.resolve([4] * 3)
+        ]
+
+    inner = "calibrated(sparsity=0.7, menu=[0, 1, 2, 3, 4, 6, 8, 24])"
+    plain, moved = dealt(inner), dealt(f"shuffled({inner}, within=layer)")
+    assert plain != moved
+    assert [sorted(layer) for layer in plain] == [sorted(layer) for layer in moved]
+    over_all = dealt(f"shuffled({inner})")
+    assert [sorted(layer) for layer in plain] != [sorted(layer) for layer in over_all]
+
+
+def test_shuffling_within_something_else_is_refused():
+    with pytest.raises(PlanError, match=r"within 'heads': choose from: model, layer"):
+        parse_method("shuffled(calibrated(sparsity=0.7), within=heads)")
 
 
 def test_restarting_keeps_the_plan_and_the_untrained_model(tmp_path):

@@ -171,13 +171,16 @@ class RestartedMethod(_Control):
 
 @dataclass(frozen=True)
 class ShuffledMethod(_Control):
-    """The degrees of another method, dealt out anew over layers and heads.
+    """The degrees of another method, dealt out anew over layers and heads, or within each layer.
 
     The control that separates which heads get which degrees from which degrees there are. The model
-    starts over, as with `restarted`.
+    starts over, as with `restarted`. Over the whole model a layer's sparsity changes too, and a
+    dense head may land where nothing is read from it, as in the last layer of a classifier; within
+    a layer it does not.
     """
 
     seed: int = 0
+    within: str = "model"
 
     name: ClassVar[str] = "shuffled"
 
@@ -186,6 +189,8 @@ class ShuffledMethod(_Control):
         super().__post_init__()
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise PlanError(f"shuffled(): seed {self.seed!r} must be a whole number >= 0")
+        if self.within not in ("model", "layer"):
+            raise PlanError(f"shuffled(): within {self.within!r}: choose from: model, layer")
 
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
@@ -196,12 +201,15 @@ class ShuffledMethod(_Control):
         plan = _plan_of_arm(self.arm, context)
         with sparsified(context.model, "full()"):
             heads = state_of(context.model).heads
-        flat: list[Pattern] = []
+        rows: list[list[Pattern]] = []
         for layer, groups in enumerate(plan.resolve(heads)):
             by_head = {head: pattern for members, pattern in groups for head in members}
-            flat += [by_head[head] for head in range(heads[layer])]
-        order = np.random.default_rng(self.seed).permutation(len(flat))
-        return Applied(dealt([flat[index] for index in order], heads))
+            rows.append([by_head[head] for head in range(heads[layer])])
+        if self.within == "model":
+            rows = [[pattern for row in rows for pattern in row]]
+        draw = np.random.default_rng(self.seed)
+        dealt_out = [row[index] for row in rows for index in draw.permutation(len(row))]
+        return Applied(dealt(dealt_out, heads))
 
 
 def _soft(arm: Method) -> float:
