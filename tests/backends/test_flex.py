@@ -16,6 +16,7 @@ import torch
 from sparseattn.backends import _flexmask, cost, flex
 from sparseattn.backends.base import backend, select
 from sparseattn.errors import BackendError
+from sparseattn.rules import LayerRule, Rule, Same
 from tests.backends.test_conformance import HEADS, PLANS, case
 
 PLAN = "neighbor(radius=3) | global(cls)"
@@ -56,7 +57,8 @@ def single(length, **changes):
 def near_reference(call, told=""):
     with torch.no_grad():
         out = select("flex", call)[0].attend(call)
-    wanted = backend("reference").attend(call)
+    exact = {name: getattr(call, name).double() for name in ("query", "key", "value")}
+    wanted = backend("reference").attend(replace(call, **exact)).float()
     torch.testing.assert_close(
         out, wanted, atol=1e-5, rtol=1e-5, msg=lambda what: f"{told}: {what}"
     )
@@ -70,6 +72,11 @@ STRUCTURED = {name: plan for name, plan in PLANS.items() if name not in UNSTRUCT
     "dilated": "dilated(radius=3, dilation=4) | global(cls)",
     "irregular": "irregular(radii=[0, 2, 40], weights=[0.5, 0.3, 0.2]) | global(cls)",
     "elastic": "elastic(share=0.1)",
+    "elastic and wide": "elastic(share=0.8) | global(cls)",
+    "wide": "neighbor(radius=70)",
+    "wide, and blocks": {0: {"0": "neighbor(radius=90)", "1:": "block(size=70) | global(cls)"}},
+    "one head dilated": {0: {"0": "dilated(radius=40, dilation=3)", "1:": "neighbor(radius=70)"}},
+    "many global tokens": "neighbor(radius=1) | global(first=40)",
 }
 CASES = [(length, padding) for length in (1, 63, 130) for padding in ("right", "left", "none")]
 
@@ -93,6 +100,72 @@ def test_no_block_with_an_allowed_pair_is_left_out(plan):
             assert pairs[..., :length, :length].expand_as(allowed)[allowed].all()
 
 
+def whole(blocks, size):
+    """Blocks as pairs."""
+    return blocks.repeat_interleave(size, 2).repeat_interleave(size, 3)
+
+
+@pytest.mark.parametrize("plan", STRUCTURED.values(), ids=STRUCTURED)
+def test_blocks_and_mask_function_allow_exactly_what_the_rule_does(plan):
+    """What a kernel computes: in partial blocks what the function says, in full ones everything."""
+    for length, padding in [*CASES, (256, "none"), (300, "right")]:
+        rule = case(plan, length, padding).rule
+        padded = _flexmask.bucket(length)
+        made = _flexmask.structure(rule, padded)
+        every = torch.arange(padded)
+        place = torch.arange(2), torch.arange(HEADS), every, every
+        wanted = torch.zeros(2, HEADS, padded, padded, dtype=torch.bool)
+        wanted[..., :length, :length] = rule.dense
+        for size in (32, 128):
+            mask = _flexmask.block_mask(made, size)
+            said = mask.mask_mod(*torch.meshgrid(*place, indexing="ij"))
+            kinds = [(mask.kv_num_blocks, mask.kv_indices)]
+            kinds.append((mask.full_kv_num_blocks, mask.full_kv_indices))
+            some, full = (whole(_unlisted(*kind), size) for kind in kinds)
+            assert not (some & full).any()
+            assert torch.equal((some & said) | full.expand_as(said), wanted)
+
+
+def _unlisted(count, order):
+    """Which blocks of keys are in a list."""
+    first = torch.arange(order.shape[-1]) < count[..., None]
+    return torch.zeros_like(order, dtype=torch.bool).scatter(-1, order.long(), first)
+
+
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        # Of 8 blocks of 32: a radius of 95 covers a block, and the next two on both sides.
+        ("neighbor(radius=94)", 8 + 2 * 7),
+        ("neighbor(radius=95)", 8 + 2 * 7 + 2 * 6),
+        ("full()", 64),
+        ("dilated(radius=95, dilation=2)", 0),
+        ("block(size=64)", 16),
+        ("neighbor(radius=0) | global(first=32)", 8 + 7),
+    ],
+)
+def test_which_blocks_are_full(plan, expected):
+    for padding in ("none", "right"):
+        rule = case(plan, 256, padding).rule
+        blocks = _flexmask.filled(_flexmask.structure(rule, 256), 32)
+        assert blocks.shape[1] == 1  # one for all heads
+        assert int(blocks[0].sum()) == expected
+    # Half of the second text is padding.
+    assert not blocks[1, :, 4:].any()
+    assert not blocks[1, :, :, 4:].any()
+    assert not _flexmask.needed(_flexmask.structure(rule, 256), 32)[1, :, 4:].any()
+
+
+def test_a_token_without_a_label_sees_none_of_its_block():
+    labels = torch.zeros(2, 128, dtype=torch.long)
+    labels[0, 40], labels[1, 64:] = -1, 3
+    valid = torch.ones(2, 128, dtype=torch.bool)
+    rule = LayerRule((((0, 1), Rule((Same(labels),))),), 2, valid, padded=False)
+    blocks = _flexmask.filled(_flexmask.structure(rule, 128), 32)[:, 0].int().tolist()
+    assert blocks[0] == [[1, 0, 1, 1], [0, 0, 0, 0], [1, 0, 1, 1], [1, 0, 1, 1]]
+    assert blocks[1] == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+
+
 @pytest.mark.parametrize("name", sorted(UNSTRUCTURED))
 def test_what_does_not_fit_its_mask_is_refused(name):
     with pytest.raises(BackendError, match="it takes windows, blocks and global tokens, not "):
@@ -103,7 +176,7 @@ def test_what_does_not_fit_its_mask_is_refused(name):
 @pytest.mark.parametrize("plan", STRUCTURED.values(), ids=STRUCTURED)
 def test_every_plan_with_the_real_kernel(plan):
     """As above, with the code that PyTorch generates, which computes only the blocks it needs."""
-    for length, padding in [(7, "right"), (130, "right"), (130, "left"), (130, "none")]:
+    for length, padding in [(7, "right"), (130, "right"), (130, "left"), (256, "none")]:
         near_reference(case(plan, length, padding, torch.float32))
 
 
@@ -116,6 +189,33 @@ def test_block_masks_are_made_once_for_equal_batches(quick, monkeypatch):
     assert len(made) == 2
     near_reference(single(41))
     assert len(made) == 3
+
+
+def test_each_kind_of_mask_is_compiled_once(quick, monkeypatch):
+    """Numbers are read from tensors; what decides what is read is part of the shape."""
+    from torch._inductor import compile_fx
+
+    made = []
+    monkeypatch.setattr(
+        compile_fx, "compile_fx", lambda graph, _inputs: made.append(graph) or graph.forward
+    )
+    near_reference(single(40))  # compiles that of the self-test, too
+    made.clear()
+    alike = [
+        ("neighbor(radius=3)", "neighbor(radius=100)", "neighbor(radius=0)", "full()"),
+        ("dilated(radius=2, dilation=3)", "dilated(radius=9, dilation=2)"),
+        ("block(size=5)", "block(size=70) | neighbor(radius=1)"),
+        ("block(size=5) | global(cls)",),
+        ({0: {"0": "neighbor(radius=9)", "1:": "full()"}},),
+        ("elastic(share=0.1)", "elastic(share=0.9)"),
+    ]
+    for number, plans in enumerate(alike, 1):
+        for plan, length in itertools.product(plans, (100, 128)):
+            near_reference(case(plan, length, "right", torch.float32), plan)
+        assert len(made) == number, plans
+    near_reference(case("neighbor(radius=3)", 128, "none", torch.float32))
+    assert len(made) == len(alike) + 1
+    assert len(flex._SEEN) == len(made) + 2
 
 
 # --- guards

@@ -95,7 +95,7 @@ class Flex(Backend):
         """See `Backend.computed`: whole blocks, padding included."""
         size = _size(rule.valid.device.type)
         made = _flexmask.structure(rule, _flexmask.bucket(rule.length))
-        blocks = _flexmask.needed(made, size).expand(len(rule.valid), -1, -1, -1)
+        blocks = _flexmask.needed(made, size).expand(len(rule.valid), rule.heads, -1, -1)
         return int(blocks.sum()) * size**2
 
 
@@ -104,10 +104,11 @@ def _kind(call: Call) -> tuple[str, torch.dtype, bool]:
 
 
 def _shape(call: Call) -> tuple[object, ...]:
-    """What a kernel is compiled for: a rule of each text's own has larger tensors."""
+    """What a kernel is compiled for."""
     batch, heads, length, width = call.query.shape
-    shared = _flexmask.rows(call.rule)
-    return _kind(call), batch, heads, _flexmask.bucket(length), width, shared
+    padded = _flexmask.bucket(length)
+    learns = tuple(x.requires_grad for x in (call.query, call.key, call.value))
+    return _kind(call), learns, batch, heads, padded, width, _flexmask.kind(call.rule, padded)
 
 
 def _size(device: str) -> int:
