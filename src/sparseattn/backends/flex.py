@@ -168,9 +168,10 @@ def _counted(graph: Any, inputs: list[Tensor]) -> Callable[..., Any]:
 def _attend(call: Call) -> Tensor:
     length = call.rule.length
     padded = _flexmask.bucket(length)
-    states = [
-        pad(x, (0, 0, 0, padded - length)).contiguous() for x in (call.query, call.key, call.value)
-    ]
+    states: list[Tensor] = [call.query, call.key, call.value]
+    if padded > length:  # `pad` copies in any case
+        states = [pad(x, (0, 0, 0, padded - length)) for x in states]
+    states = [x.contiguous() for x in states]
     mask = _mask(call.rule, _size(call.query.device.type))
     config: Any = torch._dynamo.config
     shape, before = _shape(call), _RAN[0]
