@@ -94,6 +94,25 @@ def test_costs_are_measured_once_and_kept(folder, monkeypatch):
     assert cost.lines(situation) == measured
 
 
+@pytest.mark.parametrize(
+    ("name", "launching", "slope"), [("masked", 5e-5, 2.5e-12), ("tiled", 2e-3, 1.2e-10)]
+)
+def test_the_line_of_a_gpu_is_drawn_where_launching_is_not_all(monkeypatch, name, launching, slope):
+    """Where a GPU is not busy, it takes as long as launching does; numbers as of an H100."""
+    example = cost._example
+    monkeypatch.setattr(cost, "_example", lambda n, s: example(n, replace(s, device="cpu")))
+    monkeypatch.setattr(cost, "CANDIDATES", {"cuda": (name,)})
+
+    def seconds(_name, call, _situation):
+        return max(launching, slope * backend(name).computed(call.rule))
+
+    monkeypatch.setattr(cost, "_seconds", seconds)
+    line = Line(*cost._measured(Situation("cuda", torch.bfloat16, False, False))[name])
+    entries = {"masked": 12 * 16384**2, "tiled": 28e6}[name]
+    expected = max(launching, slope * entries)
+    assert expected / 1.5 < line.seconds(entries, 64, 1) < 1.5 * expected
+
+
 def test_the_number_of_threads_is_left_as_it_was(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(3)

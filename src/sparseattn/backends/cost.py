@@ -36,9 +36,13 @@ SHORT = 128
 FIRST = "masked"
 #: Backends to choose from.
 CANDIDATES = {"cpu": (FIRST, "tiled"), "cuda": (FIRST, "tiled", "flex")}
-#: Texts x heads and lengths that each backend is measured at.
+#: Texts x heads and lengths that each backend is measured at. A GPU takes as long for little as for
+#: nothing, so that there a line through short lengths says nothing of long ones.
 _BATCH, _HEADS, _WIDTH = 1, 4, 64
-_LENGTHS = {"masked": (128, 512), "tiled": (256, 2048), "flex": (256, 2048)}
+_LENGTHS = {
+    "cpu": {"masked": (128, 512), "tiled": (256, 2048)},
+    "cuda": {"masked": (512, 4096), "tiled": (2048, 16384), "flex": (1024, 16384)},
+}
 #: Largest L x L for which lists are made only to learn what they would cost.
 _WORTH_ASKING = 1024
 
@@ -205,7 +209,7 @@ def _measured(situation: Situation) -> dict[str, list[float]]:
     """Times each backend at two lengths and draws a line through them."""
     found = {}
     for name in CANDIDATES[situation.device]:
-        calls = [_example(length, situation) for length in _LENGTHS[name]]
+        calls = [_example(length, situation) for length in _LENGTHS[situation.device][name]]
         if any(backend(name).reasons(call) for call in calls):
             continue
         try:
