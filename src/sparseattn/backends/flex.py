@@ -39,7 +39,7 @@ _TRIED: dict[tuple[str, torch.dtype, bool], str | None] = {}
 #: Block masks of rules by their block size, and those of equal rules before.
 _MASKS: WeakKeyDictionary[LayerRule, dict[int, BlockMask]] = WeakKeyDictionary()
 _KNOWN: Known[BlockMask] = Known(lambda made: made.kv_indices.numel(), 1 << 20, waits=True)
-#: Each shape of batch is compiled once; PyTorch's own limit is eight.
+#: Each shape of batch and kind of rule is compiled once; PyTorch's own limit is eight.
 _SHAPES = 256
 #: The shapes that were compiled.
 _SEEN: set[tuple[object, ...]] = set()
