@@ -105,7 +105,7 @@ def filled(path: Path, folder: Path, examples: int) -> int:
         for layers in spec.arms[1].layers:
             pattern = f"neighbor(radius={radius}) | global(cls)"
             arms.append(Arm(f"near r={radius}", pattern, layers, {}, {}))
-    study = Study(spec, tuple(arms), "0" * 16, installed((), spec.pipeline))
+    study = Study(spec, tuple(arms), "0" * 16, installed(spec, arms))
     store.prepare()
     store.write(STUDY, study.to_json())
     trials, _ = study.trials()
