@@ -51,6 +51,12 @@ def test_things_that_select_nothing(value):
         spell_selection(value)
 
 
+def test_an_entry_that_has_no_effect_is_told():
+    plan = Plan.of({"1": "neighbor(radius=1)", "2": "self()", ":2": "full()"})
+    with pytest.warns(UserWarning, match=r"'layers 1: neighbor\(radius=1\)' has no effect"):
+        plan.resolve([2] * 3)
+
+
 def test_later_entries_override_earlier_ones():
     plan = Plan((*Plan.of("neighbor(1)").entries, *Plan.of("self()", "0", "1").entries))
     (first, second), (third,) = plan.resolve([2, 2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -174,10 +175,18 @@ class Plan:
 
     def _resolve(self, heads: tuple[int, ...]) -> tuple[Groups, ...]:
         chosen: list[list[Pattern]] = [[Full()] * count for count in heads]
-        for entry in self.entries:
+        named: dict[tuple[int, int], int] = {}
+        for index, entry in enumerate(self.entries):
             for layer in select_indices(entry.layers, len(heads), "layer"):
                 for head in select_indices(entry.heads, heads[layer], f"head of layer {layer}:"):
                     chosen[layer][head] = entry.pattern
+                    named[layer, head] = index
+        for index in sorted(set(range(len(self.entries))) - set(named.values())):
+            line = str(Plan((self.entries[index],)))
+            warnings.warn(
+                f"{line!r} has no effect: later entries of the plan name all of its heads",
+                stacklevel=2,
+            )
         return tuple(_grouped(patterns) for patterns in chosen)
 
     def compile(

@@ -110,6 +110,18 @@ def test_where_a_plan_begins_to_pay(monkeypatch, name):
     assert pays_from(Predictor(subject, PLAN)) is None
 
 
+def test_masked_attention_is_never_said_to_be_faster(monkeypatch, name):
+    """It does what dense attention does, and more: what seems faster is noise."""
+    subject = load(name, 512, trains=False)
+    monkeypatch.setattr(predict.Predictor, "_rest", predict._Curve((1e3, 1.0), (2e3, 2.0)))
+    monkeypatch.setattr(predict.Predictor, "_dense", predict._Curve((1e4, 1.0), (2e4, 2.0)))
+    quick = predict._Curve((1e4, 0.5), (2e4, 1.0))
+    monkeypatch.setattr(predict.Predictor, "_sparse", lambda *_: quick)
+    forecast = Predictor(subject, PLAN).at(128)
+    assert forecast.backends == ("masked",)
+    assert forecast.speedup == 1
+
+
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("command", ["predict", "run"])
 def test_tables(monkeypatch, name, command, train):

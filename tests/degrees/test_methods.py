@@ -81,6 +81,7 @@ def test_layers_stay_dense_and_no_radius_exceeds_the_largest(tmp_path, name):
         ("largest=0", r"learned\(\): largest 0 must be a whole number of tokens >= 1"),
         ("largest=2.5", r"learned\(\): largest 2.5 must be a whole number"),
         ("largest=4, menu=[0, 1]", "give one, menu or largest"),
+        ("menu=[0, x]", r"menu \[0, 'x'\]: 'x' is not a number"),
     ],
 )
 def test_wrong_layers_and_radii(options, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -44,6 +45,9 @@ class Menu:
             PlanError: They are not a menu.
             PatternError: A global token is unknown.
         """
+        for entry in self.entries:
+            if isinstance(entry, bool) or not isinstance(entry, Real):
+                raise PlanError(f"menu {list(self.entries)}: {entry!r} is not a number")
         entries = tuple(float(e) if self.elastic else e for e in self.entries)
         kind = "shares of the length from 0 to 1" if self.elastic else "whole numbers of tokens"
         fits = all(0 <= e <= 1 if self.elastic else _whole(e) for e in entries)

@@ -52,7 +52,8 @@ class Comparison:
         )
         lines = [
             f"{metric}: {self.a} {of_a}, {self.b} {of_b}.",
-            f"{found} ({outcome.test}; {' and '.join(map(str, counts))} "
+            f"{found}, not corrected for other comparisons ({outcome.test}; "
+            f"{' and '.join(map(str, counts))} "
             f"{'seed' if counts == [1] else 'seeds'}, {outcome.examples:,} examples).",
         ]
         if not self.differs:
