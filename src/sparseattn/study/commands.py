@@ -118,7 +118,9 @@ def plan(spec: Spec, changes: Changes = None, max_trials: Most = 10_000) -> None
     from sparseattn.study.file.spec import load_spec
     from sparseattn.study.runs.planning import plan as planned
 
-    _print(planned(load_spec(spec, changes or ()), max_trials))
+    read = load_spec(spec, changes or ())
+    typer.echo("counting pairs on training texts and timing some steps; a minute or so", err=True)
+    _print(planned(read, max_trials))
 
 
 @app.command()
