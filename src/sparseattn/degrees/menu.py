@@ -45,9 +45,8 @@ class Menu:
             PlanError: They are not a menu.
             PatternError: A global token is unknown.
         """
-        for entry in self.entries:
-            if isinstance(entry, bool) or not isinstance(entry, Real):
-                raise PlanError(f"menu {list(self.entries)}: {entry!r} is not a number")
+        if odd := [entry for entry in self.entries if not _number(entry)]:
+            raise PlanError(f"menu {list(self.entries)}: {odd[0]!r} is not a number")
         entries = tuple(float(e) if self.elastic else e for e in self.entries)
         kind = "shares of the length from 0 to 1" if self.elastic else "whole numbers of tokens"
         fits = all(0 <= e <= 1 if self.elastic else _whole(e) for e in entries)
@@ -129,6 +128,10 @@ class Menu:
         parts = self.global_pattern.rule(tokens).parts
         strips = [part.tokens for part in parts if isinstance(part, Strips)]
         return torch.stack(strips).any(dim=0) & tokens.valid
+
+
+def _number(entry: object) -> bool:
+    return isinstance(entry, Real) and not isinstance(entry, bool)
 
 
 def _whole(entry: float) -> bool:
