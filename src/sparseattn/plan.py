@@ -176,12 +176,14 @@ class Plan:
     def _resolve(self, heads: tuple[int, ...]) -> tuple[Groups, ...]:
         chosen: list[list[Pattern]] = [[Full()] * count for count in heads]
         named: dict[tuple[int, int], int] = {}
+        ever: set[int] = set()
         for index, entry in enumerate(self.entries):
             for layer in select_indices(entry.layers, len(heads), "layer"):
                 for head in select_indices(entry.heads, heads[layer], f"head of layer {layer}:"):
                     chosen[layer][head] = entry.pattern
                     named[layer, head] = index
-        for index in sorted(set(range(len(self.entries))) - set(named.values())):
+                    ever.add(index)
+        for index in sorted(ever - set(named.values())):
             line = str(Plan((self.entries[index],)))
             warnings.warn(
                 f"{line!r} has no effect: later entries of the plan name all of its heads",

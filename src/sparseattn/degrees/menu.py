@@ -45,7 +45,7 @@ class Menu:
             PlanError: They are not a menu.
             PatternError: A global token is unknown.
         """
-        if odd := [entry for entry in self.entries if not _number(entry)]:
+        if odd := [entry for entry in self.entries if not _real(entry)]:
             raise PlanError(f"menu {list(self.entries)}: {odd[0]!r} is not a number")
         entries = tuple(float(e) if self.elastic else e for e in self.entries)
         kind = "shares of the length from 0 to 1" if self.elastic else "whole numbers of tokens"
@@ -130,8 +130,8 @@ class Menu:
         return torch.stack(strips).any(dim=0) & tokens.valid
 
 
-def _number(entry: object) -> bool:
-    return isinstance(entry, Real) and not isinstance(entry, bool)
+def _real(entry: object) -> bool:
+    return isinstance(entry, Real)
 
 
 def _whole(entry: float) -> bool:

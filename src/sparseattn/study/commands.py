@@ -115,12 +115,15 @@ def resume(
 @app.command()
 def plan(spec: Spec, changes: Changes = None, max_trials: Most = 10_000) -> None:
     """Show the trials, their sparsity on a sample of the data, and how long they would take."""
+    from rich.console import Console
+
     from sparseattn.study.file.spec import load_spec
     from sparseattn.study.runs.planning import plan as planned
 
     read = load_spec(spec, changes or ())
-    typer.echo("counting pairs on training texts and timing some steps; a minute or so", err=True)
-    _print(planned(read, max_trials))
+    with Console(stderr=True).status("counting pairs on training texts, and timing some steps"):
+        made = planned(read, max_trials)
+    _print(made)
 
 
 @app.command()
