@@ -23,7 +23,7 @@ from sparseattn.report.figures.axes import (
     spread_out,
 )
 from sparseattn.report.figures.svg import NARROW, Drawing
-from sparseattn.report.figures.theme import Palette
+from sparseattn.report.figures.theme import SERIES, Palette
 from sparseattn.report.summary import Summary
 
 __all__ = ["sparsity_figure"]
@@ -87,6 +87,8 @@ class _Scatter:
         names = list(dict.fromkeys(point.arm.family for point in self.points))
         labelled = len(names) <= _LABELS
         tint = series(names if labelled else placements, colours)
+        # Those whose colour another one has had are drawn hollow, and their names slanted.
+        hollow = set(names[len(SERIES) :]) if labelled else set()
         beside = [*names, *([self.base.arm.family] if self.base else [])]
         right = 8 + 7 * max(len(crop(n, length)) for n in beside) if labelled else 24
         height = (335 if narrow else 375) + 20 * lines
@@ -99,7 +101,8 @@ class _Scatter:
         for point, x in drawn:
             place = point.arm.placement
             colour = tint[point.arm.family if labelled else place]
-            _mark(axes, point, x, colour, shapes[place], colours["page"])
+            again = point.arm.family in hollow
+            _mark(axes, point, x, colour, shapes[place], colours["page"], again)
         low, high = axes.get_xlim()
         if high - low < _SPAN:
             low = min(max(0.0, (low + high - _SPAN) / 2), 100.0 - _SPAN)
@@ -107,7 +110,7 @@ class _Scatter:
         if labelled:
             at_border = [(self.base, axes.get_xlim()[1])] if self.base else []
             inks = dict.fromkeys(beside, colours["ink"]) | tint
-            _labels(axes, [*drawn, *at_border], inks, length)
+            _labels(axes, [*drawn, *at_border], inks, length, hollow)
         entries = [
             (f"layers: {crop(p, 14)}", colours["quiet"] if labelled else tint[p], shape)
             for p, shape in shapes.items()
@@ -142,11 +145,14 @@ def _join(axes: Any, drawn: Sequence[tuple[Point, float]], tint: dict[str, str])
             axes.plot(across, up, color=tint[name], linewidth=1.2, alpha=0.7, zorder=1.5)
 
 
-def _mark(axes: Any, point: Point, x: float, colour: str, shape: str, edge: str) -> None:
+def _mark(
+    axes: Any, point: Point, x: float, colour: str, shape: str, edge: str, hollow: bool
+) -> None:
     if point.half:
         ends = [point.mean - point.half, point.mean + point.half]
         axes.plot([x, x], ends, color=colour, linewidth=1.8, solid_capstyle="round")
-    axes.plot([x], [point.mean], marker=shape, color=colour, ms=8.6, mec=edge, mew=0.8)
+    inside, rim, width = (edge, colour, 1.8) if hollow else (colour, edge, 0.8)
+    axes.plot([x], [point.mean], marker=shape, mfc=inside, ms=8.6, mec=rim, mew=width)
 
 
 def _set_apart(points: Sequence[Point], pixels: int) -> list[float]:
@@ -169,7 +175,11 @@ def _set_apart(points: Sequence[Point], pixels: int) -> list[float]:
 
 
 def _labels(
-    axes: Any, drawn: Sequence[tuple[Point, float]], tint: dict[str, str], length: int
+    axes: Any,
+    drawn: Sequence[tuple[Point, float]],
+    tint: dict[str, str],
+    length: int,
+    hollow: set[str],
 ) -> None:
     """Names each arm once at the right border, with a thin line to its rightmost point.
 
@@ -193,6 +203,7 @@ def _labels(
             xytext=(4, 0),
             textcoords="offset points",
             color=colour,
+            style="italic" if name in hollow else "normal",
             va="center",
             annotation_clip=False,
         )
