@@ -152,7 +152,7 @@ def _mark(
         ends = [point.mean - point.half, point.mean + point.half]
         axes.plot([x, x], ends, color=colour, linewidth=1.8, solid_capstyle="round")
     inside, rim, width = (edge, colour, 1.8) if hollow else (colour, edge, 0.8)
-    axes.plot([x], [point.mean], marker=shape, mfc=inside, ms=8.6, mec=rim, mew=width)
+    axes.plot([x], [point.mean], marker=shape, color=colour, mfc=inside, ms=8.6, mec=rim, mew=width)
 
 
 def _set_apart(points: Sequence[Point], pixels: int) -> list[float]:
