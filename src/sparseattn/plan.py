@@ -174,21 +174,23 @@ class Plan:
         return {}
 
     def _resolve(self, heads: tuple[int, ...]) -> tuple[Groups, ...]:
-        chosen: list[list[Pattern]] = [[Full()] * count for count in heads]
-        named: dict[tuple[int, int], int] = {}
-        ever: set[int] = set()
+        owners: list[list[int | None]] = [[None] * count for count in heads]
+        given: set[int] = set()
         for index, entry in enumerate(self.entries):
             for layer in select_indices(entry.layers, len(heads), "layer"):
                 for head in select_indices(entry.heads, heads[layer], f"head of layer {layer}:"):
-                    chosen[layer][head] = entry.pattern
-                    named[layer, head] = index
-                    ever.add(index)
-        for index in sorted(ever - set(named.values())):
+                    owners[layer][head] = index
+                    given.add(index)
+        for index in sorted(given.difference(*owners)):
             line = str(Plan((self.entries[index],)))
             warnings.warn(
                 f"{line!r} has no effect: later entries of the plan name all of its heads",
                 stacklevel=2,
             )
+        chosen = [
+            [Full() if index is None else self.entries[index].pattern for index in row]
+            for row in owners
+        ]
         return tuple(_grouped(patterns) for patterns in chosen)
 
     def compile(

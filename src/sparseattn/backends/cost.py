@@ -34,8 +34,6 @@ __all__ = ["SHORT", "Line", "Situation", "choose", "lines"]
 SHORT = 128
 #: The backend that takes every call.
 FIRST = "masked"
-#: Backends to choose from.
-CANDIDATES = {"cpu": (FIRST, "tiled"), "cuda": (FIRST, "tiled", "flex")}
 #: Texts x heads and lengths that each backend is measured at. A GPU takes as long for little as for
 #: nothing, so that there a line through short lengths says nothing of long ones.
 _BATCH, _HEADS, _WIDTH = 1, 4, 64
@@ -43,6 +41,8 @@ _LENGTHS = {
     "cpu": {"masked": (128, 512), "tiled": (256, 2048)},
     "cuda": {"masked": (512, 4096), "tiled": (2048, 16384), "flex": (1024, 16384)},
 }
+#: Backends to choose from.
+CANDIDATES = {device: tuple(lengths) for device, lengths in _LENGTHS.items()}
 #: Largest L x L for which lists are made only to learn what they would cost.
 _WORTH_ASKING = 1024
 
