@@ -35,6 +35,7 @@ __all__ = [
     "SpecError",
     "StudyError",
     "UnsupportedModelError",
+    "reason",
     "unknown",
 ]
 
@@ -91,6 +92,15 @@ class StudyError(SparseAttnError, ValueError):
 
 class MissingExtraError(SparseAttnError, ImportError):
     """An optional dependency that is not installed."""
+
+
+def reason(error: Exception) -> str:
+    """What went wrong with a file, without its path, for messages that name it themselves.
+
+    >>> reason(FileNotFoundError(2, "No such file or directory", "plan.json"))
+    'No such file or directory'
+    """
+    return getattr(error, "strerror", None) or str(error)
 
 
 def unknown(kind: str, value: object, choices: Iterable[object]) -> str:

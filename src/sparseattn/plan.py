@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from sparseattn.errors import PlanError
+from sparseattn.errors import PlanError, reason
 from sparseattn.patterns.base import Pattern
 from sparseattn.patterns.full import Full
 from sparseattn.patterns.spec import parse
@@ -283,7 +283,7 @@ class Plan:
         try:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise PlanError(f"cannot read a plan from {path}: {error}") from None
+            raise PlanError(f"cannot read a plan from {path}: {reason(error)}") from None
 
     @classmethod
     def read(cls, text: str) -> Plan:

@@ -213,7 +213,7 @@ def test_the_command_reads_the_training_texts_of_a_task():
     [
         (["full()"], DataError, "give one of them"),
         (["full()", "--task", "sst2", "--text", "a.txt"], DataError, "give one of them"),
-        (["full()", "--text", "no.txt"], DataError, "cannot read no.txt"),
+        (["full()", "--text", "no.txt"], DataError, "cannot read no.txt: No such file"),
         (["ful()", "--task", "bbc"], PatternError, "unknown pattern 'ful'"),
         (["full()", "--text", "a", "--out", "/nowhere/a.csv"], sa.errors.PlanError, "no folder"),
         (["full()", "--text", "a", "--out", "/tmp"], sa.errors.PlanError, "it is a folder"),

@@ -1,5 +1,6 @@
 """What can be wrong with a study file: one line that says where, status 2, nothing written."""
 
+import subprocess
 import sys
 
 import pytest
@@ -309,6 +310,24 @@ def test_what_is_set_from_outside_is_checked_like_the_file(tmp_path, change, tol
         load_spec(written(tmp_path), [change])
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", [["plan"], ["run", "--out", "runs"]])
+def test_a_slip_is_told_before_torch_is_imported(tmp_path, command):
+    path = written(tmp_path, "model", "modle")
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print([n for n in ('torch', 'datasets') if n in sys.modules]))\n"
+        f"sys.argv = {['sparseattn', 'study', *command, str(path)]!r}\n"
+        "from sparseattn.cli import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "unknown key 'modle'" in done.stderr
+    assert done.stdout.strip() == "[]"
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(

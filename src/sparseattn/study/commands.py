@@ -81,6 +81,8 @@ def run(
 ) -> None:
     """Run what is missing of a study."""
     from sparseattn.study.file.spec import load_spec
+
+    read = load_spec(spec, changes or ())  # before PyTorch is imported: a slip is told at once
     from sparseattn.study.runs import session
 
     options = _options(
@@ -91,7 +93,7 @@ def run(
         other_versions=other_versions,
         reuse=reuse or (),
     )
-    _finish(lambda: session.run(load_spec(spec, changes or ()), out, options), out)
+    _finish(lambda: session.run(read, out, options), out)
 
 
 @app.command()
@@ -115,12 +117,13 @@ def resume(
 @app.command()
 def plan(spec: Spec, changes: Changes = None, max_trials: Most = 10_000) -> None:
     """Show the trials, their sparsity on a sample of the data, and how long they would take."""
+    from sparseattn.study.file.spec import load_spec
+
+    read = load_spec(spec, changes or ())  # before PyTorch is imported: a slip is told at once
     from rich.console import Console
 
-    from sparseattn.study.file.spec import load_spec
     from sparseattn.study.runs.planning import plan as planned
 
-    read = load_spec(spec, changes or ())
     with Console(stderr=True).status("counting pairs on training texts, and timing some steps"):
         made = planned(read, max_trials)
     _print(made)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparseattn.errors import DataError, PlanError, StudyError
+from sparseattn.errors import DataError, PlanError, StudyError, reason
 
 if TYPE_CHECKING:
     from sparseattn.degrees.calibrating.probing import Probed
@@ -268,7 +268,7 @@ def _lines(path: Path, wanted: int = 1) -> list[tuple[str, ...]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
+        raise DataError(f"cannot read {path}: {reason(error)}") from None
     columns = [tuple(map(str.strip, line.split("\t"))) for line in lines]
     for number, one in enumerate(columns, 1):
         if one[0] and not all((*one, *[""] * wanted)[:wanted]):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sparseattn.errors import DataError
+from sparseattn.errors import DataError, reason
 from sparseattn.models.encoder import encoder_of
 from sparseattn.models.lengthen.lengthening import Lengthened, lengthened, owner_of
 from sparseattn.models.lengthen.loading import loaded, quiet, read_back
@@ -120,5 +120,5 @@ def _writing(out: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        why = reason(error).splitlines()[0]
         raise DataError(f"cannot write to {out}: {why}") from error

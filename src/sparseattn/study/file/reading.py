@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from sparseattn.errors import StudyError, unknown
+from sparseattn.errors import StudyError, reason, unknown
 
 __all__ = ["changed", "place", "read_yaml", "validated"]
 
@@ -132,7 +132,7 @@ def _doubled(node: yaml.Node, where: tuple[Any, ...], seen: set[int]) -> Iterato
 
 def _plain(error: Exception) -> str:
     if isinstance(error, OSError):
-        return error.strerror or str(error)
+        return reason(error)
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or str(error).splitlines()[0]
     return f"{what} (line {mark.line + 1}, column {mark.column + 1})" if mark else what

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sparseattn.errors import StudyError
+from sparseattn.errors import StudyError, reason
 from sparseattn.study.file.study import Study, values_of
 from sparseattn.study.folder import record
 from sparseattn.study.folder.store import STUDY
@@ -106,5 +106,5 @@ def _read(place: Path) -> dict[str, bytes]:
     except (tarfile.TarError, lzma.LZMAError, EOFError):
         raise StudyError(f"{place} is not a packed study, or is cut short") from None
     except OSError as error:
-        raise StudyError(f"cannot read {place}: {error.strerror or error}") from None
+        raise StudyError(f"cannot read {place}: {reason(error)}") from None
     return files

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sparseattn.errors import StudyError
+from sparseattn.errors import StudyError, reason
 from sparseattn.study.folder import record
 
 __all__ = ["FOLDERS", "LOGS", "STUDY", "Store", "out_of_space", "writing"]
@@ -183,7 +183,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = error.strerror or str(error)
+        what = reason(error)
         then = (
             f"free some space, then `sparseattn study resume {folder}` goes on"
             if error.errno in _FULL
