@@ -34,7 +34,7 @@ WAYS = {
     "dense": "all (dense)",
     "learned": "learned",
     "restarted": "learned, then trained anew",
-    "spared": "one radius, last layer spared",
+    "spared": "one radius, last layer emptied",
     "uniform": "one radius",
     "bigbird": "BigBird's mix",
 }
