@@ -9,13 +9,11 @@ from pyarrow import csv, parquet
 
 from sparseattn.errors import StudyError
 from sparseattn.report import write_report
-from sparseattn.report.data import COLUMNS as REPORTED
 from sparseattn.study.file.grid import Arm
 from sparseattn.study.file.study import Study
 from sparseattn.study.folder import record
 from sparseattn.study.folder.loading import load_study, rebuild
 from sparseattn.study.folder.record import check
-from sparseattn.study.folder.results import COLUMNS
 from sparseattn.study.folder.store import STUDY, Store
 from tests.study import fakes
 
@@ -62,10 +60,6 @@ def test_a_row_a_trial_in_the_order_of_the_study(study):
     assert (sparse["accuracy"], sparse["f1"], sparse["steps"]) == ("0.8", "", "7")
     assert (sparse["seconds"], sparse["seconds_train"]) == ("1.3", "1")
     assert (failed["status"], failed["reason"], failed["accuracy"]) == ("failed", "no number", "")
-
-
-def test_columns_are_those_of_the_report():
-    assert COLUMNS == REPORTED
 
 
 def test_the_table_is_the_same_whether_rows_were_read_or_remembered(study):

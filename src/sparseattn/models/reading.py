@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +10,7 @@ from torch import Tensor
 
 from sparseattn.errors import DataError
 from sparseattn.models.names import DEFAULT, resolve
+from sparseattn.models.quiet import quiet
 from sparseattn.tokens import PARSED, TokenBatch
 
 __all__ = ["Reading", "loaded", "longest", "positions", "read"]
@@ -134,7 +132,7 @@ def loaded(model: str, kind: str) -> Any:
     import transformers
 
     where = resolve(model)
-    with _quiet():
+    with quiet():
         try:
             # Weights as pickles are never read: unpickling can run code.
             weights = {} if kind in ("AutoTokenizer", "AutoConfig") else {"use_safetensors": True}
@@ -145,19 +143,3 @@ def loaded(model: str, kind: str) -> Any:
                 f"model {model!r} cannot be loaded; give a local folder, a Hub name or "
                 f"package:NAME ({why})"
             ) from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps transformers' progress bars and notes about unused weights off the terminal."""
-    from transformers.utils import logging as theirs
-
-    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
-    theirs.set_verbosity(logging.ERROR)
-    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        theirs.set_verbosity(level)
-        if bars:
-            theirs.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -12,33 +12,9 @@ import pandas as pd
 
 from sparseattn.errors import SparseAttnError, StudyError, unknown
 from sparseattn.selection import select_indices
+from sparseattn.study.folder.columns import COLUMNS
 
-__all__ = ["COLUMNS", "Arm", "StudyData"]
-
-#: Columns of a row of results, in the order in which they are written. Metrics follow `headline`,
-#: columns that are not named here follow at the end, in alphabetical order.
-COLUMNS = (
-    "arm",
-    "layers",
-    "seed",
-    "status",
-    "headline",
-    "sparsity",
-    "layer_sparsity",
-    "block_density",
-    "mean_degree",
-    "train_examples",
-    "evaluation_examples",
-    "train_cut",
-    "evaluation_cut",
-    "steps",
-    "seconds",
-    "seconds_train",
-    "seconds_evaluate",
-    "pattern",
-    "reason",
-    "digest",
-)
+__all__ = ["Arm", "StudyData"]
 
 #: Selections of layers that have a plain name.
 _PLACEMENTS = (

@@ -97,8 +97,8 @@ def _learned(
 
     from sparseattn.degrees.files.showing import Shown
     from sparseattn.degrees.learning.learn import learn_degrees
+    from sparseattn.models.quiet import quiet
     from sparseattn.study.trials.arguments import arguments, seed_of
-    from sparseattn.study.trials.running import quiet
     from sparseattn.study.trials.spending import headline
     from sparseattn.study.trials.training import watch
     from sparseattn.study.trials.trial_cache import TrialCache
@@ -126,7 +126,7 @@ def _learned(
 def _told(result: Learned, place: Path) -> Iterator[str]:
     from transformers import AutoTokenizer
 
-    from sparseattn.study.trials.running import quiet
+    from sparseattn.models.quiet import quiet
 
     source = result.model.name_or_path
     with quiet():

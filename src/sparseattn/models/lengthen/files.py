@@ -12,8 +12,9 @@ from pathlib import Path
 from sparseattn.errors import DataError, reason
 from sparseattn.models.encoder import encoder_of
 from sparseattn.models.lengthen.lengthening import Lengthened, lengthened, owner_of
-from sparseattn.models.lengthen.loading import loaded, quiet, read_back
+from sparseattn.models.lengthen.loading import loaded, read_back
 from sparseattn.models.names import resolve
+from sparseattn.models.quiet import quiet
 from sparseattn.models.record import FIELD
 from sparseattn.plan import Plan
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from sparseattn.models.lengthen.runs import PADDED, outputs
 from sparseattn.models.record import FIELD
 from sparseattn.models.saving import load
 
-__all__ = ["loaded", "quiet", "read_back"]
+__all__ = ["loaded", "read_back"]
 
 
 def loaded(name: str, where: str | Path) -> tuple[Any, Any]:
@@ -77,22 +74,6 @@ def read_back(done: Lengthened, folder: Path) -> str | None:
     if whole.max_seq_length != done.after:
         raise DataError(f"read back, {folder} takes {whole.max_seq_length} tokens")
     return None
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps transformers' progress bars and notes about unused weights off the terminal."""
-    from transformers.utils import logging as theirs
-
-    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
-    theirs.set_verbosity(logging.ERROR)
-    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        theirs.set_verbosity(level)
-        if bars:
-            theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _compare(model: Any, again: Any, folder: Path) -> None:

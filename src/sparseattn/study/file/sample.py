@@ -14,6 +14,7 @@ from sparseattn.degrees.methods import Method, parse_method
 from sparseattn.errors import DataError, PlanError
 from sparseattn.models.attach import sparsified
 from sparseattn.models.attached import attached
+from sparseattn.models.quiet import quiet
 from sparseattn.plan import Plan
 from sparseattn.selection import select_indices
 from sparseattn.study.file.arms import DENSE, is_method
@@ -21,7 +22,6 @@ from sparseattn.study.file.grid import Measure
 from sparseattn.study.file.solve import Realised
 from sparseattn.study.file.spec import StudySpec
 from sparseattn.study.trials.counting import count
-from sparseattn.study.trials.running import quiet
 from sparseattn.study.trials.trial_cache import TrialCache
 from sparseattn.tasks.base import Prepared
 from sparseattn.tasks.inputs import longest_first

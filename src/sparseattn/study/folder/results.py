@@ -16,6 +16,7 @@ from pyarrow import csv, parquet
 import sparseattn
 from sparseattn.errors import StudyError
 from sparseattn.study.file.arms import DENSE
+from sparseattn.study.folder.columns import COLUMNS
 from sparseattn.study.folder.record import DONE
 from sparseattn.study.folder.store import Store
 from sparseattn.study.trials.trial import TrialSpec
@@ -27,31 +28,6 @@ ENVIRONMENT = "environment"
 
 #: Where the Parquet file keeps what tells which trials have changed.
 _KEY = b"sparseattn"
-
-#: Columns in the order in which they are written; metrics follow `headline`, others the last.
-#: The same as `sparseattn.report.data.COLUMNS`, which would bring plotting with it.
-COLUMNS = (
-    "arm",
-    "layers",
-    "seed",
-    "status",
-    "headline",
-    "sparsity",
-    "layer_sparsity",
-    "block_density",
-    "mean_degree",
-    "train_examples",
-    "evaluation_examples",
-    "train_cut",
-    "evaluation_cut",
-    "steps",
-    "seconds",
-    "seconds_train",
-    "seconds_evaluate",
-    "pattern",
-    "reason",
-    "digest",
-)
 
 _WHOLE = ("seed", "train_examples", "evaluation_examples", "steps")
 _TEXT = ("arm", "layers", "status", "headline", "pattern", "reason", "digest", "model", "backend")

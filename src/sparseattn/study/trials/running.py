@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
 import time
@@ -13,10 +12,10 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig
-from transformers.utils import logging as transformers_logging
 
 from sparseattn.errors import DataError, StudyError
 from sparseattn.models.attach import sparsify
+from sparseattn.models.quiet import quiet
 from sparseattn.plan import Plan
 from sparseattn.study.file.arms import is_method
 from sparseattn.study.trials.counting import Counted, count, count_dense
@@ -35,7 +34,7 @@ from sparseattn.study.trials.trial import (
 from sparseattn.study.trials.trial_cache import TrialCache
 from sparseattn.tasks.base import Prepared
 
-__all__ = ["configured", "quiet", "run"]
+__all__ = ["configured", "run"]
 
 #: What configurations call the dropout of attention weights, and dropout elsewhere.
 _OF_ATTENTION = ("attention_probs_dropout_prob", "attention_dropout")
@@ -257,21 +256,6 @@ def _memory() -> Iterator[None]:
         if "allocate memory" in str(error) or "out of memory" in str(error):
             raise TrialFailed(f"out of memory: {_first_line(error)}") from error
         raise
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps transformers from reporting what is meant: a new head, a progress bar."""
-    level = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _first_line(error: BaseException) -> str:
