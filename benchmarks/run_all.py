@@ -28,6 +28,7 @@ RUNS = (
     ("overhead",),
     ("prediction",),
     ("learn_cost",),
+    ("kept_memory",),
 )  # fmt: skip
 #: Arguments of all scripts that are handed on.
 SHARED = ("busy", "quick", "again")
