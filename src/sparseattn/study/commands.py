@@ -81,8 +81,6 @@ def run(
 ) -> None:
     """Run what is missing of a study."""
     from sparseattn.study.file.spec import load_spec
-
-    read = load_spec(spec, changes or ())  # before PyTorch is imported: a slip is told at once
     from sparseattn.study.runs import session
 
     options = _options(
@@ -93,7 +91,7 @@ def run(
         other_versions=other_versions,
         reuse=reuse or (),
     )
-    _finish(lambda: session.run(read, out, options), out)
+    _finish(lambda: session.run(load_spec(spec, changes or ()), out, options), out)
 
 
 @app.command()
