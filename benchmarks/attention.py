@@ -25,7 +25,7 @@ from definition import LIMITS, check
 from options import options, prepare
 from rawflex import raw
 from record import Record, clock
-from sparseattn.backends.base import Call, backend
+from sparseattn.backend import Call, backend
 from sparseattn.bench.timing import alternate
 
 COLUMNS = ("what", "against", "sparse", "ratio", "target", "difference from reference")

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 import sparseattn as sa
-from sparseattn.backends.base import Call, backend
+from sparseattn.backend import Call, backend
 
 __all__ = ["DENSE", "HEADS", "WIDTH", "Way", "call", "once", "way"]
 

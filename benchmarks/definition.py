@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from calls import Way
-from sparseattn.backends.base import Call
+from sparseattn.backend import Call
 
 __all__ = ["LIMITS", "check", "drawn"]
 

@@ -35,7 +35,7 @@ from record import Record, clock
 from rivals import HEADS, ROWS, Row, bert, bigbird, longformer, states
 from sparseattn.bench.compare import differences, results
 from sparseattn.bench.timing import bound, floor, samples, step
-from sparseattn.models.attached import attached
+from sparseattn.models.state import attached
 
 COLUMNS = (
     *("what", "sparse", "floor", "bound", "stock", "Longformer", "BigBird"),

@@ -35,7 +35,7 @@ from calls import HEADS, WIDTH, Way, call
 from definition import check
 from options import options, prepare
 from record import Record
-from sparseattn.backends.base import Call, backend
+from sparseattn.backend import Call, backend
 
 COLUMNS = (
     *("extra memory", "of", "tiled", "ratio", "target"),

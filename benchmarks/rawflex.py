@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from calls import Way
-from sparseattn.backends.base import Call
+from sparseattn.backend import Call
 
 __all__ = ["raw"]
 

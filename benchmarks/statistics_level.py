@@ -23,7 +23,7 @@ from scipy import stats
 from sparseattn.report import StudyData, summarise
 from sparseattn.report.data import Arm
 from sparseattn.report.evidence import Evidence, weigh
-from sparseattn.study.statistics import OverExamples, Spread
+from sparseattn.stats import OverExamples, Spread
 
 EXAMPLES = 872
 

@@ -23,12 +23,12 @@ import numpy as np
 import pyarrow
 
 from record import FOLDER, Record
-from sparseattn.study.file.grid import Arm
-from sparseattn.study.file.spec import load_spec
-from sparseattn.study.file.study import Study, installed
-from sparseattn.study.folder import record
-from sparseattn.study.folder.store import STUDY, Store
-from sparseattn.study.trials.trial import TrialResult
+from sparseattn.study import record
+from sparseattn.study.grid import Arm
+from sparseattn.study.spec import load_spec
+from sparseattn.study.store import STUDY, Store
+from sparseattn.study.study import Study, installed
+from sparseattn.study.trial import TrialResult
 
 SPEC = """\
 name: large

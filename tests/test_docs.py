@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 import sparseattn
-from sparseattn.patterns.base import catalogue
-from sparseattn.patterns.spec import parse
+from sparseattn.pattern import catalogue, parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -22,9 +21,9 @@ MODULES = [
     "tokens",
     "rules",
     "plan",
-    "patterns.spec",
-    "study.file.study",
-    "study.file.arms",
+    "spec_strings",
+    "study.study",
+    "study.arms",
 ]
 
 
@@ -50,14 +49,14 @@ def test_the_ten_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
 
 def test_the_catalogue_page_has_every_pattern():
     text = (ROOT / "docs" / "patterns.md").read_text(encoding="utf-8")
-    for name, kind in catalogue().items():
+    for name, kind in catalogue.items():
         assert f"`{parse(kind.example)}`" in text or f"`{kind.example}`" in text, name
         assert kind.formula in text, name
 
 
 def test_spec_strings_in_the_readme_parse():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    names = "|".join(catalogue())
+    names = "|".join(catalogue)
     specs = re.findall(rf'"((?:{names})\([^"?{{]*)"', text)
     assert len(specs) >= 5
     for spec in specs:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sparseattn.patterns.base import catalogue
-from sparseattn.patterns.spec import parse
+from sparseattn.pattern import catalogue, parse
 from sparseattn.show import picture
 
 TEXT = "The quick brown fox doesn't jump."
@@ -35,7 +34,7 @@ def drawn(spec: str) -> str:
 def main() -> None:
     """Writes a section a pattern."""
     parts = [HEAD]
-    for name, kind in catalogue().items():
+    for name, kind in catalogue.items():
         summary = (kind.__doc__ or "").strip().splitlines()[0]
         needs = ", ".join(sorted(parse(kind.example).needs)) or "tokens only"
         parts.append(f"## {name}\n\n{summary}\n")

@@ -27,11 +27,12 @@ from headline import STUDIES, headline
 
 from sparseattn.report import StudyData, summarise, write_report
 from sparseattn.report.contrasts import questions
+from sparseattn.report.load import load_study
 from sparseattn.report.results import ordered
 from sparseattn.report.summary import Summary
 from sparseattn.report.tables import Table, contrasts_table
 from sparseattn.report.text import markdown
-from sparseattn.study import load_study, unpack
+from sparseattn.study import unpack
 
 ROOT = Path(__file__).parents[1]
 PACKED, PAGES, TEXT = ROOT / "results", ROOT / "docs" / "results", ROOT / "docs" / "results.md"

@@ -17,19 +17,19 @@ from sparseattn import errors
 from sparseattn.models.lazy import register_when_imported
 
 if TYPE_CHECKING:
-    from sparseattn.accounting import Report as Report
-    from sparseattn.degrees.calibrating.calibrate import calibrate as calibrate
-    from sparseattn.degrees.calibrating.probing import probe as probe
-    from sparseattn.degrees.learning.learn import learn_degrees as learn_degrees
-    from sparseattn.models.attach import restore as restore
-    from sparseattn.models.attach import sparsified as sparsified
-    from sparseattn.models.attach import sparsify as sparsify
-    from sparseattn.models.describing import describe as describe
+    from sparseattn.counting import Report as Report
+    from sparseattn.degrees.calibrate import calibrate as calibrate
+    from sparseattn.degrees.learn import learn_degrees as learn_degrees
+    from sparseattn.degrees.probe import probe as probe
+    from sparseattn.models.describe import describe as describe
     from sparseattn.models.lengthen.lengthening import lengthen as lengthen
+    from sparseattn.models.load import load as load
     from sparseattn.models.names import resolve as resolve
-    from sparseattn.models.saving import load as load
-    from sparseattn.patterns.base import Pattern as Pattern
-    from sparseattn.patterns.spec import parse as parse
+    from sparseattn.models.sparsify import restore as restore
+    from sparseattn.models.sparsify import sparsified as sparsified
+    from sparseattn.models.sparsify import sparsify as sparsify
+    from sparseattn.pattern import Pattern as Pattern
+    from sparseattn.pattern import parse as parse
     from sparseattn.plan import Plan as Plan
     from sparseattn.syntax import Annotator as Annotator
     from sparseattn.syntax import Collator as Collator
@@ -40,21 +40,21 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Annotator": "syntax",
     "Collator": "syntax",
-    "Pattern": "patterns.base",
+    "Pattern": "pattern",
     "Plan": "plan",
-    "Report": "accounting",
+    "Report": "counting",
     "TokenBatch": "tokens",
-    "calibrate": "degrees.calibrating.calibrate",
-    "describe": "models.describing",
-    "learn_degrees": "degrees.learning.learn",
+    "calibrate": "degrees.calibrate",
+    "describe": "models.describe",
+    "learn_degrees": "degrees.learn",
     "lengthen": "models.lengthen.lengthening",
-    "load": "models.saving",
-    "parse": "patterns.spec",
-    "probe": "degrees.calibrating.probing",
+    "load": "models.load",
+    "parse": "pattern",
+    "probe": "degrees.probe",
     "resolve": "models.names",
-    "restore": "models.attach",
-    "sparsified": "models.attach",
-    "sparsify": "models.attach",
+    "restore": "models.sparsify",
+    "sparsified": "models.sparsify",
+    "sparsify": "models.sparsify",
 }
 
 __all__ = [
@@ -85,9 +85,9 @@ def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(f"sparseattn.{_PUBLIC[name]}"), name)
     if not name.startswith("_"):
-        from sparseattn.patterns.base import catalogue
+        from sparseattn.pattern import catalogue
 
-        if name in (known := catalogue()):
+        if name in (known := catalogue):
             return known[name]
     raise AttributeError(f"module 'sparseattn' has no attribute {name!r}")
 

@@ -35,6 +35,7 @@ __all__ = [
     "SpecError",
     "StudyError",
     "UnsupportedModelError",
+    "first_line",
     "reason",
     "unknown",
 ]
@@ -101,6 +102,15 @@ def reason(error: Exception) -> str:
     'No such file or directory'
     """
     return getattr(error, "strerror", None) or str(error)
+
+
+def first_line(error: BaseException) -> str:
+    r"""The first line of what an error says, or its name where it says nothing.
+
+    >>> first_line(ValueError("no such file\nTraceback ..."))
+    'no such file'
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def unknown(kind: str, value: object, choices: Iterable[object]) -> str:

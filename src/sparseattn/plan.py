@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from sparseattn.errors import PlanError, reason
-from sparseattn.patterns.base import Pattern
+from sparseattn.pattern import Pattern, parse
 from sparseattn.patterns.full import Full
-from sparseattn.patterns.spec import parse
 from sparseattn.rules import LayerRule
 from sparseattn.selection import Selection, is_plan, select_indices, spell_selection
 from sparseattn.tokens import TokenBatch
 
 if TYPE_CHECKING:
-    from sparseattn.accounting import Report
+    from sparseattn.counting import Report
 
 __all__ = ["CompiledPlan", "Entry", "Plan", "Selection", "select_indices", "spell_selection"]
 
@@ -232,14 +231,14 @@ class Plan:
         heads: Sequence[int],
         windows: Sequence[int | None] | None = None,
     ) -> Report:
-        """Counts what the plan allows in a batch; see `sparseattn.accounting.Report`.
+        """Counts what the plan allows in a batch; see `sparseattn.counting.Report`.
 
         Args:
             tokens: The batch.
             heads: Heads of each attention layer of the model.
             windows: See `compile`.
         """
-        from sparseattn.accounting import Report
+        from sparseattn.counting import Report
 
         names = [" / ".join(str(p) for _, p in groups) for groups in self.resolve(heads)]
         return Report.of(self.compile(tokens, heads, windows), names)

@@ -17,14 +17,13 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from sparseattn.accounting import Report
-from sparseattn.backends.base import AUTO, Backend, Call, backends
+from sparseattn.backend import AUTO, Backend, Call, backends
+from sparseattn.counting import Report
 from sparseattn.errors import DataError, MissingExtraError
 from sparseattn.models.names import DEFAULT
-from sparseattn.models.reading import Reading, read
-from sparseattn.patterns.base import Pattern, catalogue
+from sparseattn.models.read import Reading, read
+from sparseattn.pattern import Pattern, catalogue, parse
 from sparseattn.patterns.neighbor import Neighbor
-from sparseattn.patterns.spec import parse
 from sparseattn.plan import CompiledPlan, Plan, select_indices
 from sparseattn.rules import LayerRule
 from sparseattn.tokens import TokenBatch
@@ -243,7 +242,7 @@ def patterns_table() -> Table:
     table = Table(show_lines=True, box=box.SIMPLE)
     table.add_column("pattern and arguments", max_width=33, overflow="fold")
     table.add_column("query q may attend to key k where", overflow="fold")
-    for kind in catalogue().values():
+    for kind in catalogue.values():
         needs = ", ".join(sorted(parse(kind.example).needs)) or "tokens only"
         facts = Text(kind.formula)
         for name, fact in (("degree", kind.degrees), ("needs", needs), ("source", kind.source)):
@@ -260,7 +259,7 @@ def backends_table() -> Table:
     table.add_column("on this machine, float32", overflow="fold")
     auto = "the default: for each call the fastest of these, measured once a machine"
     table.add_row(Text(AUTO, style="bold"), Text(auto), "")
-    for name, found in backends().items():
+    for name, found in backends.items():
         lines = [line for device in _devices() for line in _usable(found, device)]
         table.add_row(Text(name, style="bold"), Text(found.summary), Text("\n".join(lines)))
     return table

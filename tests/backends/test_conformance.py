@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn.backends.base import Backend, Call, backend, backends, select
+from sparseattn.backend import Backend, Call, backend, backends, select
 from sparseattn.errors import BackendError
 from sparseattn.rules import Band, LayerRule, Pairs, Rule
 
@@ -32,7 +32,7 @@ PLANS = {
 }  # fmt: skip
 #: FlexAttention compiles each shape anew, which takes many seconds.
 NAMES = [
-    pytest.param(name, marks=pytest.mark.slow) if name == "flex" else name for name in backends()
+    pytest.param(name, marks=pytest.mark.slow) if name == "flex" else name for name in backends
 ]
 
 
@@ -135,7 +135,7 @@ def test_lower_precision_stays_near_the_reference(name, length, dtype, tolerance
 )
 @pytest.mark.parametrize("padding", ["right", "left", "none"])
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-@pytest.mark.parametrize("name", backends())
+@pytest.mark.parametrize("name", backends)
 def test_forward_and_gradients_on_a_gpu(name, plan, padding, dtype, tolerance):
     call = case(plan, 130, padding, dtype, device="cuda")
     if reasons := backend(name).reasons(call):
@@ -280,13 +280,13 @@ def test_a_named_backend_raises_with_every_reason():
         def computed(self, rule):
             return 0
 
-    from sparseattn.backends import base
+    from sparseattn import backend as base
 
-    base._REGISTRY["picky"] = Picky()
+    base.backends.add("picky", Picky, Picky())
     try:
         message = re.escape("backend 'picky' cannot compute this: one thing; another thing")
         with pytest.raises(BackendError, match=message):
             select("picky", case("full()", 2))
     finally:
-        del base._REGISTRY["picky"]
-    assert select("auto", case("full()", 2))[0].name in backends()
+        base.backends.discard("picky")
+    assert select("auto", case("full()", 2))[0].name in backends

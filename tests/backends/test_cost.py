@@ -10,9 +10,9 @@ import torch
 from transformers import BertConfig, BertModel
 
 import sparseattn as sa
-from sparseattn.backends import cost
-from sparseattn.backends.base import backend, select
-from sparseattn.backends.cost import Line, Situation, choose
+from sparseattn.backend import backend, select
+from sparseattn.backends import _auto as cost
+from sparseattn.backends._auto import Line, Situation, choose
 from sparseattn.errors import BackendError
 from tests.backends.test_conformance import case
 

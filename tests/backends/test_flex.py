@@ -13,8 +13,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sparseattn.backends import _flexmask, cost, flex
-from sparseattn.backends.base import backend, select
+from sparseattn.backend import backend, select
+from sparseattn.backends import _auto as cost
+from sparseattn.backends import flex
+from sparseattn.backends.kernels import flex_mask as _flexmask
 from sparseattn.errors import BackendError
 from sparseattn.rules import LayerRule, Rule, Same
 from tests.backends.test_conformance import HEADS, PLANS, case

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import sparseattn as sa
+from sparseattn.backend import backend
 from sparseattn.backends import masked
-from sparseattn.backends._known import Known, fingerprint
-from sparseattn.backends._tiles import tiles
-from sparseattn.backends.base import backend
+from sparseattn.backends.kernels.rule_cache import Known, fingerprint
+from sparseattn.backends.kernels.tiles import tiles
 from sparseattn.rules import Band, Both, Keys, LayerRule, Pairs, Part, Rule, Strips
 from tests.backends.test_conformance import HEADS, case
 

@@ -11,10 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import sparseattn as sa
-from sparseattn.backends import _gathered, tiled
-from sparseattn.backends._cpu import launch as cpu
-from sparseattn.backends._tiles.tiles import tiles_of
-from sparseattn.backends.base import Call, backend, select
+from sparseattn.backend import Call, backend, select
+from sparseattn.backends import tiled
+from sparseattn.backends.kernels import gathered as _gathered
+from sparseattn.backends.kernels.cpu import launch as cpu
+from sparseattn.backends.kernels.tiles.tiles import tiles_of
 from sparseattn.errors import BackendError
 from sparseattn.rules import Band, Both, Keys, LayerRule, Pairs, Rule, Same, Strips
 from tests.backends.test_conformance import HEADS, case, gradients
@@ -455,6 +456,6 @@ def test_wide_windows_have_larger_tiles():
 
 def test_rules_that_are_asked_in_portions(path, monkeypatch):
     """Long texts ask for a few tiles at a time, and their lists are joined."""
-    monkeypatch.setattr("sparseattn.backends._tiles.blocks._ASKED", 1)
+    monkeypatch.setattr("sparseattn.backends.kernels.tiles.blocks._ASKED", 1)
     labels = Rule((Same(torch.arange(100)[None] % 6), Strips(torch.eye(1, 100) > 0)))
     agrees(path, custom((((0, 1, 2, 3), labels),), 100))

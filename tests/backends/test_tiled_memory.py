@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparseattn.backends._cpu import memory
+from sparseattn.backends.kernels.cpu import memory
 
 MAPS = Path("/proc/self/smaps")
 

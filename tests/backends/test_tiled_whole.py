@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import sparseattn as sa
+from sparseattn.backend import backend
 from sparseattn.backends import tiled
-from sparseattn.backends._cpu import launch as cpu
-from sparseattn.backends.base import backend
+from sparseattn.backends.kernels.cpu import launch as cpu
 from tests.backends.test_conformance import HEADS, case, gradients
 from tests.models.families import batch, build
 

@@ -10,12 +10,12 @@ from transformers import BertConfig, RobertaConfig
 from typer.testing import CliRunner
 
 import sparseattn as sa
-from sparseattn.backends import cost
-from sparseattn.backends.base import backends
+from sparseattn.backend import backends
+from sparseattn.backends import _auto as cost
 from sparseattn.bench import measure, predict, timing
-from sparseattn.bench.commands import app
 from sparseattn.bench.models import load, run
 from sparseattn.bench.predict import Predictor, pays_from
+from sparseattn.cli.bench import app
 from sparseattn.errors import BackendError, UnsupportedModelError
 from tests.models.families import build
 
@@ -73,12 +73,12 @@ def test_the_floor_computes_no_attention_and_is_only_lent(name):
         for layer in model.encoder.layer:
             layer.attention.self.query.weight.zero_()
         assert torch.equal(run(model, batch), first)
-    assert lent not in backends()
+    assert lent not in backends
 
 
 def fixed(monkeypatch, names):
     """A predictor whose every measurement is one second for each 1e6 entries or 1e3 tokens."""
-    monkeypatch.setattr(predict, "select", lambda *_: (backends()[names], ""))
+    monkeypatch.setattr(predict, "select", lambda *_: (backends[names], ""))
     monkeypatch.setattr(predict.Predictor, "_rest", predict._Curve((1e3, 1.0), (2e3, 2.0)))
     monkeypatch.setattr(predict.Predictor, "_dense", predict._Curve((1e6, 1.0), (2e6, 2.0)))
     monkeypatch.setattr(
@@ -92,7 +92,7 @@ def test_a_forecast_adds_up(monkeypatch, name):
     forecast = Predictor(subject, PLAN, texts=2).at(256)
     entries = 2 * 2 * 256**2
     rules = PLAN.compile(sa.TokenBatch.of_lengths(256, 256), [2, 2]).layers
-    computed = backends()["tiled"].computed(rules[0])
+    computed = backends["tiled"].computed(rules[0])
     assert forecast.rest == pytest.approx(0.512)
     assert forecast.dense == pytest.approx(0.512 + 2 * max(entries / 1e6, 0.1))
     assert forecast.sparse == pytest.approx(0.512 + 2 * max(computed / 1e6, 0.1))
@@ -154,14 +154,14 @@ def test_tables(monkeypatch, name, command, train):
 
 def test_a_wrong_result_is_not_timed(monkeypatch, name):
     subject = load(name, 200, trains=False)
-    masked = backends()["masked"]
+    masked = backends["masked"]
     monkeypatch.setattr(type(masked), "attend", lambda self, call: call.value)
     with pytest.raises(BackendError, match=r"not timed: outputs of .* differ from the reference"):
         measure.measure(subject, PLAN, 100)
 
 
 def test_a_training_step_with_wrong_gradients_is_not_timed(monkeypatch, name):
-    masked = type(backends()["masked"])
+    masked = type(backends["masked"])
     attend = masked.attend
     still = "query", "key"
     monkeypatch.setattr(
@@ -180,11 +180,11 @@ def test_the_backend_that_is_timed_is_the_one_compared(monkeypatch, name):
     """Also where `auto` would take another one for the shorter text of the comparison."""
     monkeypatch.setattr(measure, "_REPEATS", 1)
     monkeypatch.setattr(measure, "_CHECKED", 50)
-    tiled = backends()["tiled"]
+    tiled = backends["tiled"]
     monkeypatch.setattr(
         cost,
         "choose",
-        lambda call: (backends()["tiled" if call.rule.length > 50 else "masked"], ""),
+        lambda call: (backends["tiled" if call.rule.length > 50 else "masked"], ""),
     )
     subject = load(name, 100, trains=False)
     found = measure.measure(subject, PLAN, 100)
@@ -299,7 +299,7 @@ def test_layers_are_timed_with_their_own_patterns(name, monkeypatch):
     seen = []
     monkeypatch.setattr(predict.Predictor, "_rest", predict._Curve((1e3, 1.0), (2e3, 2.0)))
     monkeypatch.setattr(predict.Predictor, "_dense", predict._Curve((1e6, 1.0), (2e6, 2.0)))
-    monkeypatch.setattr(predict, "select", lambda *_: (backends()["tiled"], ""))
+    monkeypatch.setattr(predict, "select", lambda *_: (backends["tiled"], ""))
     monkeypatch.setattr(
         predict.Predictor, "_timed", lambda self, _, calls: seen.extend(calls) or [1.0, 2.0]
     )

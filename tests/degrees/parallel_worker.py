@@ -9,7 +9,7 @@ import tempfile
 
 import torch
 
-from sparseattn.degrees.learning.learner import Learner
+from sparseattn.degrees.learner import Learner
 from sparseattn.degrees.settings import Settings
 from tests.degrees.small import arguments, classifier, collate, rows
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn.degrees.calibrating.calibrate import calibrated, distributions
-from sparseattn.degrees.calibrating.worth import kept_attention, kept_output
-from sparseattn.degrees.counting.texts import Texts
-from sparseattn.degrees.menu import Menu
+from sparseattn.degrees.calibrate import calibrated, distributions
+from sparseattn.degrees.candidates import Menu
+from sparseattn.degrees.importance import kept_attention, kept_output
 from sparseattn.degrees.settings import Settings
+from sparseattn.degrees.texts import Texts
 from sparseattn.errors import DataError, PlanError, UnsupportedModelError
 from tests.degrees.small import classifier, collate, rows
 from tests.models.families import build
@@ -112,12 +112,12 @@ def test_hidden_states_are_read_where_there_are_no_logits():
 def test_attention_kept_does_not_depend_on_batches(monkeypatch):
     texts, menu = Texts(sharp(classifier()), rows(6), collate, 6), Menu((0, 1, 30))
     together = kept_attention(texts, menu, [0, 1])
-    monkeypatch.setattr("sparseattn.degrees.counting.texts._AT_A_TIME", 1)
+    monkeypatch.setattr("sparseattn.degrees.texts._AT_A_TIME", 1)
     torch.testing.assert_close(together, kept_attention(texts, menu, [0, 1]))
 
 
 def test_long_texts_come_in_small_batches(monkeypatch):
-    monkeypatch.setattr("sparseattn.degrees.counting.texts._PAIRS", 1000)
+    monkeypatch.setattr("sparseattn.degrees.texts._PAIRS", 1000)
     data = rows(9)
     sizes = [batch["input_ids"].shape for batch in Texts(classifier(), data, collate, 9).batches()]
     assert sum(count for count, _ in sizes) == 9
@@ -134,7 +134,7 @@ def test_the_model_is_as_it_was():
     report = sa.describe(model, inputs)
     assert report.layers[0].pattern == "neighbor(radius=1)"
     assert report.mean_degree < 3
-    assert sa.models.attach.attached(model).observer is None
+    assert sa.models.state.attached(model).observer is None
 
 
 @pytest.mark.parametrize("options", [{}, {"form": "irregular"}, {"shared": "layer"}])
@@ -154,7 +154,7 @@ def test_heads_that_look_near_get_the_smaller_radii():
     texts = Texts(classifier(), rows(32), collate, 32)
     menu = Menu((0, 2, 24))
     _, costs = Settings.of({"menu": menu.entries, "dense": "1:"}).counted(texts)
-    from sparseattn.degrees.hardening.harden import regular_choice
+    from sparseattn.degrees.discretize import regular_choice
 
     costs = type(costs)(costs.allowed[:1], costs.full[:1], costs.valid, (2,), (None,))
     sparsity = (costs.highest + costs.lowest) / 2

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseattn import Plan, TokenBatch
-from sparseattn.degrees.counting.cost import Costs, allowed_pairs
-from sparseattn.degrees.menu import Menu
+from sparseattn.degrees.candidates import Menu
+from sparseattn.degrees.cost import Costs, allowed_pairs
 from sparseattn.errors import PatternError, PlanError
 
 MENUS = [

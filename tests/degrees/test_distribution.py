@@ -7,9 +7,9 @@ import torch
 
 import sparseattn as sa
 from sparseattn import Plan, TokenBatch
-from sparseattn.degrees.learning.distribution import Degrees, log_survival, soft_mask, toeplitz
-from sparseattn.degrees.learning.phase import soft
-from sparseattn.degrees.menu import Menu
+from sparseattn.degrees.candidates import Menu
+from sparseattn.degrees.distribution import Degrees, log_survival, soft_mask, toeplitz
+from sparseattn.degrees.search import soft
 from sparseattn.errors import PlanError, UnsupportedModelError
 from tests.models.families import batch, build
 
@@ -103,7 +103,7 @@ def test_a_certain_distribution_is_the_hard_plan(family, backend):
     model, inputs = build(family), batch((23, 7))
     menu = Menu((0, 1, 3, 32))
     sa.sparsify(model, "full()", backend=backend)
-    state = sa.models.attach.attached(model)
+    state = sa.models.state.attached(model)
     degrees = Degrees(menu, state.heads, state.windows)
     chosen = torch.randint(
         0, 4, degrees.theta.shape[:2], generator=torch.Generator().manual_seed(3)

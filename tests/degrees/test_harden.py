@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from sparseattn import Plan, TokenBatch
-from sparseattn.degrees.counting.cost import Costs
-from sparseattn.degrees.counting.diagnostics import Diagnostics
-from sparseattn.degrees.counting.realised import Realised
-from sparseattn.degrees.hardening.harden import irregular_plan, regular_choice, regular_plan
-from sparseattn.degrees.menu import Menu
+from sparseattn.degrees.candidates import Menu
+from sparseattn.degrees.cost import Costs
+from sparseattn.degrees.diagnostics import Diagnostics
+from sparseattn.degrees.discretize import irregular_plan, regular_choice, regular_plan
+from sparseattn.degrees.measured import Realised
 
 HEADS, WINDOWS = [12] * 6, [None] * 6
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparseattn.degrees.hardening.knapsack import choose, tilt
+from sparseattn.degrees.knapsack import choose, tilt
 from sparseattn.errors import PlanError
 
 

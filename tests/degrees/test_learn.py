@@ -10,13 +10,13 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 import sparseattn as sa
-from sparseattn.degrees.counting.realised import Realised
-from sparseattn.degrees.counting.texts import Texts
-from sparseattn.degrees.files.picture import radii
-from sparseattn.degrees.learning.budget import DualAscent, Schedule
-from sparseattn.degrees.learning.learn import learn_degrees, steps_of
-from sparseattn.degrees.learning.learner import Learner
+from sparseattn.degrees.budget import DualAscent, Schedule
+from sparseattn.degrees.learn import learn_degrees, steps_of
+from sparseattn.degrees.learner import Learner
+from sparseattn.degrees.measured import Realised
+from sparseattn.degrees.picture import radii
 from sparseattn.degrees.settings import Settings
+from sparseattn.degrees.texts import Texts
 from sparseattn.errors import DataError, PlanError, UnsupportedModelError
 from tests.degrees.small import arguments, classifier, collate, rows
 from tests.models.families import batch, build

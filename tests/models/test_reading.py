@@ -6,7 +6,7 @@ import pytest
 
 from sparseattn.errors import DataError, MissingExtraError
 from sparseattn.models.names import DEFAULT, resolve
-from sparseattn.models.reading import longest, read
+from sparseattn.models.read import longest, read
 
 FOX = "The quick brown fox jumps."
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sparseattn.patterns.base import Difference, Intersection, Union
+from sparseattn.pattern import Difference, Intersection, Union
 from tests.patterns.batches import EMBEDDING, Text
 
 Pair = Callable[[int, int], bool]

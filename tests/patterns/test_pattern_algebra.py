@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sparseattn as sa
-from sparseattn.patterns.base import Pattern, catalogue
+from sparseattn.pattern import Pattern, catalogue
 from sparseattn.rules import Full
 from tests.patterns.batches import FIXED, samples
 from tests.patterns.oracles import oracle
@@ -24,7 +24,7 @@ atoms = st.one_of(
         st.one_of(st.integers(0, 3), st.sampled_from([(), ("cls",), ("sep", "cls")])),
     ),
     st.builds(getattr(sa, "global"), st.just(("cls",)), st.integers(0, 2), st.just((1, 4))),
-    st.sampled_from([sa.parse(kind.example) for kind in catalogue().values()]),
+    st.sampled_from([sa.parse(kind.example) for kind in catalogue.values()]),
 )
 
 

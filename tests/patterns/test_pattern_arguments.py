@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import sparseattn as sa
 from sparseattn.errors import PatternError, SpecError
-from sparseattn.patterns.base import catalogue
+from sparseattn.pattern import catalogue
 from tests.patterns.batches import FIXED
 
 #: For each argument of each pattern, two specs that differ in nothing else.
@@ -59,7 +59,7 @@ def mask(spec: str, layer: int = 1) -> torch.Tensor:
 
 
 def test_the_effect_of_every_argument_is_tested():
-    arguments = {(n, field.name) for n, kind in catalogue().items() for field in fields(kind)}
+    arguments = {(n, field.name) for n, kind in catalogue.items() for field in fields(kind)}
     assert set(EFFECTS) == arguments
 
 
@@ -134,7 +134,7 @@ WHOLE = "must be a whole number >="
 MESSAGES = {
     # patterns and arguments by name
     "neighbour(radius=2)": "unknown pattern 'neighbour' (did you mean 'neighbor'?); choose from: "
-    f"{', '.join(catalogue())} at column 1 of 'neighbour(radius=2)'",
+    f"{', '.join(catalogue)} at column 1 of 'neighbour(radius=2)'",
     "neighbor(radios=2)": "neighbor(): unknown argument 'radios' (did you mean 'radius'?); choose "
     "from: radius",
     "self(2)": "self() takes at most 0 arguments (none); got 1",
@@ -248,7 +248,7 @@ def test_python_calls_are_checked_as_specs_are():
 
 
 def test_matched_random_refuses_a_pattern_whose_heads_differ():
-    from sparseattn.patterns.base import Pattern
+    from sparseattn.pattern import Pattern
     from sparseattn.rules import Pairs, Rule
 
     class PerHead(Pattern):

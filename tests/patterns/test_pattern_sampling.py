@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn.patterns.sampling import draw
+from sparseattn.patterns._sampling import draw
 from tests.patterns.batches import FIXED
 
 

@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 from sparseattn.errors import StudyError
 from sparseattn.report import Arm, StudyData, compare, summarise
 from sparseattn.report.comparison import Comparison
-from sparseattn.study.statistics import holm
+from sparseattn.stats import holm
 from tests.report.fake import counting, study
 
 

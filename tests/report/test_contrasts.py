@@ -12,7 +12,7 @@ from sparseattn.report import compare, write_report
 from sparseattn.report.contrasts import questions
 from sparseattn.report.table import contrasts_terminal
 from sparseattn.report.tables import contrasts_frame
-from sparseattn.study.statistics import holm
+from sparseattn.stats import holm
 from tests.report.fake import study
 
 

@@ -109,10 +109,10 @@ def test_missing_layers_are_none() -> None:
 MODULES = (
     "report.text",
     "report.figures.axes",
-    "study.statistics",
-    "study.statistics.holm",
-    "study.statistics.intervals",
-    "study.statistics.outcome",
+    "stats",
+    "stats.holm",
+    "stats.intervals",
+    "stats.outcome",
 )
 
 

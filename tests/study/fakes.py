@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pyarrow
 
-from sparseattn.study.file.grid import Arm
-from sparseattn.study.file.spec import spec_of
-from sparseattn.study.file.study import Study
-from sparseattn.study.folder.store import STUDY, Store
-from sparseattn.study.runs import session
-from sparseattn.study.runs.session import Options, Outcome, resume
-from sparseattn.study.trials.trial import TrialFailed, TrialResult, TrialSpec
+from sparseattn.study import session
+from sparseattn.study.grid import Arm
+from sparseattn.study.session import Options, Outcome, resume
+from sparseattn.study.spec import spec_of
+from sparseattn.study.store import STUDY, Store
+from sparseattn.study.study import Study
+from sparseattn.study.trial import TrialFailed, TrialResult, TrialSpec
 
 ROOT = Path(__file__).parents[2]
 TRIAL = "tests.study.fakes:run_trial"

@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-from sparseattn.study.trials import trial
-from sparseattn.study.trials.trial import TrialFailed, TrialResult, TrialSpec
-from sparseattn.study.trials.trial_cache import TrialCache
+from sparseattn.study import trial
+from sparseattn.study.trial import TrialFailed, TrialResult, TrialSpec
+from sparseattn.study.trial_cache import TrialCache
 from tests.study import fakes
 
 __all__ = ["EXECUTOR", "TRIAL", "TrialCache", "killed_once", "run_trial"]

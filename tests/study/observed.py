@@ -5,9 +5,9 @@ import sys
 import time
 from pathlib import Path
 
-from sparseattn.study.runs.session import Options, resume
-from sparseattn.study.trials import trial
-from sparseattn.study.trials.trial_cache import TrialCache
+from sparseattn.study import trial
+from sparseattn.study.session import Options, resume
+from sparseattn.study.trial_cache import TrialCache
 from tests.study import fakes
 
 __all__ = ["HOLDS", "STEPS", "TRIAL", "TrialCache", "hold", "run_trial"]

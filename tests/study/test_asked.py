@@ -6,12 +6,12 @@ import pytest
 import torch
 import yaml
 
-from sparseattn import cli
+from sparseattn.cli import main as cli
 from sparseattn.errors import StudyError
 from sparseattn.study.executors.cluster import joined
-from sparseattn.study.file.spec import ExecutorSpec
-from sparseattn.study.trials.holding import held_out_count
+from sparseattn.study.spec import ExecutorSpec
 from sparseattn.tasks.spec import TrainingSpec
+from sparseattn.training.held_out import held_out_count
 from tests.study.test_session import data, values
 
 ASKED = {

@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from sparseattn.study.runs import display as displays
-from sparseattn.study.runs.display import Bars, Lines, display, label, share_of_trial, spell_time
-from sparseattn.study.trials.trial import TrialSpec
+from sparseattn.study import display as displays
+from sparseattn.study.display import Bars, Lines, display, label, share_of_trial, spell_time
+from sparseattn.study.trial import TrialSpec
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 from pyarrow import csv
 
 from sparseattn.errors import StudyError
-from sparseattn.study.folder.claims import Claims
-from sparseattn.study.folder.loading import load_study, rebuild
-from sparseattn.study.folder.store import STUDY, Store
+from sparseattn.report.load import load_study, rebuild
+from sparseattn.study.locks import Claims
+from sparseattn.study.store import STUDY, Store
 from tests.study import fakes
 
 
@@ -123,7 +123,7 @@ def damage(folder: Path, name: str, how: str) -> None:
     ],
 )
 def test_a_damaged_trial_is_named(tmp_path, name, how, problem):
-    from sparseattn.study.folder import record
+    from sparseattn.study import record
 
     spec = fakes.make(["a"]).trials()[0][0]
     store = Store(tmp_path)
@@ -232,7 +232,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
 
 def test_a_claim_is_another_process_s_until_that_ends(tmp_path):
     code = (
-        "import sys, time, pathlib; from sparseattn.study.folder.claims import Claims\n"
+        "import sys, time, pathlib; from sparseattn.study.locks import Claims\n"
         "print(Claims(pathlib.Path(sys.argv[1])).take('ab' * 8), flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE)

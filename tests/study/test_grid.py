@@ -5,11 +5,11 @@ import json
 import pytest
 
 from sparseattn.errors import StudyError
-from sparseattn.study.file import arms
-from sparseattn.study.file.grid import Measure, check_size, resolve
-from sparseattn.study.file.solve import Realised, Target, solve
-from sparseattn.study.file.spec import spec_of
-from sparseattn.study.file.study import Study, differing_versions, first_difference, installed
+from sparseattn.study import arms
+from sparseattn.study.grid import Measure, check_size, resolve
+from sparseattn.study.solve import Realised, Target, solve
+from sparseattn.study.spec import spec_of
+from sparseattn.study.study import Study, differing_versions, first_difference, installed
 from tests.tasks.material import tiny_model
 
 

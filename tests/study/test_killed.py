@@ -8,13 +8,13 @@ import sys
 import pytest
 from pyarrow import csv
 
+from sparseattn.report.load import load_study
 from sparseattn.study import resume
-from sparseattn.study.file.resolving import resolved
-from sparseattn.study.file.spec import spec_of
-from sparseattn.study.folder.beginning import begin
-from sparseattn.study.folder.loading import load_study
-from sparseattn.study.folder.store import Store
-from sparseattn.study.trials.trial import TrialCache, run_trial
+from sparseattn.study.create import begin
+from sparseattn.study.resolve import resolved
+from sparseattn.study.spec import spec_of
+from sparseattn.study.store import Store
+from sparseattn.study.trial import TrialCache, run_trial
 from tests.study import fakes, observed
 from tests.tasks.material import task_of, tiny_model
 

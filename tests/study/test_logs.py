@@ -7,8 +7,8 @@ import pytest
 
 from sparseattn.errors import StudyError
 from sparseattn.study import run
-from sparseattn.study.folder.store import Store
-from sparseattn.study.runs.perform import Performer
+from sparseattn.study.store import Store
+from sparseattn.study.trial_runner import Performer
 from tests.study import fakes
 from tests.tasks.material import task_of, tiny_model
 

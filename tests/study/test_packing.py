@@ -6,10 +6,10 @@ import tarfile
 import pytest
 
 from sparseattn.errors import StudyError
-from sparseattn.study.file.study import Study
-from sparseattn.study.folder.loading import load_study, rebuild
-from sparseattn.study.folder.packing import pack, unpack
-from sparseattn.study.folder.store import Store
+from sparseattn.report.load import load_study, rebuild
+from sparseattn.study.archive import pack, unpack
+from sparseattn.study.store import Store
+from sparseattn.study.study import Study
 from tests.study import fakes
 
 

@@ -13,9 +13,9 @@ from sparseattn.errors import StudyError
 from sparseattn.study import Options, plan, run
 from sparseattn.study.executors import local
 from sparseattn.study.executors.devices import check_devices
-from sparseattn.study.file.spec import ExecutorSpec, spec_of
-from sparseattn.study.folder.store import Store
-from sparseattn.study.trials.processes import shared_out
+from sparseattn.study.processes import shared_out
+from sparseattn.study.spec import ExecutorSpec, spec_of
+from sparseattn.study.store import Store
 from tests.study import fakes, groups
 from tests.tasks.material import task_of, tiny_model
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sparseattn.study.file.grid import shapes
-from sparseattn.study.file.spec import load_spec
+from sparseattn.study.grid import shapes
+from sparseattn.study.spec import load_spec
 from tests.study import fakes
 
 STUDIES = sorted((fakes.ROOT / "studies").glob("*.yaml"))

@@ -20,9 +20,9 @@ from sparseattn.study.executors import make
 from sparseattn.study.executors import ray as executor_of_ray
 from sparseattn.study.executors.base import Job
 from sparseattn.study.executors.node import Shared, workplace
-from sparseattn.study.file.spec import ExecutorSpec
-from sparseattn.study.folder.claims import Claims
-from sparseattn.study.folder.store import Store
+from sparseattn.study.locks import Claims
+from sparseattn.study.spec import ExecutorSpec
+from sparseattn.study.store import Store
 from tests.study import fakes
 
 pytest.importorskip("ray")

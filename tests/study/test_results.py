@@ -9,12 +9,12 @@ from pyarrow import csv, parquet
 
 from sparseattn.errors import StudyError
 from sparseattn.report import write_report
-from sparseattn.study.file.grid import Arm
-from sparseattn.study.file.study import Study
-from sparseattn.study.folder import record
-from sparseattn.study.folder.loading import load_study, rebuild
-from sparseattn.study.folder.record import check
-from sparseattn.study.folder.store import STUDY, Store
+from sparseattn.report.load import load_study, rebuild
+from sparseattn.study import record
+from sparseattn.study.grid import Arm
+from sparseattn.study.record import check
+from sparseattn.study.store import STUDY, Store
+from sparseattn.study.study import Study
 from tests.study import fakes
 
 AWKWARD = 'a "quoted", one\nwith =lines; and 1e5'

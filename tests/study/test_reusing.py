@@ -6,12 +6,11 @@ import pytest
 from rich.console import Console
 
 from sparseattn.errors import StudyError
-from sparseattn.study.folder import record
-from sparseattn.study.folder.loading import load_study
-from sparseattn.study.folder.packing import pack
-from sparseattn.study.folder.store import Store
-from sparseattn.study.runs import session
-from sparseattn.study.runs.session import Options
+from sparseattn.report.load import load_study
+from sparseattn.study import record, session
+from sparseattn.study.archive import pack
+from sparseattn.study.session import Options
+from sparseattn.study.store import Store
 from tests.study import fakes
 
 

@@ -11,8 +11,8 @@ from pyarrow import csv, parquet
 
 from sparseattn.errors import StudyError
 from sparseattn.study.executors import local
-from sparseattn.study.folder.store import Store
-from sparseattn.study.runs.session import resume
+from sparseattn.study.session import resume
+from sparseattn.study.store import Store
 from tests.study import fakes
 
 

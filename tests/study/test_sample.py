@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from sparseattn.study.file import sample
-from sparseattn.study.file.sample import Sample
-from sparseattn.study.file.spec import spec_of
-from sparseattn.study.trials.trial_cache import TrialCache
+from sparseattn.study import sample
+from sparseattn.study.sample import Sample
+from sparseattn.study.spec import spec_of
+from sparseattn.study.trial_cache import TrialCache
 from tests.tasks.material import task_of, tiny_model
 from tests.tasks.test_questions import question
 

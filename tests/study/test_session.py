@@ -9,12 +9,13 @@ import pytest
 from rich.console import Console
 
 from sparseattn.errors import DataError, StudyError
-from sparseattn.study import Options, load_study, plan, resume, run
-from sparseattn.study.file.resolving import resolved
-from sparseattn.study.file.spec import spec_of
-from sparseattn.study.file.study import Study
-from sparseattn.study.folder.store import Store
-from sparseattn.study.trials.trial_cache import TrialCache
+from sparseattn.report import load_study
+from sparseattn.study import Options, plan, resume, run
+from sparseattn.study.resolve import resolved
+from sparseattn.study.spec import spec_of
+from sparseattn.study.store import Store
+from sparseattn.study.study import Study
+from sparseattn.study.trial_cache import TrialCache
 from tests.study import fakes
 
 ROWS = [

@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from sparseattn import cli
+from sparseattn.cli import main as cli
 from sparseattn.errors import StudyError
 from sparseattn.plan import Plan
-from sparseattn.study.file.checks import check_same
-from sparseattn.study.file.spec import load_spec, spec_of
-from sparseattn.study.file.study import Study
+from sparseattn.study.checks import check_same
+from sparseattn.study.spec import load_spec, spec_of
+from sparseattn.study.study import Study
 
 GOOD = """\
 name: a study
@@ -319,7 +319,7 @@ def test_a_slip_is_told_before_torch_is_imported(tmp_path, command):
         "import atexit, sys\n"
         "atexit.register(lambda: print([n for n in ('torch', 'datasets') if n in sys.modules]))\n"
         f"sys.argv = {['sparseattn', 'study', *command, str(path)]!r}\n"
-        "from sparseattn.cli import main; sys.exit(main())"
+        "from sparseattn.cli.main import main; sys.exit(main())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path

@@ -6,17 +6,17 @@ import json
 
 import pytest
 
-from sparseattn.degrees.learning.phase import Budget
+from sparseattn.degrees.search import Budget
 from sparseattn.errors import PlanError, StudyError
 from sparseattn.plan import Plan
-from sparseattn.study.file.grid import resolve
-from sparseattn.study.file.sample import Sample
-from sparseattn.study.file.spec import spec_of
-from sparseattn.study.folder.loading import load_study
-from sparseattn.study.folder.record import finished
-from sparseattn.study.runs.session import run
-from sparseattn.study.trials import spending
-from sparseattn.study.trials.trial import TrialCache, TrialFailed, TrialSpec, run_trial
+from sparseattn.report.load import load_study
+from sparseattn.study import run_method as spending
+from sparseattn.study.grid import resolve
+from sparseattn.study.record import finished
+from sparseattn.study.sample import Sample
+from sparseattn.study.session import run
+from sparseattn.study.spec import spec_of
+from sparseattn.study.trial import TrialCache, TrialFailed, TrialSpec, run_trial
 from sparseattn.tasks.spec import TrainingSpec
 from tests.tasks.material import task_of, tiny_model
 

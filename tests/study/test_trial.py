@@ -10,8 +10,8 @@ import torch
 
 from sparseattn.errors import DataError, PlanError, StudyError
 from sparseattn.models.names import identity
-from sparseattn.study.trials import running
-from sparseattn.study.trials.trial import TrialCache, TrialFailed, TrialSpec, run_trial
+from sparseattn.study import run_trial as running
+from sparseattn.study.trial import TrialCache, TrialFailed, TrialSpec, run_trial
 from sparseattn.tasks.base import fingerprint
 from sparseattn.tasks.rows import digest
 from sparseattn.tasks.spec import TrainingSpec

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from sparseattn.errors import StudyError
-from sparseattn.study.trials.trial import TrialCache, TrialSpec, run_trial
+from sparseattn.study.trial import TrialCache, TrialSpec, run_trial
 from sparseattn.tasks.spec import TrainingSpec
 from tests.tasks.material import task_of, tiny_model
 
@@ -27,7 +27,7 @@ ROWS = {
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from sparseattn.study.trials.trial import TrialCache, TrialSpec, run_trial
+from sparseattn.study.trial import TrialCache, TrialSpec, run_trial
 
 spec = TrialSpec.model_validate_json(Path(sys.argv[1]).read_text())
 result = run_trial(spec, cache=TrialCache(Path(sys.argv[2])))

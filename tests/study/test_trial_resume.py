@@ -7,10 +7,10 @@ from functools import cache
 import pytest
 import torch
 
-from sparseattn.study.trials.training import train
-from sparseattn.study.trials.trial import TrialCache, TrialSpec, run_trial
+from sparseattn.study.trial import TrialCache, TrialSpec, run_trial
 from sparseattn.tasks.base import prepare
 from sparseattn.tasks.spec import TrainingSpec
+from sparseattn.training.train import train
 from tests.tasks.material import task_of, tiny_model, tokenizer
 
 ROWS = [{"text": "word " * (1 + n * 5 % 13), "label": n % 2} for n in range(24)]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sparseattn.study.trials.trial import TrialSpec
+from sparseattn.study.trial import TrialSpec
 from sparseattn.tasks.spec import TaskSpec, TrainingSpec
 
 TASK = TaskSpec(kind="classification", data={"hub": "some/set"})
@@ -75,7 +75,7 @@ def test_data_with_a_fingerprint_may_move():
 
 def test_a_specification_loads_neither_torch_nor_transformers():
     code = (
-        "import sys; from sparseattn.study.trials.trial import TrialCache; TrialCache(); "
+        "import sys; from sparseattn.study.trial import TrialCache; TrialCache(); "
         "import sparseattn.tasks.ready; "
         "print([n for n in ('torch', 'transformers', 'datasets') if n in sys.modules])"
     )

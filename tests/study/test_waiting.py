@@ -1,7 +1,7 @@
 """Trials that parse their data do it once."""
 
-from sparseattn.study.runs.waiting import Waiting
-from sparseattn.study.trials.trial import TrialSpec
+from sparseattn.study.trial import TrialSpec
+from sparseattn.study.trial_queue import Waiting
 
 
 def trial(seed: int, parses: bool = False) -> TrialSpec:

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from sparseattn.backends import _flexmask
-from sparseattn.backends._known import Known
-from sparseattn.backends.base import Backend, Call
+from sparseattn.backend import Backend, Call
+from sparseattn.backends.kernels import flex_mask as _flexmask
+from sparseattn.backends.kernels.rule_cache import Known
 from sparseattn.errors import BackendError
 from sparseattn.rules import Band, LayerRule, Rule, Strips
 

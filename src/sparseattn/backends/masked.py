@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from sparseattn.backends._known import Known
-from sparseattn.backends.base import Backend, Call
+from sparseattn.backend import Backend, Call
+from sparseattn.backends.kernels.rule_cache import Known
 from sparseattn.rules import LayerRule
 
 #: Masks of equal rules of other batches, up to 1 MB each.

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparseattn.backends.base import Backend, Call
+from sparseattn.backend import Backend, Call
 from sparseattn.rules import LayerRule
 
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from sparseattn.backends._cpu import launch as cpu
-from sparseattn.backends._cpu.memory import result
-from sparseattn.backends._gathered import attend_gathered
-from sparseattn.backends._tiles.tiles import Tiles, tiles_of
-from sparseattn.backends.base import Backend, Call
+from sparseattn.backend import Backend, Call
+from sparseattn.backends.kernels.cpu import launch as cpu
+from sparseattn.backends.kernels.cpu.memory import result
+from sparseattn.backends.kernels.gathered import attend_gathered
+from sparseattn.backends.kernels.tiles.tiles import Tiles, tiles_of
 from sparseattn.rules import LayerRule
 
 #: Queries a tile of the kernel, which is the lanes of its vectors.

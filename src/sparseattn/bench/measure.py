@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from sparseattn.backends.base import AUTO
+from sparseattn.backend import AUTO
 from sparseattn.bench.compare import differences, results
 from sparseattn.bench.models import Subject, run
 from sparseattn.bench.timing import alternate, bound, floor, step
 from sparseattn.errors import BackendError
-from sparseattn.models.attached import attached
+from sparseattn.models.state import attached
 from sparseattn.plan import Plan
 
 __all__ = ["Measurement", "measure"]

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseattn.backends.base import AUTO
+from sparseattn.backend import AUTO
 from sparseattn.errors import UnsupportedModelError
-from sparseattn.models.attach import sparsify
+from sparseattn.models.config import FIELD
 from sparseattn.models.names import resolve
-from sparseattn.models.reading import positions
-from sparseattn.models.record import FIELD
+from sparseattn.models.read import positions
+from sparseattn.models.sparsify import sparsify
 from sparseattn.plan import Plan
 
 __all__ = ["PROBED", "Subject", "load", "run"]

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseattn.backends import base
-from sparseattn.backends.base import Backend, Call
+from sparseattn import backend as base
+from sparseattn.backend import Backend, Call
 from sparseattn.rules import LayerRule
 
 __all__ = ["BOUND", "FLOOR", "alternate", "bound", "floor", "samples", "step"]
@@ -130,11 +130,11 @@ class _Bound(_Floor):
 @contextmanager
 def _lent(name: str, what: Backend) -> Iterator[str]:
     """Lends a backend that computes nothing, and takes it away: no model may keep it."""
-    base._REGISTRY[name] = what
+    base.backends.add(name, type(what), what)
     try:
         yield name
     finally:
-        del base._REGISTRY[name]
+        base.backends.discard(name)
 
 
 def floor() -> AbstractContextManager[str]:

@@ -9,9 +9,9 @@ from sparseattn.errors import PlanError, unknown
 from sparseattn.selection import Selection, select_indices, spell_selection
 
 if TYPE_CHECKING:
-    from sparseattn.degrees.counting.cost import Costs
-    from sparseattn.degrees.counting.texts import Texts
-    from sparseattn.degrees.menu import Menu
+    from sparseattn.degrees.candidates import Menu
+    from sparseattn.degrees.cost import Costs
+    from sparseattn.degrees.texts import Texts
 
 __all__ = ["OVER", "Settings", "rows_over"]
 
@@ -119,10 +119,10 @@ class Settings:
             texts: Sample texts.
             tokenizer: Tells which tokens are separators, where they are global.
         """
-        from sparseattn.degrees.counting.cost import Costs
-        from sparseattn.degrees.counting.texts import state_of
-        from sparseattn.degrees.menu import Menu
-        from sparseattn.models.attach import sparsified
+        from sparseattn.degrees.candidates import Menu
+        from sparseattn.degrees.cost import Costs
+        from sparseattn.degrees.texts import state_of
+        from sparseattn.models.sparsify import sparsified
         from sparseattn.plan import Plan
 
         smallest = Menu((0, 1), globals=self.globals).pattern(0)
@@ -135,7 +135,7 @@ class Settings:
 
     def menu_for(self, longest: int) -> Menu:
         """The menu for texts of at most so many tokens."""
-        from sparseattn.degrees.menu import Menu
+        from sparseattn.degrees.candidates import Menu
 
         if self.menu is not None:
             return Menu(tuple(self.menu), self.elastic, self.globals)

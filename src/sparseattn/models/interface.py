@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseattn.backends.base import Call, select
+from sparseattn.backend import Call, select
 from sparseattn.errors import PlanNotAppliedError, UnsupportedModelError
 from sparseattn.plan import CompiledPlan
 from sparseattn.rules import LayerRule

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseattn.backends.base import AUTO
+from sparseattn.backend import AUTO
 from sparseattn.errors import BackendError
 from sparseattn.rules import LayerRule
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from sparseattn.errors import PlanNotAppliedError
+from sparseattn.models.config import FIELD, Record
 from sparseattn.models.interface import LAYERS, Pass
-from sparseattn.models.record import FIELD, Record
 from sparseattn.tokens import TokenBatch
 
 __all__ = ["pass_from_config"]

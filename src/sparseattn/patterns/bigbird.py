@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sparseattn.patterns.base import Pattern
-from sparseattn.patterns.checks import at_least
-from sparseattn.patterns.mix import Mix, check_globals, global_tokens
+from sparseattn.pattern import Pattern
+from sparseattn.patterns._checks import at_least
+from sparseattn.patterns._mix import Mix, check_globals, global_tokens
 from sparseattn.patterns.neighbor import Neighbor
 from sparseattn.patterns.random_ import Random
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sparseattn.patterns.base import Pattern
+from sparseattn.pattern import Pattern
 from sparseattn.rules import Part, Rule, Same
 from sparseattn.tokens import TokenBatch
 

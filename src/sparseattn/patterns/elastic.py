@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import torch
 
-from sparseattn.patterns.base import Pattern
-from sparseattn.patterns.checks import refused
+from sparseattn.pattern import Pattern
+from sparseattn.patterns._checks import refused
 from sparseattn.rules import Band, Rule
 from sparseattn.tokens import TokenBatch
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sparseattn import rules
-from sparseattn.patterns.base import Pattern
+from sparseattn.pattern import Pattern
 from sparseattn.rules import Rule
 from sparseattn.tokens import TokenBatch
 

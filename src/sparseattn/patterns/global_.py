@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparseattn.errors import PatternError, unknown
-from sparseattn.patterns.base import Pattern, spell
-from sparseattn.patterns.checks import at_least, distinct_names, listed, refused
+from sparseattn.pattern import Pattern, spell
+from sparseattn.patterns._checks import at_least, distinct_names, listed, refused
 from sparseattn.rules import Rule, Strips
 from sparseattn.tokens import TokenBatch
 

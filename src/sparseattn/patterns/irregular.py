@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseattn.patterns.base import Pattern
-from sparseattn.patterns.checks import at_least, listed, refused
+from sparseattn.pattern import Pattern
+from sparseattn.patterns._checks import at_least, listed, refused
 from sparseattn.rules import Band, Rule
 from sparseattn.tokens import TokenBatch
 

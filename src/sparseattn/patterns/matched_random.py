@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparseattn.patterns.base import Pattern
-from sparseattn.patterns.checks import at_least, flag, refused
-from sparseattn.patterns.sampling import draw, draw_beside, in_batch
+from sparseattn.pattern import Pattern
+from sparseattn.patterns._checks import at_least, flag, refused
+from sparseattn.patterns._sampling import draw, draw_beside, in_batch
 from sparseattn.rules import Band, Keys, LayerRule, Rule
 from sparseattn.tokens import TokenBatch
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sparseattn.patterns.base import Pattern
-from sparseattn.patterns.checks import at_least
+from sparseattn.pattern import Pattern
+from sparseattn.patterns._checks import at_least
 from sparseattn.rules import Band, Rule
 from sparseattn.tokens import TokenBatch
 

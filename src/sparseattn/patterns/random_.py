@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sparseattn.patterns.base import Pattern
-from sparseattn.patterns.checks import at_least, flag
-from sparseattn.patterns.sampling import draw, in_batch
+from sparseattn.pattern import Pattern
+from sparseattn.patterns._checks import at_least, flag
+from sparseattn.patterns._sampling import draw, in_batch
 from sparseattn.rules import Keys, Rule
 from sparseattn.tokens import TokenBatch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sparseattn.patterns.base import Pattern
+from sparseattn.pattern import Pattern
 from sparseattn.rules import Band, Rule
 from sparseattn.tokens import TokenBatch
 

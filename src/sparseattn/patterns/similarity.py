@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sparseattn.patterns.base import Pattern
-from sparseattn.patterns.checks import at_least
+from sparseattn.pattern import Pattern
+from sparseattn.patterns._checks import at_least
 from sparseattn.rules import Keys, Rule
 from sparseattn.tokens import TokenBatch
 

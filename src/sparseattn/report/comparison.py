@@ -9,7 +9,7 @@ from sparseattn.errors import StudyError
 from sparseattn.report.data import Arm, StudyData
 from sparseattn.report.evidence import Evidence, read, weigh
 from sparseattn.report.text import interval, points, probability, spell
-from sparseattn.study.statistics import LEVEL, Mean, Outcome, mean_interval
+from sparseattn.stats import LEVEL, Mean, Outcome, mean_interval
 
 __all__ = ["Comparison", "compare", "compare_all"]
 

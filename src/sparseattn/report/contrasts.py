@@ -9,7 +9,7 @@ from sparseattn.errors import StudyError
 from sparseattn.report.comparison import Comparison, compare
 from sparseattn.report.data import Arm, StudyData
 from sparseattn.report.text import points
-from sparseattn.study.statistics import LEVEL, holm
+from sparseattn.stats import LEVEL, holm
 
 __all__ = ["Contrast", "Question", "questions"]
 

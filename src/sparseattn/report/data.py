@@ -12,7 +12,7 @@ import pandas as pd
 
 from sparseattn.errors import SparseAttnError, StudyError, unknown
 from sparseattn.selection import select_indices
-from sparseattn.study.folder.columns import COLUMNS
+from sparseattn.study.columns import COLUMNS
 
 __all__ = ["Arm", "StudyData"]
 

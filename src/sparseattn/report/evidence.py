@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sparseattn.errors import StudyError
 from sparseattn.report.data import Arm, StudyData
-from sparseattn.study.statistics import (
+from sparseattn.stats import (
     Measure,
     Outcome,
     OverExamples,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from sparseattn.study.folder.columns import COLUMNS
+from sparseattn.study.columns import COLUMNS
 
 __all__ = ["ordered", "write_results"]
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from sparseattn.report.comparison import Comparison, compare_all
 from sparseattn.report.data import Arm, StudyData
-from sparseattn.study.statistics import LEVEL, Mean, holm, mean_interval
+from sparseattn.stats import LEVEL, Mean, holm, mean_interval
 
 __all__ = ["ArmSummary", "Summary", "summarise"]
 

@@ -22,7 +22,7 @@ from sparseattn.report.text import (
     probability,
     spell,
 )
-from sparseattn.study.statistics import Mean
+from sparseattn.stats import Mean
 
 __all__ = [
     "Column",

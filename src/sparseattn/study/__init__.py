@@ -10,28 +10,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparseattn.study.file.spec import StudySpec as StudySpec
-    from sparseattn.study.file.spec import load_spec as load_spec
-    from sparseattn.study.folder.loading import load_study as load_study
-    from sparseattn.study.folder.packing import pack as pack
-    from sparseattn.study.folder.packing import unpack as unpack
-    from sparseattn.study.runs.planning import plan as plan
-    from sparseattn.study.runs.session import Options as Options
-    from sparseattn.study.runs.session import Outcome as Outcome
-    from sparseattn.study.runs.session import resume as resume
-    from sparseattn.study.runs.session import run as run
+    from sparseattn.study.archive import pack as pack
+    from sparseattn.study.archive import unpack as unpack
+    from sparseattn.study.planning import plan as plan
+    from sparseattn.study.session import Options as Options
+    from sparseattn.study.session import Outcome as Outcome
+    from sparseattn.study.session import resume as resume
+    from sparseattn.study.session import run as run
+    from sparseattn.study.spec import StudySpec as StudySpec
+    from sparseattn.study.spec import load_spec as load_spec
 
 _PUBLIC = {
-    "Options": "runs.session",
-    "Outcome": "runs.session",
-    "StudySpec": "file.spec",
-    "load_spec": "file.spec",
-    "load_study": "folder.loading",
-    "pack": "folder.packing",
-    "plan": "runs.planning",
-    "resume": "runs.session",
-    "run": "runs.session",
-    "unpack": "folder.packing",
+    "Options": "session",
+    "Outcome": "session",
+    "StudySpec": "spec",
+    "load_spec": "spec",
+    "pack": "archive",
+    "plan": "planning",
+    "resume": "session",
+    "run": "session",
+    "unpack": "archive",
 }
 
 __all__ = [
@@ -39,7 +37,6 @@ __all__ = [
     "Outcome",
     "StudySpec",
     "load_spec",
-    "load_study",
     "pack",
     "plan",
     "resume",

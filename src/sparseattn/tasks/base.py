@@ -20,13 +20,13 @@ from sparseattn.syntax.pipeline import DEFAULT
 from sparseattn.tasks import store
 from sparseattn.tasks.classification import Classification, Regression
 from sparseattn.tasks.collate import Batches
-from sparseattn.tasks.inputs import Annotate, longest_first, state, tokenised
 from sparseattn.tasks.kind import DETAILS, Kind, Scores
 from sparseattn.tasks.questions import QuestionAnswering
 from sparseattn.tasks.rows import Rows, check_columns, choose, digest
 from sparseattn.tasks.sources import read
 from sparseattn.tasks.spec import TaskSpec
 from sparseattn.tasks.tagging import TokenClassification
+from sparseattn.tasks.tokenize import Annotate, longest_first, state, tokenised
 
 __all__ = ["Prepared", "available", "fingerprint", "prepare", "survey"]
 

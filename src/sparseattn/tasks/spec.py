@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from sparseattn.errors import StudyError
-from sparseattn.tasks.fields import Fraction, Integer, Names, Paths, Real, Record
+from sparseattn.tasks.schema import Fraction, Integer, Names, Paths, Real, Record
 
 __all__ = ["Columns", "DataSpec", "Files", "Subset", "TaskSpec", "TrainingSpec"]
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-from sparseattn.backends.base import AUTO
+from sparseattn.backend import AUTO
 from sparseattn.errors import UnsupportedModelError
-from sparseattn.models.attach import attach_record, restore, sparsify
-from sparseattn.models.attached import attached
+from sparseattn.models.config import FIELD, Record
 from sparseattn.models.encoder import encoder_of
 from sparseattn.models.lengthen import PLAN
 from sparseattn.models.lengthen.growth import Edits, Growth
 from sparseattn.models.lengthen.positions import Positions, find
 from sparseattn.models.lengthen.runs import PADDED, evaluating, outputs, refused
-from sparseattn.models.record import FIELD, Record
+from sparseattn.models.sparsify import attach_record, restore, sparsify
+from sparseattn.models.state import attached
 from sparseattn.plan import Plan
 
 __all__ = ["Lengthened", "lengthen", "lengthened", "owner_of"]

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from sparseattn.errors import DataError, MissingExtraError, PlanNotAppliedError, SparseAttnError
+from sparseattn.models.config import FIELD
 from sparseattn.models.encoder import encoder_of
 from sparseattn.models.lengthen.growth import tensors
 from sparseattn.models.lengthen.lengthening import Lengthened, owner_of
 from sparseattn.models.lengthen.runs import PADDED, outputs
-from sparseattn.models.record import FIELD
-from sparseattn.models.saving import load
+from sparseattn.models.load import load
 
 __all__ = ["loaded", "read_back"]
 

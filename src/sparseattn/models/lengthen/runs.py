@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseattn.errors import SparseAttnError, UnsupportedModelError
-from sparseattn.models.attached import ATTRIBUTE
+from sparseattn.models.state import ATTRIBUTE
 
 __all__ = ["PADDED", "batch", "evaluating", "outputs", "refused"]
 

@@ -15,7 +15,7 @@ from sparseattn.report.figures.theme import SERIES, Palette
 from sparseattn.report.summary import Summary
 from sparseattn.report.tables import mean_text
 from sparseattn.report.text import fraction, unit
-from sparseattn.study.statistics import Mean
+from sparseattn.stats import Mean
 
 __all__ = [
     "Point",

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from sparseattn.study.executors.base import Executor
 from sparseattn.study.executors.devices import check_devices
-from sparseattn.study.file.spec import ExecutorSpec
-from sparseattn.study.folder.claims import Claims
-from sparseattn.study.folder.store import Store
+from sparseattn.study.locks import Claims
+from sparseattn.study.spec import ExecutorSpec
+from sparseattn.study.store import Store
 
 __all__ = ["check_reached", "make", "reached"]
 

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from sparseattn.errors import MissingExtraError, StudyError
-from sparseattn.study.file.spec import ExecutorSpec
+from sparseattn.study.spec import ExecutorSpec
 
 __all__ = ["imported", "joined"]
 

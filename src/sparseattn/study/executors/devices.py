@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 
 from sparseattn.errors import StudyError
-from sparseattn.study.file.spec import ExecutorSpec
+from sparseattn.study.spec import ExecutorSpec
 
 __all__ = ["check_devices", "cores", "devices"]
 

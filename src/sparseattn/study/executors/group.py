@@ -22,8 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from sparseattn.study.runs.perform import Lost
-from sparseattn.study.trials.trial import TrialFailed, TrialResult, TrialSpec
+from sparseattn.study.trial import TrialFailed, TrialResult, TrialSpec
+from sparseattn.study.trial_runner import Lost
 
 __all__ = ["FAILED", "SPEC", "STATUS", "Group", "leave"]
 
@@ -54,7 +54,7 @@ class Group:
     def __call__(
         self, spec: TrialSpec, *, folder: Path, progress: Callable[[str, float], None], cache: Any
     ) -> TrialResult:
-        """See `sparseattn.study.trials.trial.run_trial`.
+        """See `sparseattn.study.trial.run_trial`.
 
         Raises:
             TrialFailed: A process failed; the first one's reason.

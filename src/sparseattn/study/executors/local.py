@@ -15,8 +15,8 @@ from typing import IO, Any
 
 from sparseattn.study.executors.base import Event, Job
 from sparseattn.study.executors.devices import cores, devices
-from sparseattn.study.folder.store import Store
-from sparseattn.study.runs.perform import RUN_TRIAL
+from sparseattn.study.store import Store
+from sparseattn.study.trial_runner import RUN_TRIAL
 
 __all__ = ["LocalExecutor", "cores"]
 

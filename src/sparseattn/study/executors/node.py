@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparseattn.study.folder.store import Store
-from sparseattn.study.runs.perform import Performer
+from sparseattn.study.store import Store
+from sparseattn.study.trial_runner import Performer
 
 __all__ = ["Shared", "perform", "workplace"]
 

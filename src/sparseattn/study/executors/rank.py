@@ -13,8 +13,8 @@ from typing import Any
 
 from sparseattn.study.executors.channel import Channel, listen
 from sparseattn.study.executors.group import FAILED, SPEC, STATUS, leave
-from sparseattn.study.folder.store import out_of_space
-from sparseattn.study.runs.perform import reason_of
+from sparseattn.study.store import out_of_space
+from sparseattn.study.trial_runner import reason_of
 
 __all__ = ["main"]
 
@@ -55,7 +55,7 @@ def main(run: str, place: str) -> None:
 
 
 def _run(run: str, place: Path, progress: Any) -> Any:
-    from sparseattn.study.trials.trial import TrialSpec
+    from sparseattn.study.trial import TrialSpec
 
     module_name, _, name = run.partition(":")
     module = import_module(module_name)

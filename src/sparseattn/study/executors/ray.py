@@ -12,10 +12,10 @@ from typing import Any
 from sparseattn.study.executors.base import Event, Job
 from sparseattn.study.executors.cluster import joined
 from sparseattn.study.executors.node import Shared, perform
-from sparseattn.study.file.spec import ExecutorSpec
-from sparseattn.study.folder.claims import Claims
-from sparseattn.study.folder.store import Store, writing
-from sparseattn.study.runs.perform import RUN_TRIAL
+from sparseattn.study.locks import Claims
+from sparseattn.study.spec import ExecutorSpec
+from sparseattn.study.store import Store, writing
+from sparseattn.study.trial_runner import RUN_TRIAL
 
 __all__ = ["RayExecutor"]
 

@@ -16,9 +16,9 @@ from typing import Any
 from sparseattn.errors import StudyError
 from sparseattn.study.executors.channel import Channel, listen
 from sparseattn.study.executors.group import Group
-from sparseattn.study.folder.claims import Claims
-from sparseattn.study.folder.store import Store, writing
-from sparseattn.study.runs.perform import Lost, Performer
+from sparseattn.study.locks import Claims
+from sparseattn.study.store import Store, writing
+from sparseattn.study.trial_runner import Lost, Performer
 
 __all__ = ["main"]
 

@@ -1,0 +1,130 @@
+"""What a backend is, and how one is chosen.
+
+A backend is one way to compute a masked attention; all compute the same function, the one that
+`reference` spells out. Defining a subclass with a `name` registers it; a module in this package
+whose name has no leading underscore is imported on first use, and so is what other distributions
+name in the entry-point group `sparseattn.backends`. A backend asked for by name never falls back:
+it raises with every reason.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sparseattn.errors import BackendError
+from sparseattn.registry import Registry
+from sparseattn.rules import LayerRule
+
+__all__ = ["AUTO", "BY_NAME", "Backend", "Call", "backend", "backends", "select"]
+
+#: The name that leaves the choice to `select`.
+AUTO = "auto"
+#: Why another backend was chosen.
+BY_NAME = "asked for by name"
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One attention to compute.
+
+    Attributes:
+        query: Shape: [batch, heads, length, head width].
+        key: Shape: [batch, heads, length, head width].
+        value: Shape: [batch, heads, length, head width].
+        rule: What each query may attend to.
+        scale: Factor of the scores, usually `head width ** -0.5`.
+        dropout: Chance that an attention weight is dropped, in [0, 1). 0 outside training.
+        bias: Added to the scaled scores before masking; gradients flow into it.
+            Shape: broadcastable to [batch, heads, length, length].
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    rule: LayerRule
+    scale: float
+    dropout: float = 0.0
+    bias: Tensor | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether gradients are computed."""
+        states = (self.query, self.key, self.value)
+        return torch.is_grad_enabled() and any(x.requires_grad for x in states)
+
+
+class Backend(ABC):
+    """One way to compute `softmax(mask(scale * query key^T + bias)) value`."""
+
+    #: Its name; registers the class. Abstract classes leave it empty.
+    name: ClassVar[str] = ""
+    #: One line for `sparseattn backends` and the documentation.
+    summary: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Registers a named subclass."""
+        super().__init_subclass__(**kwargs)
+        if name := cls.__dict__.get("name"):
+            backends.add(name, cls, cls())
+
+    def reasons(self, call: Call) -> list[str]:  # noqa: ARG002
+        """Why it cannot compute this call; empty when it can."""
+        return []
+
+    def remark(self, device: str) -> str | None:  # noqa: ARG002
+        """What is worth knowing of it on a kind of device of this machine; None for nothing."""
+        return None
+
+    @abstractmethod
+    def attend(self, call: Call) -> Tensor:
+        """Computes the attention.
+
+        Returns:
+            The context of each query; zeros for a query that may attend to nothing.
+            Shape: [batch, heads, length, head width], the dtype of the query.
+        """
+
+    @abstractmethod
+    def computed(self, rule: LayerRule) -> int:
+        """Score entries that it really computes for a rule, summed over batch and heads."""
+
+
+#: Every backend by name, in alphabetical order.
+backends: Registry[Backend] = Registry("backend", "sparseattn.backends", BackendError)
+
+
+def backend(name: str) -> Backend:
+    """The backend called `name`.
+
+    Raises:
+        BackendError: There is none; the message lists the names.
+    """
+    return backends.find(name, others=(AUTO,))
+
+
+def select(name: str, call: Call) -> tuple[Backend, str]:
+    """Chooses the backend for a call.
+
+    Args:
+        name: A backend, or `auto`.
+        call: What it is to compute.
+
+    Returns:
+        The backend, and why it was chosen.
+
+    Raises:
+        BackendError: The named backend cannot compute the call; the message lists every reason.
+    """
+    if name == AUTO:
+        from sparseattn.backends._auto import choose
+
+        return choose(call)
+    chosen = backend(name)
+    if problems := chosen.reasons(call):
+        raise BackendError(f"backend {name!r} cannot compute this: {'; '.join(problems)}")
+    return chosen, BY_NAME

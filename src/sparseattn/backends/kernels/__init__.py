@@ -1,0 +1,1 @@
+"""What is below the backends: kernels, and the lists of keys that they walk."""

@@ -1,0 +1,57 @@
+"""The kernel's one argument: an array of numbers and addresses, and what stands where in it.
+
+It holds int64: counts, addresses of arrays, and for each tensor its address and the strides of
+text, head and row in numbers.
+"""
+
+# Compiled by numba, from decorators without types.
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparseattn.backends.kernels.cpu.products import compiled
+from sparseattn.backends.kernels.cpu.vectors import LANES, offset, pointer
+
+__all__ = ["ARGUMENTS", "head_rows", "list_of", "queries_of", "seeds"]
+
+(NEXT, TEXTS, HEADS, LENGTH, WIDTH, LONGEST, CHUNKS, PARTS, SEED, THRESHOLD, SIZE) = range(11)
+(POISON, NUMBERS, QUERIES, STARTS, COUNTS, KEYS, BITS) = range(11, 18)
+(FIRST, GROUP, ORDER, PART, LSE) = range(18, 23)
+(Q, K, V, OUT, DOUT, DQ, DK, DV) = range(23, 55, 4)
+ARGUMENTS = 55
+# The array at NUMBERS, in the type that is computed with.
+(SCALE, KEEP, ZERO, ONE, LOWEST, NOTHING) = range(6)
+
+
+@compiled
+def head_rows(a, tensor, text, head, like):
+    """The first row of a head."""
+    place = text * a[tensor + 1] + head * a[tensor + 2]
+    return pointer(a[tensor] + a[SIZE] * place, like)
+
+
+@compiled
+def list_of(a, tile):
+    """How many keys a tile has, the keys, and which of its queries may attend to each."""
+    begin = pointer(a[STARTS], 0)[tile]
+    keys = offset(pointer(a[KEYS], np.int32(0)), begin)
+    return pointer(a[COUNTS], 0)[tile], keys, offset(pointer(a[BITS], np.int32(0)), begin)
+
+
+@compiled
+def queries_of(a, tile):
+    """The queries of a tile, -1 for none."""
+    return offset(pointer(a[QUERIES], np.int32(0)), tile * LANES)
+
+
+@compiled
+def seeds(a, text, head, queries, states):
+    """The dropout state of each lane: a hash of the seed, the text, the head and the query."""
+    start = a[SEED] + (text * a[HEADS] + head) * 0x9E3779B1
+    for lane in range(LANES):
+        x = (np.int64(queries[lane]) * 0x632BE5AB + start) & 0xFFFFFFFF
+        x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+        x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
+        states[lane] = x ^ (x >> 16)

@@ -1,0 +1,154 @@
+"""The attention kernel for CPUs, for numba: which thread computes which tiles of 16 queries.
+
+Threads take work from a shared counter: in the forward pass some tiles of a head, in the backward
+pass all tiles of some heads of a text, because tiles of one head add to the same gradients.
+"""
+
+# Compiled by numba, from decorators without types.
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparseattn.backends.kernels.cpu.ahead import ask
+from sparseattn.backends.kernels.cpu.arguments import (
+    CHUNKS,
+    FIRST,
+    GROUP,
+    HEADS,
+    LONGEST,
+    ORDER,
+    PART,
+    PARTS,
+    POISON,
+    SIZE,
+    TEXTS,
+    WIDTH,
+    queries_of,
+)
+from sparseattn.backends.kernels.cpu.blocks import UNROLL
+from sparseattn.backends.kernels.cpu.products import compiled
+from sparseattn.backends.kernels.cpu.single import backward_single, forward_single
+from sparseattn.backends.kernels.cpu.tile import backward_tile, forward_tile
+from sparseattn.backends.kernels.cpu.vectors import LANES, pointer, take_next
+
+__all__ = ["CHUNK", "backward32", "backward64", "forward32", "forward64"]
+
+#: Tiles that a thread takes of one head before it goes on to the next. The rows of several heads
+#: share memory pages: one head at a time through a long text would miss the cache.
+CHUNK = 4
+#: Queries in a tile up to which they are computed one by one.
+FEW = 3
+
+
+@compiled
+def _scratch(a, numbers, like):
+    """Memory of one thread; in tests full of NaN, to find what is read before it is written."""
+    memory = np.empty((numbers + LANES) * a[SIZE], np.uint8)
+    aligned = pointer((memory.ctypes.data + 63) // 64 * 64, like)
+    if a[POISON]:
+        for i in range(numbers):
+            aligned[i] = np.nan
+    return memory, aligned
+
+
+@compiled
+def _few(a, tile):
+    queries, count = queries_of(a, tile), 0
+    for lane in range(LANES):
+        count += queries[lane] >= 0
+    return count <= FEW
+
+
+@compiled
+def _chunk(a, text, head, chunk):
+    """The first tile of a chunk of a head, and the one after its last."""
+    mine = 2 * (pointer(a[GROUP], 0)[head] * a[TEXTS] + text)
+    first = pointer(a[FIRST], 0)
+    begin = first[mine] + chunk * CHUNK
+    return begin, min(begin + CHUNK, first[mine + 1])
+
+
+@compiled
+def _piece(a, item):
+    """Text, head and chunk of a piece of work of the forward pass: the heads of a chunk first."""
+    piece, head = item // a[HEADS], item % a[HEADS]
+    return piece // a[CHUNKS], head, piece % a[CHUNKS]
+
+
+@compiled
+def _forward(a, like):
+    count = LANES * (2 * a[WIDTH] + a[LONGEST] + UNROLL + 2)
+    owner, memory = _scratch(a, count, like)
+    states = np.empty(LANES, np.uint32)
+    hashes = pointer(states.ctypes.data, np.uint32(0))
+    items = a[TEXTS] * a[CHUNKS] * a[HEADS]
+    item = take_next(a)
+    while item < items:
+        following = take_next(a)
+        text, head, chunk = _piece(a, item)
+        begin, end = _chunk(a, text, head, chunk)
+        for tile in range(begin, end):
+            if tile + 1 < end:
+                ask(a, text, head, tile + 1, True, False, like)
+            elif following < items:
+                other, another, piece = _piece(a, following)
+                start, stop = _chunk(a, other, another, piece)
+                if start < stop:
+                    ask(a, other, another, start, False, False, like)
+            if _few(a, tile):
+                forward_single(a, text, head, tile, memory, hashes, like)
+            else:
+                forward_tile(a, text, head, tile, memory, hashes, like)
+        item = following
+    return owner.size + states.size
+
+
+@compiled
+def _backward(a, like):
+    count = LANES * (3 * a[WIDTH] + 2 * (a[LONGEST] + UNROLL) + 2)
+    owner, memory = _scratch(a, count, like)
+    states = np.empty(LANES, np.uint32)
+    hashes = pointer(states.ctypes.data, np.uint32(0))
+    order, part = pointer(a[ORDER], 0), pointer(a[PART], 0)
+    item = take_next(a)
+    while item < a[TEXTS] * a[PARTS]:
+        text, mine = item // a[PARTS], item % a[PARTS]
+        for chunk in range(a[CHUNKS]):
+            for place in range(part[mine], part[mine + 1]):
+                head = order[place]
+                begin, end = _chunk(a, text, head, chunk)
+                for tile in range(begin, end):
+                    if tile + 1 < end:
+                        ask(a, text, head, tile + 1, True, True, like)
+                    elif place + 1 < part[mine + 1]:
+                        start, stop = _chunk(a, text, order[place + 1], chunk)
+                        if start < stop:
+                            ask(a, text, order[place + 1], start, False, True, like)
+                    if _few(a, tile):
+                        backward_single(a, text, head, tile, memory, hashes, like)
+                    else:
+                        backward_tile(a, text, head, tile, memory, hashes, like)
+        item = take_next(a)
+    return owner.size + states.size
+
+
+def forward32(a):
+    """Contexts and logs of the sums of exponentials, in single precision."""
+    _forward(a, np.float32(0))
+
+
+def forward64(a):
+    """The same in double precision."""
+    _forward(a, np.float64(0))
+
+
+def backward32(a):
+    """Gradients of queries, keys and values, in single precision."""
+    _backward(a, np.float32(0))
+
+
+def backward64(a):
+    """The same in double precision."""
+    _backward(a, np.float64(0))

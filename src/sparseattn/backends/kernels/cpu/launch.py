@@ -1,0 +1,195 @@
+"""Compiling the CPU kernel and running it on PyTorch's own threads."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import math
+import os
+from array import array
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseattn.backends.kernels.tiles.tiles import Tiles
+
+__all__ = ["DTYPES", "Launch", "Setting", "cache_folder", "missing", "uninstalled"]
+
+#: What the kernel computes with for each input type.
+DTYPES = {
+    torch.float32: torch.float32,
+    torch.float64: torch.float64,
+    torch.bfloat16: torch.float32,
+    torch.float16: torch.float32,
+}
+
+
+def cache_folder() -> Path:
+    """The folder for what is worth keeping between processes: `SPARSEATTN_CACHE` or the user's."""
+    return Path(os.environ.get("SPARSEATTN_CACHE") or Path.home() / ".cache" / "sparseattn")
+
+
+def uninstalled() -> str | None:
+    """Why nothing can be compiled, or None."""
+    if find_spec("numba") is None:
+        return "numba is not installed: pip install 'sparseattn[fast]'"
+    return None
+
+
+@cache
+def missing(dtype: torch.dtype = torch.float32, trains: bool = True) -> str | None:
+    """Why the kernel cannot run on this machine, or None.
+
+    Args:
+        dtype: The type of the inputs; one of `DTYPES`.
+        trains: Whether gradients are wanted, too.
+    """
+    if (reason := uninstalled()) is not None:
+        return reason
+    bits = DTYPES[dtype].itemsize * 8
+    try:
+        for direction in ("forward", "backward")[: 1 + trains]:
+            compiled(f"{direction}{bits}")
+    except Exception as error:  # numba raises many kinds, and none may stop the portable path
+        return f"numba cannot compile it here: {type(error).__name__}: {str(error).splitlines()[0]}"
+    return None
+
+
+@cache
+def compiled(name: str) -> Any:
+    """A function of `kernel` as machine code, from the disk if it was compiled before."""
+    # numba carries no types.
+    numba: Any = import_module("numba")
+    config: Any = import_module("numba.core.config")
+
+    from sparseattn.backends.kernels.cpu import kernel
+
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(_code_cache())
+    try:
+        make = numba.cfunc("void(CPointer(int64))", cache=True, error_model="numpy")
+        return make(getattr(kernel, name))
+    finally:
+        config.CACHE_DIR = before
+
+
+def _code_cache() -> Path:
+    """Numba looks for changes in one source file only: name the folder after all of them."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return cache_folder() / "kernels" / digest.hexdigest()[:16]
+
+
+@cache
+def _team() -> Callable[[int, int, int], None]:
+    """Runs a compiled function in every thread of a team: (its address, its argument, threads).
+
+    PyTorch's OpenMP threads where they can be reached, because threads of our own would compete
+    with them: they spin for a while after each operation.
+    """
+    try:
+        parallel = ctypes.CDLL(None).GOMP_parallel
+    except (OSError, AttributeError, TypeError):
+        return _pooled
+    parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    parallel.restype = None
+
+    def run(address: int, argument: int, threads: int) -> None:
+        parallel(address, argument, threads, 0)
+
+    return run
+
+
+def _pooled(address: int, argument: int, threads: int) -> None:
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+    with ThreadPoolExecutor(threads) as pool:
+        for job in [pool.submit(call, argument) for _ in range(threads)]:
+            job.result()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The numbers of one attention.
+
+    Attributes:
+        scale: Factor of the scores.
+        dropout: Chance that a weight is dropped, in [0, 1).
+        seed: Of the dropout.
+    """
+
+    scale: float
+    dropout: float
+    seed: int
+
+
+class Launch:
+    """One run of the kernel: its arguments, and what they point to.
+
+    Args:
+        tiles: What to compute.
+        setting: Its numbers.
+        like: A tensor of the type to compute with. Shape: [..., width], a multiple of 16.
+    """
+
+    #: Whether scratch memory starts as NaN; for tests.
+    poison = False
+
+    def __init__(self, tiles: Tiles, setting: Setting, like: Tensor) -> None:
+        from sparseattn.backends.kernels.cpu import arguments, kernel
+
+        self.places: Any = arguments
+        self.tiles, self.dtype = tiles, like.dtype
+        # Not a tensor: setting its numbers one by one takes longer than a short attention.
+        self.values = array("q", bytes(8 * arguments.ARGUMENTS))
+        self.kept: list[Tensor] = []
+        numbers = [setting.scale, 1 / (1 - setting.dropout), 0.0, 1.0, -1e30, -math.inf]
+        self._set("NUMBERS", torch.tensor(numbers, dtype=like.dtype))
+        values = {
+            "TEXTS": tiles.texts,
+            "HEADS": tiles.heads,
+            "LENGTH": tiles.length,
+            "WIDTH": like.shape[-1],
+            "LONGEST": tiles.longest,
+            "CHUNKS": -(-tiles.most // kernel.CHUNK),
+            "SEED": setting.seed,
+            "THRESHOLD": round(setting.dropout * 2**32),
+            "SIZE": like.dtype.itemsize,
+            "POISON": int(self.poison),
+        }
+        for name, value in values.items():
+            self.values[getattr(arguments, name)] = value
+        for name in ("queries", "starts", "counts", "keys", "bits", "first", "group"):
+            self._set(name.upper(), getattr(tiles, name))
+
+    def _set(self, name: str, tensor: Tensor) -> None:
+        self.kept.append(tensor)
+        self.values[getattr(self.places, name)] = tensor.data_ptr()
+
+    def tensors(self, **named: Tensor) -> None:
+        """Sets tensors by name. Shape: [batch, heads, length, width], or contiguous for LSE."""
+        for name, tensor in named.items():
+            self._set(name, tensor)
+            if name != "LSE":
+                at = getattr(self.places, name)
+                self.values[at + 1 : at + 4] = array("q", tensor.stride()[:3])
+
+    def run(self, direction: str) -> None:
+        """Runs `forward` or `backward` on as many threads as PyTorch uses."""
+        threads = torch.get_num_threads()
+        if direction == "backward":
+            order, part = self.tiles.parts(threads)
+            self._set("ORDER", order)
+            self._set("PART", part)
+            self.values[self.places.PARTS] = len(part) - 1
+        function = compiled(f"{direction}{self.dtype.itemsize * 8}")
+        self.values[self.places.NEXT] = 0
+        _team()(function.address, self.values.buffer_info()[0], threads)

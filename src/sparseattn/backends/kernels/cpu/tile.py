@@ -1,0 +1,181 @@
+"""Attention of one tile of 16 queries, a lane each, over the list of its keys.
+
+The scores of a tile are laid out keys x lanes and stay in the cache. Dropout hashes (seed, text,
+head, query, key), so that the backward pass repeats it without having stored it.
+"""
+
+# Compiled by numba, from decorators without types.
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sparseattn.backends.kernels.cpu.arguments import (
+    DK,
+    DOUT,
+    DQ,
+    DV,
+    HEADS,
+    KEEP,
+    LENGTH,
+    LOWEST,
+    LSE,
+    NOTHING,
+    NUMBERS,
+    ONE,
+    OUT,
+    SCALE,
+    SIZE,
+    THRESHOLD,
+    WIDTH,
+    ZERO,
+    K,
+    Q,
+    V,
+    head_rows,
+    list_of,
+    queries_of,
+    seeds,
+)
+from sparseattn.backends.kernels.cpu.blocks import UNROLL
+from sparseattn.backends.kernels.cpu.products import compiled, gather, mix, products, scatter, spill
+from sparseattn.backends.kernels.cpu.vectors import (
+    LANES,
+    add,
+    choose,
+    divide,
+    exponential,
+    kept,
+    larger,
+    load,
+    multiply,
+    offset,
+    pointer,
+    spread,
+    store,
+    subtract,
+    total,
+)
+
+__all__ = ["backward_tile", "forward_tile"]
+
+
+@compiled
+def _softmax(scores, bits, n, numbers):
+    """Turns scores into weights, not yet divided by their sums: returns maxima and sums."""
+    nothing, nought = spread(numbers[NOTHING]), spread(numbers[ZERO])
+    top = spread(numbers[LOWEST])
+    for j in range(n):
+        score = choose(np.int64(bits[j]), load(scores, j * LANES), nothing)
+        store(scores, j * LANES, score)
+        top = larger(score, top)
+    sums = nought
+    for j in range(n):
+        weight = exponential(subtract(load(scores, j * LANES), top))
+        weight = choose(np.int64(bits[j]), weight, nought)
+        store(scores, j * LANES, weight)
+        sums = add(sums, weight)
+    return top, sums
+
+
+@compiled
+def _drop(weights, keys, n, states, threshold, nought):
+    for j in range(n):
+        keep = kept(states, np.int64(keys[j]), threshold)
+        store(weights, j * LANES, choose(keep, load(weights, j * LANES), nought))
+
+
+@compiled
+def forward_tile(a, text, head, tile, memory, states, like):
+    """Contexts and logs of the sums of exponentials of a tile's queries."""
+    width, numbers = a[WIDTH], pointer(a[NUMBERS], like)
+    copy, columns = memory, offset(memory, LANES * width)
+    sums, scores = offset(memory, 2 * LANES * width), offset(memory, 2 * LANES * (width + 1))
+    n, keys, bits = list_of(a, tile)
+    queries = queries_of(a, tile)
+    query, scale = head_rows(a, Q, text, head, like), numbers[SCALE]
+    gather(query, a[Q + 3], queries, width, scale, copy, columns)
+    products(head_rows(a, K, text, head, like), a[K + 3], keys, n, columns, width, scores)
+    top, divisor = _softmax(scores, bits, n, numbers)
+    store(sums, 0, top)
+    store(sums, LANES, divisor)
+    if a[THRESHOLD] > 0:
+        seeds(a, text, head, queries, states)
+        _drop(scores, keys, n, states, a[THRESHOLD], spread(numbers[ZERO]))
+    mix(head_rows(a, V, text, head, like), a[V + 3], keys, n, scores, width, copy)
+    lse = pointer(a[LSE] + a[SIZE] * (text * a[HEADS] + head) * a[LENGTH], like)
+    for lane in range(LANES):
+        if queries[lane] >= 0:
+            lse[queries[lane]] = sums[lane] + math.log(sums[LANES + lane])
+    store(sums, 0, divide(spread(numbers[KEEP]), divisor))
+    spill(copy, queries, width, sums, head_rows(a, OUT, text, head, like), a[OUT + 3])
+
+
+@compiled
+def _weigh(a, scores, back, keys, bits, n, sums, states, numbers):
+    """Turns scores into weights after dropout, and `back` into gradients of the scores."""
+    factor, nought = spread(numbers[KEEP]), spread(numbers[ZERO])
+    lse, delta = load(sums, 0), load(sums, LANES)
+    for j in range(n):
+        allowed = np.int64(bits[j])
+        weight = exponential(subtract(load(scores, j * LANES), lse))
+        weight = choose(allowed, weight, nought)
+        after, grad = weight, load(back, j * LANES)
+        if a[THRESHOLD] > 0:
+            keep = kept(states, np.int64(keys[j]), a[THRESHOLD])
+            after = choose(keep, multiply(weight, factor), nought)
+            grad = choose(keep, multiply(grad, factor), nought)
+        grad = multiply(weight, subtract(grad, delta))
+        store(scores, j * LANES, after)
+        store(back, j * LANES, choose(allowed, grad, nought))
+    for j in range(n, (n + UNROLL - 1) // UNROLL * UNROLL):
+        store(scores, j * LANES, nought)
+        store(back, j * LANES, nought)
+
+
+@compiled
+def _delta(a, text, head, queries, sums, like):
+    """Per lane the log of the sum of exponentials, and context . its gradient."""
+    numbers = pointer(a[NUMBERS], like)
+    lse = pointer(a[LSE] + a[SIZE] * (text * a[HEADS] + head) * a[LENGTH], like)
+    out, grad = head_rows(a, OUT, text, head, like), head_rows(a, DOUT, text, head, like)
+    for lane in range(LANES):
+        row = np.int64(queries[lane])
+        dot = spread(numbers[ZERO])
+        sums[lane] = numbers[ZERO]
+        if row >= 0:
+            sums[lane] = lse[row]
+            for t in range(0, a[WIDTH], LANES):
+                x = load(out, row * a[OUT + 3] + t)
+                dot = add(dot, multiply(x, load(grad, row * a[DOUT + 3] + t)))
+        sums[LANES + lane] = total(dot)
+
+
+@compiled
+def backward_tile(a, text, head, tile, memory, states, like):
+    """Gradients of a tile's queries, and its share of those of keys and values."""
+    width, numbers = a[WIDTH], pointer(a[NUMBERS], like)
+    size = LANES * width
+    q, columns, grads = memory, offset(memory, size), offset(memory, 2 * size)
+    sums, scores = offset(memory, 3 * size), offset(memory, 3 * size + 2 * LANES)
+    n, keys, bits = list_of(a, tile)
+    queries = queries_of(a, tile)
+    back = offset(scores, (n + UNROLL) * LANES)
+    key = head_rows(a, K, text, head, like)
+    gather(head_rows(a, Q, text, head, like), a[Q + 3], queries, width, numbers[SCALE], q, columns)
+    products(key, a[K + 3], keys, n, columns, width, scores)
+    one = numbers[ONE]
+    gather(head_rows(a, DOUT, text, head, like), a[DOUT + 3], queries, width, one, grads, columns)
+    products(head_rows(a, V, text, head, like), a[V + 3], keys, n, columns, width, back)
+    _delta(a, text, head, queries, sums, like)
+    if a[THRESHOLD] > 0:
+        seeds(a, text, head, queries, states)
+    _weigh(a, scores, back, keys, bits, n, sums, states, numbers)
+    scatter(scores, keys, n, grads, width, head_rows(a, DV, text, head, like), a[DV + 3])
+    scatter(back, keys, n, q, width, head_rows(a, DK, text, head, like), a[DK + 3])
+    mix(key, a[K + 3], keys, n, back, width, columns)
+    store(sums, 0, spread(numbers[SCALE]))
+    spill(columns, queries, width, sums, head_rows(a, DQ, text, head, like), a[DQ + 3])

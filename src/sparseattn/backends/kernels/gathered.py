@@ -1,0 +1,101 @@
+"""The lists of `_tiles` in plain PyTorch: their keys gathered, the tiles computed as a batch.
+
+Runs on every device, and autograd, autocast and dropout are PyTorch's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from sparseattn.backend import Call
+from sparseattn.backends.kernels.tiles.tiles import Tiles, tiles_of
+from sparseattn.rules import LayerRule
+
+__all__ = ["attend_gathered"]
+
+#: Queries a tile, in narrow and in wide windows: more share their keys' copies, fewer compute less
+#: beyond the window.
+SIZES = (32, 64)
+#: Keys of the mean list from which a window is wide (measured: docs/log.md).
+_WIDE = 256
+
+
+def attend_gathered(call: Call) -> Tensor:
+    """Computes a call; see `Backend.attend`."""
+    tiles = _tiles(call.rule)
+    batch, heads, length, width = call.query.shape
+    # One row more than there are tokens: queries that are none write there.
+    context = call.query.new_zeros(heads, batch * length + 1, width)
+    states = [x.transpose(0, 1).flatten(1, 2) for x in (call.query, call.key, call.value)]
+    for group in range(len(tiles.first)):
+        members = (tiles.group == group).nonzero().flatten()
+        q, k, v = states if len(members) == heads else [x[members] for x in states]
+        for queries, keys, mask in _batches(tiles, group):
+            part = _computed(call, (q, k, v), queries, keys, mask)
+            place = queries.flatten().masked_fill(queries.flatten() < 0, batch * length)
+            rows = context if len(members) == heads else context[members]
+            rows = rows.index_copy(1, place, part.to(context.dtype))
+            context = rows if len(members) == heads else context.index_copy(0, members, rows)
+    return context[:, :-1].view(heads, batch, length, width).transpose(0, 1)
+
+
+def _tiles(rule: LayerRule) -> Tiles:
+    """The lists of a rule, for tiles that suit its windows."""
+    tiles = tiles_of(rule, SIZES[0])
+    wide = len(tiles.keys) > _WIDE * len(tiles.counts)
+    return tiles_of(rule, SIZES[1]) if wide else tiles
+
+
+def _computed(
+    call: Call, states: tuple[Tensor, Tensor, Tensor], queries: Tensor, keys: Tensor, mask: Tensor
+) -> Tensor:
+    """The contexts of a batch of tiles. Shape: [heads, tiles * size, width]."""
+    q, k, v = states
+    tile = q[:, queries.clamp(min=0)]
+    out = scaled_dot_product_attention(
+        tile.transpose(0, 1),
+        k[:, keys].transpose(0, 1),
+        v[:, keys].transpose(0, 1),
+        attn_mask=mask[:, None],
+        dropout_p=call.dropout,
+        scale=call.scale,
+    )
+    return out.transpose(0, 1).flatten(1, 2)
+
+
+def _batches(tiles: Tiles, group: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Tiles of about equally long lists, padded to one length.
+
+    Yields:
+        Queries (-1 for none) and keys as rows of all texts, and which pairs are allowed.
+        Shape: [tiles, size], [tiles, longest], [tiles, size, longest].
+    """
+    first = tiles.first[group]
+    count = int(first[0, 1] - first[0, 0])
+    index = (first[:, :1] + torch.arange(count, device=first.device)).flatten()
+    text = torch.arange(len(first), device=first.device).repeat_interleave(count)
+    lengths = tiles.counts[index]
+    # Powers of two: a tile of global queries, with every key, does not make all others as long.
+    classes = torch.where(lengths > 0, torch.log2(lengths.clamp(min=1).float()).ceil(), -1)
+    for size in sorted(set(classes.tolist())):
+        if size >= 0:
+            chosen = (classes == size).nonzero().flatten()
+            yield _padded(tiles, index[chosen], text[chosen] * tiles.length)
+
+
+def _padded(tiles: Tiles, index: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    counts = tiles.counts[index]
+    slots = torch.arange(int(counts.max()), device=index.device)
+    there = slots < counts[:, None]
+    place = (tiles.starts[index][:, None] + slots).masked_fill(~there, 0)
+    # A list's first key stands in for the missing ones: padding is never read.
+    keys = torch.where(there, tiles.keys[place], tiles.keys[place[:, :1]]) + shift[:, None]
+    bits = tiles.bits[place].masked_fill(~there, 0)
+    queries = tiles.queries[index].long()
+    lanes = torch.arange(queries.shape[1], device=index.device)
+    mask = (bits[:, None, :] >> lanes[:, None] & 1).bool() | (queries < 0)[:, :, None]
+    return torch.where(queries < 0, -1, queries + shift[:, None]), keys.long(), mask

@@ -1,0 +1,179 @@
+"""The command line.
+
+Thin on purpose: a command checks nothing and computes nothing, it calls the library and prints.
+What is heavy is imported inside the command, so that `--help` answers at once; a sub-app added here
+with `app.add_typer` must keep to that.
+"""
+
+from __future__ import annotations
+
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+import sparseattn
+from sparseattn.cli import degrees as degrees
+from sparseattn.cli.bench import app as bench
+from sparseattn.cli.study import app as study
+from sparseattn.errors import SparseAttnError
+from sparseattn.models.lengthen import PLAN
+from sparseattn.models.names import DEFAULT
+
+__all__ = ["app", "main"]
+
+# typer carries its own copy of click, or uses the package, according to its version.
+UsageError: Any = typer.BadParameter.__base__
+
+app = typer.Typer(
+    name="sparseattn",
+    help="Evaluate and optimise sparse attention in pretrained Transformer encoders.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(study)
+app.add_typer(bench)
+degrees.mount(app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"sparseattn {sparseattn.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Evaluate and optimise sparse attention in pretrained Transformer encoders."""
+
+
+@app.command()
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer documents and patterns.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the results.", show_default="demo-results, or demo-results-quick"
+        ),
+    ] = None,
+) -> None:
+    """Run the main job on the packaged model and texts, offline."""
+    from sparseattn.cli.demo import demo as run_demo
+
+    folder = out or Path("demo-results-quick" if quick else "demo-results")
+    again = f"sparseattn demo{' --quick' if quick else ''}{f' --out {out}' if out else ''}"
+    try:
+        written = run_demo(folder, quick=quick)
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped; `{again}` goes on where it was", err=True)
+        raise typer.Exit(130) from None
+    for path in written:
+        typer.echo(f"wrote {path}")
+
+
+@app.command()
+def lengthen(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A folder, a Hub name or package:NAME.")
+    ],
+    to: Annotated[int, typer.Option(help="Tokens to take, special ones included.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="A new or empty folder for the longer model.", show_default="NAME-TO, here"
+        ),
+    ] = None,
+    plan: Annotated[
+        str, typer.Option(help="A pattern, a plan's JSON file, or none to stay dense.")
+    ] = PLAN,
+) -> None:
+    """Make a model take longer texts, under a plan that keeps them cheap."""
+    from sparseattn.models.lengthen.folder import lengthen_folder
+    from sparseattn.models.names import brief
+
+    place = Path(f"{brief(model)}-{to}") if out is None else out
+    for line in lengthen_folder(model, to, place, plan):
+        typer.echo(line)
+
+
+@app.command()
+def show(
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="A spec string, such as 'neighbor(radius=2)'.")
+    ],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to apply it to.")],
+    png: Annotated[
+        Path | None, typer.Option(help="Also draw it into this file (.png, .svg or .pdf).")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Tokenizer and embeddings: a folder, a Hub name or package:NAME.")
+    ] = DEFAULT,
+    layer: Annotated[int, typer.Option(help="Attention layer; negative ones count back.")] = 0,
+    pair: Annotated[str | None, typer.Option(help="A second text, read as a pair.")] = None,
+) -> None:
+    """Show which tokens of a text a pattern connects."""
+    from sparseattn.show import picture
+
+    shown = picture(pattern, text, pair, model=model, layer=layer)
+    _print(shown)
+    if png is not None:
+        typer.echo(f"wrote {shown.save(png)}")
+
+
+@app.command()
+def patterns() -> None:
+    """List the patterns: arguments, allowed pairs, degree, needed annotations, source."""
+    from sparseattn.show import patterns_table
+
+    _print(patterns_table())
+
+
+@app.command()
+def backends() -> None:
+    """List the backends that can compute a masked attention."""
+    from sparseattn.show import backends_table
+
+    _print(backends_table())
+
+
+def _print(what: object) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(what)
+
+
+def main() -> None:
+    """Runs the command line; what the user can mend is one line and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a letter of the text gets a question mark.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        sys.exit(app(prog_name="sparseattn", standalone_mode=False) or 0)
+    except SparseAttnError as error:
+        _complain(str(error))
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            sys.exit(2)
+        path = error.ctx.command_path if error.ctx else "sparseattn"
+        _complain(f"{error.format_message()} See `{path} --help`.")
+    except typer.Abort:
+        sys.exit(130)
+
+
+def _complain(message: str) -> NoReturn:
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""`sparseattn study ...`. Thin, and light to import: see `sparseattn.cli`."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparseattn.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from sparseattn.study.session import Outcome
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="study",
+    help="Declare a grid of trials, run it, compare its arms.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+#: Packages of the extra `study` without which no command works.
+_NEEDED = ("datasets", "pandas", "pyarrow", "pydantic")
+
+#: Trials above which `study run` asks before it begins.
+_MANY = 100
+
+Spec = Annotated[Path, typer.Argument(help="The study file (YAML).", show_default=False)]
+Folder = Annotated[Path, typer.Argument(help="The study's folder.", show_default=False)]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Local worker processes, instead of the file's.")
+]
+Kind = Annotated[str | None, typer.Option(help="Instead of the file's: local or ray.")]
+Most = Annotated[int, typer.Option(min=1, help="Refuse a grid with more trials.")]
+Yes = Annotated[bool, typer.Option("--yes", help=f"Do not ask before more than {_MANY} trials.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Instead of what the file says, such as training.epochs=1; may be repeated.",
+    ),
+]
+Others = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Another study, in its folder or packed, whose trials are taken over where they are "
+        "the same; may be repeated.",
+    ),
+]
+Versions = Annotated[
+    bool, typer.Option(help="Go on although packages differ from when the study was begun.")
+]
+
+
+@app.callback()
+def common() -> None:
+    """Declare a grid of trials, run it, compare its arms."""
+    lacking = [name for name in _NEEDED if find_spec(name) is None]
+    if lacking:
+        raise MissingExtraError(
+            f'studies need {", ".join(lacking)}: pip install "sparseattn[study]"'
+        )
+
+
+@app.command()
+def run(
+    spec: Spec,
+    out: Annotated[Path, typer.Option(help="The study's folder; made if need be.")],
+    workers: Workers = None,
+    executor: Kind = None,
+    max_trials: Most = 10_000,
+    changes: Changes = None,
+    reuse: Others = None,
+    yes: Yes = False,
+    other_versions: Versions = False,
+) -> None:
+    """Run what is missing of a study."""
+    from sparseattn.study import session
+    from sparseattn.study.spec import load_spec
+
+    options = _options(
+        workers,
+        executor,
+        yes,
+        max_trials=max_trials,
+        other_versions=other_versions,
+        reuse=reuse or (),
+    )
+    _finish(lambda: session.run(load_spec(spec, changes or ()), out, options), out)
+
+
+@app.command()
+def resume(
+    folder: Folder,
+    workers: Workers = None,
+    executor: Kind = None,
+    retry_failed: Annotated[bool, typer.Option(help="Run failed trials again.")] = False,
+    yes: Yes = False,
+    other_versions: Versions = False,
+) -> None:
+    """Run what is missing of a study that was begun."""
+    from sparseattn.study import session
+
+    options = _options(
+        workers, executor, yes, retry_failed=retry_failed, other_versions=other_versions
+    )
+    _finish(lambda: session.resume(folder, options), folder)
+
+
+@app.command()
+def plan(spec: Spec, changes: Changes = None, max_trials: Most = 10_000) -> None:
+    """Show the trials, their sparsity on a sample of the data, and how long they would take."""
+    from sparseattn.study.spec import load_spec
+
+    read = load_spec(spec, changes or ())  # before PyTorch is imported: a slip is told at once
+    from rich.console import Console
+
+    from sparseattn.study.planning import plan as planned
+
+    with Console(stderr=True).status("counting pairs on training texts, and timing some steps"):
+        made = planned(read, max_trials)
+    _print(made)
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Write the report: a page, its Markdown, figures and tables."""
+    from sparseattn.report import terminal_table, write_report
+    from sparseattn.report.load import rebuild
+
+    rebuild(folder, anew=False)
+    data = _loaded(folder)
+    written = write_report(data, folder / "report")
+    _print(terminal_table(data))
+    for path in written:
+        typer.echo(f"wrote {path}")
+
+
+@app.command()
+def compare(
+    folder: Folder,
+    a: Annotated[str, typer.Argument(help="An arm: name, or name@layers.")] = "",
+    b: Annotated[str, typer.Argument(help="Another one.")] = "",
+    seeds: Annotated[str, typer.Option(help="Some seeds alone, such as 5: or 0,2.")] = "",
+) -> None:
+    """Compare two arms on the same examples; without arms, those that the study declared."""
+    from sparseattn.errors import StudyError
+    from sparseattn.report import compare as compared
+    from sparseattn.report.table import contrasts_terminal
+
+    data = _loaded(folder)
+    if seeds:
+        data = data.only(seeds)
+    if a and b:
+        typer.echo(str(compared(data, a, b)))
+    elif a or not data.contrasts:
+        why = "one arm" if a else "no arm, and the study declared no contrasts"
+        raise StudyError(f"compare takes two arms; got {why}")
+    else:
+        _print(contrasts_terminal(data))
+
+
+@app.command()
+def results(folder: Folder) -> None:
+    """Check every trial, and write results.csv and results.parquet anew."""
+    from sparseattn.report.load import rebuild
+
+    found = rebuild(folder)
+    for problem in found.damaged.values():
+        typer.echo(f"{problem}; `sparseattn study resume {folder}` runs it again", err=True)
+    typer.echo(f"wrote {folder / 'results.csv'} and .parquet: {len(found.rows)} trials")
+
+
+@app.command()
+def pack(
+    folder: Folder,
+    file: Annotated[Path, typer.Argument(help="What to write: NAME.tar.xz.", show_default=False)],
+) -> None:
+    """Put the finished trials of a study into one small file."""
+    from sparseattn.study.archive import pack as packed
+
+    trials = packed(folder, file)
+    size = file.stat().st_size / 1000
+    typer.echo(f"wrote {file}: {trials} trials, {size:,.0f} kB; `sparseattn study unpack` opens it")
+
+
+@app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(help="A packed study.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="A new folder, or one of the same study.")],
+) -> None:
+    """Bring the trials of a packed study into a folder, to report on them or to go on."""
+    from sparseattn.report.load import rebuild
+    from sparseattn.study.archive import unpack as unpacked
+
+    added = unpacked(file, out)
+    rebuild(out)
+    typer.echo(f"{added} trials added to {out}; `sparseattn study resume {out}` goes on")
+
+
+def _loaded(folder: Path) -> Any:
+    """A study, and on the error stream what is not there of it."""
+    from sparseattn.report.load import load_study
+
+    data = load_study(folder)
+    for problem in data.damaged:
+        typer.echo(f"{problem}; `sparseattn study resume {folder}` runs it again", err=True)
+    if data.lacking:
+        typer.echo(f"note: {data.lacking}", err=True)
+    return data
+
+
+def _options(workers: int | None, executor: str | None, yes: bool, **rest: Any) -> Any:
+    from sparseattn.study.session import Options
+
+    changes = {"workers": workers, "kind": executor}
+    asks = None if yes or not sys.stdin.isatty() else _confirm
+    return Options(
+        executor={name: value for name, value in changes.items() if value is not None},
+        confirm=asks,
+        **rest,
+    )
+
+
+def _confirm(question: str, trials: int) -> bool:
+    return trials <= _MANY or typer.confirm(question)
+
+
+def _finish(work: Any, folder: Path) -> None:
+    """Runs a study, and says how it ended: status 1 for failed trials, 130 for Ctrl-C."""
+    try:
+        outcome: Outcome = work()
+    except KeyboardInterrupt:
+        from sparseattn.study.store import STUDY
+
+        begun = (folder / STUDY).is_file()
+        then = f"`sparseattn study resume {folder}` goes on" if begun else "nothing was written"
+        typer.echo(f"\nstopped; {then}", err=True)
+        raise typer.Exit(130) from None
+    what = f"ran {outcome.run}" if outcome.run else "nothing to do"
+    typer.echo(f"{outcome.trials} trials: {what}; results in {folder / 'results.csv'}")
+    if outcome.failed:
+        reasons = sorted(set(outcome.failed.values()))
+        typer.echo(f"{len(outcome.failed)} trials failed: {'; '.join(reasons[:3])}", err=True)
+        typer.echo(f"`sparseattn study resume {folder} --retry-failed` runs them again", err=True)
+        raise typer.Exit(1)
+
+
+def _print(what: object) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(what)

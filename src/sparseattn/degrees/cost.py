@@ -1,0 +1,213 @@
+"""How many pairs each radius allows, counted exactly and without building a mask.
+
+A head with radius r and global tokens G allows, in a text of n tokens,
+
+    n^2 - (n - |G|)^2 + W(r),
+
+where W(r) counts the pairs of tokens outside G at most r apart. The number of such pairs at one
+distance is an autocorrelation, so all distances of a text cost one Fourier transform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sparseattn.degrees.candidates import Menu
+from sparseattn.errors import PlanError
+from sparseattn.tokens import TokenBatch
+
+__all__ = ["Costs", "allowed_pairs", "within"]
+
+
+def within(tokens: Tensor) -> Tensor:
+    """Counts the ordered pairs of chosen tokens that are at most so far apart.
+
+    Args:
+        tokens: True for a chosen token. Shape: [batch, length], bool.
+
+    Returns:
+        Element d counts the pairs with distance <= d. Shape: [batch, length], int64.
+    """
+    length = tokens.shape[1]
+    spectrum = torch.fft.rfft(tokens.double(), n=2 * length)
+    at = torch.fft.irfft(spectrum.abs() ** 2, n=2 * length)[:, :length].round().long()
+    at[:, 1:] *= 2
+    counts: Tensor = at.cumsum(dim=1)
+    return counts
+
+
+def allowed_pairs(menu: Menu, tokens: TokenBatch, window: int | None = None) -> Tensor:
+    """Counts the pairs of real tokens that each radius of a menu allows.
+
+    Windows are clipped at the borders; a token's own place, the windows and the rows and columns of
+    global tokens are counted once where they overlap.
+
+    Args:
+        menu: Radii and global tokens.
+        tokens: The batch.
+        window: A radius that the layer never exceeds, global tokens included.
+
+    Returns:
+        Shape: [batch, entries], int64.
+    """
+    if tokens.length == 0:
+        return torch.zeros(tokens.batch, len(menu), dtype=torch.long)
+    every = within(tokens.valid)
+    free = within(tokens.valid & ~menu.global_mask(tokens))
+    limit = tokens.length - 1 if window is None else min(window, tokens.length - 1)
+    radii = menu.radii(tokens).clamp(max=limit).expand(tokens.batch, -1)
+    return (every - free)[:, limit, None] + free.gather(1, radii)
+
+
+@dataclass(frozen=True, eq=False)
+class Costs:
+    """What each choice costs on some texts: the measure that a budget is stated in.
+
+    Attributes:
+        allowed: Pairs that one head of a layer allows with each radius, summed over the texts.
+            Shape: [layers, entries], float64.
+        full: Pairs that one head of a layer allows where the layer is dense. Shape: [layers],
+            float64.
+        valid: Pairs of real tokens of one head, summed over the texts.
+        heads: Heads of each layer.
+        windows: A radius that each layer never exceeds; None for no limit.
+        dense: Layers that stay dense.
+    """
+
+    allowed: Tensor
+    full: Tensor
+    valid: float
+    heads: tuple[int, ...]
+    windows: tuple[int | None, ...]
+    dense: tuple[int, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        menu: Menu,
+        batches: Iterable[TokenBatch],
+        heads: Sequence[int],
+        windows: Sequence[int | None],
+        dense: Sequence[int] = (),
+    ) -> Costs:
+        """Counts over some texts.
+
+        Args:
+            menu: Radii and global tokens.
+            batches: The texts.
+            heads: Heads of each layer.
+            windows: A radius that each layer never exceeds; None for no limit.
+            dense: Layers that stay dense.
+        """
+        kinds = list(dict.fromkeys(windows))
+        allowed = torch.zeros(len(kinds), len(menu), dtype=torch.float64)
+        full = torch.zeros(len(kinds), dtype=torch.float64)
+        valid = 0
+        for tokens in batches:
+            pairs = within(tokens.valid)
+            valid += int((tokens.lengths**2).sum())
+            for index, window in enumerate(kinds):
+                allowed[index] += allowed_pairs(menu, tokens, window).sum(dim=0).cpu()
+                limit = tokens.length - 1 if window is None else min(window, tokens.length - 1)
+                full[index] += float(pairs[:, limit].sum())
+        if not valid:
+            raise PlanError("a sparsity is counted over texts, and there is none")
+        which = [kinds.index(window) for window in windows]
+        return cls(
+            allowed[which], full[which], float(valid), tuple(heads), tuple(windows), tuple(dense)
+        )
+
+    @property
+    def learned(self) -> list[int]:
+        """Layers that are not left dense."""
+        return [layer for layer in range(len(self.heads)) if layer not in self.dense]
+
+    @property
+    def total(self) -> float:
+        """Pairs of real tokens, summed over texts, layers and heads."""
+        return self.valid * sum(self.heads)
+
+    @property
+    def fixed(self) -> float:
+        """Pairs that the dense layers allow."""
+        return float(sum(self.full[layer] * self.heads[layer] for layer in self.dense))
+
+    @property
+    def table(self) -> Tensor:
+        """The share of all pairs that a head of each learned layer allows with each radius.
+
+        Shape: [learned layers, entries], float64.
+        """
+        return self.allowed[self.learned] / self.total
+
+    def items(self, groups: int) -> NDArray[np.float64]:
+        """The table with a row for each choice that is made: a head, or the heads of a layer.
+
+        Args:
+            groups: Choices a layer: its heads, or 1. Shape of the result:
+                [learned layers x groups, entries].
+        """
+        heads = np.array([self.heads[layer] for layer in self.learned])
+        times = heads if groups == 1 else np.ones_like(heads)
+        return np.repeat(self.table.numpy() * times[:, None], groups, axis=0)
+
+    def density(self, chances: Tensor) -> Tensor:
+        """The expected density: exact, linear in the chances, dense layers included.
+
+        Args:
+            chances: Of each radius. Shape: [learned layers, heads or 1, entries].
+
+        Returns:
+            A scalar in [0, 1].
+        """
+        times = torch.tensor([self.heads[layer] for layer in self.learned], dtype=chances.dtype)
+        shared = times if chances.shape[1] == 1 else torch.ones_like(times)
+        weights = self.table.to(chances) * shared.to(chances.device)[:, None]
+        return (chances * weights[:, None, :]).sum() + self.fixed / self.total
+
+    @property
+    def highest(self) -> float:
+        """The highest sparsity that these texts allow: every head with radius 0."""
+        return 1 - self._uniform(0)
+
+    @property
+    def lowest(self) -> float:
+        """The lowest sparsity that the menu allows: every head with its largest radius."""
+        return 1 - self._uniform(-1)
+
+    def _uniform(self, entry: int) -> float:
+        heads = torch.tensor([self.heads[layer] for layer in self.learned], dtype=torch.float64)
+        return float((self.table[:, entry] * heads).sum()) + self.fixed / self.total
+
+    def check(self, sparsity: float) -> None:
+        """Checks that a sparsity can be reached.
+
+        Raises:
+            PlanError: It cannot; the message names the highest or lowest that can.
+        """
+        if isinstance(sparsity, bool) or not isinstance(sparsity, int | float):
+            raise PlanError(f"sparsity {sparsity!r} is not a number from 0 to 1")
+        if not 0 <= sparsity <= 1:
+            raise PlanError(f"sparsity {sparsity} is not a share from 0 to 1")
+        if sparsity > self.highest + 1e-9:
+            raise PlanError(
+                f"sparsity {sparsity:g} cannot be reached on these texts: every token keeps itself "
+                f"and global tokens keep their rows and columns, so the highest is "
+                f"{_floored(self.highest)}"
+            )
+        if sparsity < self.lowest - 1e-9:
+            raise PlanError(
+                f"sparsity {sparsity:g} is below what the largest radius of the menu gives on "
+                f"these texts: the lowest is {self.lowest:.3f}"
+            )
+
+
+def _floored(value: float) -> str:
+    """Three digits, rounded down, so that what an error names can be asked for."""
+    return f"{int(value * 1000) / 1000:.3f}"

@@ -1,1 +1,0 @@
-"""What a plan or a radius costs, counted over real tokens."""

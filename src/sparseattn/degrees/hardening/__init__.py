@@ -1,1 +1,0 @@
-"""From what radii are worth to a plan within a budget."""

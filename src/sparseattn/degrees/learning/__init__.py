@@ -1,1 +1,0 @@
-"""Distributions of radii that train with the model under a budget."""

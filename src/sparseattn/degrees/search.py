@@ -1,0 +1,177 @@
+"""The soft phase: training a model and its degrees together, under a budget.
+
+Composed of what `transformers.Trainer` offers: the degrees are a module of the model, with a
+parameter group of their own; a callback moves the target and the temperature; a forward hook adds
+the budget's term to the loss. (Not `compute_loss_func`: the Trainer then takes the labels away from
+the model, and each task's loss would have to be written again.)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback
+
+from sparseattn.degrees.budget import DualAscent, Schedule
+from sparseattn.degrees.cost import Costs
+from sparseattn.degrees.distribution import Degrees
+from sparseattn.degrees.texts import state_of
+from sparseattn.errors import PlanError, UnsupportedModelError
+from sparseattn.models.sparsify import sparsified
+from sparseattn.training.phases import BUDGET
+
+__all__ = ["MODULE", "Budget", "add_degrees_group", "soft"]
+
+#: Name of the degrees among the modules of a model that learns them.
+MODULE = "sparseattn_degrees"
+
+#: Adam's averages for the degrees. They must turn round within a few steps of reaching the budget:
+#: with the usual (0.9, 0.999) the density swings past it by 3 to 15 points.
+_BETAS = (0.5, 0.95)
+
+
+@contextmanager
+def soft(model: nn.Module, degrees: Degrees, tokenizer: Any = None) -> Iterator[nn.Module]:
+    """Runs a model with the soft mask of its degrees; afterwards it is as it was.
+
+    Args:
+        model: The model.
+        degrees: Its degrees, a module of it meanwhile.
+        tokenizer: Tells which tokens are separators, where they are global.
+
+    Raises:
+        UnsupportedModelError: The model's attention takes only a hard mask.
+    """
+    with sparsified(model, degrees.widest, tokenizer=tokenizer):
+        state = state_of(model)
+        if state.mask_route:
+            raise UnsupportedModelError(
+                f"{type(model).__name__} computes its own attention and takes only a hard mask, so "
+                "its degrees cannot be learned"
+            )
+        state.compiler = degrees.soft_plan
+        setattr(model, MODULE, degrees)
+        try:
+            yield model
+        finally:
+            delattr(model, MODULE)
+
+
+class Budget(TrainerCallback):
+    """Moves target and temperature, adds the budget's term, and takes the dual steps.
+
+    Args:
+        degrees: What is learned.
+        costs: What it costs, over a sample of the training texts. The same on every process, so
+            that data-parallel runs agree without talking about it.
+        schedule: The target and the temperature.
+        ascent: The weights of the budget's term.
+
+    Attributes:
+        history: For each step: `step`, `target`, `density`, `temperature`, `lambda1`, `lambda2`,
+            and `loss`, that of the task alone, averaged over the batches of the step.
+    """
+
+    def __init__(
+        self, degrees: Degrees, costs: Costs, schedule: Schedule, ascent: DualAscent
+    ) -> None:
+        self.degrees, self.costs = degrees, costs
+        self.schedule, self.ascent = schedule, ascent
+        self.history: list[dict[str, float]] = []
+        self._losses: list[Tensor] = []
+        self.begin(0)
+
+    def begin(self, step: int) -> None:
+        """Sets the target and the temperature of a step."""
+        self.target = self.schedule.target(step)
+        self.degrees.temperature = self.schedule.temperature(step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Puts the degrees and the budget beside a checkpoint."""
+        if not state.is_world_process_zero:
+            return
+        values = {
+            "theta": self.degrees.theta.tolist(),
+            "lambda1": self.ascent.lambda1,
+            "lambda2": self.ascent.lambda2,
+            "start": self.schedule.start,
+            "history": self.history,
+        }
+        path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / BUDGET
+        path.write_text(json.dumps(values), encoding="utf-8")
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Takes up from the checkpoint that training resumes from."""
+        if not state.global_step:
+            return
+        path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / BUDGET
+        values = json.loads(path.read_text(encoding="utf-8"))
+        with torch.no_grad():
+            self.degrees.theta.copy_(torch.tensor(values["theta"]))
+        self.ascent.lambda1, self.ascent.lambda2 = values["lambda1"], values["lambda2"]
+        self.schedule = replace(self.schedule, start=values["start"])
+        self.history = values["history"]
+
+    def density(self) -> Tensor:
+        """The expected density, with gradient."""
+        return self.costs.density(self.degrees.chances())
+
+    def add(self, module: nn.Module, _args: Any, _kwargs: Any, outputs: Any) -> Any:
+        """Forward hook of the model: adds the budget's term to the loss while it trains.
+
+        Raises:
+            PlanError: The model returned no loss.
+        """
+        if not module.training:
+            return outputs
+        loss = outputs.get("loss") if hasattr(outputs, "get") else None
+        if loss is None:
+            raise PlanError(f"{type(module).__name__} returned no loss; the data need labels")
+        self._losses.append(loss.detach())
+        outputs["loss"] = loss + self.ascent.penalty(self.density(), self.target)
+        return outputs
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Moves the target and the temperature."""
+        self.begin(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Takes a dual step and records."""
+        density = float(self.density().detach())
+        self.history.append(
+            {
+                "step": state.global_step,
+                "loss": float(sum(self._losses)) / max(1, len(self._losses)),
+                "density": density,
+                "target": self.target,
+                "temperature": self.degrees.temperature,
+                "lambda1": self.ascent.lambda1,
+                "lambda2": self.ascent.lambda2,
+            }
+        )
+        self._losses.clear()
+        self.ascent.ascend(density, self.target)
+
+
+def add_degrees_group(trainer: Trainer, degrees: Degrees, learning_rate: float) -> None:
+    """Gives a trainer's optimiser a group for the degrees: own learning rate, no weight decay.
+
+    Args:
+        trainer: Before `train()`.
+        degrees: A module of its model.
+        learning_rate: At the peak of the trainer's schedule, which the group follows.
+    """
+    degrees.theta.requires_grad_(False)  # so that the trainer's own groups leave it out
+    optimizer = trainer.create_optimizer()
+    degrees.theta.requires_grad_(True)
+    group: dict[str, Any] = {"params": [degrees.theta], "lr": learning_rate, "weight_decay": 0.0}
+    if "betas" in optimizer.defaults:
+        group["betas"] = _BETAS
+    optimizer.add_param_group(group)

@@ -1,0 +1,131 @@
+"""Texts as a model sees them: the batches that budgets are counted over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparseattn.errors import DataError
+from sparseattn.models.sparsify import sparsified
+from sparseattn.models.state import Attached, attached
+from sparseattn.plan import Plan
+from sparseattn.tokens import COLUMNS, TokenBatch
+
+__all__ = ["Texts", "every", "state_of", "tokenised"]
+
+Row = Mapping[str, Any]
+Batch = Mapping[str, Any]
+
+#: Rows of a batch, and pairs of tokens in it, at most.
+_AT_A_TIME, _PAIRS = 64, 1 << 20
+
+#: What the model reads of a row, labels aside.
+_READ = ("input_ids", "attention_mask", "token_type_ids", *COLUMNS)
+
+
+class Texts:
+    """Tokenised examples, joined into batches.
+
+    Args:
+        model: The model that they are for.
+        data: Rows with `input_ids`.
+        collator: Joins rows into a padded batch.
+        most: Rows to use, spread evenly over the data.
+
+    Raises:
+        DataError: There are none.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Sequence[Row],
+        collator: Callable[[list[Any]], Batch],
+        most: int,
+    ) -> None:
+        if not len(data):
+            raise DataError("a sparsity is counted over texts, and there is none")
+        if "input_ids" not in data[0]:
+            raise DataError(f"the texts need the column input_ids; they have {sorted(data[0])}")
+        self.model, self.data, self.collator = model, data, collator
+        self.rows = every(len(data), most)
+
+    def batches(self) -> Iterator[dict[str, Any]]:
+        """The rows without their labels, in batches on the model's device."""
+        device = next(self.model.parameters()).device
+        for rows in self._portions():
+            kept = [{name: row[name] for name in _READ if name in row} for row in rows]
+            yield {
+                name: value.to(device) if isinstance(value, torch.Tensor) else value
+                for name, value in self.collator(kept).items()
+            }
+
+    def _portions(self) -> Iterator[list[Row]]:
+        """Rows in their order; few at a time where they are long."""
+        portion: list[Row] = []
+        longest = 0
+        for index in self.rows:
+            row = self.data[index]
+            longest = max(longest, len(row["input_ids"]))
+            if portion and (len(portion) == _AT_A_TIME or (len(portion) + 1) * longest**2 > _PAIRS):
+                yield portion
+                portion, longest = [], len(row["input_ids"])
+            portion.append(row)
+        yield portion
+
+    def tokens(self, plan: Plan, tokenizer: Any = None) -> list[TokenBatch]:
+        """What a plan may know of each batch."""
+        with sparsified(self.model, plan, tokenizer=tokenizer):
+            state = state_of(self.model)
+            return [state.record.tokens(batch, None) for batch in self.batches()]
+
+
+def state_of(model: nn.Module) -> Attached:
+    """What `sparsify` put on a model that is known to be sparsified."""
+    state = attached(model)
+    assert state is not None, "only called inside sparsified()"
+    return state
+
+
+def every(count: int, most: int) -> list[int]:
+    """At most so many indices, spread evenly.
+
+    >>> every(5, 3)
+    [0, 1, 3]
+    """
+    return [index * count // most for index in range(most)] if count > most else list(range(count))
+
+
+def tokenised(
+    model: Any, texts: Sequence[Any], tokenizer: Any, *, read: Any = None, pairs: bool = False
+) -> list[Row]:
+    """Rows from strings, cut to the model's positions; rows stay as they are.
+
+    Args:
+        model: What they are cut for.
+        texts: Strings or rows.
+        tokenizer: The model's.
+        read: What tokenises instead of it, such as an `Annotator`.
+        pairs: Whether pairs of strings are texts as well.
+
+    Raises:
+        DataError: A text is none of these, or is empty.
+    """
+    from sparseattn.models.read import longest
+
+    rows: list[Row] = []
+    limit = longest(model.config, tokenizer)
+    cut = {} if limit is None else {"truncation": True, "max_length": limit}
+    for index, text in enumerate(texts):
+        if isinstance(text, Mapping):
+            rows.append(text)
+            continue
+        parts = tuple(text) if pairs and isinstance(text, list | tuple) else (text,)
+        if not 1 <= len(parts) <= 2 or not all(isinstance(p, str) and p.strip() for p in parts):
+            kinds = "a text, nor a pair of them, nor" if pairs else "a text nor"
+            raise DataError(f"text {index} is neither {kinds} a tokenised row: {text!r}")
+        rows.append(dict((read or tokenizer)(*parts, **cut)))
+    return rows

@@ -1,0 +1,79 @@
+"""Where caches lie, and writing a file so that readers see the old one or the new one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["cache_folder", "sync_folder", "write_whole", "writing_whole"]
+
+
+def cache_folder() -> Path:
+    """The folder for what is worth keeping between processes.
+
+    Returns:
+        `$SPARSEATTN_CACHE`, or `sparseattn` in the user's cache folder (`$XDG_CACHE_HOME`, else
+        `~/.cache`). It need not exist.
+
+    Raises:
+        RuntimeError: None of these is set and the user has no home folder.
+    """
+    if named := os.environ.get("SPARSEATTN_CACHE"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sparseattn"
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Writes a file whole or not at all.
+
+    Args:
+        path: The file; its folder must exist.
+        data: Its content; text is written as UTF-8.
+
+    Raises:
+        OSError: It cannot be written; a file that was there is as it was.
+    """
+    with writing_whole(path) as draft:
+        draft.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def writing_whole(path: Path) -> Iterator[Path]:
+    """A draft beside a file, which takes its place if nothing goes wrong meanwhile.
+
+    Args:
+        path: The file; its folder must exist.
+
+    Yields:
+        The draft's path: an empty file with the same suffix and a name that nobody can guess.
+
+    Raises:
+        OSError: It cannot be written; a file that was there is as it was.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    os.close(handle)
+    draft = Path(name)
+    try:
+        yield draft
+        mask = os.umask(0)
+        os.umask(mask)
+        draft.chmod(0o666 & ~mask)
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Flushes the names in a folder to the disk, where the system can."""
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

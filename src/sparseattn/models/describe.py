@@ -1,0 +1,88 @@
+"""Saying what the plan on a model comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseattn import backend as backends
+from sparseattn.counting import Report
+from sparseattn.errors import PlanError
+from sparseattn.models import masks
+from sparseattn.models.encoder import attention_dropout, encoder_of
+from sparseattn.models.state import ATTRIBUTE, Attached, checked, embedding_of
+from sparseattn.rules import LayerRule
+
+__all__ = ["describe"]
+
+
+def describe(model: Any, batch: Mapping[str, Any]) -> Report:
+    """Counts what the plan on a model allows in a batch, and says what computes it and why.
+
+    Where the model's last batch was padded like this one, the backends are those that computed it;
+    otherwise those that would, in the mode in which the model is.
+
+    Args:
+        model: A sparsified model.
+        batch: A collated batch as the model takes it, annotation columns included.
+
+    Returns:
+        The counts; `print` shows a table.
+
+    Raises:
+        PlanError: The model carries no plan.
+        AnnotationError: The batch lacks an annotation that a pattern needs.
+        DataError: The batch is longer than the positions that the model has.
+    """
+    encoder = encoder_of(model)
+    state: Attached | None = getattr(encoder, ATTRIBUTE, None)
+    if state is None:
+        raise PlanError(f"{type(model).__name__} is not sparsified; there is nothing to describe")
+    tokens = state.record.tokens(checked(dict(batch)), embedding_of(encoder))
+    if batch.get("position_ids") is None:
+        state.check_length(encoder, tokens)
+    compiled = state.compile(tokens)
+    groups = state.record.plan.resolve(state.heads)
+    report = Report.of(compiled, [" / ".join(str(p) for _, p in group) for group in groups])
+    layers = []
+    for index, (count, rule) in enumerate(zip(report.layers, compiled.layers, strict=True)):
+        bias = compiled.biases[index] if compiled.biases else None
+        name, reason = _chosen(state, index, rule) or _expected(encoder, state, index, rule, bias)
+        computed = backends.backend(name).computed(rule)
+        layers.append(replace(count, computed=computed, backend=name, reason=reason))
+    return replace(report, layers=tuple(layers))
+
+
+def _chosen(state: Attached, index: int, rule: LayerRule) -> tuple[str, str] | None:
+    """The backend of a layer in the last pass, if its batch was as long as this one."""
+    last = state.current
+    if last is None or index not in last.chosen:
+        return None
+    before = last.compiled.layers[index].valid
+    return last.chosen[index] if torch.equal(before, rule.valid.to(before.device)) else None
+
+
+def _expected(
+    encoder: Any, state: Attached, index: int, rule: LayerRule, bias: Tensor | None
+) -> tuple[str, str]:
+    """The backend that a layer would take."""
+    if state.mask_route:
+        return masks.ONLY
+    if state.record.backend != backends.AUTO:
+        return state.record.backend, backends.BY_NAME
+    layer = state.layers[index]
+    trains = encoder.training and any(p.requires_grad for p in encoder.parameters())
+    # One number that looks like all of them: only shape, type and device are asked about.
+    one = torch.empty((), dtype=encoder.dtype, device=rule.valid.device).requires_grad_(trains)
+    states = one.expand(len(rule.valid), layer.heads, rule.length, layer.width)
+    if layer.biased and bias is None:
+        bias = states.new_zeros(1, 1, 1, 1)
+    dropout = attention_dropout(encoder.config) if encoder.training else 0.0
+    chosen, reason = backends.select(
+        backends.AUTO, backends.Call(states, states, states, rule, 1.0, dropout, bias)
+    )
+    return chosen.name, f"{reason}; expected, no such batch was run last"

@@ -1,0 +1,64 @@
+"""Patterns that are a union of others, under a name and arguments of their own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import reduce
+from numbers import Integral
+from operator import or_
+from typing import Any
+
+from sparseattn.pattern import Pattern
+from sparseattn.patterns._checks import at_least, distinct_names, refused
+from sparseattn.patterns.global_ import KINDS, Global
+from sparseattn.rules import Rule
+from sparseattn.tokens import TokenBatch
+
+__all__ = ["Mix", "check_globals", "global_tokens"]
+
+
+@dataclass(frozen=True)
+class Mix(Pattern):
+    """A union of patterns: allows, needs and varies as they do."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[Pattern, ...]:
+        """The patterns it consists of, at least one."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What any part needs."""
+        return frozenset().union(*(part.needs for part in self.parts))
+
+    @property
+    def varies_by_layer(self) -> bool:
+        """Whether any part does."""
+        return any(part.varies_by_layer for part in self.parts)
+
+    def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
+        """See `Pattern.rule`."""
+        return reduce(or_, self.parts).rule(tokens, layer)
+
+
+def check_globals(pattern: Pattern, value: Any) -> None:
+    """Checks a mix's `globals`: a count of first tokens, or a list out of cls and sep.
+
+    Raises:
+        PatternError: It is neither.
+    """
+    if isinstance(value, list | tuple):
+        distinct_names(pattern, "globals", KINDS)
+    elif isinstance(value, bool) or not isinstance(value, Integral):
+        names = ", ".join(KINDS)
+        raise refused(pattern, "globals", f"must be a whole number or a list of {names}")
+    else:
+        at_least(pattern, globals=0)
+
+
+def global_tokens(value: int | tuple[str, ...]) -> tuple[Pattern, ...]:
+    """The pattern of a mix's global tokens; none for a count of 0 or an empty list."""
+    if not value:
+        return ()
+    return (Global(first=value) if isinstance(value, int) else Global(kinds=value),)

@@ -1,0 +1,97 @@
+"""Things that are found by name: patterns, backends, methods, kinds of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+from typing import TypeVar
+
+from sparseattn.errors import SparseAttnError, unknown
+
+__all__ = ["Registry"]
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T]):
+    """What is registered under a name; whatever can be found is imported on the first look-up.
+
+    Args:
+        kind: What one of them is called in messages.
+        package: A package whose modules each hold one. Those that begin with an underscore are not
+            imported.
+        error: Raised for a name that is not there.
+
+    The modules that other distributions name in the entry-point group `package` are imported, too.
+    """
+
+    def __init__(self, kind: str, package: str, error: Callable[[str], SparseAttnError]) -> None:
+        self.kind, self.package, self.error = kind, package, error
+        self._known: dict[str, T] = {}
+        self._owners: dict[str, tuple[str, str]] = {}
+        self._looked = False
+
+    def add(self, name: str, owner: type, value: T) -> None:
+        """Registers a value.
+
+        Args:
+            name: Its name.
+            owner: The class that it is, or is made from.
+            value: What the name stands for.
+
+        Raises:
+            SparseAttnError: A class of another module or name has it already. (A class may be
+                defined twice: by `slots=True`, or where a module is imported again.)
+        """
+        place = owner.__module__, owner.__qualname__
+        if self._owners.setdefault(name, place) != place:
+            there = self._owners[name][0]
+            raise self.error(f"two {self.kind}s are called {name!r}: {there} and {place[0]}")
+        self._known[name] = value
+
+    def discard(self, name: str) -> None:
+        """Forgets a name: of what was lent for a while."""
+        self._known.pop(name, None)
+        self._owners.pop(name, None)
+
+    def find(self, name: str, others: tuple[str, ...] = ()) -> T:
+        """What is called `name`.
+
+        Args:
+            name: The name.
+            others: More choices, for the message.
+
+        Raises:
+            SparseAttnError: Nothing is; the message lists the names.
+        """
+        if name not in self:
+            raise self.error(unknown(self.kind, name, [*self, *others]))
+        return self[name]
+
+    def _look(self) -> None:
+        if self._looked:
+            return
+        self._looked = True  # what is imported here may ask for what is known so far
+        try:
+            for module in iter_modules(import_module(self.package).__path__):
+                if not module.name.startswith("_"):
+                    import_module(f"{self.package}.{module.name}")
+            for point in entry_points(group=self.package):
+                point.load()
+        except BaseException:
+            self._looked = False
+            raise
+
+    def __getitem__(self, name: str) -> T:
+        self._look()
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._look()
+        return iter(sorted(self._known))
+
+    def __len__(self) -> int:
+        self._look()
+        return len(self._known)

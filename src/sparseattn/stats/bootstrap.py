@@ -1,0 +1,43 @@
+"""The paired bootstrap: every run on the same resampled examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparseattn.stats.measures import Measure
+
+__all__ = ["RESAMPLES", "replicates"]
+
+RESAMPLES = 2000
+
+#: Counts held at once: 32 MB.
+_AT_ONCE = 4_000_000
+
+
+def replicates(
+    measures: Sequence[Measure], n: int, resamples: int = RESAMPLES, seed: int = 0
+) -> NDArray[np.float64]:
+    """The metric of each run in each resample of the examples.
+
+    Args:
+        measures: A metric a run, all on the same `n` examples in the same order.
+        n: Examples.
+        resamples: How many resamples of `n` examples with replacement.
+        seed: Of the resampling.
+
+    Shape:
+        Returns [runs, resamples].
+    """
+    generator = np.random.default_rng(seed)
+    chunk = max(1, min(resamples, _AT_ONCE // n))
+    made = np.empty((len(measures), resamples))
+    for start in range(0, resamples, chunk):
+        count = min(chunk, resamples - start)
+        drawn = generator.integers(n, size=(count, n)) + n * np.arange(count)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n).astype(float)
+        for run, measure in enumerate(measures):
+            made[run, start : start + count] = measure(weights)
+    return made

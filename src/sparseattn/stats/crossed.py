@@ -1,0 +1,187 @@
+"""Two arms with several seeds each: a test for new seeds *and* new examples.
+
+All seeds of all arms are evaluated on the same examples, so their scores vary for two reasons at
+once: another training run would have done a little better or worse, and other examples would have
+been a little easier for one of the arms. McNemar's test on the pooled predictions sees neither that
+an example comes back with each seed nor that a run as a whole may be lucky; the t-test over seeds
+does not see the examples. docs/statistics.md has the simulations that led to what is here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import stdtrit
+
+from sparseattn.stats.outcome import LEVEL, POWER, Outcome, fewest_examples
+
+__all__ = ["OverExamples", "Spread", "compare_runs"]
+
+Array = NDArray[np.float64]
+
+#: Studies drawn to find the detectable difference, and the smallest p-value looked for.
+_DRAWS, _SMALLEST = 4000, 1e-12
+
+
+@dataclass(frozen=True)
+class OverExamples:
+    """How the difference of two arms' means varies over draws of the examples.
+
+    Attributes:
+        variance: With the runs being what they are.
+        common: The part of it that more runs would not take away: examples that suit one arm better
+            whatever the seed. At least 0.
+        count: Examples.
+        differing: Examples on which any two runs of the arms differ.
+    """
+
+    variance: float
+    common: float
+    count: int
+    differing: int
+
+    @classmethod
+    def of(cls, covariance: Array, first: int, count: int, differing: int) -> OverExamples:
+        """Takes the covariance between runs apart.
+
+        Args:
+            covariance: Covariance of the runs' metrics over draws of the examples: the runs of the
+                first arm, then those of the second.
+            first: How many of them are the first arm's.
+            count: Examples.
+            differing: Examples on which any two runs differ.
+
+        Shape:
+            covariance: [runs, runs].
+        """
+        second = len(covariance) - first
+        weights = np.concatenate([np.full(first, 1 / first), np.full(second, -1 / second)])
+        variance = max(float(weights @ covariance @ weights), 0.0)
+        own = _own(covariance[:first, :first]) + _own(covariance[first:, first:])
+        return cls(variance, max(variance - own, 0.0), count, differing)
+
+
+def _own(covariance: Array) -> float:
+    """Variance of an arm's mean from what an example does in one run and not in another."""
+    count = len(covariance)
+    if count < 2:
+        return 0.0
+    diagonal = float(np.trace(covariance))
+    shared = (float(covariance.sum()) - diagonal) / (count - 1)
+    return (diagonal - shared) / count**2
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Where the variance of the difference of two arms' means comes from.
+
+    Attributes:
+        runs: For each arm, the variance of its mean that its runs show: that of a run over their
+            number. It holds the luck of a run and what an example happens to do in it.
+        counts: For each arm, how many runs; at least 2.
+        examples: The variance over examples.
+    """
+
+    runs: tuple[float, float]
+    counts: tuple[int, int]
+    examples: OverExamples
+
+    @classmethod
+    def of(cls, a: Array, b: Array, examples: OverExamples) -> Spread:
+        """Measures it.
+
+        Args:
+            a: The metric of each run of the first arm, at least two.
+            b: Likewise of the second.
+            examples: The variance over examples.
+        """
+        runs = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
+        return cls(runs, (len(a), len(b)), examples)
+
+    def half_width(self, level: float) -> float:
+        """The difference at which the two-sided test at this level turns."""
+        a, b = (np.array([variance]) for variance in self.runs)
+        return float(self._half_widths(a, b, level)[0])
+
+    def p(self, difference: float) -> float:
+        """The level at which the test turns at this difference."""
+        size = abs(difference)
+        if size == 0:
+            return 1.0
+        if self.half_width(_SMALLEST) <= size:
+            return _SMALLEST
+        return float(brentq(lambda level: self.half_width(level) - size, _SMALLEST, 1, xtol=1e-13))
+
+    def detectable(self, level: float, power: float = POWER) -> float:
+        """The true difference that the test at this level would call with this chance.
+
+        Studies with this spread are drawn anew, and what they would estimate of it varies as our
+        own estimate does. A true difference is called when it and the luck of the draw together
+        pass the half width of that draw.
+        """
+        generator = np.random.default_rng(0)
+        a, b = (
+            variance * generator.chisquare(count - 1, _DRAWS) / (count - 1)
+            for variance, count in zip(self.runs, self.counts, strict=True)
+        )
+        truth = max(sum(self.runs) + self.examples.common, self.examples.variance)
+        luck = generator.normal(0.0, math.sqrt(truth), _DRAWS)
+        needed = float(np.quantile(self._half_widths(a, b, level) - luck, power))
+        return max(needed, fewest_examples(level) / self.examples.count)
+
+    def _half_widths(self, a: Array, b: Array, level: float) -> Array:
+        """Banerjee's bound, and never less than the test over examples alone asks for."""
+        below = a**2 / (self.counts[0] - 1) + b**2 / (self.counts[1] - 1)
+        freedom = np.divide((a + b) ** 2, below, out=np.ones_like(below), where=below > 0)
+        over_runs = stdtrit(freedom, level / 2) ** 2 * (a + b)
+        over_examples = float(stdtrit(max(self.examples.count - 1, 1), level / 2)) ** 2
+        both = over_runs + over_examples * self.examples.common
+        widths: Array = np.sqrt(np.maximum(both, over_examples * self.examples.variance))
+        return widths
+
+
+def compare_runs(a: Array, b: Array, examples: OverExamples, comparisons: int = 1) -> Outcome:
+    """Compares two arms with at least two runs each, over new runs and new examples.
+
+    A difference is called when its square passes `t_f^2 V_runs + t_(n-1)^2 V_common` (Banerjee's
+    bound for a sum of variances that have different degrees of freedom) and also what the test
+    over examples alone asks for. `V_runs` is Welch's, `s_a^2 / S_a + s_b^2 / S_b`: each arm has its
+    own spread, and the arms may have different numbers of runs. Examples are paired. Seeds are not,
+    which is right where a seed that two arms share says little about both, and cautious where it
+    says more.
+
+    No exact test on k differing examples can give a p-value under `2^(1 - k)`; nor does this one,
+    and where that is 0.05 or more the interval holds zero, too.
+
+    Args:
+        a: The metric of each run of the first arm.
+        b: Likewise of the second.
+        examples: The variance of the difference over examples.
+        comparisons: How many comparisons the table holds, for `Outcome.level`.
+
+    Source:
+        Banerjee, "Approximate confidence interval for linear functions of means of k populations
+        when the population variances are not equal", Sankhya 22, 1960. Clark, "The
+        language-as-fixed-effect fallacy", 1973, on subjects and examples that are both drawn.
+    """
+    spread = Spread.of(a, b, examples)
+    difference = float(a.mean() - b.mean())
+    half = spread.half_width(LEVEL)
+    least = min(1.0, 2.0 ** (1 - examples.differing))
+    if least >= LEVEL:
+        half = max(half, abs(difference))
+    level = LEVEL / comparisons
+    return Outcome(
+        difference=difference,
+        low=difference - half,
+        high=difference + half,
+        p=max(spread.p(difference), least),
+        detectable=spread.detectable(level),
+        level=level,
+        test="seeds and examples",
+        examples=examples.count,
+    )

@@ -1,0 +1,123 @@
+"""What an arm's `pattern` may say."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+from sparseattn.errors import StudyError
+from sparseattn.selection import is_plan
+
+__all__ = ["DENSE", "check", "is_method", "is_plan", "learns", "needs", "with_matched_random"]
+
+#: The arm that keeps every connection.
+DENSE = "dense"
+
+#: What the special tokens that a pattern names need; anything beyond depends on the text.
+_POSITIONAL = frozenset({"separators", "special"})
+
+
+def check(text: str) -> str:
+    """Checks the pattern of an arm.
+
+    Returns:
+        Its usual spelling.
+
+    Raises:
+        StudyError: It is neither `dense` nor a pattern's spec string, nor a plan's lines.
+        PatternError: It names an unknown pattern, method or argument, or a value it cannot take.
+        PlanError: A value that a method cannot take, or a plan that does not parse.
+
+    >>> check("neighbor(2)|global(cls)")
+    'neighbor(radius=2) | global(cls)'
+    >>> check("uniform(0.9)")
+    'uniform(sparsity=0.9)'
+    >>> check("layers 1, heads 0: neighbor(2)")
+    'layers 1, heads 0: neighbor(radius=2)'
+    """
+    from sparseattn.degrees.method import parse_method
+    from sparseattn.pattern import parse
+    from sparseattn.plan import Plan
+
+    if text.strip() == DENSE:
+        return DENSE
+    if is_method(text):
+        return str(parse_method(text))
+    if is_plan(text):
+        return Plan.of(text).spelled
+    if "(" not in text:
+        raise StudyError(
+            f"pattern {text!r} is neither 'dense' nor a pattern such as 'neighbor(radius=2)'"
+        )
+    return str(parse(text))
+
+
+def is_method(text: str) -> bool:
+    """Whether an arm finds its plan itself; see `sparseattn.degrees.method`."""
+    from sparseattn.degrees.method import is_method as method
+
+    return method(text)
+
+
+def learns(text: str) -> bool:
+    """Whether the plan of an arm comes from a soft phase.
+
+    >>> learns("restarted(arm=learned(sparsity=0.9))"), learns("uniform(sparsity=0.9)")
+    (True, False)
+    """
+    return is_method(text) and "learned(" in text
+
+
+def needs(text: str) -> frozenset[str]:
+    """The annotations that a checked pattern reads."""
+    from sparseattn.plan import Plan
+
+    return frozenset() if text == DENSE or is_method(text) else Plan.of(text).needs
+
+
+def with_matched_random(text: str) -> str | None:
+    """The control of a pattern that looks at the text: the same degrees, other connections.
+
+    The parts of the union that depend on the text are replaced; the others, such as global tokens,
+    are kept, and every query has the degree that it has under the whole pattern.
+
+    Returns:
+        The control's pattern; None where no part depends on the text. Of a plan, each entry's.
+
+    >>> with_matched_random("dependency() | global(cls)")
+    'matched_random(dependency(), keep=global(cls))'
+    """
+    from sparseattn.pattern import Pattern, Union, parse
+    from sparseattn.patterns.matched_random import MatchedRandom
+
+    if text == DENSE or is_method(text):
+        return None
+    if is_plan(text):
+        return _of_each(text)
+
+    def parts(pattern: Pattern) -> list[Pattern]:
+        if isinstance(pattern, Union):
+            return parts(pattern.left) + parts(pattern.right)
+        return [pattern]
+
+    every = parts(parse(text))
+    kept = [p for p in every if p.needs <= _POSITIONAL or p.name == MatchedRandom.name]
+    replaced = [p for p in every if p not in kept]
+    if not replaced:
+        return None
+    keep = reduce(Pattern.__or__, kept) if kept else None
+    return str(MatchedRandom(reduce(Pattern.__or__, replaced), keep=keep))
+
+
+def _of_each(text: str) -> str | None:
+    from sparseattn.pattern import parse
+    from sparseattn.plan import Entry, Plan
+
+    entries = Plan.of(text).entries
+    controls = [with_matched_random(str(entry.pattern)) for entry in entries]
+    if not any(controls):
+        return None
+    made = (
+        entry if control is None else Entry(parse(control), entry.layers, entry.heads)
+        for entry, control in zip(entries, controls, strict=True)
+    )
+    return Plan(tuple(made)).spelled

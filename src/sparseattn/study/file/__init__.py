@@ -1,1 +1,0 @@
-"""What a study file says, and the study that it resolves to."""

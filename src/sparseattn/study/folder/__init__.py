@@ -1,1 +1,0 @@
-"""The folder of a study: trials stored, claimed, read, packed."""

@@ -1,0 +1,179 @@
+"""The table of trials, derived from their folders; only trials that changed are read again."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+from pyarrow import csv, parquet
+
+import sparseattn
+from sparseattn.errors import StudyError
+from sparseattn.study.arms import DENSE
+from sparseattn.study.columns import COLUMNS
+from sparseattn.study.record import DONE
+from sparseattn.study.store import Store
+from sparseattn.study.trial import TrialSpec
+
+__all__ = ["ENVIRONMENT", "Results", "collect", "write"]
+
+#: The column with a trial's `environment.json`; in the Parquet file only.
+ENVIRONMENT = "environment"
+
+#: Where the Parquet file keeps what tells which trials have changed.
+_KEY = b"sparseattn"
+
+_WHOLE = ("seed", "train_examples", "evaluation_examples", "steps")
+_TEXT = ("arm", "layers", "status", "headline", "pattern", "reason", "digest", "model", "backend")
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Results:
+    """The trials of a folder.
+
+    Attributes:
+        rows: A row a trial, by digest.
+        metrics: Which columns hold metrics.
+        stamps: Number, size and time of a trial's files when it was read.
+        damaged: What is wrong with the trials that cannot be read.
+        read: How many were read again.
+    """
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    metrics: dict[str, None] = field(default_factory=dict)
+    stamps: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
+    read: int = 0
+
+    @property
+    def failed(self) -> list[str]:
+        """Digests of the trials that failed."""
+        return [digest for digest, row in self.rows.items() if row["status"] != DONE]
+
+    def table(self) -> pyarrow.Table:
+        """The rows with their columns in the same order and of the same types every time."""
+        at = COLUMNS.index("headline") + 1
+        known = [*COLUMNS[:at], *sorted(self.metrics), *COLUMNS[at:]]
+        others = {name for row in self.rows.values() for name in row} - {*known, ENVIRONMENT}
+        fields = [pyarrow.field(n, _type(n)) for n in (*known, *sorted(others), ENVIRONMENT)]
+        return pyarrow.Table.from_pylist(list(self.rows.values()), schema=pyarrow.schema(fields))
+
+
+def collect(store: Store, trials: Iterable[TrialSpec], anew: bool = False) -> Results:
+    """Reads trials; those that have not changed since the table was written, from the table.
+
+    Args:
+        store: The study's folder.
+        trials: Which trials, in the order of the table; those that have not finished are left out.
+            They say what their arms are called: another study may have run them under other names.
+        anew: Read and check all of them, whatever the table says.
+    """
+    made = Results()
+    old = Results() if anew else _remembered(store.folder / "results.parquet")
+    made.metrics.update(old.metrics)
+    finished = store.finished()
+    for trial in trials:
+        digest = trial.digest
+        if digest not in finished:
+            continue
+        stamp = _stamp(store.trials / digest)
+        if old.stamps.get(digest) == stamp and digest in old.rows:
+            made.rows[digest] = old.rows[digest]
+        else:
+            try:
+                made.rows[digest] = _row(store, digest, made.metrics)
+            except StudyError as error:
+                made.damaged[digest] = str(error)
+                continue
+            made.read += 1
+        made.rows[digest]["arm"] = trial.arm
+        made.stamps[digest] = stamp
+    return made
+
+
+def write(store: Store, results: Results) -> None:
+    """Writes `results.csv` and `results.parquet`.
+
+    Raises:
+        StudyError: The folder cannot be written to.
+    """
+    table = results.table()
+    as_csv, as_parquet = io.BytesIO(), io.BytesIO()
+    csv.write_csv(table.drop_columns([ENVIRONMENT]), as_csv)
+    told = json.dumps(
+        {
+            "version": sparseattn.__version__,
+            "stamps": results.stamps,
+            "metrics": list(results.metrics),
+        }
+    )
+    table = table.replace_schema_metadata({_KEY: told.encode()})
+    parquet.write_table(table, as_parquet, compression="zstd")
+    store.write("results.csv", as_csv.getvalue())
+    store.write("results.parquet", as_parquet.getvalue())
+
+
+def _remembered(path: Path) -> Results:
+    try:
+        table = parquet.read_table(path)
+        told = json.loads((table.schema.metadata or {})[_KEY])
+        if told["version"] != sparseattn.__version__:
+            return Results()
+        rows = {row["digest"]: row for row in table.to_pylist()}
+        return Results(rows, dict.fromkeys(told["metrics"]), told["stamps"])
+    except (OSError, KeyError, ValueError, pyarrow.ArrowException):
+        return Results()  # there is none yet, or it is damaged: everything is read
+
+
+def _stamp(folder: Path) -> str:
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry.stat() for entry in entries]
+    except OSError:
+        return ""
+    last = max((stat.st_mtime_ns for stat in found), default=0)
+    return f"{len(found)} {sum(stat.st_size for stat in found)} {last}"
+
+
+def _row(store: Store, digest: str, metrics: dict[str, None]) -> Row:
+    result, folder = store.read(digest), store.trials / digest
+    spec = json.loads((folder / "spec.json").read_bytes())
+    counts, seconds = result.get("counts") or {}, result.get("seconds") or {}
+    layers = "" if spec["pattern"] == DENSE else spec["layers"]
+    row: Row = {"digest": digest, **{name: spec[name] for name in _SPEC}, "layers": layers}
+    row |= {name: result.get(name) for name in _RESULT}
+    row |= {name: int(counts[name]) for name in _WHOLE if name in counts}
+    row |= {name: counts[name] for name in ("train_cut", "evaluation_cut") if name in counts}
+    row |= {f"seconds_{name}": value for name, value in seconds.items() if name != "total"}
+    row |= {"seconds": seconds.get("total")}
+    row |= {ENVIRONMENT: (folder / "environment.json").read_text(encoding="utf-8")}
+    row |= {f"headline_{phase}": v for phase, v in (result.get("phases") or {}).items()}
+    found = result.get("metrics") or {}
+    metrics.update(dict.fromkeys(found))
+    return row | found
+
+
+_SPEC = ("arm", "pattern", "seed", "model", "backend")
+_RESULT = (
+    "status",
+    "reason",
+    "headline",
+    "sparsity",
+    "layer_sparsity",
+    "block_density",
+    "mean_degree",
+)
+
+
+def _type(name: str) -> pyarrow.DataType:
+    if name in _WHOLE:
+        return pyarrow.int64()
+    return pyarrow.string() if name in (*_TEXT, ENVIRONMENT) else pyarrow.float64()

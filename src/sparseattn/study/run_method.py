@@ -1,0 +1,148 @@
+"""Trials of methods: arms that find their plan on the training texts, some by training."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparseattn.degrees.learn import steps_of
+from sparseattn.degrees.method import Applied, Context, parse_method
+from sparseattn.errors import PlanError, UnsupportedModelError
+from sparseattn.plan import Plan
+from sparseattn.study.processes import agreed, leads
+from sparseattn.study.trial import Progress, TrialFailed, TrialSpec
+from sparseattn.tasks.base import Prepared
+from sparseattn.tasks.spec import TrainingSpec
+from sparseattn.training.arguments import arguments, seed_of
+from sparseattn.training.train import last_checkpoint, split, watch
+
+__all__ = ["Spent", "headline", "spend"]
+
+#: What a trial that was interrupted after its plan was found goes on from.
+_FILE = "plan.json"
+
+#: Records of the soft phase that are kept.
+_POINTS = 50
+
+
+@dataclass(frozen=True)
+class Spent:
+    """A plan, and what finding it took.
+
+    Attributes:
+        plan: The plan, as `Plan.to_json` writes it.
+        training: How to train under it: the steps that are left.
+        steps: Optimiser steps that were taken.
+        history: A record for some of them: `step`, `loss`, `density`, `target`, `temperature`.
+        phases: The headline metric before hardening (`soft`) and after it (`hardened`).
+    """
+
+    plan: dict[str, Any]
+    training: TrainingSpec
+    steps: int
+    history: list[dict[str, float]]
+    phases: dict[str, float]
+
+
+def spend(
+    spec: TrialSpec, model: Any, prepared: Prepared, tokenizer: Any, folder: Path, tell: Progress
+) -> Spent:
+    """Finds the plan of a method, or reads the one that was found before an interruption.
+
+    A method that trains goes on from its own checkpoints, if `checkpoint_steps` has it keep any.
+
+    Args:
+        spec: The trial.
+        model: Its model; a method that trains does so in place.
+        prepared: Its data.
+        tokenizer: The model's.
+        folder: Where the trial keeps what it resumes from.
+        tell: Told how far the training is.
+
+    Raises:
+        TrialFailed: The sparsity cannot be reached on these texts, or not with this model.
+    """
+    training, _ = split(prepared, spec.training)
+    made = arguments(spec.training, folder, len(training), spec.seed)
+    total = steps_of(made, len(training))
+    path = folder / _FILE
+    # Without a checkpoint under the plan the weights are those of the end of the soft phase, which
+    # is read again where it kept them, and else run again.
+    if path.is_file() and last_checkpoint(folder):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        applied = _applied(spec, model, prepared, tokenizer, made, total, tell)
+        found = agreed(_plain(applied, prepared.headline))
+        if leads():
+            temporary = path.with_suffix(".new")
+            temporary.write_text(json.dumps(found), encoding="utf-8")
+            os.replace(temporary, path)
+    left = spec.training.model_copy(update={"steps": total - found["steps"], "epochs": None})
+    return Spent(training=left, **found)
+
+
+def _applied(
+    spec: TrialSpec,
+    model: Any,
+    prepared: Prepared,
+    tokenizer: Any,
+    made: Any,
+    total: int,
+    tell: Progress,
+) -> Applied:
+    training, _ = split(prepared, spec.training)
+    # The training under the plan goes through the data in another order.
+    made.data_seed = seed_of("soft", spec.seed)
+    # A phase keeps its checkpoints in a folder of its own; without a number of steps to keep them
+    # by, early stopping would have one an epoch, for what it compares. Loggers hear of the training
+    # under the plan alone, and so does early stopping.
+    if spec.training.checkpoint_steps is None:
+        made.save_strategy = "no"
+    made.report_to = []
+    made.load_best_model_at_end, made.eval_strategy = False, "no"
+    made.restore_callback_states_from_checkpoint = False
+    trainer = {
+        "callbacks": watch(lambda phase, share: tell(phase, share / 2), seed_of("soft", spec.seed)),
+        "eval_dataset": prepared.evaluation,
+        "compute_metrics": lambda raw: headline(prepared, raw.predictions),
+    }
+    context = Context(
+        model,
+        tokenizer,
+        training,
+        prepared.collator,
+        made,
+        total,
+        spec.seed,
+        trainer,
+        prepared.evaluation,
+    )
+    try:
+        return parse_method(spec.pattern).apply(context)
+    except (PlanError, UnsupportedModelError) as error:
+        raise TrialFailed(str(error)) from None
+
+
+def headline(prepared: Prepared, raw: Any) -> dict[str, float]:
+    """The headline metric of raw predictions for `prepared.evaluation`, by its name."""
+    parts = (raw if isinstance(raw, tuple) else (raw,))[: prepared.kind.outputs]
+    scores = prepared.score(parts if len(parts) > 1 else parts[0])
+    return {prepared.headline: scores.metrics[prepared.headline]}
+
+
+def _plain(applied: Applied, headline: str) -> dict[str, Any]:
+    every = max(1, len(applied.history) // _POINTS)
+    kept = ("step", "loss", "density", "target", "temperature")
+    return {
+        "plan": Plan.of(applied.plan).to_json(),
+        "steps": applied.steps,
+        "history": [{n: record[n] for n in kept} for record in applied.history[::every]],
+        "phases": {
+            phase: metrics[f"eval_{headline}"]
+            for phase, metrics in applied.metrics.items()
+            if f"eval_{headline}" in metrics
+        },
+    }

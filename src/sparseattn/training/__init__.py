@@ -1,0 +1,1 @@
+"""Training a model with transformers' Trainer: arguments, seeds, checkpoints, steps."""

@@ -1,0 +1,91 @@
+"""Phases of learning that go on where they were stopped.
+
+A phase trains in a folder of its own. Where the training arguments keep checkpoints, it leaves
+there what the next call needs: the trainer's checkpoints, beside each one what the degrees and
+their budget were, and in the end a record that the phase is over.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_model, save_model
+from torch import nn
+from transformers import Trainer, TrainingArguments
+
+__all__ = ["BUDGET", "Phase"]
+
+#: Beside a checkpoint: the degrees and the budget as they were.
+BUDGET = "sparseattn_budget.json"
+
+_DONE, _WEIGHTS = "done.json", "model.safetensors"
+
+
+class Phase:
+    """One training of several, in a folder of its own.
+
+    Args:
+        arguments: How everything is trained. Without a `save_strategy` nothing is kept.
+        name: Of the phase, in the order of phases.
+        needs: Files without which a checkpoint is not complete.
+
+    Attributes:
+        arguments: A copy, for this phase.
+        keeps: Whether it leaves anything to go on from.
+    """
+
+    def __init__(self, arguments: TrainingArguments, name: str, needs: Sequence[str] = ()) -> None:
+        self.arguments = copy.copy(arguments)
+        self.keeps = arguments.save_strategy != "no"
+        self.folder, self.needs = Path(str(arguments.output_dir)), tuple(needs)
+        if self.keeps:
+            self.folder /= name
+            self.arguments.output_dir = str(self.folder)
+
+    def done(self, model: nn.Module) -> dict[str, Any] | None:
+        """What was recorded at the end of the phase; the model gets its weights of then.
+
+        Returns:
+            None for a phase that has not ended.
+        """
+        path = self.folder / _DONE
+        if not self.keeps or not path.is_file():
+            return None
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        load_model(model, self.folder / _WEIGHTS)
+        return record
+
+    def train(self, trainer: Trainer) -> None:
+        """Trains, from the last complete checkpoint if there is one."""
+        from sparseattn.training.train import last_checkpoint
+
+        if not self.keeps:
+            trainer.train()
+            return
+        found = last_checkpoint(self.folder)
+        while found and not all((Path(found) / name).is_file() for name in self.needs):
+            # It was stopped between the trainer's files and ours.
+            (Path(found) / "trainer_state.json").unlink()
+            found = last_checkpoint(self.folder)
+        trainer.train(resume_from_checkpoint=found)
+
+    def record(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        """Notes that the phase is over.
+
+        Args:
+            trainer: Its trainer; of several processes, the first one writes.
+            values: What to give back from `done`, as plain values.
+        """
+        if not self.keeps or not trainer.is_world_process_zero():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        assert trainer.model is not None
+        save_model(trainer.accelerator.unwrap_model(trainer.model), str(self.folder / _WEIGHTS))
+        temporary = self.folder / f"{_DONE}.new"
+        temporary.write_text(json.dumps(values), encoding="utf-8")
+        os.replace(temporary, self.folder / _DONE)

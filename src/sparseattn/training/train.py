@@ -1,0 +1,215 @@
+"""Fine-tuning with the stock `transformers.Trainer`: its arguments and its callbacks."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from sparseattn.errors import StudyError
+from sparseattn.study.processes import Shares, processes
+from sparseattn.study.trial import Progress, TrialFailed
+from sparseattn.tasks.base import Prepared
+from sparseattn.tasks.rows import digest
+from sparseattn.tasks.spec import TrainingSpec
+from sparseattn.training.arguments import arguments, seed_of
+from sparseattn.training.held_out import held_out_count
+
+__all__ = ["Run", "last_checkpoint", "split", "train", "watch"]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished training.
+
+    Attributes:
+        trainer: The trainer, with the trained model.
+        steps: Optimiser steps.
+        history: What was logged: `step`, `epoch`, `loss`, `learning_rate`, `grad_norm`, and
+            `eval_loss` on held-out examples.
+    """
+
+    trainer: Trainer
+    steps: int
+    history: list[dict[str, float]]
+
+    def predict(self, prepared: Prepared) -> Any:
+        """The model's logits for `prepared.evaluation`.
+
+        Raises:
+            TrialFailed: One is not a number.
+        """
+        raw = self.trainer.predict(prepared.evaluation).predictions
+        # Some models return more than logits.
+        parts = (raw if isinstance(raw, tuple) else (raw,))[: prepared.kind.outputs]
+        if not all(np.isfinite(part).all() for part in parts):
+            raise TrialFailed("the trained model's outputs are not numbers (NaN or infinite)")
+        return parts if len(parts) > 1 else parts[0]
+
+
+def train(
+    model: Any,
+    prepared: Prepared,
+    spec: TrainingSpec,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> Run:
+    """Fine-tunes a model, from the last checkpoint in a folder if there is one.
+
+    Args:
+        model: The model; it is changed in place.
+        prepared: The task.
+        spec: How to train.
+        seed: Decides the order of the data, and dropout.
+        folder: Where checkpoints go.
+        progress: Told how far the training is.
+
+    Raises:
+        TrialFailed: The loss is not a number.
+        StudyError: The machine cannot train like this.
+    """
+    training, held_out = split(prepared, spec)
+    made = arguments(spec, folder, len(training), seed)
+    callbacks = watch(progress, seed_of("order", seed))
+    if spec.early_stopping is not None:
+        callbacks.append(EarlyStoppingCallback(spec.early_stopping))
+    # The Trainer takes `**kwargs` in a forward for a promise to scale the loss for accumulated
+    # batches. BERT and others do not keep it: their gradients would grow with the accumulation.
+    model.accepts_loss_kwargs = False
+    try:
+        trainer = Trainer(
+            model=model,
+            args=made,
+            data_collator=prepared.collator,
+            train_dataset=training,
+            eval_dataset=held_out,
+            callbacks=callbacks,
+        )
+    except (ImportError, ValueError) as error:
+        raise StudyError(f"cannot train like this: {_first_line(error)}") from None
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    history = [log for log in trainer.state.log_history if "loss" in log or "eval_loss" in log]
+    return Run(trainer, trainer.state.global_step, history)
+
+
+def split(prepared: Prepared, spec: TrainingSpec) -> tuple[Any, Any]:
+    """Holds out training examples for early stopping, all windows of an example together.
+
+    Args:
+        prepared: The task.
+        spec: How to train.
+
+    Returns:
+        Inputs to train on, and the others; None without early stopping.
+
+    Raises:
+        StudyError: One side would be empty.
+    """
+    if spec.early_stopping is None:
+        return prepared.train, None
+    rows = np.asarray(prepared.train["row"])
+    drawn = sorted(set(rows.tolist()), key=lambda row: digest("held out", row))
+    count = held_out_count(spec, len(drawn))
+    chosen = np.isin(rows, drawn[:count])
+    return (
+        prepared.train.select(np.flatnonzero(~chosen)),
+        prepared.train.select(np.flatnonzero(chosen)),
+    )
+
+
+def watch(progress: Progress, order: int) -> list[TrainerCallback]:
+    """Callbacks that tell the progress, stop where the loss is not a number, and keep the order.
+
+    Args:
+        progress: Told how far the training is.
+        order: Seed of the order of length-grouped batches.
+    """
+    return [_Watch(progress), _Order(order), Shares(order)]
+
+
+class _Watch(TrainerCallback):
+    """Tells the progress, and stops a training of which the loss is not a number."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.training = False
+        self.predicted = 0
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        self.training = True
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        self.training = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        self.progress("train", state.global_step / max(1, state.max_steps))
+
+    def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        if not self.training:
+            self.predicted += 1
+            self.progress("evaluate", self.predicted / len(kwargs["eval_dataloader"]))
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        loss = kwargs["logs"].get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise TrialFailed(f"the loss became {loss} by step {state.global_step}")
+
+
+class _Order(TrainerCallback):
+    """Gives length-grouped batches an order that a resumed training repeats.
+
+    transformers draws that order from the global generator, of which the state at the start of an
+    epoch is not saved, and orders evaluation by it too, where predictions must stay in place.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        # The sampler for training exists by now.
+        args.train_sampling_strategy = "random"
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        sampler = kwargs["train_dataloader"].batch_sampler
+        while not isinstance(sampler, LengthGroupedSampler) and sampler is not None:
+            sampler = getattr(sampler, "sampler", None) or getattr(sampler, "batch_sampler", None)
+        if sampler is not None:
+            # That of one process; the order must not depend on how many there are.
+            batch = args.train_batch_size * args.world_size
+            sampler.batch_size = batch * args.gradient_accumulation_steps
+            sampler.generator = torch.Generator().manual_seed(self.seed + int(state.epoch or 0))
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest complete checkpoint in a folder; what a killed process left half is removed.
+
+    So is one that another number of processes wrote: it lacks the state of their dropout.
+    """
+    count = processes()
+    states = [f"rng_state_{rank}.pth" for rank in range(count)] if count > 1 else ["rng_state.pth"]
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for path in reversed(found):
+        try:
+            # The trainer writes this file last; other processes add theirs meanwhile.
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            for name in states:
+                (path / name).stat()
+        except (OSError, ValueError):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            return str(path)
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

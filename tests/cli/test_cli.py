@@ -1,0 +1,170 @@
+"""The command line: what it prints, how it fails, and what it does not load."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import sparseattn
+from sparseattn.cli import main as cli
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command line; returns its exit status and what it printed."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sparseattn", *arguments])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = capsys.readouterr()
+        return left.value.code, out, err
+
+    return call
+
+
+def test_show(run, tmp_path):
+    path = tmp_path / "mask.png"
+    code, out, err = run("show", "neighbor(2) | global(cls)", "The quick brown fox.", "--png",
+                         str(path))  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "fox   ██· ████████" in out
+    assert "over 7 real tokens: 37 of 49 pairs allowed, sparsity 24.5%, mean degree 5.3" in out
+    assert f"wrote {path}" in out.replace("\n", "")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_takes_a_pair_a_layer_and_a_model(run):
+    from sparseattn.models.names import DEFAULT, resolve
+
+    code, out, _ = run("show", "random(1)", "One.", "--pair", "Two.", "--layer", "-1", "--model",
+                       str(resolve(DEFAULT)))  # fmt: skip
+    assert code == 0
+    assert "two " in out
+    assert "this is layer 5 of 6; others draw other keys" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["neighbor(radius=-1)", "x"], "neighbor(radius=-1): radius must be a whole number >= 0"),
+        (["random(degree=0)", "x"], "random(degree=0): degree must be a whole number >= 1"),
+        (["neighbor(radios=1)", "x"], "neighbor(): unknown argument 'radios' (did you mean "
+         "'radius'?); choose from: radius"),
+        (["neighbor(2", "x"], "expected ',', found the end at column 11 of 'neighbor(2'"),
+        (["self()", ""], "the text is empty: ''"),
+        (["self()", "x", "--layer", "6"], "layer 6 does not exist: the model has 6, 0 to 5"),
+        (["self()", "x", "--png", "mask.gif"], "a picture's name ends in .png, .svg, .pdf; got "
+         "'mask.gif'"),
+        (["self()\n|", "x"], "expected a pattern, found the end at column 9 of 'self()\\n|'"),
+    ],
+)  # fmt: skip
+def test_what_the_user_can_mend_is_one_line_and_status_2(run, arguments, message):
+    code, _, err = run("show", *arguments)
+    assert code == 2
+    assert err == f"error: {message}\n"
+
+
+def test_an_unknown_pattern_lists_the_patterns(run):
+    code, out, err = run("show", "neighbour(2)", "x")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: unknown pattern 'neighbour' (did you mean 'neighbor'?); choose")
+    assert err.endswith(" at column 1 of 'neighbour(2)'\n")
+    assert err.count("\n") == 1
+
+
+def test_patterns_and_backends(run):
+    code, out, err = run("patterns")
+    assert (code, err) == (0, "")
+    assert "neighbor(radius)" in out
+    code, out, err = run("backends")
+    assert (code, err) == (0, "")
+    assert "masked" in out
+
+
+def test_a_missing_argument_is_explained(run):
+    code, _, err = run("show", "self()")
+    assert code == 2
+    assert "TEXT" in err
+
+
+def test_help_names_the_commands(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    for command in ("show", "patterns", "backends", "--version"):
+        assert command in out
+
+
+LIGHT = """
+import sys
+from sparseattn.cli.main import main
+sys.argv = ["sparseattn", *{arguments}]
+try:
+    main()
+except SystemExit as left:
+    print("status", left.code)
+heavy = ("torch", "transformers", "spacy", "matplotlib", "numpy", "datasets")
+print("loaded", [name for name in heavy if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--help"], "Usage"),
+        (["show", "--help"], "PATTERN"),
+        (["--version"], f"sparseattn {sparseattn.__version__}\n"),
+    ],
+)
+def test_help_and_version_load_nothing_heavy(arguments, says):
+    code = LIGHT.format(arguments=arguments)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert says in done.stdout
+    assert done.stdout.endswith("status 0\nloaded []\n")
+    assert done.stderr == ""
+
+
+def test_a_terminal_without_the_letters_of_the_text():
+    done = subprocess.run(
+        [sys.executable, "-m", "sparseattn.cli", "show", "self()", "a 漢"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "[CLS]" in done.stdout
+
+
+def test_the_installed_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "sparseattn.cli", "show", "nothing()", "text"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown pattern 'nothing'")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["study", "rnu"], "No such command 'rnu'. Did you mean 'run'?"),
+        (["study", "run"], "Missing argument 'spec'."),
+        (["lengthen", "m", "--to", "x", "--out", "y"], "Invalid value for '--to'"),
+        (["demo", "--quik"], "No such option: --quik"),
+    ],
+)
+def test_a_misspelt_command_is_one_line_and_status_2(arguments, says):
+    done = subprocess.run(
+        [sys.executable, "-m", "sparseattn.cli", *arguments], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {says}")
+    assert done.stderr.count("\n") == 1
+    assert "--help`." in done.stderr

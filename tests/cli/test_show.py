@@ -1,0 +1,266 @@
+"""The mask in the terminal and as a picture, and the catalogue."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+
+import pytest
+import torch
+from rich.cells import cell_len
+from rich.console import Console
+
+import sparseattn as sa
+from sparseattn.errors import DataError, MissingExtraError, PatternError, PlanError
+from sparseattn.pattern import catalogue
+from sparseattn.show import Picture, backends_table, patterns_table, picture
+
+FOX = "The quick brown fox jumps."
+
+
+def printed(what: object, width: int = 80, encoding: str = "utf-8") -> list[str]:
+    """What a terminal shows, without colour."""
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
+    Console(file=file, width=width, highlight=False).print(what)
+    return raw.getvalue().decode(encoding).splitlines()
+
+
+def of_labels(*labels: str) -> Picture:
+    size = len(labels)
+    distance = torch.arange(size)[:, None] - torch.arange(size)
+    return Picture("neighbor(radius=1)", labels, distance.abs() <= 1, "counts")
+
+
+def test_the_terminal_shows_labels_and_cells():
+    assert printed(picture("neighbor(radius=1) | global(cls)", FOX)) == [
+        "neighbor(radius=1) | global(cls)",
+        "      [   q b   j   [ ",
+        "      C   u r   u   S ",
+        "      L t i o f m   E ",
+        "      S h c w o p   P ",
+        "      ] e k n x s . ] ",
+        "[CLS] ████████████████",
+        "the   ██████· · · · · ",
+        "quick ████████· · · · ",
+        "brown ██· ██████· · · ",
+        "fox   ██· · ██████· · ",
+        "jumps ██· · · ██████· ",
+        ".     ██· · · · ██████",
+        "[SEP] ██· · · · · ████",
+        "over 8 real tokens: 34 of 64 pairs allowed, sparsity 46.9%, mean degree 4.2",
+    ]
+
+
+def test_a_terminal_without_unicode_gets_letters():
+    lines = printed(of_labels("a", "b", "c"), encoding="ascii")
+    assert lines[2:5] == ["a ####. ", "b ######", "c . ####"]
+
+
+def test_what_does_not_fit_is_left_out_with_a_notice():
+    shown = of_labels(*(f"t{i}" for i in range(100)))
+    lines = printed(shown, width=80)
+    assert max(map(cell_len, lines)) <= 80
+    notice = " ".join(lines[-2:])
+    assert "showing the first 76 of 100 tokens; 24 do not fit here (--png FILE draws" in notice
+    rows = [line for line in lines if line.startswith("t") and "█" in line]
+    assert len(rows) == 76
+    assert rows[0] == "t0  " + "█" * 2 + "·" * 74
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_no_line_is_wider_than_the_terminal(width):
+    shown = of_labels("[CLS]", "internationalisation", "東京タワー東京タワー", "é", "日", "[SEP]")
+    lines = printed(shown, width)
+    assert max(map(cell_len, lines)) <= width
+
+
+def test_long_and_wide_labels_keep_the_columns_in_line():
+    lines = printed(of_labels("x", "internationalisation", "東京", "a\u0301"), width=80)
+    rows = lines[-5:-1]
+    assert [cell_len(row) for row in rows] == [15 + 2 * 4] * 4
+    assert rows[1].startswith("international… ")
+    heads = lines[1:-5]
+    assert {cell_len(line) for line in heads} == {15 + 2 * 4}
+    assert "京" in heads[-1]
+
+
+def test_square_brackets_are_no_markup():
+    lines = printed(of_labels("[red]", "[/]", "[bold"))
+    assert [line.split()[0] for line in lines[-4:-1]] == ["[red]", "[/]", "[bold"]
+
+
+def test_layers_and_cuts_are_told():
+    shown = picture("random(degree=2)", "word " * 600, layer=-1)
+    assert shown.notices == (
+        "this is layer 5 of 6; others draw other keys",
+        "the text was cut: the model has positions for 512 tokens, and the last 90 were left out",
+    )
+    assert len(shown.labels) == 512
+    assert not torch.equal(shown.mask, picture("random(degree=2)", "word " * 600).mask)
+    assert picture("neighbor(radius=2)", FOX).notices == ()
+
+
+def test_annotations_are_made_for_the_patterns_that_need_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPARSEATTN_CACHE", str(tmp_path))
+    pytest.importorskip("spacy")
+    shown = picture("dependency()", "The unaffordable houses fell.")
+    labels = list(shown.labels)
+    assert labels == ["[CLS]", "the", "una", "##ff", "##ord", "##able", "houses", "fell", ".",
+                      "[SEP]"]  # fmt: skip
+    linked = {(labels[q], labels[k]) for q, k in shown.mask.nonzero().tolist() if q < k}
+    assert {("the", "houses"), ("una", "##able"), ("##ff", "houses"), ("houses", "fell")} <= linked
+    assert ("the", "fell") not in linked
+    assert not any("[CLS]" in pair for pair in linked)
+
+
+def test_embeddings_are_the_models():
+    shown = picture("similarity(k=1)", "a cat saw another cat near paris and london")
+    labels = list(shown.labels)
+    found = {labels[q]: labels[k] for q, k in shown.mask.nonzero().tolist() if q != k}
+    assert found["cat"] == "cat"
+    assert found["paris"] == "london"
+    assert "[CLS]" not in found
+
+
+def test_a_pair_is_read_as_a_pair():
+    shown = picture("global(sep)", "One two.", "Three.")
+    assert shown.labels == ("[CLS]", "one", "two", ".", "[SEP]", "three", ".", "[SEP]")
+    assert shown.mask[4].all()
+    assert shown.mask[7].all()
+    assert not shown.mask[1, 2]
+
+
+@pytest.mark.parametrize("text", ["", "  \n\t"])
+def test_an_empty_text_is_refused(text):
+    with pytest.raises(DataError, match=f"^the text is empty: {re.escape(repr(text))}$"):
+        picture("self()", text)
+    with pytest.raises(DataError, match=r"^the pair is empty: "):
+        picture("self()", "text", text)
+
+
+def test_a_text_that_is_no_unicode_is_refused():
+    with pytest.raises(DataError, match=r"^the text is not valid Unicode: '\\udcff'$"):
+        picture("self()", "\udcff")
+
+
+def test_a_text_without_tokens_is_refused():
+    with pytest.raises(
+        DataError, match=r"^the text holds no token that the tokenizer of 'package:"
+    ):
+        picture("self()", "\u200b\u200b")
+
+
+def test_a_layer_that_is_not_there_is_refused():
+    with pytest.raises(PlanError, match=r"^layer 6 does not exist: the model has 6, 0 to 5$"):
+        picture("self()", FOX, layer=6)
+
+
+def test_a_wrong_pattern_is_refused_before_a_model_is_loaded():
+    with pytest.raises(PatternError, match="unknown pattern 'neighbour'"):
+        picture("neighbour(2)", FOX, model="no/such-model")
+
+
+def labels_in(shown: Picture) -> tuple[list[str], list[str]]:
+    axes = shown.figure().axes[0]
+    return tuple([t.get_text() for t in axis.get_ticklabels()] for axis in (axes.xaxis, axes.yaxis))
+
+
+def test_a_picture_shows_the_mask_with_its_labels(tmp_path):
+    shown = picture("neighbor(radius=1)", FOX)
+    figure = shown.figure()
+    assert figure.get_suptitle() == "neighbor(radius=1)"
+    assert figure.get_supxlabel() == shown.counts
+    (image,) = figure.axes[0].get_images()
+    assert torch.equal(torch.from_numpy(image.get_array().data).bool(), shown.mask)
+    assert labels_in(shown) == (list(shown.labels),) * 2
+
+
+@pytest.mark.parametrize("count", [1, 40, 119, 300])
+def test_a_picture_of_any_length_keeps_within_bounds(count):
+    shown = of_labels(*(f"t{i}" for i in range(count)))
+    figure = shown.figure()
+    assert max(figure.get_size_inches()) < 22
+    across, down = labels_in(shown)
+    assert across == down
+    assert len(across) <= 120
+    step = -(-count // len(across))
+    assert across == list(shown.labels[::step])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf", ".PNG"])
+def test_a_picture_is_written(tmp_path, suffix):
+    shown = of_labels("$", "a$b^2$", "東", "\U0001f389", "very_long_label_that_is_cut")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        path = shown.save(tmp_path / f"mask{suffix}")
+    start = path.read_bytes()[:5]
+    assert start.startswith({".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix.lower()])
+
+
+def test_a_picture_that_cannot_be_written_is_refused(tmp_path):
+    shown = of_labels("a")
+    with pytest.raises(DataError, match=r"^a picture's name ends in .png, .svg, .pdf; got 'mask'$"):
+        shown.save("mask")
+    target = tmp_path / "none" / "mask.png"
+    with pytest.raises(DataError, match=r"^cannot write '.*mask.png': No such file or directory$"):
+        shown.save(target)
+
+
+def test_a_picture_without_matplotlib_names_its_extra(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "sparseattn\[study\]"$'):
+        of_labels("a").figure()
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_the_catalogue_has_every_pattern_and_fits(width):
+    lines = printed(patterns_table(), width)
+    assert max(map(cell_len, lines)) <= width
+    text = " ".join(" ".join(lines).split())
+    for name in catalogue:
+        assert f" {name}(" in text
+    wide = " ".join(printed(patterns_table(), 250))
+    for kind in catalogue.values():
+        for fact in (kind.formula, kind.degrees, kind.source):
+            assert fact in wide
+    assert re.search(r"needs:\s+embedding, ids, special", wide)
+
+
+def test_signatures_show_defaults():
+    signatures = {name: kind.signature() for name, kind in catalogue.items()}
+    assert signatures["neighbor"] == "neighbor(radius)"
+    assert signatures["bigbird"] == "bigbird(radius, random, globals=[cls], seed=0)"
+    assert signatures["global"] == "global(cls, sep, first=0, positions=[])"
+    assert signatures["matched_random"] == "matched_random(pattern, seed=0, per_layer=true, [keep])"
+    assert signatures["full"] == "full()"
+
+
+def test_the_backends_are_listed():
+    from sparseattn.backend import backends
+
+    text = " ".join(printed(backends_table(), 200))
+    for name, found in backends.items():
+        assert name in text
+        assert found.summary in text
+    assert "auto" in text
+    assert "cpu: no training, on a CPU it computes no gradients" in text
+
+
+def test_a_backend_says_what_this_machine_lacks(monkeypatch):
+    from sparseattn.backends.kernels.cpu import launch
+
+    assert "cpu: inference and training, compiled by numba" in " ".join(
+        printed(backends_table(), 200)
+    )
+    monkeypatch.setattr(launch, "find_spec", lambda _: None)
+    text = " ".join(printed(backends_table(), 400))
+    assert "in plain PyTorch, which is slower (numba is not installed: pip install" in text
+
+
+def test_a_pattern_need_not_be_a_string():
+    shown = picture(sa.neighbor(radius=1) | sa.self(), FOX)
+    assert shown.spec == "neighbor(radius=1) | self()"

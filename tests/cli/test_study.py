@@ -1,0 +1,129 @@
+"""`sparseattn study ...` from the outside."""
+
+import sys
+
+import pytest
+from pyarrow import csv
+
+from sparseattn.cli import main as cli
+from sparseattn.study import session
+from tests.study import fakes
+
+SMOKE = fakes.ROOT / "studies" / "smoke.yaml"
+
+
+def call(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
+    """The status, output and errors of a command."""
+    monkeypatch.setattr(sys, "argv", ["sparseattn", "study", *map(str, arguments)])
+    monkeypatch.setenv("COLUMNS", "160")
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr()
+    return int(ended.value.code or 0), told.out, told.err
+
+
+@pytest.fixture
+def faked(monkeypatch):
+    """Lets `study resume` run fake trials."""
+
+    def resume(folder, options):
+        return fakes.go_on(folder, retry_failed=options.retry_failed, executor=options.executor)
+
+    monkeypatch.setattr(session, "resume", resume)
+
+
+def test_a_run_says_what_it_did_and_whether_trials_failed(
+    faked, tmp_path, log, monkeypatch, capsys
+):
+    fakes.begin(tmp_path / "s", ["a", "nan"], 2)
+    status, out, err = call(monkeypatch, capsys, "resume", tmp_path / "s", "--workers", "2")
+    assert status == 1, "trials failed"
+    assert out == f"4 trials: ran 4; results in {tmp_path}/s/results.csv\n"
+    assert "trial 4 of 4: " in err
+    assert "2 trials failed: the loss became nan by step 3\n" in err
+    assert "--retry-failed` runs them again" in err
+    status, out, _ = call(monkeypatch, capsys, "resume", tmp_path / "s", "--retry-failed")
+    assert (status, "ran 2" in out) == (1, True)
+    status, out, _ = call(monkeypatch, capsys, "resume", tmp_path / "s")
+    assert (status, "nothing to do" in out) == (1, True)
+
+
+def test_results_compare_and_report(faked, tmp_path, log, monkeypatch, capsys):
+    fakes.begin(tmp_path / "s", ["a", "bb"], 2)
+    assert call(monkeypatch, capsys, "resume", tmp_path / "s")[0] == 0
+    (tmp_path / "s" / "results.csv").unlink()
+    status, out, _ = call(monkeypatch, capsys, "results", tmp_path / "s")
+    assert (status, out) == (0, f"wrote {tmp_path}/s/results.csv and .parquet: 4 trials\n")
+    status, out, _ = call(monkeypatch, capsys, "compare", tmp_path / "s", "a", "bb")
+    assert status == 0
+    assert "accuracy" in out
+    assert "No difference was found" in out
+    status, _, err = call(monkeypatch, capsys, "compare", tmp_path / "s", "a", "c")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "unknown arm 'c'" in err
+    status, out, _ = call(monkeypatch, capsys, "report", tmp_path / "s")
+    assert status == 0
+    assert (tmp_path / "s" / "report").is_dir()
+    assert all((tmp_path / "s" / "report") in p.parents for p in (tmp_path / "s").rglob("*.html"))
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "resume", interrupted)
+    status, _, err = call(monkeypatch, capsys, "resume", tmp_path / "s")
+    assert (status, err) == (130, "\nstopped; nothing was written\n")
+    fakes.begin(tmp_path / "s", ["a"], 1)
+    status, _, err = call(monkeypatch, capsys, "resume", tmp_path / "s")
+    assert status == 130
+    assert err == f"\nstopped; `sparseattn study resume {tmp_path}/s` goes on\n"
+
+
+def test_what_is_asked_for_on_the_command_line_changes_the_executor(
+    tmp_path, log, monkeypatch, capsys
+):
+    seen = []
+    monkeypatch.setattr(
+        session, "run", lambda *given: seen.append(given) or session.Outcome(tmp_path, 1, 0, {})
+    )
+    call(monkeypatch, capsys, "run", SMOKE, "--out", tmp_path, "--workers", 3, "--executor", "ray")
+    assert seen[0][2].executor == {"workers": 3, "kind": "ray"}
+    fakes.begin(tmp_path / "s", ["a"])
+    status, _, err = call(monkeypatch, capsys, "resume", tmp_path / "s", "--executor", "slurm")
+    assert (status, err) == (2, "error: executor.kind: expected 'local' or 'ray', got 'slurm'\n")
+
+
+@pytest.mark.parametrize("command", ["resume", "report", "results"])
+def test_a_folder_without_a_study(command, tmp_path, monkeypatch, capsys):
+    status, _, err = call(monkeypatch, capsys, command, tmp_path)
+    assert status == 2
+    assert (
+        err == f"error: {tmp_path} is not a study's folder: study.json: No such file or directory\n"
+    )
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_smoke_study_is_planned_run_and_reported(tmp_path, monkeypatch, capsys):
+    status, out, _ = call(monkeypatch, capsys, "plan", SMOKE)
+    assert status == 0
+    assert "4 trials: 4 arms, 1 seed\n" in out
+    assert "neighbor(radius=3) | global(cls, sep)" in out
+    assert "83.5%" in out
+    status, _, _ = call(monkeypatch, capsys, "run", SMOKE, "--out", tmp_path / "s", "--yes")
+    assert status == 0
+    rows = csv.read_csv(tmp_path / "s" / "results.csv").to_pylist()
+    assert [(row["arm"], row["status"]) for row in rows] == [
+        ("dense", "done"),
+        ("neighbor", "done"),
+        ("neighbor", "done"),
+        ("random", "done"),
+    ]
+    assert all(0.5 < row["accuracy"] <= 1 for row in rows)
+    assert rows[2]["sparsity"] == pytest.approx(0.835, abs=0.01)
+    status, out, _ = call(monkeypatch, capsys, "run", SMOKE, "--out", tmp_path / "s")
+    assert (status, "nothing to do" in out) == (0, True)
+    assert call(monkeypatch, capsys, "report", tmp_path / "s")[0] == 0
+    where = (tmp_path / "s", "dense", "neighbor@:")
+    assert call(monkeypatch, capsys, "compare", *where)[0] == 0

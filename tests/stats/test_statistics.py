@@ -1,0 +1,286 @@
+"""The statistics against scipy, statsmodels and scikit-learn on known inputs."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from seqeval.metrics import f1_score as seqeval_f1
+from sklearn import metrics as sk
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from sparseattn.stats import (
+    OverExamples,
+    Spread,
+    compare_binary,
+    compare_bootstrap,
+    compare_runs,
+    holm,
+    mean_interval,
+    recognise,
+    replicates,
+)
+from sparseattn.stats.matched import matched_interval
+
+RANDOM = np.random.default_rng(7)
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_the_interval_is_students(count: int) -> None:
+    values = RANDOM.normal(0.9, 0.02, count)
+    found = mean_interval(values)
+    low, high = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
+    assert found.deviation == pytest.approx(np.std(values, ddof=1))
+
+
+def test_one_seed_has_no_interval() -> None:
+    found = mean_interval([0.5, float("nan")])
+    assert (found.value, found.half, found.low, found.high, found.count) == (
+        0.5,
+        None,
+        None,
+        None,
+        1,
+    )
+    assert np.isnan(mean_interval([]).value)
+
+
+@pytest.mark.parametrize("count", [1, 5, 12])
+def test_holm_is_statsmodels(count: int) -> None:
+    probabilities = [*RANDOM.uniform(0, 0.2, count), 0.03, 0.03]
+    expected = multipletests(probabilities, method="holm")[1]
+    assert holm(probabilities) == pytest.approx(list(expected), abs=1e-12)
+
+
+def test_holm_of_nothing() -> None:
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize("cells", [(5, 17), (0, 6), (0, 0), (3, 3), (40, 61)])
+def test_mcnemar_is_statsmodels(cells: tuple[int, int]) -> None:
+    only_a, only_b = cells
+    a = np.repeat([1.0, 0.0, 1.0, 0.0], [only_a, only_b, 300, 40])
+    b = np.repeat([0.0, 1.0, 1.0, 0.0], [only_a, only_b, 300, 40])
+    found = compare_binary(a, b)
+    assert found.p == pytest.approx(mcnemar([[300, only_a], [only_b, 40]], exact=True).pvalue)
+    assert found.difference == pytest.approx(a.mean() - b.mean())
+    assert found.low < found.difference < found.high
+
+
+def test_every_small_table_has_an_interval_that_agrees_with_the_exact_test() -> None:
+    for only_a, only_b in ((a, m - a) for m in range(40) for a in range((m + 2) // 2)):
+        low, high = matched_interval(only_a, only_b, 40, 0.05)
+        p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+        assert (p < 0.05) == (not low <= 0 <= high), (only_a, only_b)
+        assert -1 <= low <= (only_a - only_b) / 40 <= high <= 1
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(5, 5), (3, 7), (10, 17), (0, 4)])
+def test_where_all_examples_differ_the_interval_is_clopper_and_pearsons(only_a, only_b) -> None:
+    exact = stats.binomtest(only_a, only_a + only_b).proportion_ci(0.95, method="exact")
+    found = matched_interval(only_a, only_b, only_a + only_b, 0.05)
+    assert found == pytest.approx((2 * exact.low - 1, 2 * exact.high - 1), abs=1e-9)
+
+
+@pytest.mark.parametrize("cells", [(60, 40, 872), (6, 0, 100), (5, 17, 400), (20, 2, 100)])
+def test_the_interval_of_one_seed_holds_quantiles_of_a_product_of_two_betas(cells) -> None:
+    """The definition of the source, by drawing from it."""
+    only_a, only_b, n = cells
+    draw, differ = np.random.default_rng(3), only_a + only_b
+    sign = 2 * draw.beta(only_a, only_b + 1, 400_000) - 1
+    below, above = draw.beta(
+        [[differ], [differ + 1]], [[n - differ + 1], [n - differ]], (2, 400_000)
+    )
+    drawn = np.quantile(sign * np.where(sign > 0, below, above), 0.025)
+    assert matched_interval(only_a, only_b, n, 0.05)[0] == pytest.approx(drawn, abs=1e-3)
+
+
+def test_the_interval_of_one_seed_covers_the_truth() -> None:
+    n = 12
+    found = {
+        (a, b): matched_interval(a, b, n, 0.05) for a in range(n + 1) for b in range(n + 1 - a)
+    }
+    for differ, first in itertools.product((0.05, 0.3, 0.8, 1.0), (0.5, 0.7, 0.95)):
+        shares = differ * first, differ * (1 - first)
+        truth = shares[0] - shares[1]
+        covered = sum(
+            stats.multinomial.pmf([a, b, n - a - b], n, [*shares, 1 - differ])
+            for (a, b), (low, high) in found.items()
+            if low - 1e-9 <= truth <= high + 1e-9
+        )
+        assert covered >= 0.95, (differ, first)
+
+
+def test_one_seed_detects_what_it_says() -> None:
+    """The stated difference is found in about 80% of new studies with this disagreement."""
+    disagree, n = 0.10, 872
+    a = np.zeros(n)
+    b = a.copy()
+    a[:44], b[44:87] = 1.0, 1.0
+    needed = compare_binary(a, b).detectable
+    draw = np.random.default_rng(0)
+    found = 0
+    for _ in range(1000):
+        only_a, only_b, _rest = draw.multinomial(
+            n, [(disagree + needed) / 2, (disagree - needed) / 2, 1 - disagree]
+        )
+        found += stats.binomtest(only_a, only_a + only_b).pvalue < 0.05
+    assert 0.74 < found / 1000 < 0.88
+
+
+def _frame(label: np.ndarray, prediction: np.ndarray) -> pd.DataFrame:
+    score = (label == prediction).astype(float)
+    return pd.DataFrame({"label": label, "prediction": prediction, "score": score})
+
+
+def _definitions() -> list[tuple[str, pd.DataFrame, object]]:
+    two = RANDOM.integers(0, 2, 200), RANDOM.integers(0, 2, 200)
+    four = RANDOM.integers(0, 4, 200), RANDOM.integers(0, 4, 200)
+    words = np.array(["no", "yes"])[two[0]], np.array(["no", "yes"])[two[1]]
+    real = RANDOM.normal(size=200).round(1), RANDOM.normal(size=200).round(1)
+    return [
+        ("accuracy", _frame(*two), sk.accuracy_score),
+        ("f1", _frame(*two), sk.f1_score),
+        ("f1", _frame(*words), lambda y, p: sk.f1_score(y, p, pos_label="yes")),
+        ("f1", _frame(*words), lambda y, p: sk.f1_score(y, p, pos_label="no")),
+        ("f1", _frame(*four), lambda y, p: sk.f1_score(y, p, average="macro")),
+        ("f1_weighted", _frame(*four), lambda y, p: sk.f1_score(y, p, average="weighted")),
+        ("mcc", _frame(*two), sk.matthews_corrcoef),
+        ("matthews_correlation", _frame(*four), sk.matthews_corrcoef),
+        ("pearson", _frame(*real), lambda y, p: stats.pearsonr(y, p)[0]),
+        ("spearman", _frame(*real), lambda y, p: stats.spearmanr(y, p)[0]),
+    ]
+
+
+@pytest.mark.parametrize(("metric", "frame", "oracle"), _definitions())
+def test_a_metric_of_resamples_is_that_of_the_repeated_rows(metric, frame, oracle) -> None:
+    recorded = oracle(frame["label"], frame["prediction"])
+    measure = recognise(frame, metric, recorded)
+    assert measure is not None
+    for seed in range(3):
+        rows = np.random.default_rng(seed).integers(0, len(frame), len(frame))
+        again = frame.iloc[rows]
+        weights = np.bincount(rows, minlength=len(frame))[None].astype(float)
+        expected = oracle(again["label"], again["prediction"])
+        assert measure(weights)[0] == pytest.approx(expected, abs=1e-9)
+
+
+def test_lines_of_tags_give_seqevals_f1() -> None:
+    tags = np.array(["O", "O", "B-PER", "I-PER", "B-LOC"])
+    lines = [[list(tags[RANDOM.integers(0, 5, 9)]) for _ in range(60)] for _ in range(2)]
+    label, guess = ([" ".join(line) for line in side] for side in lines)
+    frame = pd.DataFrame({"label": label, "prediction": guess, "score": 0.5})
+    measure = recognise(frame, "f1", seqeval_f1(*lines))
+    assert measure is not None
+    rows = RANDOM.integers(0, 60, 60)
+    weights = np.bincount(rows, minlength=60)[None].astype(float)
+    again = seqeval_f1(*([side[row] for row in rows] for side in lines))
+    assert measure(weights)[0] == pytest.approx(again)
+    assert recognise(frame, "f1", 0.987) is None
+
+
+@pytest.mark.parametrize(
+    "label", [[["O"], ["B-PER"]] * 50, [f"answer {i}" for i in range(100)] * 3]
+)
+def test_free_text_and_lists_are_no_classes(label) -> None:
+    label = [*label, *label]
+    frame = pd.DataFrame({"label": label, "prediction": label, "score": 0.5})
+    frame["prediction"] = frame["prediction"].iloc[::-1].to_numpy()
+    if isinstance(label[0], str):
+        frame["label"] = [f"{text} {i}" for i, text in enumerate(label)]
+    assert recognise(frame, "f1", 0.123) is None
+    assert recognise(frame, "f1", 0.5) is not None
+
+
+def test_the_bootstrap_knows_the_error_of_a_mean() -> None:
+    frame = _frame(np.ones(500), RANDOM.integers(0, 2, 500))
+    accuracy = frame["score"].mean()
+    measure = recognise(frame, "accuracy", accuracy)
+    made = replicates([measure, measure], 500)
+    assert made.shape == (2, 2000)
+    assert (made[0] == made[1]).all()  # the same resamples for every run
+    assert made[0].std() == pytest.approx(np.sqrt(accuracy * (1 - accuracy) / 500), rel=0.06)
+    assert (replicates([measure], 500) == made[:1]).all()
+
+
+def test_the_bootstrap_p_of_a_known_shift() -> None:
+    spread = RANDOM.normal(0, 0.01, 20_000)
+    found = compare_bootstrap(0.02, 0.02 + spread, 500)
+    assert found.p == pytest.approx(2 * stats.norm.sf(2), rel=0.15)
+    assert found.detectable == pytest.approx(2.8 * 0.01, rel=0.03)
+    assert compare_bootstrap(0.0, spread, 500).p == 1.0
+
+
+def test_the_bootstrap_interval_agrees_with_its_p() -> None:
+    """Skewed resamples: the ends of a percentile interval turn elsewhere than the test."""
+    skewed = RANDOM.gamma(1.5, 0.01, 2000)
+    skewed -= skewed.mean()
+    decided = set()
+    for size in np.linspace(-0.05, 0.05, 401):
+        found = compare_bootstrap(size, size + skewed, 500)
+        assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
+        decided.add(found.p < 0.05)
+    assert decided == {True, False}
+
+
+def _spread(runs: tuple[float, float], counts: tuple[int, int], common: float, variance: float):
+    return Spread(runs, counts, OverExamples(variance, common, 872, 100))
+
+
+def test_without_common_variance_it_is_welchs_test() -> None:
+    a, b = RANDOM.normal(0.9, 0.01, 4), RANDOM.normal(0.85, 0.03, 3)
+    examples = OverExamples(0.0, 0.0, 872, 100)
+    expected = stats.ttest_ind(a, b, equal_var=False)
+    found = compare_runs(a, b, examples)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-6)
+    ends = expected.confidence_interval()
+    assert (found.low, found.high) == pytest.approx((ends.low, ends.high), rel=1e-6)
+
+
+def test_without_luck_it_is_the_test_over_examples() -> None:
+    spread = _spread((0.0, 0.0), (3, 3), common=1e-4, variance=1e-4)
+    assert spread.p(0.025) == pytest.approx(2 * stats.t.sf(2.5, 871), rel=1e-6)
+
+
+def test_the_interval_ends_where_p_is_005() -> None:
+    spread = _spread((2e-5, 5e-5), (3, 5), common=3e-5, variance=6e-5)
+    assert spread.p(spread.half_width(0.05)) == pytest.approx(0.05, rel=1e-6)
+    assert spread.p(0.0) == 1.0
+    assert spread.p(0.01) > spread.p(0.02) > spread.p(0.04)
+
+
+def test_the_spread_over_examples_is_taken_apart() -> None:
+    """Runs share an example's difficulty; arms differ in which examples suit them."""
+    draw, runs, n = np.random.default_rng(1), 4, 200_000
+    ease, own = draw.normal(0, 2, n), draw.normal(0, 1, (2, n))
+    scores = np.vstack([ease + own[arm] + draw.normal(0, 3, (runs, n)) for arm in (0, 1)])
+    found = OverExamples.of(np.cov(scores) / n, runs, n, n)
+    assert found.common * n == pytest.approx(2 * 1.0, rel=0.1)
+    assert found.variance * n == pytest.approx(2 * (1 + 9 / runs), rel=0.03)
+
+
+def test_equal_predictions_differ_in_nothing() -> None:
+    values = np.array([0.9, 0.9])
+    found = compare_runs(values, values, OverExamples(0.0, 0.0, 100, 0))
+    assert (found.p, found.difference) == (1.0, 0.0)
+    assert found.detectable == pytest.approx(6 / 100)
+
+
+def test_few_differing_examples_cannot_give_a_small_p() -> None:
+    found = compare_runs(np.array([1.0, 1.0]), np.array([0.0, 0.0]), OverExamples(0.0, 0.0, 3, 3))
+    assert found.p == 0.25
+    assert found.low <= 0 <= found.high
+
+
+def test_more_comparisons_need_a_larger_difference() -> None:
+    a, b = RANDOM.normal(0.9, 0.01, 3), RANDOM.normal(0.9, 0.01, 3)
+    examples = OverExamples(1e-5, 1e-5, 872, 90)
+    one, eight = (compare_runs(a, b, examples, comparisons) for comparisons in (1, 8))
+    assert one.detectable < eight.detectable
+    assert (one.level, eight.level) == (0.05, 0.05 / 8)
+    assert one.p == eight.p
