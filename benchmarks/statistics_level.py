@@ -22,8 +22,8 @@ from scipy import stats
 
 from sparseattn.report import StudyData, summarise
 from sparseattn.report.data import Arm
-from sparseattn.report.evidence import Evidence, weigh
-from sparseattn.stats import OverExamples, Spread
+from sparseattn.report.evidence import Evidence, test_difference
+from sparseattn.stats import OverExamples, VarianceComponents
 
 EXAMPLES = 872
 
@@ -91,7 +91,7 @@ def called(right: NDArray[np.float64]) -> list[bool]:
         size > stats.t.ppf(0.975, seeds - 1) * np.sqrt(of_seeds),
         size > 1.96 * np.sqrt(examples.variance),
         size > stats.t.ppf(0.975, freedom) * np.sqrt(both),
-        size > Spread.of(a, b, examples).half_width(0.05),
+        size > VarianceComponents.of(a, b, examples).half_width(0.05),
     ]
 
 
@@ -242,7 +242,7 @@ ALIKE = [one for one in SETTINGS if one.luck[0] == one.luck[1]]
 def by_runs_alone(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
     """Whether the spread over runs lets p be under 0.05; that over examples only raises it."""
     nothing = OverExamples(0.0, 0.0, EXAMPLES, EXAMPLES)
-    return bool(abs(a.mean() - b.mean()) > Spread.of(a, b, nothing).half_width(0.05))
+    return bool(abs(a.mean() - b.mean()) > VarianceComponents.of(a, b, nothing).half_width(0.05))
 
 
 def by_report(metric: str, frames: list[pd.DataFrame], values: NDArray[np.float64]) -> bool:
@@ -252,7 +252,7 @@ def by_report(metric: str, frames: list[pd.DataFrame], values: NDArray[np.float6
         Evidence(Arm(name, ":"), values[part], tuple(range(seeds)), tuple(frames[part]))
         for name, part in (("a", slice(seeds)), ("b", slice(seeds, None)))
     ]
-    return weigh(metric, *arms, comparisons=1)[0].p < 0.05
+    return test_difference(metric, *arms, comparisons=1)[0].p < 0.05
 
 
 def resampled_calls(metric: str, setting: Setting, studies: int, seed: int = 1) -> float:

@@ -22,13 +22,13 @@ __all__ = [
     "Both",
     "Except",
     "Full",
+    "GlobalTokens",
     "Keys",
     "LayerRule",
     "Pairs",
     "Part",
     "Rule",
-    "Same",
-    "Strips",
+    "SameLabel",
 ]
 
 
@@ -82,7 +82,7 @@ class Band(Part):
 
 
 @dataclass(frozen=True, eq=False)
-class Strips(Part):
+class GlobalTokens(Part):
     """Rows and columns of global tokens: pairs of which either token is global.
 
     Attributes:
@@ -97,7 +97,7 @@ class Strips(Part):
 
 
 @dataclass(frozen=True, eq=False)
-class Same(Part):
+class SameLabel(Part):
     """Pairs with the same non-negative label: blocks, strides, sentences, words.
 
     Attributes:

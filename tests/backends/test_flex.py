@@ -18,7 +18,7 @@ from sparseattn.backends import _auto as cost
 from sparseattn.backends import flex
 from sparseattn.backends.kernels import flex_mask as _flexmask
 from sparseattn.errors import BackendError
-from sparseattn.rules import LayerRule, Rule, Same
+from sparseattn.rules import LayerRule, Rule, SameLabel
 from tests.backends.test_conformance import HEADS, PLANS, case
 
 PLAN = "neighbor(radius=3) | global(cls)"
@@ -162,7 +162,7 @@ def test_a_token_without_a_label_sees_none_of_its_block():
     labels = torch.zeros(2, 128, dtype=torch.long)
     labels[0, 40], labels[1, 64:] = -1, 3
     valid = torch.ones(2, 128, dtype=torch.bool)
-    rule = LayerRule((((0, 1), Rule((Same(labels),))),), 2, valid, padded=False)
+    rule = LayerRule((((0, 1), Rule((SameLabel(labels),))),), 2, valid, padded=False)
     blocks = _flexmask.filled(_flexmask.structure(rule, 128), 32)[:, 0].int().tolist()
     assert blocks[0] == [[1, 0, 1, 1], [0, 0, 0, 0], [1, 0, 1, 1], [1, 0, 1, 1]]
     assert blocks[1] == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]

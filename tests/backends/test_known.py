@@ -12,9 +12,9 @@ import torch
 import sparseattn as sa
 from sparseattn.backend import backend
 from sparseattn.backends import masked
-from sparseattn.backends.kernels.rule_cache import Known, fingerprint
+from sparseattn.backends.kernels.rule_cache import RuleCache, fingerprint
 from sparseattn.backends.kernels.tiles import tiles
-from sparseattn.rules import Band, Both, Keys, LayerRule, Pairs, Part, Rule, Strips
+from sparseattn.rules import Band, Both, GlobalTokens, Keys, LayerRule, Pairs, Part, Rule
 from tests.backends.test_conformance import HEADS, case
 
 PLAN = "neighbor(radius=3) | global(cls)"
@@ -95,7 +95,7 @@ def test_a_gpu_is_waited_for_where_that_is_worth_it():
 
 
 def test_only_the_last_and_light_ones_are_kept():
-    known = Known(int, heaviest=10, most=2)
+    known = RuleCache(int, heaviest=10, most=2)
     rules = [rule(PLAN, n) for n in (5, 6, 7)]
     made = []
 
@@ -112,8 +112,8 @@ def test_only_the_last_and_light_ones_are_kept():
 
 @pytest.mark.parametrize("plan", [PLAN, {0: {"0": "self()", "1:": "bigbird(1, 2)"}}])
 def test_lists_and_masks_are_made_once_for_equal_batches(monkeypatch, plan):
-    monkeypatch.setattr(tiles, "_KNOWN", Known(lambda made: len(made.keys), 1 << 20))
-    monkeypatch.setattr(masked, "_KNOWN", Known(torch.Tensor.numel, 1 << 20))
+    monkeypatch.setattr(tiles, "_KNOWN", RuleCache(lambda made: len(made.keys), 1 << 20))
+    monkeypatch.setattr(masked, "_KNOWN", RuleCache(torch.Tensor.numel, 1 << 20))
     built = []
     build = tiles._build
     monkeypatch.setattr(tiles, "_build", lambda *a: built.append(a) or build(*a))
@@ -145,7 +145,7 @@ def test_a_rule_of_other_global_tokens_is_not_mistaken():
     call = case("full()", 24, "none")
     for place in (0, 7):
         marked = (torch.arange(24) == place).expand(2, -1)
-        groups = ((tuple(range(HEADS)), Rule((Band(1), Strips(marked)))),)
+        groups = ((tuple(range(HEADS)), Rule((Band(1), GlobalTokens(marked)))),)
         one = replace(call, rule=LayerRule(groups, HEADS, call.rule.valid, padded=False))
         expected = backend("reference").attend(one)
         for name in ("tiled", "masked"):

@@ -17,7 +17,7 @@ from sparseattn.backends.kernels import gathered as _gathered
 from sparseattn.backends.kernels.cpu import launch as cpu
 from sparseattn.backends.kernels.tiles.tiles import tiles_of
 from sparseattn.errors import BackendError
-from sparseattn.rules import Band, Both, Keys, LayerRule, Pairs, Rule, Same, Strips
+from sparseattn.rules import Band, Both, GlobalTokens, Keys, LayerRule, Pairs, Rule, SameLabel
 from tests.backends.test_conformance import HEADS, case, gradients
 
 # 35 and 36 leave a last tile with three queries, computed one by one, and with four.
@@ -104,7 +104,7 @@ PARTS = {
     "two windows": lambda n: (Band(1), Band(3)),
     "window and dilated": lambda n: (Band(1), Band(2, 5)),
     "dilated": lambda n: (Band(2, 7),),
-    "dilated and global": lambda n: (Band(2, 3), Strips(torch.arange(n)[None] % 30 == 4)),
+    "dilated and global": lambda n: (Band(2, 3), GlobalTokens(torch.arange(n)[None] % 30 == 4)),
     "a radius a token": lambda n: (Band(torch.arange(n)[None] % 5),),
     "a radius a token and text": lambda n: (Band(torch.arange(2 * n).view(2, n) * 7 % 11),),
     "dilated, a radius a token": lambda n: (Band(torch.arange(n)[None] % 4, 3),),
@@ -113,21 +113,21 @@ PARTS = {
         Keys(torch.arange(8 * n).view(2, n, 4) * 5 % n),
         Keys(torch.full((1, n, 1), -1)),
         Band(2),
-        Strips(torch.arange(n)[None] < 2),
+        GlobalTokens(torch.arange(n)[None] < 2),
     ),
-    "labels": lambda n: (Same(torch.arange(n)[None] % 6),),
+    "labels": lambda n: (SameLabel(torch.arange(n)[None] % 6),),
     "labels and global": lambda n: (
-        Same(torch.arange(n)[None] // 9 - 1),
-        Strips(torch.eye(1, n) > 0),
+        SameLabel(torch.arange(n)[None] // 9 - 1),
+        GlobalTokens(torch.eye(1, n) > 0),
     ),
-    "three global tokens": lambda n: (Band(2), Strips(torch.arange(n)[None] % 30 == 3)),
-    "four global tokens": lambda n: (Band(2), Strips(torch.arange(n)[None] % 17 == 3)),
-    "everything global": lambda n: (Strips(torch.ones(1, n, dtype=torch.bool)),),
+    "three global tokens": lambda n: (Band(2), GlobalTokens(torch.arange(n)[None] % 30 == 3)),
+    "four global tokens": lambda n: (Band(2), GlobalTokens(torch.arange(n)[None] % 17 == 3)),
+    "everything global": lambda n: (GlobalTokens(torch.ones(1, n, dtype=torch.bool)),),
     "two sets of global tokens": lambda n: (
-        Strips(torch.arange(n)[None] == 3),
-        Strips(torch.arange(2 * n).view(2, n) % 40 == 1),
+        GlobalTokens(torch.arange(n)[None] == 3),
+        GlobalTokens(torch.arange(2 * n).view(2, n) % 40 == 1),
     ),
-    "cut": lambda n: (Both(Rule((Strips(torch.arange(n)[None] == 3), Band(9))), Rule((Band(5),))),),
+    "cut": lambda n: (Both(Rule((GlobalTokens(torch.arange(n)[None] == 3), Band(9))), Rule((Band(5),))),),
     "nothing": lambda n: (),
 }  # fmt: skip
 
@@ -144,7 +144,7 @@ def test_every_head_its_own(path):
     groups = (
         ((2,), Rule((Band(0),))),
         ((0,), Rule((Band(30),))),
-        ((3, 1), Rule((Pairs(mask), Strips(torch.eye(1, 40) > 0)))),
+        ((3, 1), Rule((Pairs(mask), GlobalTokens(torch.eye(1, 40) > 0)))),
     )
     agrees(path, custom(groups, 40))
 
@@ -457,5 +457,5 @@ def test_wide_windows_have_larger_tiles():
 def test_rules_that_are_asked_in_portions(path, monkeypatch):
     """Long texts ask for a few tiles at a time, and their lists are joined."""
     monkeypatch.setattr("sparseattn.backends.kernels.tiles.blocks._ASKED", 1)
-    labels = Rule((Same(torch.arange(100)[None] % 6), Strips(torch.eye(1, 100) > 0)))
+    labels = Rule((SameLabel(torch.arange(100)[None] % 6), GlobalTokens(torch.eye(1, 100) > 0)))
     agrees(path, custom((((0, 1, 2, 3), labels),), 100))

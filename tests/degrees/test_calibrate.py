@@ -7,7 +7,7 @@ import torch
 
 import sparseattn as sa
 from sparseattn.degrees.calibrate import calibrated, distributions
-from sparseattn.degrees.candidates import Menu
+from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.importance import kept_attention, kept_output
 from sparseattn.degrees.settings import Settings
 from sparseattn.degrees.texts import Texts
@@ -26,7 +26,11 @@ def sharp(model, factor=6.0):
 
 @pytest.mark.parametrize(
     "menu",
-    [Menu((0, 1, 3, 30)), Menu((0, 2), globals=()), Menu((0, 0.1, 0.4, 1.0), elastic=True)],
+    [
+        Candidates((0, 1, 3, 30)),
+        Candidates((0, 2), globals=()),
+        Candidates((0, 0.1, 0.4, 1.0), elastic=True),
+    ],
 )
 def test_kept_attention_is_that_of_the_eager_attention(menu):
     model, data = sharp(classifier()), rows(7)
@@ -65,7 +69,7 @@ def contexts(model, row):
 
 def test_kept_output_is_the_change_that_contexts_bring_about():
     """Against gradients with respect to the contexts themselves, and contexts query by query."""
-    model, data, menu = sharp(classifier()), rows(5), Menu((0, 1, 3, 30))
+    model, data, menu = sharp(classifier()), rows(5), Candidates((0, 1, 3, 30))
     found = kept_output(Texts(model, data, collate, 5), menu, [0, 2])
     model.set_attn_implementation("eager")
     draws = torch.Generator().manual_seed(0)
@@ -96,21 +100,21 @@ def test_kept_output_is_the_change_that_contexts_bring_about():
 
 def test_what_no_output_is_read_from_is_worth_nothing():
     """Only CLS is read, and it is global: in the last layer, other queries do not matter."""
-    kept = kept_output(Texts(classifier(), rows(9), collate, 9), Menu((0, 2, 30)), [0, 1, 2])
+    kept = kept_output(Texts(classifier(), rows(9), collate, 9), Candidates((0, 2, 30)), [0, 1, 2])
     assert (kept[-1] > 1 - 1e-6).all()
     assert (kept[:-1, :, 0] < 1 - 1e-6).any()
 
 
 def test_hidden_states_are_read_where_there_are_no_logits():
     model = classifier().bert
-    kept = kept_output(Texts(model, rows(9), collate, 9), Menu((0, 2, 30)), [0, 1, 2])
+    kept = kept_output(Texts(model, rows(9), collate, 9), Candidates((0, 2, 30)), [0, 1, 2])
     assert (kept[-1, :, 0] < 1 - 1e-6).all()
     assert not any(parameter.grad is not None for parameter in model.parameters())
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_attention_kept_does_not_depend_on_batches(monkeypatch):
-    texts, menu = Texts(sharp(classifier()), rows(6), collate, 6), Menu((0, 1, 30))
+    texts, menu = Texts(sharp(classifier()), rows(6), collate, 6), Candidates((0, 1, 30))
     together = kept_attention(texts, menu, [0, 1])
     monkeypatch.setattr("sparseattn.degrees.texts._AT_A_TIME", 1)
     torch.testing.assert_close(together, kept_attention(texts, menu, [0, 1]))
@@ -129,12 +133,12 @@ def test_the_model_is_as_it_was():
     model = classifier().train()
     inputs = collate(rows(3))
     sa.sparsify(model, "neighbor(radius=1)")
-    kept_attention(Texts(model, rows(5), collate, 5), Menu((0, 1)), [0])
+    kept_attention(Texts(model, rows(5), collate, 5), Candidates((0, 1)), [0])
     assert model.training
     report = sa.describe(model, inputs)
     assert report.layers[0].pattern == "neighbor(radius=1)"
     assert report.mean_degree < 3
-    assert sa.models.state.attached(model).observer is None
+    assert sa.models.state.attached_state(model).observer is None
 
 
 @pytest.mark.parametrize("options", [{}, {"form": "irregular"}, {"shared": "layer"}])
@@ -152,7 +156,7 @@ def test_heads_that_look_near_get_the_smaller_radii():
     """A head that attends to its own place needs no window; one that looks far does."""
     values = torch.tensor([[[0.99, 1.0, 1.0], [0.1, 0.2, 1.0]]], dtype=torch.float64)
     texts = Texts(classifier(), rows(32), collate, 32)
-    menu = Menu((0, 2, 24))
+    menu = Candidates((0, 2, 24))
     _, costs = Settings.of({"menu": menu.entries, "dense": "1:"}).counted(texts)
     from sparseattn.degrees.discretize import regular_choice
 

@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseattn import Plan, TokenBatch
-from sparseattn.degrees.candidates import Menu
+from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.cost import Costs, allowed_pairs
 from sparseattn.errors import PatternError, PlanError
 
 MENUS = [
-    Menu((0, 1, 2, 5, 64)),
-    Menu((0, 3), globals=()),
-    Menu((0, 1, 4), globals=("cls", "sep")),
-    Menu((0, 2, 7), globals=3),
-    Menu((0, 0.1, 0.35, 1.0), elastic=True),
-    Menu((0, 0.02, 0.03, 0.5), elastic=True, globals=("cls", "sep")),
+    Candidates((0, 1, 2, 5, 64)),
+    Candidates((0, 3), globals=()),
+    Candidates((0, 1, 4), globals=("cls", "sep")),
+    Candidates((0, 2, 7), globals=3),
+    Candidates((0, 0.1, 0.35, 1.0), elastic=True),
+    Candidates((0, 0.02, 0.03, 0.5), elastic=True, globals=("cls", "sep")),
 ]
 
 
@@ -76,7 +76,7 @@ def of_plan(plan, batches, heads, windows):
 @pytest.mark.parametrize("dense", [(), (1,)])
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_expected_density_is_the_mean_over_drawn_plans(dense, shared):
-    menu, heads, windows = Menu((0, 2, 5)), (2, 2, 2), (None, 6, None)
+    menu, heads, windows = Candidates((0, 2, 5)), (2, 2, 2), (None, 6, None)
     batches = [TokenBatch.of_lengths(9, 4), TokenBatch.of_lengths(14)]
     costs = Costs.of(menu, batches, heads, windows, dense)
     layers = costs.learned
@@ -96,14 +96,14 @@ def test_the_expected_density_is_the_mean_over_drawn_plans(dense, shared):
 
 
 def test_the_density_has_the_gradient_of_a_linear_function():
-    costs = Costs.of(Menu((0, 1, 8)), [TokenBatch.of_lengths(12, 7)], [3, 3], [None, None])
+    costs = Costs.of(Candidates((0, 1, 8)), [TokenBatch.of_lengths(12, 7)], [3, 3], [None, None])
     chances = torch.rand(2, 3, 3, dtype=torch.float64, requires_grad=True)
     costs.density(chances).backward()
     assert torch.allclose(chances.grad, costs.table[:, None, :].expand(-1, 3, -1))
 
 
 def test_the_highest_sparsity_at_25_tokens_with_cls():
-    costs = Costs.of(Menu((0, 1)), [TokenBatch.of_lengths(25)], [12] * 6, [None] * 6)
+    costs = Costs.of(Candidates((0, 1)), [TokenBatch.of_lengths(25)], [12] * 6, [None] * 6)
     # The row and the column of CLS, and 24 tokens that keep themselves.
     assert costs.highest == pytest.approx(1 - (49 + 24) / 625)
     costs.check(costs.highest)
@@ -124,22 +124,22 @@ def test_the_highest_sparsity_at_25_tokens_with_cls():
     ],
 )
 def test_sparsities_that_make_no_sense(value, message):
-    costs = Costs.of(Menu((0, 1)), [TokenBatch.of_lengths(25)], [2], [None])
+    costs = Costs.of(Candidates((0, 1)), [TokenBatch.of_lengths(25)], [2], [None])
     with pytest.raises(PlanError, match=message):
         costs.check(value)
 
 
 def test_dense_layers_count():
     batches = [TokenBatch.of_lengths(25)]
-    every = Costs.of(Menu((0, 1)), batches, [2, 2], [None, None])
-    half = Costs.of(Menu((0, 1)), batches, [2, 2], [None, None], dense=[0])
+    every = Costs.of(Candidates((0, 1)), batches, [2, 2], [None, None])
+    half = Costs.of(Candidates((0, 1)), batches, [2, 2], [None, None], dense=[0])
     assert half.highest == pytest.approx(every.highest / 2)
     assert half.learned == [1]
 
 
 def test_no_text_no_sparsity():
     with pytest.raises(PlanError, match="there is none"):
-        Costs.of(Menu((0, 1)), [], [2], [None])
+        Costs.of(Candidates((0, 1)), [], [2], [None])
 
 
 @pytest.mark.parametrize(
@@ -156,18 +156,18 @@ def test_no_text_no_sparsity():
 )
 def test_wrong_menus(entries, elastic, message):
     with pytest.raises(PlanError, match=message):
-        Menu(entries, elastic)
+        Candidates(entries, elastic)
 
 
 def test_a_menu_names_unknown_global_tokens():
     with pytest.raises(PatternError, match="cls, sep"):
-        Menu((0, 1), globals=("bos",))
+        Candidates((0, 1), globals=("bos",))
 
 
 def test_menus_reach_across_the_longest_text():
-    assert Menu.up_to(64).entries == (0, 1, 2, 4, 8, 16, 32, 64)
-    assert Menu.up_to(65).entries[-1] == 64
-    assert Menu.up_to(66).entries[-1] == 128
-    assert Menu.up_to(1).entries == (0, 1)
-    assert Menu.up_to(512, largest=20).entries == (0, 1, 2, 4, 8, 16, 20)
-    assert Menu.up_to(64, elastic=True).entries[-1] == 1.0
+    assert Candidates.up_to(64).entries == (0, 1, 2, 4, 8, 16, 32, 64)
+    assert Candidates.up_to(65).entries[-1] == 64
+    assert Candidates.up_to(66).entries[-1] == 128
+    assert Candidates.up_to(1).entries == (0, 1)
+    assert Candidates.up_to(512, largest=20).entries == (0, 1, 2, 4, 8, 16, 20)
+    assert Candidates.up_to(64, elastic=True).entries[-1] == 1.0

@@ -7,7 +7,7 @@ import torch
 
 import sparseattn as sa
 from sparseattn import Plan, TokenBatch
-from sparseattn.degrees.candidates import Menu
+from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.distribution import Degrees, log_survival, soft_mask, toeplitz
 from sparseattn.degrees.search import soft
 from sparseattn.errors import PlanError, UnsupportedModelError
@@ -29,10 +29,10 @@ def test_toeplitz_looks_up_distances():
 @pytest.mark.parametrize(
     "menu",
     [
-        Menu((0, 2, 5)),
-        Menu((0, 2, 5), globals=()),
-        Menu((0, 2, 5), globals=("cls", "sep")),
-        Menu((0, 0.2, 0.25, 0.8), elastic=True),
+        Candidates((0, 2, 5)),
+        Candidates((0, 2, 5), globals=()),
+        Candidates((0, 2, 5), globals=("cls", "sep")),
+        Candidates((0, 0.2, 0.25, 0.8), elastic=True),
     ],
 )
 def test_the_soft_mask_is_the_definition(menu):
@@ -55,7 +55,9 @@ def test_the_soft_mask_is_the_definition(menu):
                 assert torch.allclose(found[b, :, q, k], expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("menu", [Menu((0, 1, 3, 6)), Menu((0, 0.3, 0.7), elastic=True)])
+@pytest.mark.parametrize(
+    "menu", [Candidates((0, 1, 3, 6)), Candidates((0, 0.3, 0.7), elastic=True)]
+)
 @pytest.mark.parametrize("shared", ["head", "layer"])
 def test_gradients_of_the_distribution(menu, shared):
     torch.manual_seed(0)
@@ -79,7 +81,7 @@ def test_gradients_of_the_distribution(menu, shared):
 
 
 def test_every_radius_gets_gradient_at_once():
-    degrees = Degrees(Menu((0, 1, 2, 4, 8)), [2], [None])
+    degrees = Degrees(Candidates((0, 1, 2, 4, 8)), [2], [None])
     biases = degrees.soft_plan(TokenBatch.of_lengths(12)).biases
     torch.manual_seed(0)
     (torch.rand(12, 12) * biases[0]).sum().backward()
@@ -87,7 +89,7 @@ def test_every_radius_gets_gradient_at_once():
 
 
 def test_extreme_distributions_stay_finite():
-    degrees = Degrees(Menu((0, 1, 4)), [1], [None], ())
+    degrees = Degrees(Candidates((0, 1, 4)), [1], [None], ())
     with torch.no_grad():
         degrees.theta[:] = torch.tensor([500.0, 0.0, -500.0])
     degrees.temperature = 0.1
@@ -101,9 +103,9 @@ def test_extreme_distributions_stay_finite():
 @pytest.mark.parametrize("family", ["bert", "albert", "modernbert", "t5-encoder"])
 def test_a_certain_distribution_is_the_hard_plan(family, backend):
     model, inputs = build(family), batch((23, 7))
-    menu = Menu((0, 1, 3, 32))
+    menu = Candidates((0, 1, 3, 32))
     sa.sparsify(model, "full()", backend=backend)
-    state = sa.models.state.attached(model)
+    state = sa.models.state.attached_state(model)
     degrees = Degrees(menu, state.heads, state.windows)
     chosen = torch.randint(
         0, 4, degrees.theta.shape[:2], generator=torch.Generator().manual_seed(3)
@@ -127,7 +129,7 @@ def test_the_model_is_as_it_was_after_a_soft_pass():
     model, inputs = build("bert"), batch((9, 4))
     stock = model(**inputs)[0]
     names = [name for name, _ in model.named_parameters()]
-    with soft(model, Degrees(Menu((0, 1)), [4] * 3, [None] * 3)):
+    with soft(model, Degrees(Candidates((0, 1)), [4] * 3, [None] * 3)):
         assert not torch.equal(model(**inputs)[0], stock)
         assert "sparseattn_degrees.theta" in dict(model.named_parameters())
     assert torch.equal(model(**inputs)[0], stock)
@@ -135,7 +137,7 @@ def test_the_model_is_as_it_was_after_a_soft_pass():
 
 
 def test_families_that_take_only_a_hard_mask_are_refused():
-    degrees = Degrees(Menu((0, 1)), [4] * 3, [None] * 3)
+    degrees = Degrees(Candidates((0, 1)), [4] * 3, [None] * 3)
     with (
         pytest.raises(UnsupportedModelError, match=r"MPNetModel.*takes only a hard mask"),
         soft(build("mpnet"), degrees),
@@ -145,6 +147,6 @@ def test_families_that_take_only_a_hard_mask_are_refused():
 
 def test_layers_need_equally_many_heads():
     with pytest.raises(PlanError, match=r"equally many heads; got \[2, 4\]"):
-        Degrees(Menu((0, 1)), [2, 4], [None, None])
+        Degrees(Candidates((0, 1)), [2, 4], [None, None])
     with pytest.raises(PlanError, match="equally many heads"):
-        Degrees(Menu((0, 1)), [2], [None], dense=[0])
+        Degrees(Candidates((0, 1)), [2], [None], dense=[0])

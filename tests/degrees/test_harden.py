@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sparseattn import Plan, TokenBatch
-from sparseattn.degrees.candidates import Menu
+from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.diagnostics import Diagnostics
 from sparseattn.degrees.discretize import irregular_plan, regular_choice, regular_plan
@@ -29,7 +29,7 @@ def values(menu, seed=0, groups=12):
 
 @pytest.mark.parametrize("sparsity", [0.6, 0.7, 0.78, 0.84])
 def test_regular_plans_meet_the_sparsity_within_half_a_point(sparsity):
-    menu = Menu.up_to(40)
+    menu = Candidates.up_to(40)
     train, held_out = texts(0, 10, 40, 512), texts(1, 10, 40, 256)
     costs = Costs.of(menu, train, HEADS, WINDOWS)
     choice = regular_choice(values(menu).exp().cumsum(-1), costs, sparsity)
@@ -39,7 +39,7 @@ def test_regular_plans_meet_the_sparsity_within_half_a_point(sparsity):
 
 
 def test_shared_layers_get_one_radius():
-    menu = Menu((0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16))
+    menu = Candidates((0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16))
     train = texts(0, 10, 40)
     costs = Costs.of(menu, train, HEADS, WINDOWS)
     choice = regular_choice(values(menu, groups=1).exp().cumsum(-1), costs, 0.7)
@@ -52,7 +52,7 @@ def test_an_elastic_menu_holds_the_sparsity_over_lengths():
     train = texts(0, 32, 128)
     found = {}
     for elastic in (False, True):
-        menu = Menu.up_to(128, elastic=elastic, globals=())
+        menu = Candidates.up_to(128, elastic=elastic, globals=())
         costs = Costs.of(menu, train, HEADS, WINDOWS)
         choice = regular_choice(values(menu).exp().cumsum(-1), costs, 0.8)
         plan = regular_plan(choice, menu, costs)
@@ -65,7 +65,7 @@ def test_an_elastic_menu_holds_the_sparsity_over_lengths():
 @pytest.mark.parametrize("sparsity", [0.7, 0.9])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_irregular_plans_realise_their_sparsity_at_any_length(length, points, sparsity, seed):
-    menu = Menu.up_to(length)
+    menu = Candidates.up_to(length)
     tokens = [TokenBatch.of_lengths(length)]
     costs = Costs.of(menu, tokens, HEADS, WINDOWS)
     plan = irregular_plan(values(menu, seed), menu, costs, sparsity, seed)
@@ -73,7 +73,7 @@ def test_irregular_plans_realise_their_sparsity_at_any_length(length, points, sp
 
 
 def test_irregular_plans_depend_on_the_seed_and_on_nothing_else():
-    menu, train = Menu.up_to(40), texts(0, 10, 40)
+    menu, train = Candidates.up_to(40), texts(0, 10, 40)
     costs = Costs.of(menu, train, HEADS, WINDOWS)
     one, same, other = (irregular_plan(values(menu), menu, costs, 0.7, s) for s in (0, 0, 1))
     assert one == same
@@ -86,7 +86,7 @@ def test_irregular_plans_depend_on_the_seed_and_on_nothing_else():
 
 
 def test_windows_alone_leave_the_global_tokens_out():
-    menu, train = Menu.up_to(40), texts(0, 10, 40)
+    menu, train = Candidates.up_to(40), texts(0, 10, 40)
     costs = Costs.of(menu, train, HEADS, WINDOWS)
     choice = regular_choice(values(menu).exp().cumsum(-1), costs, 0.7)
     assert "global" in str(regular_plan(choice, menu, costs))

@@ -140,7 +140,7 @@ def test_budgets_are_met_on_training_texts(tmp_path, name):
     assert abs(realised(applied.plan, rows()) - 0.7) < 0.02
     assert abs(realised(applied.plan, rows(64, seed=9)) - 0.7) < 0.02
     assert applied.steps == len(applied.history) == (2 if name == "learned" else 0)
-    assert sa.models.state.attached(made.model) is None
+    assert sa.models.state.attached_state(made.model) is None
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sparseattn.cli import main as cli
 from sparseattn.errors import DataError
 from sparseattn.models.lengthen.folder import lengthen_folder
 from sparseattn.models.names import DEFAULT
-from sparseattn.models.state import attached
+from sparseattn.models.state import attached_state
 from tests.models.families import batch, build
 
 PLAN = "neighbor(radius=64) | global(cls)"
@@ -132,11 +132,13 @@ def test_a_plan_from_a_file_and_a_model_that_has_one(command, tmp_path):
     first = ("--to", 100, "--out", tmp_path / "first", "--plan", tmp_path / "plan.json")
     code, told, _ = command(place, *first)
     assert (code, "next:" in told) == (0, False)
-    assert attached(sa.load(tmp_path / "first")).record.plan == sa.Plan.load(tmp_path / "plan.json")
+    assert attached_state(sa.load(tmp_path / "first")).record.plan == sa.Plan.load(
+        tmp_path / "plan.json"
+    )
     code, told, _ = command(tmp_path / "first", "--to", 150, "--out", tmp_path / "second")
     assert (code, "next:" in told) == (0, False)
     assert "positions 100 -> 150\n" in told
-    assert attached(sa.load(tmp_path / "second")).record.plan == sa.Plan.of(PLAN)
+    assert attached_state(sa.load(tmp_path / "second")).record.plan == sa.Plan.of(PLAN)
 
 
 @pytest.mark.parametrize(

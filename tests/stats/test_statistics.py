@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 
 from sparseattn.stats import (
     OverExamples,
-    Spread,
+    VarianceComponents,
     compare_binary,
     compare_bootstrap,
     compare_runs,
@@ -229,7 +229,7 @@ def test_the_bootstrap_interval_agrees_with_its_p() -> None:
 
 
 def _spread(runs: tuple[float, float], counts: tuple[int, int], common: float, variance: float):
-    return Spread(runs, counts, OverExamples(variance, common, 872, 100))
+    return VarianceComponents(runs, counts, OverExamples(variance, common, 872, 100))
 
 
 def test_without_common_variance_it_is_welchs_test() -> None:

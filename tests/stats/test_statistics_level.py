@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sparseattn.stats import OverExamples, Spread, compare_binary
+from sparseattn.stats import OverExamples, VarianceComponents, compare_binary
 
 STUDIES = 2000
 EXAMPLES = 400
@@ -32,7 +32,7 @@ def _called(right: NDArray) -> bool:
     examples = OverExamples.of(covariance, seeds, EXAMPLES, differing)
     a, b = right.mean(axis=2)
     # What `Outcome.p < 0.05` says, without the search for p.
-    return bool(abs(a.mean() - b.mean()) > Spread.of(a, b, examples).half_width(0.05))
+    return bool(abs(a.mean() - b.mean()) > VarianceComponents.of(a, b, examples).half_width(0.05))
 
 
 def _share(
@@ -73,13 +73,13 @@ def test_one_seed_holds_its_level_for_runs_without_luck() -> None:
 
 def test_the_detectable_difference_is_detected_in_four_studies_of_five() -> None:
     """On draws of the very variances that the spread states."""
-    spread = Spread((4e-5, 4e-5), (3, 3), OverExamples(6e-5, 4e-5, EXAMPLES, 100))
+    spread = VarianceComponents((4e-5, 4e-5), (3, 3), OverExamples(6e-5, 4e-5, EXAMPLES, 100))
     truth = spread.detectable(0.05)
     draw = np.random.default_rng(5)
     found = 0
     for _ in range(STUDIES):
         a, b = draw.normal(0, np.sqrt(3 * 4e-5), (2, 3)) + np.array([[truth], [0]])
-        again = Spread.of(a, b, spread.examples)
+        again = VarianceComponents.of(a, b, spread.examples)
         difference = a.mean() - b.mean() + draw.normal(0, np.sqrt(spread.examples.common))
         found += difference > again.half_width(0.05)
     assert found / STUDIES == pytest.approx(0.8, abs=0.03)

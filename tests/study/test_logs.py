@@ -8,7 +8,7 @@ import pytest
 from sparseattn.errors import StudyError
 from sparseattn.study import run
 from sparseattn.study.store import Store
-from sparseattn.study.trial_runner import Performer
+from sparseattn.study.trial_runner import TrialRunner
 from tests.study import fakes
 from tests.tasks.material import task_of, tiny_model
 
@@ -24,7 +24,7 @@ def run_trial(spec, *, folder=None, progress=None, cache=None):
 
 
 def performed(tmp_path, spec, logs):
-    performer = Performer("tests.study.test_logs:run_trial")
+    performer = TrialRunner("tests.study.test_logs:run_trial")
     values = spec.model_dump(mode="json")
     return performer.perform(values, spec.digest, tmp_path / "work", lambda *_: None, logs)
 

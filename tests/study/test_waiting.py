@@ -1,7 +1,7 @@
 """Trials that parse their data do it once."""
 
 from sparseattn.study.trial import TrialSpec
-from sparseattn.study.trial_queue import Waiting
+from sparseattn.study.trial_queue import TrialQueue
 
 
 def trial(seed: int, parses: bool = False) -> TrialSpec:
@@ -20,7 +20,7 @@ PARSED = [trial(seed, parses=True) for seed in range(3)]
 
 
 def test_one_that_parses_goes_first_and_the_others_after_it_has():
-    waiting = Waiting([*PLAIN[:2], *PARSED, PLAIN[2]])
+    waiting = TrialQueue([*PLAIN[:2], *PARSED, PLAIN[2]])
     assert waiting.take([]) is PARSED[0]
     assert waiting.take([PARSED[0]]) is PLAIN[0]
     assert waiting.take([PARSED[0], PLAIN[0]]) is PLAIN[1]
@@ -34,7 +34,7 @@ def test_one_that_parses_goes_first_and_the_others_after_it_has():
 
 
 def test_the_next_one_parses_if_the_first_was_lost():
-    waiting = Waiting(PARSED[:2])
+    waiting = TrialQueue(PARSED[:2])
     first = waiting.take([])
     assert waiting.take([first]) is None
     waiting.put(first)
@@ -45,5 +45,5 @@ def test_the_next_one_parses_if_the_first_was_lost():
 
 
 def test_without_a_parse_the_order_is_that_of_the_study():
-    waiting = Waiting(PLAIN)
+    waiting = TrialQueue(PLAIN)
     assert [waiting.take(PLAIN) for _ in PLAIN] == PLAIN

@@ -47,7 +47,7 @@ def test_labels_become_the_numbers_that_the_hub_gives_them(name, tmp_path):
     text = prepared.rows["text"]
     labels = prepared.rows["label"]
     share = sum(labels) / len(labels)
-    # Known of the full development sets: the share of class 1.
+    # RuleCache of the full development sets: the share of class 1.
     expected = {"sst2": 0.509, "mrpc": 0.684, "rte": 0.473, "imdb": 0.5}[name]
     assert share == pytest.approx(expected, abs=0.12)
     assert all(isinstance(one, str) and one for one in text)

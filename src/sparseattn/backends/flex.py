@@ -27,9 +27,9 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from sparseattn.backend import Backend, Call
 from sparseattn.backends.kernels import flex_mask as _flexmask
-from sparseattn.backends.kernels.rule_cache import Known
+from sparseattn.backends.kernels.rule_cache import RuleCache
 from sparseattn.errors import BackendError
-from sparseattn.rules import Band, LayerRule, Rule, Strips
+from sparseattn.rules import Band, GlobalTokens, LayerRule, Rule
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _TRIED: dict[tuple[str, torch.dtype, bool], str | None] = {}
 #: Block masks of rules by their block size, and those of equal rules before.
 _MASKS: WeakKeyDictionary[LayerRule, dict[int, BlockMask]] = WeakKeyDictionary()
-_KNOWN: Known[BlockMask] = Known(lambda made: made.kv_indices.numel(), 1 << 20, waits=True)
+_KNOWN: RuleCache[BlockMask] = RuleCache(lambda made: made.kv_indices.numel(), 1 << 20, waits=True)
 #: Each shape of batch and kind of rule is compiled once; PyTorch's own limit is eight.
 _SHAPES = 256
 #: The shapes that were compiled.
@@ -223,7 +223,7 @@ def _self_test(kind: tuple[str, torch.dtype, bool]) -> str | None:
     valid = torch.ones(2, 100, dtype=torch.bool, device=device)
     valid[1, 70:] = False
     first = torch.arange(100, device=device)[None] == 0
-    groups = (((0,), Rule((Band(5), Strips(first)))), ((1,), Rule((Band(40),))))
+    groups = (((0,), Rule((Band(5), GlobalTokens(first)))), ((1,), Rule((Band(40),))))
     rule = LayerRule(groups, 2, valid)
     results = []
     for attend in (_attend, _dense):

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from sparseattn.backend import Backend, Call
-from sparseattn.backends.kernels.rule_cache import Known
+from sparseattn.backends.kernels.rule_cache import RuleCache
 from sparseattn.rules import LayerRule
 
 #: Masks of equal rules of other batches, up to 1 MB each.
-_KNOWN: Known[Tensor] = Known(Tensor.numel, 1 << 20)
+_KNOWN: RuleCache[Tensor] = RuleCache(Tensor.numel, 1 << 20)
 
 
 class Masked(Backend):

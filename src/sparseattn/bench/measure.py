@@ -13,7 +13,7 @@ from sparseattn.bench.compare import differences, results
 from sparseattn.bench.models import Subject, run
 from sparseattn.bench.timing import alternate, bound, floor, step
 from sparseattn.errors import BackendError
-from sparseattn.models.state import attached
+from sparseattn.models.state import attached_state
 from sparseattn.plan import Plan
 
 __all__ = ["Measurement", "measure"]
@@ -96,7 +96,7 @@ def measure(
 
 def _chosen(sparse: Any) -> tuple[str, ...]:
     """The backends that the layers used in the last pass."""
-    state = attached(sparse)
+    state = attached_state(sparse)
     chosen = state.current.chosen if state and state.current else {}
     return tuple(dict.fromkeys(name for name, _ in chosen.values()))
 

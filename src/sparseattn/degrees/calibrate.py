@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseattn.degrees.candidates import Menu
+from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.discretize import irregular_plan, regular_choice, regular_plan
 from sparseattn.degrees.importance import WORTHS
@@ -109,7 +109,7 @@ def calibrated(
 
 
 def measured(
-    texts: Texts, menu: Menu, layers: Sequence[int], settings: Settings, tokenizer: Any = None
+    texts: Texts, menu: Candidates, layers: Sequence[int], settings: Settings, tokenizer: Any = None
 ) -> Tensor:
     """What each radius is worth; see `sparseattn.degrees.importance`.
 

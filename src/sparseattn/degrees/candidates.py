@@ -14,10 +14,10 @@ from sparseattn.pattern import Pattern
 from sparseattn.patterns._mix import global_tokens
 from sparseattn.patterns.elastic import Elastic
 from sparseattn.patterns.neighbor import Neighbor
-from sparseattn.rules import Strips
+from sparseattn.rules import GlobalTokens
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["LARGEST_MENU", "Menu"]
+__all__ = ["LARGEST_MENU", "Candidates"]
 
 #: Entries of a menu; the knapsack's time grows with it. So many powers of two reach across a
 #: million tokens.
@@ -25,7 +25,7 @@ LARGEST_MENU = 24
 
 
 @dataclass(frozen=True)
-class Menu:
+class Candidates:
     """Radii in ascending order, the first of them 0.
 
     Attributes:
@@ -68,16 +68,16 @@ class Menu:
         largest: int | None = None,
         elastic: bool = False,
         globals: tuple[str, ...] | int = ("cls",),
-    ) -> Menu:
+    ) -> Candidates:
         """0 and the powers of two, up to a radius that reaches across the longest text.
 
         Args:
             longest: Length of the longest text, in tokens.
             largest: A radius that no head exceeds, in tokens.
             elastic: Shares instead of tokens; the smallest is a radius of 1 in the longest text.
-            globals: See `Menu`.
+            globals: See `Candidates`.
 
-        >>> Menu.up_to(25).entries
+        >>> Candidates.up_to(25).entries
         (0, 1, 2, 4, 8, 16, 32)
         """
         reach = max(1, longest - 1)
@@ -126,7 +126,7 @@ class Menu:
         if self.global_pattern is None:
             return torch.zeros_like(tokens.valid)
         parts = self.global_pattern.rule(tokens).parts
-        strips = [part.tokens for part in parts if isinstance(part, Strips)]
+        strips = [part.tokens for part in parts if isinstance(part, GlobalTokens)]
         return torch.stack(strips).any(dim=0) & tokens.valid
 
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sparseattn.degrees.candidates import Menu
+from sparseattn.degrees.candidates import Candidates
 from sparseattn.errors import PlanError
 from sparseattn.tokens import TokenBatch
 
@@ -42,7 +42,7 @@ def within(tokens: Tensor) -> Tensor:
     return counts
 
 
-def allowed_pairs(menu: Menu, tokens: TokenBatch, window: int | None = None) -> Tensor:
+def allowed_pairs(menu: Candidates, tokens: TokenBatch, window: int | None = None) -> Tensor:
     """Counts the pairs of real tokens that each radius of a menu allows.
 
     Windows are clipped at the borders; a token's own place, the windows and the rows and columns of
@@ -90,7 +90,7 @@ class Costs:
     @classmethod
     def of(
         cls,
-        menu: Menu,
+        menu: Candidates,
         batches: Iterable[TokenBatch],
         heads: Sequence[int],
         windows: Sequence[int | None],

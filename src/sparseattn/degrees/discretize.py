@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sparseattn.degrees.candidates import Menu
+from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.knapsack import choose, tilt
 from sparseattn.pattern import Pattern
@@ -39,7 +39,9 @@ def regular_choice(values: Tensor, costs: Costs, sparsity: float) -> Choice:
     return choose(worth, costs.items(groups), budget).reshape(layers, groups)
 
 
-def regular_plan(choice: Choice, menu: Menu, costs: Costs, windows_only: bool = False) -> Plan:
+def regular_plan(
+    choice: Choice, menu: Candidates, costs: Costs, windows_only: bool = False
+) -> Plan:
     """The plan of a radius a head.
 
     Args:
@@ -58,7 +60,7 @@ def regular_plan(choice: Choice, menu: Menu, costs: Costs, windows_only: bool = 
 
 def irregular_plan(
     log_chances: Tensor,
-    menu: Menu,
+    menu: Candidates,
     costs: Costs,
     sparsity: float,
     seed: int = 0,

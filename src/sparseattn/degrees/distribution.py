@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from sparseattn.degrees.candidates import Menu
+from sparseattn.degrees.candidates import Candidates
 from sparseattn.errors import PlanError
 from sparseattn.plan import CompiledPlan, Plan
 from sparseattn.tokens import TokenBatch
@@ -49,7 +49,7 @@ def toeplitz(values: Tensor) -> Tensor:
     return both.unfold(-1, values.shape[-1], 1).flip(-2)
 
 
-def soft_mask(log_chances: Tensor, menu: Menu, tokens: TokenBatch) -> Tensor:
+def soft_mask(log_chances: Tensor, menu: Candidates, tokens: TokenBatch) -> Tensor:
     """What a distribution of radii adds to the scores of a layer.
 
     Rows and columns of global tokens get 0, whatever the distribution. Pairs beyond the largest
@@ -96,7 +96,7 @@ class Degrees(nn.Module):
 
     def __init__(
         self,
-        menu: Menu,
+        menu: Candidates,
         heads: Sequence[int],
         windows: Sequence[int | None],
         dense: Sequence[int] = (),

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseattn.degrees.candidates import Menu
+from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.observe import Radii, Seen, watched
 from sparseattn.degrees.texts import Texts
 from sparseattn.errors import UnsupportedModelError
@@ -35,7 +35,7 @@ _PROBES = 4
 
 
 def kept_attention(
-    texts: Texts, menu: Menu, layers: Sequence[int], tokenizer: Any = None
+    texts: Texts, menu: Candidates, layers: Sequence[int], tokenizer: Any = None
 ) -> Tensor:
     """The share of a head's attention that each radius keeps, averaged over queries.
 
@@ -64,7 +64,9 @@ def kept_attention(
     return torch.stack(sums).sum(dim=0) / max(1, queries)
 
 
-def kept_output(texts: Texts, menu: Menu, layers: Sequence[int], tokenizer: Any = None) -> Tensor:
+def kept_output(
+    texts: Texts, menu: Candidates, layers: Sequence[int], tokenizer: Any = None
+) -> Tensor:
     """How little of the model's output each radius of each head changes.
 
     The output is the logits of a model with a head, otherwise the last hidden states. The squared

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sparseattn.backend import Call
-from sparseattn.degrees.candidates import Menu
+from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.texts import Texts, state_of
 from sparseattn.errors import UnsupportedModelError
 from sparseattn.models.sparsify import sparsified
@@ -161,7 +161,7 @@ class Radii:
             Shape: [batch, 1, length].
     """
 
-    def __init__(self, menu: Menu, tokens: TokenBatch) -> None:
+    def __init__(self, menu: Candidates, tokens: TokenBatch) -> None:
         chosen = menu.global_mask(tokens)
         place = torch.arange(tokens.length, device=tokens.device)
         distance = (place[:, None] - place[None, :]).abs().flatten()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from sparseattn.degrees.candidates import Menu
+from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.diagnostics import Diagnostics
 from sparseattn.degrees.measured import Realised, told
 from sparseattn.degrees.texts import Texts
@@ -58,7 +58,7 @@ class Learned:
     window_sparsity: float
     by_length: dict[str, float]
     over: str
-    menu: Menu
+    menu: Candidates
     chances: Tensor
     layers: list[int]
     history: list[dict[str, float]]

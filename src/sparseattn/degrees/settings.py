@@ -9,7 +9,7 @@ from sparseattn.errors import PlanError, unknown
 from sparseattn.selection import Selection, select_indices, spell_selection
 
 if TYPE_CHECKING:
-    from sparseattn.degrees.candidates import Menu
+    from sparseattn.degrees.candidates import Candidates
     from sparseattn.degrees.cost import Costs
     from sparseattn.degrees.texts import Texts
 
@@ -112,20 +112,20 @@ class Settings:
                 raise PlanError(unknown("option", name, cls.__dataclass_fields__))
         return cls(**options)
 
-    def counted(self, texts: Texts, tokenizer: Any = None) -> tuple[Menu, Costs]:
+    def counted(self, texts: Texts, tokenizer: Any = None) -> tuple[Candidates, Costs]:
         """The menu for some texts, and what its radii cost there.
 
         Args:
             texts: Sample texts.
             tokenizer: Tells which tokens are separators, where they are global.
         """
-        from sparseattn.degrees.candidates import Menu
+        from sparseattn.degrees.candidates import Candidates
         from sparseattn.degrees.cost import Costs
         from sparseattn.degrees.texts import state_of
         from sparseattn.models.sparsify import sparsified
         from sparseattn.plan import Plan
 
-        smallest = Menu((0, 1), globals=self.globals).pattern(0)
+        smallest = Candidates((0, 1), globals=self.globals).pattern(0)
         batches = texts.tokens(Plan.of(smallest), tokenizer)
         with sparsified(texts.model, "full()"):
             state = state_of(texts.model)
@@ -133,13 +133,15 @@ class Settings:
         menu = self.menu_for(max(int(tokens.lengths.max()) for tokens in batches))
         return menu, Costs.of(menu, batches, heads, windows, self.dense_layers(len(heads)))
 
-    def menu_for(self, longest: int) -> Menu:
+    def menu_for(self, longest: int) -> Candidates:
         """The menu for texts of at most so many tokens."""
-        from sparseattn.degrees.candidates import Menu
+        from sparseattn.degrees.candidates import Candidates
 
         if self.menu is not None:
-            return Menu(tuple(self.menu), self.elastic, self.globals)
-        return Menu.up_to(longest, largest=self.largest, elastic=self.elastic, globals=self.globals)
+            return Candidates(tuple(self.menu), self.elastic, self.globals)
+        return Candidates.up_to(
+            longest, largest=self.largest, elastic=self.elastic, globals=self.globals
+        )
 
     def dense_layers(self, count: int) -> list[int]:
         """The layers that stay dense, of a model that has so many."""

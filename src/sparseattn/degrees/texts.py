@@ -10,7 +10,7 @@ from torch import nn
 
 from sparseattn.errors import DataError
 from sparseattn.models.sparsify import sparsified
-from sparseattn.models.state import Attached, attached
+from sparseattn.models.state import SparsityState, attached_state
 from sparseattn.plan import Plan
 from sparseattn.tokens import COLUMNS, TokenBatch
 
@@ -83,9 +83,9 @@ class Texts:
             return [state.record.tokens(batch, None) for batch in self.batches()]
 
 
-def state_of(model: nn.Module) -> Attached:
+def state_of(model: nn.Module) -> SparsityState:
     """What `sparsify` put on a model that is known to be sparsified."""
-    state = attached(model)
+    state = attached_state(model)
     assert state is not None, "only called inside sparsified()"
     return state
 

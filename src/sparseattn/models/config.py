@@ -13,14 +13,14 @@ from sparseattn.errors import PlanError
 from sparseattn.plan import Plan
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["FIELD", "Record"]
+__all__ = ["FIELD", "SparsityConfig"]
 
 #: The config attribute.
 FIELD = "sparseattn"
 
 
 @dataclass(frozen=True)
-class Record:
+class SparsityConfig:
     """A plan with what is needed to apply it.
 
     Attributes:
@@ -56,7 +56,7 @@ class Record:
         }
 
     @classmethod
-    def from_json(cls, data: Any) -> Record:
+    def from_json(cls, data: Any) -> SparsityConfig:
         """Reads what `to_json` wrote.
 
         Raises:

@@ -14,7 +14,7 @@ from sparseattn.counting import Report
 from sparseattn.errors import PlanError
 from sparseattn.models import masks
 from sparseattn.models.encoder import attention_dropout, encoder_of
-from sparseattn.models.state import ATTRIBUTE, Attached, checked, embedding_of
+from sparseattn.models.state import ATTRIBUTE, SparsityState, checked, embedding_of
 from sparseattn.rules import LayerRule
 
 __all__ = ["describe"]
@@ -39,7 +39,7 @@ def describe(model: Any, batch: Mapping[str, Any]) -> Report:
         DataError: The batch is longer than the positions that the model has.
     """
     encoder = encoder_of(model)
-    state: Attached | None = getattr(encoder, ATTRIBUTE, None)
+    state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
     if state is None:
         raise PlanError(f"{type(model).__name__} is not sparsified; there is nothing to describe")
     tokens = state.record.tokens(checked(dict(batch)), embedding_of(encoder))
@@ -57,7 +57,7 @@ def describe(model: Any, batch: Mapping[str, Any]) -> Report:
     return replace(report, layers=tuple(layers))
 
 
-def _chosen(state: Attached, index: int, rule: LayerRule) -> tuple[str, str] | None:
+def _chosen(state: SparsityState, index: int, rule: LayerRule) -> tuple[str, str] | None:
     """The backend of a layer in the last pass, if its batch was as long as this one."""
     last = state.current
     if last is None or index not in last.chosen:
@@ -67,7 +67,7 @@ def _chosen(state: Attached, index: int, rule: LayerRule) -> tuple[str, str] | N
 
 
 def _expected(
-    encoder: Any, state: Attached, index: int, rule: LayerRule, bias: Tensor | None
+    encoder: Any, state: SparsityState, index: int, rule: LayerRule, bias: Tensor | None
 ) -> tuple[str, str]:
     """The backend that a layer would take."""
     if state.mask_route:

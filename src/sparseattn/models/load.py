@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseattn.errors import PlanError
-from sparseattn.models.config import FIELD, Record
+from sparseattn.models.config import FIELD, SparsityConfig
 from sparseattn.models.sparsify import attach_record
 
 __all__ = ["load"]
@@ -41,7 +41,7 @@ def load(path: str | Path, model_class: Any = None, **kwargs: Any) -> Any:
             f"the model at {path} carries no plan; load it with from_pretrained() and call "
             "sparsify()"
         )
-    record = Record.from_json(data)
+    record = SparsityConfig.from_json(data)
     delattr(config, FIELD)
     config._attn_implementation = None
     if model_class is None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseattn.errors import PlanNotAppliedError
-from sparseattn.models.config import FIELD, Record
+from sparseattn.models.config import FIELD, SparsityConfig
 from sparseattn.models.interface import LAYERS, Pass
 from sparseattn.tokens import TokenBatch
 
@@ -60,7 +60,7 @@ def pass_from_config(module: nn.Module, query: Tensor, mask: Tensor | None) -> t
     last = _LAST.get(id(config))
     if last is not None and last[0] is mask and last[1] == shape:
         return last[2], index
-    made = _compiled(Record.from_json(data), config, shape, mask, query.device)
+    made = _compiled(SparsityConfig.from_json(data), config, shape, mask, query.device)
     if last is None:
         weakref.finalize(config, _LAST.pop, id(config), None)
     _LAST[id(config)] = (mask, shape, made)
@@ -68,7 +68,11 @@ def pass_from_config(module: nn.Module, query: Tensor, mask: Tensor | None) -> t
 
 
 def _compiled(
-    record: Record, config: Any, shape: tuple[int, int, int], mask: Tensor | None, device: Any
+    record: SparsityConfig,
+    config: Any,
+    shape: tuple[int, int, int],
+    mask: Tensor | None,
+    device: Any,
 ) -> Pass:
     if record.plan.needs:
         raise PlanNotAppliedError(

@@ -14,11 +14,11 @@ from torch import nn
 from sparseattn import backend as backends
 from sparseattn.errors import PlanError
 from sparseattn.models import masks
-from sparseattn.models.config import FIELD, Record
+from sparseattn.models.config import FIELD, SparsityConfig
 from sparseattn.models.encoder import encoder_of, probe
 from sparseattn.models.interface import LAYERS, NAME, register
 from sparseattn.models.lengthen.positions import tables_of
-from sparseattn.models.state import ATTRIBUTE, Attached, attached, refuse_replica
+from sparseattn.models.state import ATTRIBUTE, SparsityState, attached_state, refuse_replica
 from sparseattn.plan import Plan, Selection
 
 __all__ = ["attach_record", "restore", "sparsified", "sparsify"]
@@ -62,18 +62,18 @@ def sparsify(
     made = Plan.of(plan, layers, heads)
     encoder = encoder_of(model)
     special, separators = _special_ids(tokenizer, encoder.config)
-    state: Attached | None = getattr(encoder, ATTRIBUTE, None)
+    state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
     if state is not None and tokenizer is None:
         special, separators = state.record.special, state.record.separators
-    return attach_record(model, Record(made, backend, special, separators))
+    return attach_record(model, SparsityConfig(made, backend, special, separators))
 
 
-def attach_record(model: Any, record: Record) -> Any:
+def attach_record(model: Any, record: SparsityConfig) -> Any:
     """`sparsify`, with everything that a config.json keeps already known."""
     if record.backend != backends.AUTO:
         backends.backend(record.backend)
     encoder = encoder_of(model)
-    state: Attached | None = getattr(encoder, ATTRIBUTE, None)
+    state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
     if state is not None and not _intact(encoder, state):
         restore(model)
         state = None
@@ -84,7 +84,7 @@ def attach_record(model: Any, record: Record) -> Any:
         route = bool(masks.modules_of(encoder))
         tables = [(encoder.get_submodule(name), at) for name, at in tables_of(encoder).items()]
         before = encoder.config._attn_implementation
-        state = Attached(record, found, names, before, route, tables)
+        state = SparsityState(record, found, names, before, route, tables)
     record.plan.resolve(state.heads)
     if state.mask_route:
         masks.check_backend(encoder, record.backend)
@@ -95,7 +95,7 @@ def attach_record(model: Any, record: Record) -> Any:
     return model
 
 
-def _intact(encoder: Any, state: Attached) -> bool:
+def _intact(encoder: Any, state: SparsityState) -> bool:
     """Whether all that `sparsify` put on an encoder is still there; pickling loses its forward."""
     own, modules = encoder.__dict__.get("forward"), set(encoder.modules())
     return (
@@ -114,13 +114,13 @@ def _following(kind: Any) -> Callable[..., Any]:
 
     @wraps(stock)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        state: Attached = getattr(self, ATTRIBUTE)
+        state: SparsityState = getattr(self, ATTRIBUTE)
         return state.forward(self, stock, args, kwargs)
 
     return forward
 
 
-def _attach(model: nn.Module, encoder: Any, state: Attached) -> None:
+def _attach(model: nn.Module, encoder: Any, state: SparsityState) -> None:
     state.attached = True
     for index, layer in enumerate(state.layers):
         setattr(layer.module, LAYERS, (*getattr(layer.module, LAYERS, ()), index))
@@ -141,7 +141,7 @@ def _attach(model: nn.Module, encoder: Any, state: Attached) -> None:
             state.hooks.append(hook)
 
 
-def _write_config(config: Any, state: Attached) -> None:
+def _write_config(config: Any, state: SparsityState) -> None:
     setattr(config, FIELD, state.record.to_json())
     # A public name in config.json: plain from_pretrained() then asks for this implementation, and
     # fails where it could only run dense, instead of running dense without a word.
@@ -172,7 +172,7 @@ def restore(model: Any) -> Any:
         PlanError: The model carries no plan.
     """
     encoder = encoder_of(model)
-    state: Attached | None = getattr(encoder, ATTRIBUTE, None)
+    state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
     if state is None:
         raise PlanError(f"{type(model).__name__} is not sparsified; there is nothing to restore")
     for hook in state.hooks:
@@ -203,7 +203,7 @@ def sparsified(model: Any, plan: Plan | Any, *args: Any, **kwargs: Any) -> Itera
         *args: See `sparsify`.
         **kwargs: See `sparsify`.
     """
-    state = attached(model)
+    state = attached_state(model)
     before = None if state is None else (state.record, state.compiler)
     sparsify(model, plan, *args, **kwargs)
     try:

@@ -14,20 +14,27 @@ from torch.utils.hooks import RemovableHandle
 from sparseattn.backend import Call
 from sparseattn.errors import DataError, PlanError, PlanNotAppliedError
 from sparseattn.models import masks
-from sparseattn.models.config import Record
+from sparseattn.models.config import SparsityConfig
 from sparseattn.models.encoder import Attention, encoder_of
 from sparseattn.models.interface import KEYWORD, NAME, Pass
 from sparseattn.plan import CompiledPlan
 from sparseattn.tokens import COLUMNS, TokenBatch
 
-__all__ = ["ATTRIBUTE", "Attached", "attached", "checked", "embedding_of", "refuse_replica"]
+__all__ = [
+    "ATTRIBUTE",
+    "SparsityState",
+    "attached_state",
+    "checked",
+    "embedding_of",
+    "refuse_replica",
+]
 
 #: Where an encoder keeps it.
-ATTRIBUTE = "_sparseattn_attached"
+ATTRIBUTE = "_sparseattn_state"
 
 
 @dataclass(eq=False)
-class Attached:
+class SparsityState:
     """What `sparsify` put on a model; lives on its encoder.
 
     Attributes:
@@ -48,7 +55,7 @@ class Attached:
         observer: Told of each layer's attention before it is computed; for calibration.
     """
 
-    record: Record
+    record: SparsityConfig
     layers: list[Attention]
     names: list[str]
     before: str
@@ -81,19 +88,21 @@ class Attached:
 
     def forward(self, encoder: Any, stock: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Runs the encoder's own forward with the plan compiled for its batch."""
-        kwargs = self.enter(encoder, args, dict(kwargs))
+        kwargs = self.before_forward(encoder, args, dict(kwargs))
         own = self.inner or partial(stock, encoder)
         self.running = True
         try:
             output = own(*args, **kwargs)
         finally:
             self.running = False
-        self.leave(encoder)
+        self.after_forward(encoder)
         return output
 
     # Not to be traced by a compiler, see `interface.attention`.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def enter(self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def before_forward(
+        self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
         """Compiles the plan for a batch and adds it to the forward keywords."""
         if not self.mask_route and encoder.config._attn_implementation != NAME:
             raise PlanNotAppliedError(
@@ -169,7 +178,7 @@ class Attached:
             )
         return marked
 
-    def leave(self, encoder: nn.Module) -> None:
+    def after_forward(self, encoder: nn.Module) -> None:
         """Checks that every layer has followed the plan."""
         made = self.current
         if made is None or len(made.chosen) < len(self.layers):
@@ -216,6 +225,6 @@ def embedding_of(encoder: Any) -> Tensor | None:
     return None if weight is None else weight.detach()
 
 
-def attached(model: nn.Module) -> Attached | None:
+def attached_state(model: nn.Module) -> SparsityState | None:
     """What `sparsify` put on a model, or None."""
     return getattr(encoder_of(model), ATTRIBUTE, None)

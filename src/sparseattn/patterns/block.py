@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from sparseattn.pattern import Pattern
 from sparseattn.patterns._checks import at_least
-from sparseattn.rules import Rule, Same
+from sparseattn.rules import Rule, SameLabel
 from sparseattn.tokens import TokenBatch
 
 
@@ -45,4 +45,4 @@ class Block(Pattern):
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
         """See `Pattern.rule`."""
         # Padding has position -1, and so block -1, which is no block.
-        return Rule((Same(tokens.positions.div(self.size, rounding_mode="floor")),))
+        return Rule((SameLabel(tokens.positions.div(self.size, rounding_mode="floor")),))

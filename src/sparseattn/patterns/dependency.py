@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from sparseattn.pattern import Pattern
-from sparseattn.rules import Part, Rule, Same
+from sparseattn.rules import Part, Rule, SameLabel
 from sparseattn.tokens import TokenBatch
 
 
@@ -71,4 +71,4 @@ class Dependency(Pattern):
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
         """See `Pattern.rule`."""
         words, heads = tokens.need("words", self), tokens.need("heads", self)
-        return Rule((Same(words), Links(wanted=heads, labels=words)))
+        return Rule((SameLabel(words), Links(wanted=heads, labels=words)))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sparseattn.errors import PatternError, unknown
 from sparseattn.pattern import Pattern, spell
 from sparseattn.patterns._checks import at_least, distinct_names, listed, refused
-from sparseattn.rules import Rule, Strips
+from sparseattn.rules import GlobalTokens, Rule
 from sparseattn.tokens import TokenBatch
 
 KINDS = ("cls", "sep")
@@ -89,7 +89,7 @@ class Global(Pattern):
             chosen = chosen | (places == position)
         if "sep" in self.kinds:
             chosen = chosen | tokens.need("separators", self)
-        return Rule((Strips(chosen),))
+        return Rule((GlobalTokens(chosen),))
 
     def _arguments(self) -> Iterator[str]:
         yield from self.kinds

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sparseattn.pattern import Pattern
-from sparseattn.rules import Rule, Same
+from sparseattn.rules import Rule, SameLabel
 from sparseattn.tokens import TokenBatch
 
 
@@ -39,4 +39,4 @@ class Sentence(Pattern):
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
         """See `Pattern.rule`."""
-        return Rule((Same(tokens.need("sentences", self)),))
+        return Rule((SameLabel(tokens.need("sentences", self)),))

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from sparseattn.pattern import Pattern
 from sparseattn.patterns._checks import at_least
-from sparseattn.rules import Rule, Same
+from sparseattn.rules import Rule, SameLabel
 from sparseattn.tokens import TokenBatch
 
 
@@ -45,4 +45,4 @@ class Strided(Pattern):
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
         """See `Pattern.rule`."""
-        return Rule((Same((tokens.positions % self.stride).masked_fill(~tokens.valid, -1)),))
+        return Rule((SameLabel((tokens.positions % self.stride).masked_fill(~tokens.valid, -1)),))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sparseattn.errors import StudyError
 from sparseattn.report.data import Arm, StudyData
-from sparseattn.report.evidence import Evidence, read, weigh
+from sparseattn.report.evidence import Evidence, read, test_difference
 from sparseattn.report.text import interval, points, probability, spell
 from sparseattn.stats import LEVEL, Mean, Outcome, mean_interval
 
@@ -111,5 +111,5 @@ def compare_all(data: StudyData, arms: Iterable[Arm]) -> dict[Arm, Comparison | 
 
 
 def _compared(metric: str, a: Evidence, b: Evidence, comparisons: int) -> Comparison:
-    outcome, of_a, of_b = weigh(metric, a, b, comparisons)
+    outcome, of_a, of_b = test_difference(metric, a, b, comparisons)
     return Comparison(metric, a.arm, b.arm, mean_interval(of_a), mean_interval(of_b), outcome)

@@ -23,7 +23,7 @@ from sparseattn.stats import (
     replicates,
 )
 
-__all__ = ["Evidence", "read", "weigh"]
+__all__ = ["Evidence", "read", "test_difference"]
 
 Array = NDArray[np.float64]
 
@@ -76,7 +76,9 @@ def read(data: StudyData, arm: Arm) -> Evidence:
     return Evidence(arm, rows[data.headline].to_numpy(float), seeds, tuple(frames))
 
 
-def weigh(metric: str, a: Evidence, b: Evidence, comparisons: int) -> tuple[Outcome, Array, Array]:
+def test_difference(
+    metric: str, a: Evidence, b: Evidence, comparisons: int
+) -> tuple[Outcome, Array, Array]:
     """Tests the difference of two arms.
 
     Args:

@@ -6,7 +6,7 @@
 """
 
 from sparseattn.stats.bootstrap import replicates
-from sparseattn.stats.crossed import OverExamples, Spread, compare_runs
+from sparseattn.stats.crossed import OverExamples, VarianceComponents, compare_runs
 from sparseattn.stats.holm import holm
 from sparseattn.stats.intervals import Mean, mean_interval
 from sparseattn.stats.measures import Measure, mean_of, recognise
@@ -20,7 +20,7 @@ __all__ = [
     "Measure",
     "Outcome",
     "OverExamples",
-    "Spread",
+    "VarianceComponents",
     "compare_binary",
     "compare_bootstrap",
     "compare_runs",

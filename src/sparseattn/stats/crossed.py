@@ -19,7 +19,7 @@ from scipy.special import stdtrit
 
 from sparseattn.stats.outcome import LEVEL, POWER, Outcome, fewest_examples
 
-__all__ = ["OverExamples", "Spread", "compare_runs"]
+__all__ = ["OverExamples", "VarianceComponents", "compare_runs"]
 
 Array = NDArray[np.float64]
 
@@ -76,7 +76,7 @@ def _own(covariance: Array) -> float:
 
 
 @dataclass(frozen=True)
-class Spread:
+class VarianceComponents:
     """Where the variance of the difference of two arms' means comes from.
 
     Attributes:
@@ -91,7 +91,7 @@ class Spread:
     examples: OverExamples
 
     @classmethod
-    def of(cls, a: Array, b: Array, examples: OverExamples) -> Spread:
+    def of(cls, a: Array, b: Array, examples: OverExamples) -> VarianceComponents:
         """Measures it.
 
         Args:
@@ -168,7 +168,7 @@ def compare_runs(a: Array, b: Array, examples: OverExamples, comparisons: int = 
         when the population variances are not equal", Sankhya 22, 1960. Clark, "The
         language-as-fixed-effect fallacy", 1973, on subjects and examples that are both drawn.
     """
-    spread = Spread.of(a, b, examples)
+    spread = VarianceComponents.of(a, b, examples)
     difference = float(a.mean() - b.mean())
     half = spread.half_width(LEVEL)
     least = min(1.0, 2.0 ** (1 - examples.differing))

@@ -13,7 +13,7 @@ from sparseattn.errors import PlanError, UnsupportedModelError
 from sparseattn.models.describe import describe
 from sparseattn.models.encoder import encoder_of
 from sparseattn.models.sparsify import sparsified
-from sparseattn.models.state import attached
+from sparseattn.models.state import attached_state
 from sparseattn.rules import LayerRule
 from sparseattn.tasks.base import Prepared
 
@@ -76,7 +76,7 @@ def count(model: Any, prepared: Prepared, batch_size: int) -> Counted:
     Raises:
         PlanError: The model carries no plan.
     """
-    state = attached(model)
+    state = attached_state(model)
     if state is None:
         raise PlanError(f"{type(model).__name__} is not sparsified; there is nothing to count")
     embedding = getattr(encoder_of(model).get_input_embeddings(), "weight", None)

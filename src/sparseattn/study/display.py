@@ -38,7 +38,7 @@ def spell_time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
-class Pace:
+class Eta:
     """How long is left, from the trials that ran in this session.
 
     Args:
@@ -111,7 +111,7 @@ class Lines:
     """
 
     def __init__(self, total: int, write: Callable[[str], Any]) -> None:
-        self.pace, self.say = Pace(total), write
+        self.pace, self.say = Eta(total), write
 
     def __enter__(self) -> Self:
         """Starts."""
@@ -145,7 +145,7 @@ class Bars:
     """
 
     def __init__(self, total: int, console: Console) -> None:
-        self.pace = Pace(total)
+        self.pace = Eta(total)
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from sparseattn.tasks.schema import Integer, Real, Record
+from sparseattn.tasks.schema import Integer, Real, StrictModel
 
 __all__ = ["ExecutorSpec"]
 
 
-class ExecutorSpec(Record):
+class ExecutorSpec(StrictModel):
     """Where trials run; no part of what they are.
 
     Attributes:

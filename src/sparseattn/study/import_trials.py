@@ -16,7 +16,7 @@ from sparseattn.study.store import Store
 from sparseattn.study.study import Study, first_difference
 from sparseattn.study.trial import TrialSpec
 
-__all__ = ["Source", "Taken", "copy", "take"]
+__all__ = ["ImportedTrials", "Source", "copy", "take"]
 
 
 class Trials(Protocol):
@@ -60,7 +60,7 @@ class Source:
 
 
 @dataclass
-class Taken:
+class ImportedTrials:
     """What came of taking trials over.
 
     Attributes:
@@ -94,7 +94,7 @@ class Taken:
 
 def take(
     source: Source, study: Study, trials: Iterable[TrialSpec], store: Store, claims: Claims
-) -> Taken:
+) -> ImportedTrials:
     """Copies trials of another study that came to their end there and did not here.
 
     Args:
@@ -107,7 +107,7 @@ def take(
     Raises:
         StudyError: The folder cannot be written to.
     """
-    taken, there = Taken(), source.trials.finished()
+    taken, there = ImportedTrials(), source.trials.finished()
     common = [trial for trial in trials if trial.digest in there]
     if not common:
         found = first_difference(_decisive(study), _decisive(source.study))

@@ -19,7 +19,7 @@ from sparseattn.tasks.spec import TrainingSpec
 from sparseattn.training.arguments import arguments, seed_of
 from sparseattn.training.train import last_checkpoint, split, watch
 
-__all__ = ["Spent", "headline", "spend"]
+__all__ = ["MethodRun", "headline", "run_method"]
 
 #: What a trial that was interrupted after its plan was found goes on from.
 _FILE = "plan.json"
@@ -29,7 +29,7 @@ _POINTS = 50
 
 
 @dataclass(frozen=True)
-class Spent:
+class MethodRun:
     """A plan, and what finding it took.
 
     Attributes:
@@ -47,9 +47,9 @@ class Spent:
     phases: dict[str, float]
 
 
-def spend(
+def run_method(
     spec: TrialSpec, model: Any, prepared: Prepared, tokenizer: Any, folder: Path, tell: Progress
-) -> Spent:
+) -> MethodRun:
     """Finds the plan of a method, or reads the one that was found before an interruption.
 
     A method that trains goes on from its own checkpoints, if `checkpoint_steps` has it keep any.
@@ -81,7 +81,7 @@ def spend(
             temporary.write_text(json.dumps(found), encoding="utf-8")
             os.replace(temporary, path)
     left = spec.training.model_copy(update={"steps": total - found["steps"], "epochs": None})
-    return Spent(training=left, **found)
+    return MethodRun(training=left, **found)
 
 
 def _applied(

@@ -20,7 +20,7 @@ from sparseattn.plan import Plan
 from sparseattn.study.arms import is_method
 from sparseattn.study.count import Counted, count, count_dense
 from sparseattn.study.processes import leads, processes, weigh
-from sparseattn.study.run_method import Spent, spend
+from sparseattn.study.run_method import MethodRun, run_method
 from sparseattn.study.trial import (
     DENSE,
     MODEL,
@@ -130,12 +130,12 @@ def _spent(
     cache: TrialCache,
     place: Path,
     progress: Progress,
-) -> Spent | None:
+) -> MethodRun | None:
     """Lets a method find its plan and puts that on the model; None for other arms."""
     if not is_method(spec.pattern):
         return None
     tokenizer = cache.tokenizer(spec.model, spec.task)
-    spent = spend(spec, model, prepared, tokenizer, place, progress)
+    spent = run_method(spec, model, prepared, tokenizer, place, progress)
     sparsify(model, Plan.from_json(spent.plan), tokenizer=tokenizer, backend=spec.backend)
     return spent
 
@@ -159,7 +159,7 @@ def _after(progress: Progress, begun: float) -> Progress:
     return tell
 
 
-def _history(spent: Spent | None, done: Run) -> list[dict[str, float]]:
+def _history(spent: MethodRun | None, done: Run) -> list[dict[str, float]]:
     if spent is None:
         return done.history
     later = [{**r, "step": r["step"] + spent.steps} if "step" in r else r for r in done.history]

@@ -13,7 +13,7 @@ from sparseattn.study.locks import Claims
 from sparseattn.study.record import DONE, failed
 from sparseattn.study.store import Store, writing
 from sparseattn.study.trial import TrialSpec
-from sparseattn.study.trial_queue import Waiting
+from sparseattn.study.trial_queue import TrialQueue
 from sparseattn.study.trial_runner import Log, where
 
 __all__ = ["Runner"]
@@ -40,7 +40,7 @@ class Runner:
     executor: Executor
     display: Display
     claims: Claims
-    _waiting: Waiting = field(default_factory=lambda: Waiting(()))
+    _waiting: TrialQueue = field(default_factory=lambda: TrialQueue(()))
     _running: dict[str, TrialSpec] = field(default_factory=dict)
     _elsewhere: dict[str, TrialSpec] = field(default_factory=dict)
     _lost: dict[str, int] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Runner:
         Raises:
             StudyError: The folder cannot be written to, or the executor cannot go on.
         """
-        self._waiting = Waiting(trials)
+        self._waiting = TrialQueue(trials)
         while self._waiting or self._running or self._elsewhere:
             self._submit()
             for event in self.executor.poll(0.2):

@@ -14,7 +14,7 @@ from sparseattn.degrees.texts import Texts, every
 from sparseattn.errors import DataError, PlanError
 from sparseattn.models.quiet import quiet
 from sparseattn.models.sparsify import sparsified
-from sparseattn.models.state import attached
+from sparseattn.models.state import attached_state
 from sparseattn.plan import Plan
 from sparseattn.selection import select_indices
 from sparseattn.study.arms import DENSE, is_method
@@ -104,7 +104,7 @@ class Sample:
             data, collator = self._rows(method.counted_over), self.texts.collator
             method.check(Texts(self.model, data, collator, TEXTS), self.tokenizer)
         with sparsified(self.model, plan, tokenizer=self.tokenizer, backend=backend):
-            state = attached(self.model)
+            state = attached_state(self.model)
             if state is not None:
                 _chosen(layers, len(state.heads))
             if step:

@@ -15,7 +15,7 @@ from sparseattn.selection import spell_selection
 from sparseattn.study.arms import DENSE, is_method
 from sparseattn.study.executor_spec import ExecutorSpec
 from sparseattn.study.reading import changed, place, read_yaml, validated
-from sparseattn.tasks.schema import Integer, Real, Record
+from sparseattn.tasks.schema import Integer, Real, StrictModel
 from sparseattn.tasks.spec import TaskSpec, TrainingSpec
 
 __all__ = ["MATCHED", "ArmSpec", "ExecutorSpec", "StudySpec", "load_spec", "spec_of"]
@@ -32,7 +32,7 @@ Pairs = Annotated[tuple[Pair, ...], Field(strict=False, min_length=1)]
 Value = int | float | str
 
 
-class ArmSpec(Record):
+class ArmSpec(StrictModel):
     """One arm, or a small grid of them.
 
     Attributes:
@@ -58,7 +58,7 @@ class ArmSpec(Record):
     matched_random: str | None = None
 
 
-class StudySpec(Record):
+class StudySpec(StrictModel):
     """A study.
 
     Attributes:

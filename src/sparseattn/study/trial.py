@@ -18,7 +18,7 @@ from pydantic import Field
 
 from sparseattn.errors import StudyError
 from sparseattn.study.trial_cache import TrialCache
-from sparseattn.tasks.schema import Integer, Record
+from sparseattn.tasks.schema import Integer, StrictModel
 from sparseattn.tasks.spec import TaskSpec, TrainingSpec
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class TrialFailed(StudyError):  # noqa: N818
     """A trial that cannot give a result: its loss is not a number, or memory ran out."""
 
 
-class TrialSpec(Record):
+class TrialSpec(StrictModel):
     """Everything that decides a trial's result.
 
     Attributes:

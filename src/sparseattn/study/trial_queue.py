@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from sparseattn.study.trial import TrialSpec
 
-__all__ = ["Waiting"]
+__all__ = ["TrialQueue"]
 
 
-class Waiting:
+class TrialQueue:
     """Trials that are not run yet, in the order of the study but for the first that parses.
 
     A parse of the data can take longer than a trial, and is kept for all trials and processes. So

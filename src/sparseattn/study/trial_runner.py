@@ -19,7 +19,7 @@ from sparseattn.study import record
 from sparseattn.study.store import LOGS, out_of_space
 from sparseattn.training.logs import logged, logging_to
 
-__all__ = ["RUN_TRIAL", "Log", "Lost", "Performer", "Progress", "reason_of", "where"]
+__all__ = ["RUN_TRIAL", "Log", "Progress", "TrialRunner", "WorkerDied", "reason_of", "where"]
 
 #: The function that runs a trial, by its importable name.
 RUN_TRIAL = "sparseattn.study.trial:run_trial"
@@ -28,7 +28,7 @@ RUN_TRIAL = "sparseattn.study.trial:run_trial"
 Progress = Callable[[str, float], None]
 
 
-class Lost(Exception):  # noqa: N818
+class WorkerDied(Exception):  # noqa: N818
     """What ran a trial died, which says nothing about the trial."""
 
 
@@ -53,7 +53,7 @@ class Log:
         return self.path.read_bytes() if self.path.exists() else b""
 
 
-class Performer:
+class TrialRunner:
     """Runs trials one after another, and keeps between them what they can share.
 
     Args:
@@ -125,7 +125,7 @@ class Performer:
                 result = self._run(spec, folder=work, progress=report, cache=self._cache)
             log.add("end", seconds=result.seconds, metrics=result.metrics)
             files = record.finished(values, digest, result, log.text())
-        except Lost:
+        except WorkerDied:
             raise
         except Exception as error:
             if out_of_space(error, work):

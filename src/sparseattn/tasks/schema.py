@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-__all__ = ["Fraction", "Integer", "Names", "Paths", "Real", "Record"]
+__all__ = ["Fraction", "Integer", "Names", "Paths", "Real", "StrictModel"]
 
 
-class Record(BaseModel):
+class StrictModel(BaseModel):
     """A frozen record: unknown keys and values of another type are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

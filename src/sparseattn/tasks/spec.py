@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from sparseattn.errors import StudyError
-from sparseattn.tasks.schema import Fraction, Integer, Names, Paths, Real, Record
+from sparseattn.tasks.schema import Fraction, Integer, Names, Paths, Real, StrictModel
 
 __all__ = ["Columns", "DataSpec", "Files", "Subset", "TaskSpec", "TrainingSpec"]
 
@@ -38,7 +38,7 @@ METRICS: dict[str, tuple[str, ...]] = {
 _HELD_OUT = 0.1
 
 
-class Subset(Record):
+class Subset(StrictModel):
     """Which examples of a split are used.
 
     Attributes:
@@ -54,7 +54,7 @@ class Subset(Record):
     min_words: Positive | None = None
 
 
-class Files(Record):
+class Files(StrictModel):
     """Local files: csv, tsv (without quoting), json, jsonl or parquet, the text ones also as .gz.
 
     Attributes:
@@ -66,7 +66,7 @@ class Files(Record):
     evaluation: Paths | None = None
 
 
-class DataSpec(Record):
+class DataSpec(StrictModel):
     """Where the examples come from: exactly one of `hub`, `files` and `package`.
 
     Attributes:
@@ -105,7 +105,7 @@ class DataSpec(Record):
         return self
 
 
-class Columns(Record):
+class Columns(StrictModel):
     """What the columns of the data set are called; see `ROLES` for who reads which.
 
     Attributes:
@@ -131,7 +131,7 @@ class Columns(Record):
     id: str | None = None
 
 
-class TaskSpec(Record):
+class TaskSpec(StrictModel):
     """A task: data, what it means, and how it is cut and scored.
 
     Attributes:
@@ -195,7 +195,7 @@ def _refuse(what: str, choices: Any) -> None:
     )
 
 
-class TrainingSpec(Record):
+class TrainingSpec(StrictModel):
     """How a model is fine-tuned.
 
     Attributes:

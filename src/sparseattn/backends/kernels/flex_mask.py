@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-from sparseattn.rules import Band, Full, LayerRule, Part, Rule, Same, Strips
+from sparseattn.rules import Band, Full, GlobalTokens, LayerRule, Part, Rule, SameLabel
 
 __all__ = [
     "Kind",
@@ -79,10 +79,10 @@ def unstructured(rule: LayerRule) -> str | None:
     """Why a rule does not fit the mask function, or None."""
     for _, shared in rule.groups:
         kinds = [type(part) for part in shared.parts]
-        odd = [k.__name__ for k in kinds if k not in (Band, Full, Same, Strips)]
+        odd = [k.__name__ for k in kinds if k not in (Band, Full, SameLabel, GlobalTokens)]
         if odd:
             return f"it takes windows, blocks and global tokens, not {', '.join(odd)}"
-        if kinds.count(Band) > 1 or kinds.count(Same) > 1:
+        if kinds.count(Band) > 1 or kinds.count(SameLabel) > 1:
             return "it takes one window and one partition into blocks a head, not several"
     return None
 
@@ -101,8 +101,8 @@ def kind(rule: LayerRule, length: int) -> Kind:
         texts=max([1, *(len(tensor) for part in parts for tensor in _tensors(part))]),
         heads=1 if len(rule.groups) == 1 else rule.heads,
         dilated=any(band.dilation > 1 for band in bands),
-        labelled=any(isinstance(part, Same) for part in parts),
-        marked=any(isinstance(part, Strips) for part in parts),
+        labelled=any(isinstance(part, SameLabel) for part in parts),
+        marked=any(isinstance(part, GlobalTokens) for part in parts),
         padded=rule.padded or length > rule.length,
     )
 
@@ -135,9 +135,9 @@ def structure(rule: LayerRule, length: int) -> Structure:
                 reach = reach.clamp(max=rule.length) if isinstance(reach, Tensor) else reach
                 reach = min(reach, rule.length) if isinstance(reach, int) else reach[:, None].int()
                 radius[:, mine], step[mine] = reach * part.dilation, part.dilation
-            elif isinstance(part, Same):
+            elif isinstance(part, SameLabel):
                 label[:, mine] = part.labels[:, None].int()
-            elif isinstance(part, Strips):
+            elif isinstance(part, GlobalTokens):
                 marked[:, mine] |= part.tokens[:, None]
     more = (0, length - rule.length)
     return Structure(

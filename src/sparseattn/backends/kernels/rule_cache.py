@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sparseattn.rules import LayerRule, Part, Rule
 
-__all__ = ["Known", "fingerprint"]
+__all__ = ["RuleCache", "fingerprint"]
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 _MOST_BYTES = 1 << 20
 
 
-class Known(Generic[T]):
+class RuleCache(Generic[T]):
     """The last things that were made, by the fingerprint of their rule.
 
     Args:

@@ -156,10 +156,10 @@ class UniformMethod(_Ladder):
 
     def rung(self, index: int) -> Pattern:
         """See `_Ladder.rung`."""
-        from sparseattn.degrees.candidates import Menu
+        from sparseattn.degrees.candidates import Candidates
         from sparseattn.patterns.neighbor import Neighbor
 
-        return Menu((0, 1), globals=self.globals).joined(Neighbor(index))
+        return Candidates((0, 1), globals=self.globals).joined(Neighbor(index))
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ import torch
 
 from sparseattn.backend import AUTO
 from sparseattn.errors import UnsupportedModelError
-from sparseattn.models.config import FIELD, Record
+from sparseattn.models.config import FIELD, SparsityConfig
 from sparseattn.models.encoder import encoder_of
 from sparseattn.models.lengthen import PLAN
 from sparseattn.models.lengthen.growth import Edits, Growth
 from sparseattn.models.lengthen.positions import Positions, find
 from sparseattn.models.lengthen.runs import PADDED, evaluating, outputs, refused
 from sparseattn.models.sparsify import attach_record, restore, sparsify
-from sparseattn.models.state import attached
+from sparseattn.models.state import attached_state
 from sparseattn.plan import Plan
 
 __all__ = ["Lengthened", "lengthen", "lengthened", "owner_of"]
@@ -137,13 +137,13 @@ def lengthened(
         with evaluating(model):
             _check_long(encoder, to)
     except BaseException:
-        if attached(model) is not None:
+        if attached_state(model) is not None:
             restore(model)
         edits.undo()
         if record is not None:
             attach_record(model, record)
         raise
-    state = attached(model)
+    state = attached_state(model)
     return Lengthened(
         model=model,
         tokenizer=reader,
@@ -193,15 +193,15 @@ def owner_of(model: Any) -> Any:
     return next(module for module in model.modules() if isinstance(module, PreTrainedModel))
 
 
-def _bare(model: Any, encoder: Any) -> Record | None:
+def _bare(model: Any, encoder: Any) -> SparsityConfig | None:
     """Takes a plan off, whether `sparsify` or plain `from_pretrained` put it on."""
-    state = attached(model)
+    state = attached_state(model)
     if state is not None:
         restore(model)
         return state.record
     if FIELD not in vars(encoder.config):
         return None
-    record = Record.from_json(getattr(encoder.config, FIELD))
+    record = SparsityConfig.from_json(getattr(encoder.config, FIELD))
     for name in {FIELD, "attn_implementation"} & vars(encoder.config).keys():
         delattr(encoder.config, name)
     encoder.set_attn_implementation(encoder._check_and_adjust_attn_implementation(None))

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sparseattn.study.trial import TrialFailed, TrialResult, TrialSpec
-from sparseattn.study.trial_runner import Lost
+from sparseattn.study.trial_runner import WorkerDied
 
 __all__ = ["FAILED", "SPEC", "STATUS", "Group", "leave"]
 
@@ -58,7 +58,7 @@ class Group:
 
         Raises:
             TrialFailed: A process failed; the first one's reason.
-            Lost: A process died.
+            WorkerDied: A process died.
             OSError: The disk is full.
         """
         del cache  # the processes have their own
@@ -109,13 +109,15 @@ class Group:
         # The launcher ends the others by SIGTERM.
         died = {r: c for r, c in ends.items() if c not in (0, STATUS, -signal.SIGTERM)}
         for rank, code in died.items():
-            raise Lost(f"process {rank} of its {self.processes} {_ended(code)}")
+            raise WorkerDied(f"process {rank} of its {self.processes} {_ended(code)}")
         if status < 0:
-            raise Lost(f"the launcher of its {self.processes} processes {_ended(status)}")
+            raise WorkerDied(f"the launcher of its {self.processes} processes {_ended(status)}")
         said = [json.loads(path.read_bytes()) for path in place.glob(FAILED.format(rank="*"))]
         if not said:
             last = (text.strip().splitlines() or ["it said nothing"])[-1]
-            raise Lost(f"its {self.processes} processes ended without a result: {last.strip()}")
+            raise WorkerDied(
+                f"its {self.processes} processes ended without a result: {last.strip()}"
+            )
         first = min(said, key=lambda one: int(one["time"]))
         if first["full"]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from sparseattn.study.store import Store
-from sparseattn.study.trial_runner import Performer
+from sparseattn.study.trial_runner import TrialRunner
 
 __all__ = ["Shared", "perform", "workplace"]
 
 #: Seconds that a trial waits for the end of an attempt before it, which is ending on a lost node.
 _PATIENCE = 60.0
 
-_PERFORMERS: dict[str, Performer] = {}
+_PERFORMERS: dict[str, TrialRunner] = {}
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def perform(job: dict[str, Any], run: str, board: Any, shared: Shared) -> dict[s
         OSError: The disk is full.
     """
     if run not in _PERFORMERS:
-        _PERFORMERS[run] = Performer(run)
+        _PERFORMERS[run] = TrialRunner(run)
 
     def progress(phase: str, share: float) -> None:
         board.tell.remote(job["digest"], phase, share)

@@ -18,7 +18,7 @@ from sparseattn.study.executors.channel import Channel, listen
 from sparseattn.study.executors.group import Group
 from sparseattn.study.locks import Claims
 from sparseattn.study.store import Store, writing
-from sparseattn.study.trial_runner import Lost, Performer
+from sparseattn.study.trial_runner import TrialRunner, WorkerDied
 
 __all__ = ["main"]
 
@@ -41,20 +41,20 @@ def main(folder: str, run: str, processes: str = "1") -> None:
     """
     channel = Channel()
     try:
-        store, claims, performer = Store(folder), Claims(Path(folder)), Performer(run)
+        store, claims, performer = Store(folder), Claims(Path(folder)), TrialRunner(run)
         if int(processes) > 1:
             performer.use(Group(run, int(processes)))
         for job in _jobs():
             try:
                 channel.send(_work(job, store, claims, performer, channel), job["digest"])
-            except Lost as error:
+            except WorkerDied as error:
                 channel.send("lost", job["digest"], reason=str(error))
     except StudyError as error:
         channel.send("fatal", reason=str(error))
 
 
 def _work(
-    job: dict[str, Any], store: Store, claims: Claims, performer: Performer, channel: Channel
+    job: dict[str, Any], store: Store, claims: Claims, performer: TrialRunner, channel: Channel
 ) -> str:
     digest = job["digest"]
     if not claims.take(digest):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparseattn.backends.kernels.tiles.lists import Lists, bits_of, joined, packed, tiled
-from sparseattn.rules import Band, Keys, LayerRule, Rule, Strips
+from sparseattn.rules import Band, GlobalTokens, Keys, LayerRule, Rule
 
 __all__ = ["Banded", "banded", "of_band"]
 
@@ -31,7 +31,7 @@ class Banded:
 def banded(rule: Rule) -> Banded | None:
     """The rule as a window with extras, or None where it is something else."""
     bands = [part for part in rule.parts if isinstance(part, Band)]
-    strips = [part.tokens for part in rule.parts if isinstance(part, Strips)]
+    strips = [part.tokens for part in rule.parts if isinstance(part, GlobalTokens)]
     keys = [part.index for part in rule.parts if isinstance(part, Keys)]
     if len(bands) + len(strips) + len(keys) < len(rule.parts):
         return None

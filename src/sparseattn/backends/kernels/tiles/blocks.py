@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparseattn.backends.kernels.tiles.lists import Lists, bits_of, joined, packed, tiled
-from sparseattn.rules import Band, Both, Except, LayerRule, Rule, Same, Strips
+from sparseattn.rules import Band, Both, Except, GlobalTokens, LayerRule, Rule, SameLabel
 
 __all__ = ["of_blocks"]
 
@@ -60,8 +60,8 @@ def _asked(
 
 def _order(shared: Rule, rule: LayerRule) -> Tensor:
     """The order of queries in which neighbours want the same keys."""
-    if shared.parts and all(isinstance(part, Same | Strips) for part in shared.parts):
-        labels = next((p.labels for p in shared.parts if isinstance(p, Same)), None)
+    if shared.parts and all(isinstance(part, SameLabel | GlobalTokens) for part in shared.parts):
+        labels = next((p.labels for p in shared.parts if isinstance(p, SameLabel)), None)
         if labels is not None:
             return torch.argsort(labels[0], stable=True)
     return torch.arange(rule.length, device=rule.valid.device)

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from sparseattn.backends.kernels.rule_cache import Known
+from sparseattn.backends.kernels.rule_cache import RuleCache
 from sparseattn.backends.kernels.tiles.bands import banded, of_band
 from sparseattn.backends.kernels.tiles.blocks import of_blocks
 from sparseattn.backends.kernels.tiles.lists import Lists
@@ -130,7 +130,7 @@ def _even(shares: int, threads: int) -> bool:
 
 _MADE: WeakKeyDictionary[LayerRule, dict[int, Tiles]] = WeakKeyDictionary()
 #: The same for equal rules of other batches, up to 8 MB each.
-_KNOWN: Known[Tiles] = Known(lambda tiles: len(tiles.keys), 1 << 20, waits=True)
+_KNOWN: RuleCache[Tiles] = RuleCache(lambda tiles: len(tiles.keys), 1 << 20, waits=True)
 
 
 def tiles_of(rule: LayerRule, size: int) -> Tiles:
