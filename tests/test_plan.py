@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import sparseattn as sa
+from sparseattn.counting import count_plan
 from sparseattn.errors import PlanError, SparseAttnError
 from sparseattn.plan import Entry, Plan, select_indices, spell_selection
-from sparseattn.rules import Band, Full
+from sparseattn.rules import AllPairs, Band
 
 
 @pytest.mark.parametrize(
@@ -152,14 +153,14 @@ def test_windows_of_the_stock_model_are_kept():
     assert isinstance(local.layers[0].groups[0][1].parts[0], Band)
     assert local.layers[0].dense.sum() == 9 * 5 - 6
     cut = plan.compile(tokens, [2, 2], windows=[None, 2])
-    assert isinstance(cut.layers[0].groups[0][1].parts[0], Full)
+    assert isinstance(cut.layers[0].groups[0][1].parts[0], AllPairs)
     assert cut.layers[1].dense.sum() == 9 + 2 * 2
 
 
 def test_counting_equals_a_double_loop():
     tokens = sa.TokenBatch.of_lengths(11, 6, 1)
     plan = Plan.of({"0": "neighbor(2)", "1": {"1": "global(first=2)"}})
-    report = plan.report(tokens, [2, 3])
+    report = count_plan(plan, tokens, [2, 3])
     allowed, valid, degrees = 0, 0, {}
     for n in (11, 6, 1):
         for layer, heads in ((0, 2), (1, 3)):
@@ -182,8 +183,8 @@ def test_counting_equals_a_double_loop():
 
 def test_sparsity_does_not_depend_on_padding_or_batching():
     plan, heads = Plan.of("bigbird(radius=1, random=2)"), [2] * 3
-    together = plan.report(sa.TokenBatch.of_lengths(30, 12, 5), heads)
-    apart = [plan.report(sa.TokenBatch.of_lengths(n), heads) for n in (30, 12, 5)]
+    together = count_plan(plan, sa.TokenBatch.of_lengths(30, 12, 5), heads)
+    apart = [count_plan(plan, sa.TokenBatch.of_lengths(n), heads) for n in (30, 12, 5)]
     assert together.allowed == sum(one.allowed for one in apart)
     assert together.valid == sum(one.valid for one in apart)
 
@@ -191,7 +192,7 @@ def test_sparsity_does_not_depend_on_padding_or_batching():
 def test_receptive_field_equals_a_search():
     plan = Plan.of({"0": "random(degree=1)", "1": "neighbor(1)", "2": {"0": "random(degree=1)"}})
     tokens = sa.TokenBatch.of_lengths(17)
-    compiled, report = plan.compile(tokens, [2] * 3), plan.report(tokens, [2] * 3)
+    compiled, report = plan.compile(tokens, [2] * 3), count_plan(plan, tokens, [2] * 3)
     masks = [rule.dense.any(dim=1)[0] for rule in compiled.layers]
     for depth in range(3):
         seen = {0}
@@ -203,3 +204,10 @@ def test_receptive_field_equals_a_search():
 def test_numpy_numbers_select_layers():
     assert spell_selection(np.arange(2)) == "0,1"
     assert spell_selection(np.int64(-1)) == "-1"
+
+
+@pytest.mark.parametrize("where", [{"layers": "4:2"}, {"layers": "6:"}, {"heads": "2:2"}])
+def test_a_selection_that_names_nothing_is_an_error(where):
+    (text,) = where.values()
+    with pytest.raises(sa.errors.PlanError, match=f"selection {text!r} names none of the model's"):
+        sa.Plan.of("self()", **where).resolve([12] * 6)

@@ -17,7 +17,7 @@ from sparseattn import errors
 from sparseattn.models.lazy import register_when_imported
 
 if TYPE_CHECKING:
-    from sparseattn.counting import Report as Report
+    from sparseattn.counting import SparsityReport as SparsityReport
     from sparseattn.degrees.calibrate import calibrate as calibrate
     from sparseattn.degrees.learn import learn_degrees as learn_degrees
     from sparseattn.degrees.probe import probe as probe
@@ -42,7 +42,7 @@ _PUBLIC = {
     "Collator": "syntax",
     "Pattern": "pattern",
     "Plan": "plan",
-    "Report": "counting",
+    "SparsityReport": "counting",
     "TokenBatch": "tokens",
     "calibrate": "degrees.calibrate",
     "describe": "models.describe",
@@ -62,7 +62,7 @@ __all__ = [
     "Collator",
     "Pattern",
     "Plan",
-    "Report",
+    "SparsityReport",
     "TokenBatch",
     "__version__",
     "calibrate",

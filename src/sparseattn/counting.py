@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparseattn.plan import CompiledPlan
+from sparseattn.plan import CompiledPlan, Plan
 from sparseattn.rules import LayerRule
+from sparseattn.tokens import TokenBatch
 
-__all__ = ["LayerCount", "Report"]
+__all__ = ["LayerCount", "SparsityReport", "count_plan"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class LayerCount:
 
 
 @dataclass(frozen=True)
-class Report:
+class SparsityReport:
     """What a plan allows in a batch.
 
     Attributes:
@@ -76,7 +77,7 @@ class Report:
     tokens: int
 
     @classmethod
-    def of(cls, compiled: CompiledPlan, names: Sequence[str]) -> Report:
+    def of(cls, compiled: CompiledPlan, names: Sequence[str]) -> SparsityReport:
         """Counts a compiled plan.
 
         Args:
@@ -166,6 +167,31 @@ class Report:
         )
         lines += _reasons(self.layers)
         return "\n".join(line.rstrip() for line in lines)
+
+
+def count_plan(
+    plan: Plan,
+    tokens: TokenBatch,
+    heads: Sequence[int],
+    windows: Sequence[int | None] | None = None,
+) -> SparsityReport:
+    """Counts what a plan allows in a batch.
+
+    Args:
+        plan: The plan.
+        tokens: The batch.
+        heads: Heads of each attention layer of the model.
+        windows: See `Plan.compile`.
+
+    Raises:
+        PlanError: The plan names a layer or head that the model lacks.
+        AnnotationError: The batch lacks an annotation that a pattern needs.
+
+    >>> print(count_plan(Plan.of("neighbor(1)"), TokenBatch.of_lengths(8), [12]).sparsity)
+    0.65625
+    """
+    names = [" / ".join(str(p) for _, p in groups) for groups in plan.resolve(heads)]
+    return SparsityReport.of(plan.compile(tokens, heads, windows), names)
 
 
 def _reasons(layers: Sequence[LayerCount]) -> list[str]:

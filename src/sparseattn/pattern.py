@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from sparseattn.errors import PatternError
 from sparseattn.registry import Registry
-from sparseattn.rules import Both, Except, Full, Rule
+from sparseattn.rules import AllPairs, Both, Except, Rule
 from sparseattn.spec_strings import parse_with
 from sparseattn.tokens import TokenBatch
 
@@ -161,7 +161,9 @@ class Union(Joined):
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
         """See `Pattern.rule`."""
         left, right = (side.rule(tokens, layer) for side in (self.left, self.right))
-        return Rule((Full(),)) if left.is_full or right.is_full else Rule(left.parts + right.parts)
+        return (
+            Rule((AllPairs(),)) if left.is_full or right.is_full else Rule(left.parts + right.parts)
+        )
 
 
 class Intersection(Joined):

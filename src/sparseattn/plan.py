@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -19,9 +19,6 @@ from sparseattn.patterns.full import Full
 from sparseattn.rules import LayerRule
 from sparseattn.selection import Selection, is_plan, select_indices, spell_selection
 from sparseattn.tokens import TokenBatch
-
-if TYPE_CHECKING:
-    from sparseattn.counting import Report
 
 __all__ = ["CompiledPlan", "Entry", "Plan", "Selection", "select_indices", "spell_selection"]
 
@@ -161,7 +158,7 @@ class Plan:
             For each layer, a partition of its heads with a pattern each.
 
         Raises:
-            PlanError: An entry names a layer or head that the model lacks.
+            PlanError: An entry names a layer or head that the model lacks, or none at all.
         """
         known = tuple(heads)
         if known not in self._resolved:  # asked for every batch
@@ -176,8 +173,8 @@ class Plan:
         owners: list[list[int | None]] = [[None] * count for count in heads]
         given: set[int] = set()
         for index, entry in enumerate(self.entries):
-            for layer in select_indices(entry.layers, len(heads), "layer"):
-                for head in select_indices(entry.heads, heads[layer], f"head of layer {layer}:"):
+            for layer in _chosen(entry.layers, len(heads), "layer"):
+                for head in _chosen(entry.heads, heads[layer], f"head of layer {layer}:"):
                     owners[layer][head] = index
                     given.add(index)
         for index in sorted(given.difference(*owners)):
@@ -224,24 +221,6 @@ class Plan:
                 made[key] = rule if window is None else rule.within(window)
             layers.append(made[key])
         return CompiledPlan(tuple(layers))
-
-    def report(
-        self,
-        tokens: TokenBatch,
-        heads: Sequence[int],
-        windows: Sequence[int | None] | None = None,
-    ) -> Report:
-        """Counts what the plan allows in a batch; see `sparseattn.counting.Report`.
-
-        Args:
-            tokens: The batch.
-            heads: Heads of each attention layer of the model.
-            windows: See `compile`.
-        """
-        from sparseattn.counting import Report
-
-        names = [" / ".join(str(p) for _, p in groups) for groups in self.resolve(heads)]
-        return Report.of(self.compile(tokens, heads, windows), names)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain values, for `json.dumps`."""
@@ -317,6 +296,15 @@ def _check_own(what: str, **selections: Selection) -> None:
                 f"{name}={spell_selection(selection)!r} goes with a single pattern; "
                 f"this {what} names its own {name}"
             )
+
+
+def _chosen(text: str, count: int, what: str) -> list[int]:
+    chosen = select_indices(text, count, what)
+    if not chosen:
+        raise PlanError(
+            f"{what} selection {text!r} names none of the model's {count}; write '6:', '0,2' or ':'"
+        )
+    return chosen
 
 
 def _grouped(patterns: Sequence[Pattern]) -> Groups:

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "AllPairs",
     "Band",
     "Both",
     "Except",
-    "Full",
     "GlobalTokens",
     "Keys",
     "LayerRule",
@@ -49,7 +49,7 @@ class Part(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Full(Part):
+class AllPairs(Part):
     """Every pair."""
 
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ class Rule:
     @property
     def is_full(self) -> bool:
         """Whether a part allows every pair."""
-        return any(isinstance(part, Full) for part in self.parts)
+        return any(isinstance(part, AllPairs) for part in self.parts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from rich.text import Text
 from torch import Tensor
 
 from sparseattn.backend import AUTO, Backend, Call, backends
-from sparseattn.counting import Report
+from sparseattn.counting import SparsityReport
 from sparseattn.errors import DataError, MissingExtraError
 from sparseattn.models.names import DEFAULT
 from sparseattn.models.read import Reading, read
@@ -166,12 +166,12 @@ def picture(
         spec=str(made),
         labels=reading.labels,
         mask=rule.dense[0, 0],
-        counts=_counts(Report.of(CompiledPlan((rule,)), [str(made)])),
+        counts=_counts(SparsityReport.of(CompiledPlan((rule,)), [str(made)])),
         notices=tuple(_notices(made, reading, index)),
     )
 
 
-def _counts(report: Report) -> str:
+def _counts(report: SparsityReport) -> str:
     return (
         f"over {report.tokens} real tokens: {report.allowed} of {report.valid} pairs allowed, "
         f"sparsity {report.sparsity:.1%}, mean degree {report.mean_degree:.1f}"

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import sparseattn as sa
 from sparseattn.cli.degrees import mount
+from sparseattn.counting import count_plan
 from sparseattn.degrees.learner import Learner
 from sparseattn.errors import DataError, PlanError, SparseAttnError, StudyError
 from sparseattn.models.names import DEFAULT
@@ -47,7 +48,7 @@ def test_calibrate_writes_a_plan_that_meets_the_sparsity(app, texts, tmp_path):
     assert f"over 20 texts of {texts}\nby length in tokens: 17-32: 0.7" in done.output
     assert "Loading" not in done.output + done.stderr
     length = 17  # 15 words and two special tokens
-    found = sa.Plan.load(out).report(sa.TokenBatch.of_lengths(length), [12] * 6).sparsity
+    found = count_plan(sa.Plan.load(out), sa.TokenBatch.of_lengths(length), [12] * 6).sparsity
     assert abs(found - 0.7) < 0.005
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import sparseattn as sa
+from sparseattn.counting import count_plan
 from sparseattn.degrees.calibrate import calibrated, distributions
 from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.importance import kept_attention, kept_output
@@ -146,8 +147,8 @@ def test_plans_meet_their_sparsity(options):
     menu = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24)
     settings = Settings.of({"menu": menu, **options})
     plan = calibrated(sharp(classifier()), rows(64), collate, 0.7, settings).plan
-    report = plan.report(
-        sa.TokenBatch.of_lengths(*[len(r["input_ids"]) for r in rows(64)]), [4] * 3
+    report = count_plan(
+        plan, sa.TokenBatch.of_lengths(*[len(r["input_ids"]) for r in rows(64)]), [4] * 3
     )
     assert abs(report.sparsity - 0.7) < 0.015
 
@@ -189,7 +190,7 @@ def test_texts_may_be_strings():
     texts = ["one two three four five six", "some words more", "a b c d e f g h i j k l m n o"] * 3
     plan = sa.calibrate(classifier(), texts, 0.5, tokenizer=Words())
     assert isinstance(plan, sa.Plan)
-    found = plan.report(sa.TokenBatch.of_lengths(8, 5, 12), [4] * 3).sparsity
+    found = count_plan(plan, sa.TokenBatch.of_lengths(8, 5, 12), [4] * 3).sparsity
     assert abs(found - 0.5) < 0.03
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sparseattn import Plan, TokenBatch
+from sparseattn.counting import count_plan
 from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.diagnostics import Diagnostics
@@ -110,7 +111,7 @@ def test_realised_counts_are_those_of_the_report():
     tokens = TokenBatch.of_lengths(9, 4, 12)
     plan = Plan.of({0: "random(2)", 1: {"0,2": "random(2)", "1": "neighbor(1)"}, 2: "global(cls)"})
     found = Realised.of(plan, [tokens], [3] * 4, [None, 3, None, 2])
-    report = plan.report(tokens, [3] * 4, [None, 3, None, 2])
+    report = count_plan(plan, tokens, [3] * 4, [None, 3, None, 2])
     assert int(found.allowed.sum()) == report.allowed
     assert int(found.valid.sum()) == report.valid
 

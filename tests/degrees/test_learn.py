@@ -10,6 +10,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 import sparseattn as sa
+from sparseattn.counting import count_plan
 from sparseattn.degrees.budget import DualAscent, Schedule
 from sparseattn.degrees.learn import learn_degrees, steps_of
 from sparseattn.degrees.learner import Learner
@@ -158,7 +159,7 @@ def test_several_sparsities_share_the_soft_phase(tmp_path):
     for result in results:
         report = sa.describe(result.model, inputs)
         assert report.sparsity == pytest.approx(
-            result.plan.report(sa.TokenBatch.of_columns(inputs), [4] * 3).sparsity
+            count_plan(result.plan, sa.TokenBatch.of_columns(inputs), [4] * 3).sparsity
         )
     first, last = (dict(result.model.named_parameters()) for result in results)
     assert not torch.equal(first["classifier.weight"], last["classifier.weight"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import sparseattn as sa
 from sparseattn.pattern import Pattern, catalogue
-from sparseattn.rules import Full
+from sparseattn.rules import AllPairs
 from tests.patterns.batches import FIXED, samples
 from tests.patterns.oracles import oracle
 
@@ -137,7 +137,7 @@ def test_the_laws_of_sets(a, b, c):
 def test_a_union_with_everything_is_known_to_be_everything():
     for spec in ("neighbor(1) | full()", "full() | (self() | random(2))"):
         rule = sa.parse(spec).rule(FIXED.tokens)
-        assert [type(part) for part in rule.parts] == [Full]
+        assert [type(part) for part in rule.parts] == [AllPairs]
 
 
 def test_needs_and_layers_come_from_both_sides():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sparseattn.counting import count_plan
 from sparseattn.plan import Plan
 from sparseattn.tokens import TokenBatch
 
@@ -52,7 +53,7 @@ class Diagnostics:
             windows: A radius that each layer never exceeds.
         """
         degrees: Counter[int] = Counter()
-        reports = [plan.report(tokens, heads, windows) for tokens in batches]
+        reports = [count_plan(plan, tokens, heads, windows) for tokens in batches]
         for report in reports:
             degrees.update(report.degrees)
         queries = sum(degrees.values())

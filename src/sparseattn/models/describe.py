@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparseattn import backend as backends
-from sparseattn.counting import Report
+from sparseattn.counting import SparsityReport
 from sparseattn.errors import PlanError
 from sparseattn.models import masks
 from sparseattn.models.encoder import attention_dropout, encoder_of
@@ -20,7 +20,7 @@ from sparseattn.rules import LayerRule
 __all__ = ["describe"]
 
 
-def describe(model: Any, batch: Mapping[str, Any]) -> Report:
+def describe(model: Any, batch: Mapping[str, Any]) -> SparsityReport:
     """Counts what the plan on a model allows in a batch, and says what computes it and why.
 
     Where the model's last batch was padded like this one, the backends are those that computed it;
@@ -47,7 +47,7 @@ def describe(model: Any, batch: Mapping[str, Any]) -> Report:
         state.check_length(encoder, tokens)
     compiled = state.compile(tokens)
     groups = state.record.plan.resolve(state.heads)
-    report = Report.of(compiled, [" / ".join(str(p) for _, p in group) for group in groups])
+    report = SparsityReport.of(compiled, [" / ".join(str(p) for _, p in group) for group in groups])
     layers = []
     for index, (count, rule) in enumerate(zip(report.layers, compiled.layers, strict=True)):
         bias = compiled.biases[index] if compiled.biases else None

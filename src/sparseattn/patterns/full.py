@@ -23,4 +23,4 @@ class Full(Pattern):
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
         """See `Pattern.rule`."""
-        return Rule((rules.Full(),))
+        return Rule((rules.AllPairs(),))

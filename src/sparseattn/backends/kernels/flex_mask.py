@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-from sparseattn.rules import Band, Full, GlobalTokens, LayerRule, Part, Rule, SameLabel
+from sparseattn.rules import AllPairs, Band, GlobalTokens, LayerRule, Part, Rule, SameLabel
 
 __all__ = [
     "Kind",
@@ -79,7 +79,7 @@ def unstructured(rule: LayerRule) -> str | None:
     """Why a rule does not fit the mask function, or None."""
     for _, shared in rule.groups:
         kinds = [type(part) for part in shared.parts]
-        odd = [k.__name__ for k in kinds if k not in (Band, Full, SameLabel, GlobalTokens)]
+        odd = [k.__name__ for k in kinds if k not in (Band, AllPairs, SameLabel, GlobalTokens)]
         if odd:
             return f"it takes windows, blocks and global tokens, not {', '.join(odd)}"
         if kinds.count(Band) > 1 or kinds.count(SameLabel) > 1:
@@ -109,7 +109,7 @@ def kind(rule: LayerRule, length: int) -> Kind:
 
 def _parts(shared: Rule) -> tuple[Part, ...]:
     """The parts of a rule; beside every pair no other counts."""
-    return (Full(),) if shared.is_full else shared.parts
+    return (AllPairs(),) if shared.is_full else shared.parts
 
 
 def _tensors(part: Part) -> list[Tensor]:
@@ -128,7 +128,7 @@ def structure(rule: LayerRule, length: int) -> Structure:
     for heads, shared in rule.groups:
         mine = list(heads) if has.heads > 1 else [0]
         for part in _parts(shared):
-            if isinstance(part, Full):
+            if isinstance(part, AllPairs):
                 radius[:, mine] = rule.length
             elif isinstance(part, Band):
                 reach = part.radius
