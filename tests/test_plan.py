@@ -206,7 +206,7 @@ def test_numpy_numbers_select_layers():
     assert spell_selection(np.int64(-1)) == "-1"
 
 
-@pytest.mark.parametrize("where", [{"layers": "4:2"}, {"layers": "6:"}, {"heads": "2:2"}])
+@pytest.mark.parametrize("where", [{"layers": "4:2"}, {"layers": ""}, {"heads": "2:2"}])
 def test_a_selection_that_names_nothing_is_an_error(where):
     (text,) = where.values()
     with pytest.raises(sa.errors.PlanError, match=f"selection {text!r} names none of the model's"):
