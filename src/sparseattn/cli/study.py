@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparseattn.cli.help import examples
 from sparseattn.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -67,7 +68,12 @@ def common() -> None:
         )
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "study run studies/smoke.yaml --out runs/smoke",
+        "study run SPEC.yaml --out runs/mine --set training.epochs=1",
+    )
+)
 def run(
     spec: Spec,
     out: Annotated[Path, typer.Option(help="The study's folder; made if need be.")],
@@ -94,7 +100,9 @@ def run(
     _finish(lambda: session.run(load_spec(spec, changes or ()), out, options), out)
 
 
-@app.command()
+@app.command(
+    epilog=examples("study resume runs/smoke", "study resume runs/smoke --retry-failed --workers 1")
+)
 def resume(
     folder: Folder,
     workers: Workers = None,
@@ -112,7 +120,7 @@ def resume(
     _finish(lambda: session.resume(folder, options), folder)
 
 
-@app.command()
+@app.command(epilog=examples("study plan studies/smoke.yaml", "study plan SPEC.yaml --set seeds=5"))
 def plan(spec: Spec, changes: Changes = None, max_trials: Most = 10_000) -> None:
     """Show the trials, their sparsity on a sample of the data, and how long they would take."""
     from sparseattn.study.spec import load_spec
@@ -127,7 +135,9 @@ def plan(spec: Spec, changes: Changes = None, max_trials: Most = 10_000) -> None
     _print(made)
 
 
-@app.command()
+@app.command(
+    epilog=examples("study report runs/smoke", "study compare runs/smoke dense neighbor@:")
+)
 def report(folder: Folder) -> None:
     """Write the report: a page, its Markdown, figures and tables."""
     from sparseattn.report import terminal_table, write_report
@@ -141,7 +151,9 @@ def report(folder: Folder) -> None:
         typer.echo(f"wrote {path}")
 
 
-@app.command()
+@app.command(
+    epilog=examples("study compare runs/smoke", "study compare runs/smoke dense neighbor@:")
+)
 def compare(
     folder: Folder,
     a: Annotated[str, typer.Argument(help="An arm: name, or name@layers.")] = "",
@@ -165,7 +177,7 @@ def compare(
         _print(contrasts_terminal(data))
 
 
-@app.command()
+@app.command(epilog=examples("study results runs/smoke", "study report runs/smoke"))
 def results(folder: Folder) -> None:
     """Check every trial, and write results.csv and results.parquet anew."""
     from sparseattn.report.load import rebuild
@@ -176,7 +188,11 @@ def results(folder: Folder) -> None:
     typer.echo(f"wrote {folder / 'results.csv'} and .parquet: {len(found.rows)} trials")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "study pack runs/smoke smoke.tar.xz", "study unpack smoke.tar.xz --out runs/copy"
+    )
+)
 def pack(
     folder: Folder,
     file: Annotated[Path, typer.Argument(help="What to write: NAME.tar.xz.", show_default=False)],
@@ -189,7 +205,7 @@ def pack(
     typer.echo(f"wrote {file}: {trials} trials, {size:,.0f} kB; `sparseattn study unpack` opens it")
 
 
-@app.command()
+@app.command(epilog=examples("study unpack smoke.tar.xz --out runs/copy", "study report runs/copy"))
 def unpack(
     file: Annotated[Path, typer.Argument(help="A packed study.", show_default=False)],
     out: Annotated[Path, typer.Option(help="A new folder, or one of the same study.")],
