@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -141,7 +142,7 @@ def probe(
             Console(highlight=False).print(one)
 
 
-_EXAMPLES = {
+_EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     learn: (
         "learn --task sst2 --sparsity 0.8 --out runs/learned",
         "learn --task studies/smoke.yaml --sparsity 0.7,0.9 --out runs/two",
