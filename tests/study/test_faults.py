@@ -14,7 +14,7 @@ from pyarrow import csv
 
 from sparseattn.errors import StudyError
 from sparseattn.report.load import load_study, rebuild
-from sparseattn.study.locks import Claims
+from sparseattn.study.locks import TrialLocks
 from sparseattn.study.store import STUDY, Store
 from tests.study import fakes
 
@@ -68,7 +68,7 @@ def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path, log, 
     look()
     assert store.finished() == set(seen) == {trial.digest for trial in trials}
     assert not any((folder / "work").iterdir())
-    assert not any((folder / "tmp").iterdir())
+    assert set(os.listdir(store.trials)) == store.finished(), "no drafts are left"
     assert csv.read_csv(folder / "results.csv")["status"].to_pylist() == ["done"] * len(trials)
 
 
@@ -137,7 +137,7 @@ def test_a_damaged_trial_is_named(tmp_path, name, how, problem):
     assert "\n" not in str(found.value)
 
 
-def test_damaged_trials_are_reported_set_aside_and_run_again(tmp_path, log, capsys):
+def test_damaged_trials_are_reported_and_replaced(tmp_path, log, capsys):
     trials = fakes.begin(tmp_path / "s", ["a", "b", "c"])
     fakes.go_on(tmp_path / "s")
     table = (tmp_path / "s" / "results.csv").read_text()
@@ -152,10 +152,6 @@ def test_damaged_trials_are_reported_set_aside_and_run_again(tmp_path, log, caps
     assert f"{folders[2]}/predictions.parquet is damaged" in told
     assert (outcome.run, outcome.failed) == (2, {})
     assert fakes.noted(log, "begin").count(trials[1].digest) == 1
-    assert {path.name for path in (tmp_path / "s" / "damaged").iterdir()} == {
-        f"{trials[0].digest}.0",
-        f"{trials[2].digest}.0",
-    }
     assert (tmp_path / "s" / "results.csv").read_text() == table
 
 
@@ -220,7 +216,7 @@ def test_a_file_size_limit_is_like_a_full_disk(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert store.finished() == set()
-    assert not any((tmp_path / "tmp").iterdir())
+    assert os.listdir(store.trials) == []
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):
@@ -230,20 +226,21 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
         Store(tmp_path / "s").prepare()
 
 
-def test_a_claim_is_another_process_s_until_that_ends(tmp_path):
+def test_a_lock_is_another_process_s_until_that_is_killed(tmp_path):
     code = (
-        "import sys, time, pathlib; from sparseattn.study.locks import Claims\n"
-        "print(Claims(pathlib.Path(sys.argv[1])).take('ab' * 8), flush=True); time.sleep(60)"
+        "import sys, time, pathlib; from sparseattn.study.locks import TrialLocks\n"
+        "locks = TrialLocks(pathlib.Path(sys.argv[1]))\n"
+        "print(locks.take('ab' * 8), flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE)
     assert other.stdout.readline() == b"True\n"
-    claims = Claims(tmp_path)
-    assert not claims.take("ab" * 8)
-    assert claims.take("ac" * 8), "the next byte is free"
+    locks = TrialLocks(tmp_path)
+    assert not locks.take("ab" * 8)
+    assert locks.take("ac" * 8), "the next trial is free"
     other.kill()
     other.communicate()
-    assert claims.take("ab" * 8)
-    claims.close()
+    assert locks.take("ab" * 8)
+    locks.close()
 
 
 def test_a_study_file_that_is_damaged(tmp_path):

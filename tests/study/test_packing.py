@@ -46,7 +46,7 @@ def test_two_machines_put_their_trials_together(whole, tmp_path):
     pack(whole, tmp_path / "all.tar.xz")
     here = Store(whole)
     for digest in sorted(here.finished())[:3]:
-        here.forget(digest)
+        here.remove(digest)
     assert pack(whole, tmp_path / "one.tar.xz") == 1
     assert unpack(tmp_path / "one.tar.xz", tmp_path / "t") == 1
     assert unpack(tmp_path / "all.tar.xz", tmp_path / "t") == 3

@@ -20,7 +20,7 @@ from sparseattn.study.executors import make
 from sparseattn.study.executors import ray as executor_of_ray
 from sparseattn.study.executors.base import Job
 from sparseattn.study.executors.node import Shared, workplace
-from sparseattn.study.locks import Claims
+from sparseattn.study.locks import TrialLocks
 from sparseattn.study.spec import ExecutorSpec
 from sparseattn.study.store import Store
 from tests.study import fakes
@@ -90,10 +90,10 @@ def raylet(node) -> int:
 
 # Before the next one: a node that was lost is counted as a part of the cluster for a while.
 @pytest.mark.slow
-def test_progress_claims_and_what_is_there_already(cluster, tmp_path, log, gate):
+def test_progress_locks_and_what_is_there_already(cluster, tmp_path, log, gate):
     trials = fakes.begin(tmp_path / "s", ["a", "b"])
-    store, claims = Store(tmp_path / "s"), Claims(tmp_path / "s")
-    executor = make(ExecutorSpec(**on(cluster)), store, claims, fakes.TRIAL)
+    store, locks = Store(tmp_path / "s"), TrialLocks(tmp_path / "s")
+    executor = make(ExecutorSpec(**on(cluster)), store, locks, fakes.TRIAL)
     with closing(executor):
         jobs = [Job(trial.digest, trial.model_dump(mode="json")) for trial in trials]
         assert executor.free == 2, "one core, and one trial in waiting"
@@ -113,7 +113,7 @@ def test_progress_claims_and_what_is_there_already(cluster, tmp_path, log, gate)
         executor.submit(jobs[0])
         assert [event.kind for event in executor.poll(0.2)] == ["found"]
         executor.submit(jobs[1])
-    claims.close()
+    locks.close()
     assert store.finished() == {trials[0].digest}
 
 

@@ -9,7 +9,7 @@ from sparseattn.study.executors import ray as executor_of_ray
 from sparseattn.study.executors.base import Job
 from sparseattn.study.executors.node import perform
 from sparseattn.study.executors.ray import RayExecutor
-from sparseattn.study.locks import Claims
+from sparseattn.study.locks import TrialLocks
 from sparseattn.study.spec import ExecutorSpec
 from sparseattn.study.store import Store
 from tests.study import fakes
@@ -37,12 +37,12 @@ def ray(monkeypatch):
 def test_cores_gpus_and_retries_reach_ray(ray, tmp_path, asked, threads, slots):
     (trial,) = fakes.begin(tmp_path, ["a"])
     spec = ExecutorSpec(kind="ray", **asked)
-    claims = Claims(tmp_path)
-    with closing(RayExecutor(Store(tmp_path), claims, spec, run=fakes.TRIAL)) as executor:
+    locks = TrialLocks(tmp_path)
+    with closing(RayExecutor(Store(tmp_path), locks, spec, run=fakes.TRIAL)) as executor:
         assert executor.free == slots + 1, "one waits"
         executor.submit(Job(trial.digest, trial.model_dump(mode="json")))
         assert executor.free == slots
-    claims.close()
+    locks.close()
     ray.remote.assert_any_call(perform)
     task = ray.remote.return_value
     task.options.assert_called_once_with(

@@ -77,7 +77,7 @@ def test_the_table_is_the_same_whether_rows_were_read_or_remembered(study):
 
 def test_only_new_trials_are_read(study):
     store, trials = study
-    store.forget(trials[0].digest)
+    store.remove(trials[0].digest)
     assert rebuild(store.folder).read == 5
     put(store, trials[0])
     assert rebuild(store.folder, anew=False).read == 1
@@ -144,7 +144,7 @@ def test_a_trial_in_another_one_s_folder_is_damaged(study):
 def test_what_is_not_there_is_said(study, tmp_path):
     store, trials = study
     assert load_study(store.folder).lacking == ""
-    store.forget(trials[0].digest)
+    store.remove(trials[0].digest)
     assert load_study(store.folder).lacking == "Of 6 trials 1 have not run."
     (store.trials / trials[1].digest / "result.json").write_text("{")
     data = load_study(store.folder)

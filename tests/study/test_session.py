@@ -235,7 +235,7 @@ def test_nothing_is_begun_without_a_yes(tmp_path):
 def test_a_begin_that_was_cut_short_is_begun_again(tmp_path, log):
     folder = tmp_path / "s"
     Store(folder).prepare()
-    (folder / "claims").touch()
+    (folder / "locks").touch()
     (folder / ".study.json.123").write_text("{")
     run(values(data(tmp_path / "a"), arms=["dense"]), folder, Options(trial=fakes.TRIAL))
     assert len(Study.load(folder).trials()[0]) == 1

@@ -11,7 +11,7 @@ from sparseattn.errors import StudyError
 from sparseattn.study.checks import check_new
 from sparseattn.study.create import begin
 from sparseattn.study.import_trials import copy
-from sparseattn.study.locks import Claims
+from sparseattn.study.locks import TrialLocks
 from sparseattn.study.packed import read_packed
 from sparseattn.study.store import STUDY, Store, writing
 from sparseattn.study.study import Study
@@ -82,5 +82,5 @@ def unpack(file: str | Path, folder: str | Path) -> int:
             f"{store.folder} holds another study, without some of these trials; to begin a study "
             f"with those that it shares: sparseattn study run SPEC --out DIR --reuse {place}"
         )
-    with Claims(store.folder) as claims:
-        return sum(copy(files, digest, store, claims) for digest, files in trials.items())
+    with TrialLocks(store.folder) as locks:
+        return sum(copy(files, digest, store, locks) for digest, files in trials.items())

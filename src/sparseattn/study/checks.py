@@ -22,7 +22,7 @@ def check_new(folder: Path) -> None:
     try:
         others = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         # A run that was killed while it made the folder leaves these behind.
-        ours = {*FOLDERS, "claims", *(name for name in others if name.startswith(f".{STUDY}"))}
+        ours = {*FOLDERS, *(n for n in others if n.startswith(".") and n.endswith(".json"))}
         if others - ours or (folder.exists() and not folder.is_dir()):
             raise StudyError(
                 f"{folder} is not a study's folder (it has no {STUDY}); give an empty or new one"

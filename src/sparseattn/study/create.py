@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparseattn.errors import StudyError
-from sparseattn.study.locks import Claims
+from sparseattn.study.locks import TrialLocks
 from sparseattn.study.store import STUDY, Store
 from sparseattn.study.study import Study
 
@@ -17,7 +17,7 @@ def begin(study: Study, store: Store) -> None:
         StudyError: It is there, and of another study.
     """
     store.prepare()
-    with Claims(store.folder) as claims, claims.study():
+    with TrialLocks(store.folder) as locks, locks.study():
         if (store.folder / STUDY).is_file():
             there = Study.load(store.folder)
             if {t.digest for t in there.trials()[0]} != {t.digest for t in study.trials()[0]}:

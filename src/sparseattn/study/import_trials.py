@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sparseattn.errors import StudyError
-from sparseattn.study.locks import Claims
+from sparseattn.study.locks import TrialLocks
 from sparseattn.study.packed import read_packed
-from sparseattn.study.record import DONE, RESULT
+from sparseattn.study.record import DONE, FAILED, RESULT
 from sparseattn.study.store import Store
 from sparseattn.study.study import Study, first_difference
 from sparseattn.study.trial import TrialSpec
@@ -93,7 +93,7 @@ class ImportedTrials:
 
 
 def take(
-    source: Source, study: Study, trials: Iterable[TrialSpec], store: Store, claims: Claims
+    source: Source, study: Study, trials: Iterable[TrialSpec], store: Store, locks: TrialLocks
 ) -> ImportedTrials:
     """Copies trials of another study that came to their end there and did not here.
 
@@ -102,7 +102,7 @@ def take(
         study: The study that gets them.
         trials: Its trials.
         store: Its folder.
-        claims: The claims of this process on that folder.
+        locks: The locks of this process on that folder.
 
     Raises:
         StudyError: The folder cannot be written to.
@@ -122,14 +122,14 @@ def take(
             taken.failed += 1
         elif _elsewhere(trial, files):
             taken.elsewhere += 1
-        elif copy(files, trial.digest, store, claims):
+        elif copy(files, trial.digest, store, locks):
             taken.copied += 1
         else:
             taken.here += 1
     return taken
 
 
-def copy(files: Mapping[str, bytes], digest: str, store: Store, claims: Claims) -> bool:
+def copy(files: Mapping[str, bytes], digest: str, store: Store, locks: TrialLocks) -> bool:
     """Copies a trial, whole or not at all, unless one that is done is there.
 
     A failed trial is replaced by one that is done, a damaged one by any.
@@ -138,7 +138,7 @@ def copy(files: Mapping[str, bytes], digest: str, store: Store, claims: Claims) 
         files: Its files by name, checked.
         digest: Its digest.
         store: The folder that gets it.
-        claims: The claims of this process on that folder; the trial stays where it is if another
+        locks: The locks of this process on that folder; the trial stays where it is if another
             process works on it.
 
     Returns:
@@ -147,26 +147,18 @@ def copy(files: Mapping[str, bytes], digest: str, store: Store, claims: Claims) 
     Raises:
         StudyError: The folder cannot be written to.
     """
-    if not claims.take(digest):
+    if not locks.take(digest):
         return False
     try:
-        if _stands(store, digest, _done(files)):
+        there = store.status(digest)
+        if there == DONE or (there == FAILED and not _done(files)):
             return False
-        store.clear(digest)
+        if there:
+            store.remove(digest)
         store.put(digest, files)
         return True
     finally:
-        claims.release(digest)
-
-
-def _stands(store: Store, digest: str, done: bool) -> bool:
-    """Whether a trial is here that another one, done or failed, is not to replace."""
-    if not store.has(digest):
-        return False
-    try:
-        return store.read(digest)["status"] == DONE or not done
-    except StudyError:
-        return False
+        locks.release(digest)
 
 
 def _done(files: Mapping[str, bytes]) -> bool:

@@ -1,34 +1,25 @@
-"""Claims: which process works on which trial, kept by the kernel.
+"""Which process works on which trial: a lock file a trial, which the kernel frees with its process.
 
-A claim is a POSIX lock on one byte of the study's file `claims`; the trial's digest says which. The
-kernel drops it when its process ends, however it ends, so that no claim can be left behind. On NFS
-this needs a lock service that runs (version 4 has it built in); a file system without locks is
-refused with a message.
+A file system without locks, or NFS without its lock service, cannot share a study.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from sparseattn.errors import StudyError
-from sparseattn.study.store import Store, writing
+from filelock import FileLock, Timeout
 
-__all__ = ["Claims", "tidy"]
+from sparseattn.study.store import LOCKS, Store, writing
 
-#: Byte that stands for the study as a whole; above all bytes that stand for trials.
-_STUDY = 1 << 61
+__all__ = ["TrialLocks", "remove_stale_work"]
 
 
-class Claims:
-    """The claims of this process on one study folder.
-
-    Make one a process and folder: closing the file drops every claim that the process has on it.
+class TrialLocks:
+    """The trials of a study folder that this process has locked.
 
     Args:
         folder: The study's folder.
@@ -38,30 +29,43 @@ class Claims:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "claims"
+        self.folder = folder
+        self._held: dict[str, FileLock] = {}
         with writing(folder):
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            (folder / LOCKS).mkdir(parents=True, exist_ok=True)
 
     def take(self, digest: str) -> bool:
-        """Claims a trial; False where another process has it.
+        """Locks a trial; False where another process has it.
 
         Raises:
-            StudyError: The file system has no locks.
+            StudyError: The folder cannot be written to, or its file system has no locks.
         """
-        return self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, _byte(digest))
+        if digest in self._held:
+            return True
+        lock = FileLock(self.folder / LOCKS / digest)
+        with writing(self.folder):
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                return False
+        self._held[digest] = lock
+        return True
 
     def release(self, digest: str) -> None:
-        """Gives a trial back."""
-        self._lock(fcntl.LOCK_UN, _byte(digest))
+        """Frees a trial. Its file stays: another process may be about to lock it."""
+        if digest in self._held:
+            self._held.pop(digest).release()
 
     @contextmanager
     def study(self) -> Iterator[None]:
-        """Holds the study as a whole for the length of a block; waits for it first."""
-        self._lock(fcntl.LOCK_EX, _STUDY)
+        """Waits for the lock on the study as a whole, and holds it for a block."""
+        with writing(self.folder):
+            lock = FileLock(self.folder / LOCKS / "study")
+            lock.acquire()
         try:
             yield
         finally:
-            self._lock(fcntl.LOCK_UN, _STUDY)
+            lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -70,36 +74,16 @@ class Claims:
         self.close()
 
     def close(self) -> None:
-        """Drops every claim."""
-        os.close(self._file)
-
-    def _lock(self, how: int, byte: int) -> bool:
-        try:
-            fcntl.lockf(self._file, how, 1, byte)
-        except (BlockingIOError, PermissionError):
-            return False
-        except OSError as error:
-            raise StudyError(
-                f"cannot lock {self.path}: {error.strerror}; put the study on a file system "
-                "with locks (a local disk, or NFS with its lock service)"
-            ) from None
-        return True
+        """Frees every trial."""
+        for digest in list(self._held):
+            self.release(digest)
 
 
-def tidy(store: Store, claims: Claims) -> None:
-    """Removes what was left by a process that was killed when it had just stored its trial.
-
-    Args:
-        store: The study's folder.
-        claims: The claims of this process.
-    """
+def remove_stale_work(store: Store, locks: TrialLocks) -> None:
+    """Removes the work folders of finished trials whose process was killed just after storing."""
     left = {path.name for path in (store.folder / "work").iterdir()}
     for digest in left & store.finished():
-        if claims.take(digest):
+        if locks.take(digest):
             if store.has(digest):
                 shutil.rmtree(store.work(digest), ignore_errors=True)
-            claims.release(digest)
-
-
-def _byte(digest: str) -> int:
-    return int(digest[:15], 16)
+            locks.release(digest)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sparseattn.errors import StudyError
 from sparseattn.study.display import Display, label
 from sparseattn.study.executors.base import Event, Executor, Job
-from sparseattn.study.locks import Claims
+from sparseattn.study.locks import TrialLocks
 from sparseattn.study.record import DONE, failed
 from sparseattn.study.store import Store, writing
 from sparseattn.study.trial import TrialSpec
@@ -33,13 +33,13 @@ class Runner:
         store: The study's folder.
         executor: What runs them.
         display: What tells the user.
-        claims: The claims of this process.
+        locks: The locks of this process.
     """
 
     store: Store
     executor: Executor
     display: Display
-    claims: Claims
+    locks: TrialLocks
     _waiting: TrialQueue = field(default_factory=lambda: TrialQueue(()))
     _running: dict[str, TrialSpec] = field(default_factory=dict)
     _elsewhere: dict[str, TrialSpec] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class Runner:
         if self._lost[trial.digest] <= _RETRIES:
             self.display.say(f"{label(trial)}: {reason}; it is started again")
             self._waiting.put(trial)
-        elif self.claims.take(trial.digest):
+        elif self.locks.take(trial.digest):
             self._give_up(trial, reason)
         else:
             self._elsewhere[trial.digest] = trial
@@ -117,7 +117,7 @@ class Runner:
             values = trial.model_dump(mode="json")
             files = failed(values, trial.digest, reason, where(), log.text())
         self.store.put(trial.digest, files)
-        self.claims.release(trial.digest)
+        self.locks.release(trial.digest)
         self.display.end(trial, self._outcome(trial))
 
     def _look(self) -> None:
@@ -130,7 +130,7 @@ class Runner:
             if self.store.has(digest):
                 del self._elsewhere[digest]
                 self.display.end(trial, f"{self._outcome(trial)} (by another process)")
-            elif not self._waiting and self.executor.free > 0 and self.claims.take(digest):
-                self.claims.release(digest)
+            elif not self._waiting and self.executor.free > 0 and self.locks.take(digest):
+                self.locks.release(digest)
                 del self._elsewhere[digest]
                 self._waiting.put(trial)

@@ -18,13 +18,14 @@ from sparseattn.study.create import begin
 from sparseattn.study.display import display, say
 from sparseattn.study.executors import make, reached
 from sparseattn.study.import_trials import Source, take
-from sparseattn.study.locks import Claims, tidy
+from sparseattn.study.locks import TrialLocks, remove_stale_work
 from sparseattn.study.preflight import check_alone, check_machine
 from sparseattn.study.reading import validated
+from sparseattn.study.record import FAILED
 from sparseattn.study.results import Results, collect, write
 from sparseattn.study.runner import Runner
 from sparseattn.study.spec import ExecutorSpec, StudySpec, load_spec, spec_of
-from sparseattn.study.store import STUDY, Store
+from sparseattn.study.store import DAMAGED, STUDY, Store
 from sparseattn.study.study import Study
 from sparseattn.study.trial import TrialSpec
 from sparseattn.study.trial_cache import TrialCache
@@ -213,9 +214,9 @@ def _reused(
     _check_fresh(study, store, options)
     begin(study, store)
     trials, _ = study.trials()
-    with Claims(store.folder) as claims:
+    with TrialLocks(store.folder) as locks:
         for other in others:
-            taken = take(other, study, trials, store, claims)
+            taken = take(other, study, trials, store, locks)
             for problem in taken.damaged:
                 say(screen, f"{problem}; it is not taken over")
             say(screen, f"note: trials taken over from {other.place}: {taken.words}")
@@ -239,18 +240,16 @@ def _check_fresh(study: Study, store: Store, options: Options) -> None:
         check_data(study, store.folder)
 
 
-def _set_aside(store: Store, claims: Claims, results: Results, missing: list[TrialSpec]) -> None:
-    """Moves damaged trials, and failed ones that are to run again, out of the way."""
-    failed = set(results.failed)
-    for trial in missing:
-        digest = trial.digest
-        if digest in failed | results.damaged.keys() and claims.take(digest):
-            # Not taken, another process is at it.
-            if digest in results.damaged and collect(store, [trial]).damaged:
-                store.set_aside(digest)
-            elif digest in failed and collect(store, [trial]).failed:
-                store.forget(digest)
-            claims.release(digest)
+def _remove_replaced(
+    store: Store, locks: TrialLocks, results: Results, missing: list[TrialSpec]
+) -> None:
+    """Removes damaged trials, and failed ones that are to run again; not what another runs now."""
+    replaced = {*results.failed, *results.damaged}
+    for digest in (trial.digest for trial in missing if trial.digest in replaced):
+        if locks.take(digest):
+            if store.status(digest) in (FAILED, DAMAGED):
+                store.remove(digest)
+            locks.release(digest)
 
 
 def _executor(spec: StudySpec, options: Options) -> ExecutorSpec:
@@ -266,15 +265,15 @@ def _train(
     options: Options,
     screen: Console,
 ) -> None:
-    with Claims(store.folder) as claims:
-        _set_aside(store, claims, results, missing)
-        executor = make(_executor(study.spec, options), store, claims, options.trial)
+    with TrialLocks(store.folder) as locks:
+        _remove_replaced(store, locks, results, missing)
+        executor = make(_executor(study.spec, options), store, locks, options.trial)
         try:
             with display(len(missing), screen) as shown:
-                Runner(store, executor, shown, claims).run(missing)
+                Runner(store, executor, shown, locks).run(missing)
         finally:
             executor.close()
-        tidy(store, claims)
+        remove_stale_work(store, locks)
 
 
 @contextmanager

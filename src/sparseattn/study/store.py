@@ -2,15 +2,14 @@
 
 ```
 study.json                 the resolved spec
-trials/<digest>/           one finished trial, done or failed; never changed once it is there
+trials/<digest>/           a finished trial, done or failed
 work/<digest>/             what an unfinished trial resumes from: its checkpoints and its log
 logs/<digest>/             what loggers such as TensorBoard wrote; no part of the trial
-tmp/, damaged/, claims     trials being written; trials found damaged; see `claims.py`
-results.csv, .parquet      a row a trial; derived, see `results.py`
+locks/                     see `sparseattn.study.locks`
+results.csv, .parquet      a row a trial; derived, see `sparseattn.study.results`
 ```
 
-A trial is written under another name, flushed to the disk and renamed, so that a folder under
-`trials` is whole, whatever was killed when.
+A trial is written as `trials/.<digest>` and renamed, so that it is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -24,24 +23,29 @@ from pathlib import Path
 from typing import Any
 
 from sparseattn.errors import StudyError, reason
+from sparseattn.files import sync_folder, write_whole
 from sparseattn.study import record
 
-__all__ = ["FOLDERS", "LOGS", "STUDY", "Store", "out_of_space", "writing"]
+__all__ = ["DAMAGED", "FOLDERS", "LOCKS", "LOGS", "STUDY", "Store", "out_of_space", "writing"]
 
 STUDY = "study.json"
-
-#: Its sub-folders.
-FOLDERS = ("trials", "work", "tmp")
+LOCKS = "locks"
 
 #: The folder of what loggers wrote, and what such a file is called among a trial's files.
 LOGS = "logs"
+
+#: Sub-folders that a study begins with.
+FOLDERS = ("trials", "work", LOCKS)
+
+#: The status of a trial whose files do not match their checksums.
+DAMAGED = "damaged"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 class Store:
-    """The trials of one study folder.
+    """The trials of one study folder. Whoever writes one has locked it.
 
     Args:
         folder: The folder; it need not exist before something is written.
@@ -58,16 +62,24 @@ class Store:
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
 
     def finished(self) -> set[str]:
-        """Digests of the trials that are there, done or failed; opens none of them."""
+        """Digests of the trials that are there, done, failed or damaged; opens none of them."""
         try:
-            with os.scandir(self.trials) as entries:
-                return {entry.name for entry in entries}
+            return {name for name in os.listdir(self.trials) if not name.startswith(".")}
         except FileNotFoundError:
             return set()
 
     def has(self, digest: str) -> bool:
         """Whether a trial is there."""
         return (self.trials / digest).is_dir()
+
+    def status(self, digest: str) -> str:
+        """`done`, `failed` or `damaged`; empty where the trial is not there."""
+        if not self.has(digest):
+            return ""
+        try:
+            return str(self.read(digest)["status"])
+        except StudyError:
+            return DAMAGED
 
     def read(self, digest: str) -> dict[str, Any]:
         """What `result.json` of a trial says, once all of its files are checked.
@@ -78,16 +90,16 @@ class Store:
         return record.check(self.trials / digest)
 
     def files(self, digest: str) -> dict[str, bytes]:
-        """The files of a trial by name, once they are checked; others that lie there are left out.
+        """The files of a trial by name, once they are checked.
 
         Raises:
             StudyError: See `read`.
         """
-        place, names = self.trials / digest, record.names(self.read(digest))
-        return {name: (place / name).read_bytes() for name in names}
+        folder = self.trials / digest
+        return {name: (folder / name).read_bytes() for name in record.names(self.read(digest))}
 
     def put(self, digest: str, files: Mapping[str, bytes]) -> None:
-        """Stores a trial; the caller has claimed it. Does nothing if it is there already.
+        """Stores a trial, unless it is there already.
 
         Args:
             digest: The trial.
@@ -97,27 +109,33 @@ class Store:
             StudyError: The folder cannot be written to: the disk is full, or read-only.
         """
         with writing(self.folder):
-            place = self.folder / "tmp"
-            place.mkdir(exist_ok=True)
-            for left in place.glob(f"{digest}.*"):
-                shutil.rmtree(left)
-            temporary = place / f"{digest}.{os.getpid()}"
-            temporary.mkdir()
-            try:
-                for name, data in files.items():
-                    if not name.startswith(f"{LOGS}/"):
-                        _write(temporary / name, data)
-                    elif not self.has(digest):
-                        path = self.logs(digest) / name.removeprefix(f"{LOGS}/")
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                        _write(path, data)
-                sync_folder(temporary)
-                if not self.has(digest):
-                    temporary.rename(self.trials / digest)
-                    sync_folder(self.trials)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+            if not self.has(digest):
+                self._write_trial(digest, files)
             shutil.rmtree(self.work(digest), ignore_errors=True)
+
+    def _write_trial(self, digest: str, files: Mapping[str, bytes]) -> None:
+        draft = self.trials / f".{digest}"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        try:
+            for name, data in files.items():
+                path = draft / name
+                if name.startswith(f"{LOGS}/"):
+                    path = self.logs(digest) / name.removeprefix(f"{LOGS}/")
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, data)
+            draft.rename(self.trials / digest)
+            sync_folder(self.trials)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def remove(self, digest: str) -> None:
+        """Removes a trial, so that it is run again."""
+        with writing(self.folder):
+            draft = self.trials / f".{digest}"
+            shutil.rmtree(draft, ignore_errors=True)
+            (self.trials / digest).rename(draft)
+            shutil.rmtree(draft)
 
     def work(self, digest: str) -> Path:
         """Where a trial keeps what it would resume from."""
@@ -127,50 +145,14 @@ class Store:
         """Where a trial's loggers write. Stays when the trial is done."""
         return self.folder / LOGS / digest
 
-    def set_aside(self, digest: str) -> Path:
-        """Moves a damaged trial out of the way, so that it is run again.
-
-        Returns:
-            Where it is now.
-        """
-        with writing(self.folder):
-            place = self.folder / "damaged"
-            place.mkdir(exist_ok=True)
-            count = sum(1 for _ in place.glob(f"{digest}.*"))
-            (self.trials / digest).rename(place / f"{digest}.{count}")
-        return place / f"{digest}.{count}"
-
-    def clear(self, digest: str) -> None:
-        """Makes room for a trial that is done: one that failed goes, a damaged one is set aside."""
-        if self.has(digest):
-            try:
-                self.read(digest)
-            except StudyError:
-                self.set_aside(digest)
-            else:
-                self.forget(digest)
-
-    def forget(self, digest: str) -> None:
-        """Removes a trial, so that it is run again."""
-        with writing(self.folder):
-            temporary = self.folder / "tmp" / f"{digest}.forgotten.{os.getpid()}"
-            (self.trials / digest).rename(temporary)
-            shutil.rmtree(temporary)
-
     def write(self, name: str, data: bytes) -> None:
-        """Writes a file of the study in one step: readers see the old one or the new one.
+        """Writes a file of the study, whole or not at all.
 
         Raises:
             StudyError: See `put`.
         """
         with writing(self.folder):
-            temporary = self.folder / f".{name}.{os.getpid()}"
-            try:
-                _write(temporary, data)
-                temporary.replace(self.folder / name)
-            finally:
-                temporary.unlink(missing_ok=True)
-            sync_folder(self.folder)
+            write_whole(self.folder / name, data)
 
 
 @contextmanager
@@ -183,13 +165,12 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = reason(error)
         then = (
             f"free some space, then `sparseattn study resume {folder}` goes on"
             if error.errno in _FULL
             else "choose a folder that can be written to"
         )
-        raise StudyError(f"cannot write to {folder}: {what}; {then}") from error
+        raise StudyError(f"cannot write to {folder}: {reason(error)}; {then}") from error
 
 
 def out_of_space(error: BaseException, folder: Path) -> bool:
@@ -201,19 +182,3 @@ def out_of_space(error: BaseException, folder: Path) -> bool:
     if getattr(error, "errno", None) in _FULL or any(text in str(error) for text in _NO_SPACE):
         return True
     return isinstance(error, OSError | RuntimeError) and shutil.disk_usage(folder).free < 1 << 16
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Flushes the names in a folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sparseattn.study.executors.base import Executor
 from sparseattn.study.executors.devices import check_devices
-from sparseattn.study.locks import Claims
+from sparseattn.study.locks import TrialLocks
 from sparseattn.study.spec import ExecutorSpec
 from sparseattn.study.store import Store
 
@@ -51,13 +51,13 @@ def check_reached(spec: ExecutorSpec) -> None:
             pass
 
 
-def make(spec: ExecutorSpec, store: Store, claims: Claims, run: str) -> Executor:
+def make(spec: ExecutorSpec, store: Store, locks: TrialLocks, run: str) -> Executor:
     """Starts an executor.
 
     Args:
         spec: Which one.
         store: The study's folder.
-        claims: The claims of this process.
+        locks: The locks of this process.
         run: The function that runs a trial, as `module:function`.
 
     Raises:
@@ -67,7 +67,7 @@ def make(spec: ExecutorSpec, store: Store, claims: Claims, run: str) -> Executor
     if spec.kind == "ray":
         from sparseattn.study.executors.ray import RayExecutor
 
-        return RayExecutor(store, claims, spec, run=run)
+        return RayExecutor(store, locks, spec, run=run)
     from sparseattn.study.executors.local import LocalExecutor
 
     return LocalExecutor(

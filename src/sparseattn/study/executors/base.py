@@ -28,7 +28,7 @@ class Event:
 
     Attributes:
         kind: `progress`; `stored`: it is in the folder now, done or failed; `found`: it was there
-            already; `busy`: another process has claimed it; `lost`: what ran it died; `fatal`: no
+            already; `busy`: another process has locked it; `lost`: what ran it died; `fatal`: no
             trial can go on.
         digest: Which trial; empty for some fatal events.
         phase: What it is doing.
@@ -46,7 +46,7 @@ class Event:
 class Executor(Protocol):
     """Runs trials and stores them in a study's folder.
 
-    It claims a trial before it runs it and looks whether it is there, so that a runner may submit
+    It locks a trial before it runs it and looks whether it is there, so that a runner may submit
     what another runner is about to do.
     """
 

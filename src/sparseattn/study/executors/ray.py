@@ -12,7 +12,7 @@ from typing import Any
 from sparseattn.study.executors.base import Event, Job
 from sparseattn.study.executors.cluster import joined
 from sparseattn.study.executors.node import Shared, perform
-from sparseattn.study.locks import Claims
+from sparseattn.study.locks import TrialLocks
 from sparseattn.study.spec import ExecutorSpec
 from sparseattn.study.store import Store, writing
 from sparseattn.study.trial_runner import RUN_TRIAL
@@ -40,12 +40,12 @@ class _Board:
 class RayExecutor:
     """Runs trials on a Ray cluster.
 
-    Ray starts a trial again elsewhere when its node is lost. The claims are the runner's: they are
+    Ray starts a trial again elsewhere when its node is lost. The locks are the runner's: they are
     dropped, and Ray ends the trials, when the runner ends.
 
     Args:
         store: Where the trials go.
-        claims: The claims of this process.
+        locks: The locks of this process.
         spec: The cluster and what a trial takes of it.
         run: The function that runs a trial, as `module:function`.
 
@@ -55,9 +55,9 @@ class RayExecutor:
     """
 
     def __init__(
-        self, store: Store, claims: Claims, spec: ExecutorSpec, *, run: str = RUN_TRIAL
+        self, store: Store, locks: TrialLocks, spec: ExecutorSpec, *, run: str = RUN_TRIAL
     ) -> None:
-        self.store, self.claims, self.run, self.spec = store, claims, run, spec
+        self.store, self.locks, self.run, self.spec = store, locks, run, spec
         self._open = contextlib.ExitStack()
         self._ray = self._open.enter_context(joined(spec))
         self._shared = self._open.enter_context(_shared(store))
@@ -87,10 +87,10 @@ class RayExecutor:
 
     def submit(self, job: Job) -> None:
         """See `Executor.submit`."""
-        if not self.claims.take(job.digest):
+        if not self.locks.take(job.digest):
             self._events.append(Event("busy", job.digest))
         elif self.store.has(job.digest):
-            self.claims.release(job.digest)
+            self.locks.release(job.digest)
             self._events.append(Event("found", job.digest))
         else:
             values = {"digest": job.digest, "spec": dict(job.spec)}
@@ -121,7 +121,7 @@ class RayExecutor:
                 self._ray.cancel(reference, force=True)
             self._ray.kill(self._board)
         for digest in self._running.values():
-            self.claims.release(digest)
+            self.locks.release(digest)
         self._open.close()
 
     def _finish(self, reference: Any, digest: str) -> Event:
@@ -129,15 +129,15 @@ class RayExecutor:
             files = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
             # Raised by what ran on the node: a full disk, a package that is not there.
-            self.claims.release(digest)
+            self.locks.release(digest)
             cause = error.cause if isinstance(error.cause, Exception) else error
             told = _COLOURS.sub("", str(cause)).strip().splitlines() or [""]
             return Event("lost", digest, reason=f"its node: {type(cause).__name__}: {told[0]}")
         except self._ray.exceptions.RayError as error:
-            self.claims.release(digest)
+            self.locks.release(digest)
             return Event("lost", digest, reason=_cause(error))
         self.store.put(digest, files)
-        self.claims.release(digest)
+        self.locks.release(digest)
         return Event("stored", digest)
 
 

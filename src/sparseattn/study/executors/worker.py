@@ -1,7 +1,7 @@
 """A local worker process: reads trials from its input, a JSON object a line, and stores them.
 
 The runner's end of the input closes when the runner ends, however it ends; the worker then ends at
-once. It holds the claim on its trial itself, so that the claim lives exactly as long as the work.
+once. It locks its trial itself, so that the lock lives exactly as long as the work.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from sparseattn.errors import StudyError
 from sparseattn.study.executors.channel import Channel, listen
 from sparseattn.study.executors.group import Group
-from sparseattn.study.locks import Claims
+from sparseattn.study.locks import TrialLocks
 from sparseattn.study.store import Store, writing
 from sparseattn.study.trial_runner import TrialRunner, WorkerDied
 
@@ -41,12 +41,12 @@ def main(folder: str, run: str, processes: str = "1") -> None:
     """
     channel = Channel()
     try:
-        store, claims, performer = Store(folder), Claims(Path(folder)), TrialRunner(run)
+        store, locks, performer = Store(folder), TrialLocks(Path(folder)), TrialRunner(run)
         if int(processes) > 1:
             performer.use(Group(run, int(processes)))
         for job in _jobs():
             try:
-                channel.send(_work(job, store, claims, performer, channel), job["digest"])
+                channel.send(_work(job, store, locks, performer, channel), job["digest"])
             except WorkerDied as error:
                 channel.send("lost", job["digest"], reason=str(error))
     except StudyError as error:
@@ -54,10 +54,10 @@ def main(folder: str, run: str, processes: str = "1") -> None:
 
 
 def _work(
-    job: dict[str, Any], store: Store, claims: Claims, performer: TrialRunner, channel: Channel
+    job: dict[str, Any], store: Store, locks: TrialLocks, performer: TrialRunner, channel: Channel
 ) -> str:
     digest = job["digest"]
-    if not claims.take(digest):
+    if not locks.take(digest):
         return "busy"
     try:
         if store.has(digest):
@@ -73,7 +73,7 @@ def _work(
         store.put(digest, files)
         return "stored"
     finally:
-        claims.release(digest)
+        locks.release(digest)
 
 
 if __name__ == "__main__":
