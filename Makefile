@@ -38,8 +38,8 @@ test-all: install  ## every test that this machine can run
 results: install  ## rebuild published tables and figures from the trials in results/; trains nothing
 	$(BIN)/python tools/results.py
 
-lint: install  ## style and types
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: install  ## style, types, and who imports whom
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 format: install  ## let ruff rewrite
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

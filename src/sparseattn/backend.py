@@ -1,4 +1,4 @@
-"""What a backend is, and how one is chosen.
+"""What a backend is.
 
 A backend is one way to compute a masked attention; all compute the same function, the one that
 `reference` spells out. Defining a subclass with a `name` registers it; a module in this package
@@ -20,7 +20,7 @@ from sparseattn.errors import BackendError
 from sparseattn.registry import Registry
 from sparseattn.rules import LayerRule
 
-__all__ = ["AUTO", "BY_NAME", "Backend", "Call", "backend", "backends", "select"]
+__all__ = ["AUTO", "BY_NAME", "Backend", "Call", "backend", "backends"]
 
 #: The name that leaves the choice to `select`.
 AUTO = "auto"
@@ -105,26 +105,3 @@ def backend(name: str) -> Backend:
         BackendError: There is none; the message lists the names.
     """
     return backends.find(name, others=(AUTO,))
-
-
-def select(name: str, call: Call) -> tuple[Backend, str]:
-    """Chooses the backend for a call.
-
-    Args:
-        name: A backend, or `auto`.
-        call: What it is to compute.
-
-    Returns:
-        The backend, and why it was chosen.
-
-    Raises:
-        BackendError: The named backend cannot compute the call; the message lists every reason.
-    """
-    if name == AUTO:
-        from sparseattn.backends._auto import choose
-
-        return choose(call)
-    chosen = backend(name)
-    if problems := chosen.reasons(call):
-        raise BackendError(f"backend {name!r} cannot compute this: {'; '.join(problems)}")
-    return chosen, BY_NAME

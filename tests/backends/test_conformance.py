@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn.backend import Backend, Call, backend, backends, select
+from sparseattn.auto import select
+from sparseattn.backend import Backend, Call, backend, backends
 from sparseattn.errors import BackendError
 from sparseattn.rules import Band, LayerRule, Pairs, Rule
 

@@ -10,9 +10,9 @@ import torch
 from transformers import BertConfig, BertModel
 
 import sparseattn as sa
-from sparseattn.backend import backend, select
-from sparseattn.backends import _auto as cost
-from sparseattn.backends._auto import Line, Situation, choose
+from sparseattn import auto as cost
+from sparseattn.auto import Line, Situation, choose, select
+from sparseattn.backend import backend
 from sparseattn.errors import BackendError
 from tests.backends.test_conformance import case
 

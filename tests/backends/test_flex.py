@@ -13,8 +13,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sparseattn.backend import backend, select
-from sparseattn.backends import _auto as cost
+from sparseattn import auto as cost
+from sparseattn.auto import select
+from sparseattn.backend import backend
 from sparseattn.backends import flex
 from sparseattn.backends.kernels import flex_mask as _flexmask
 from sparseattn.errors import BackendError

@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import sparseattn as sa
-from sparseattn.backend import Call, backend, select
+from sparseattn.auto import select
+from sparseattn.backend import Call, backend
 from sparseattn.backends import tiled
 from sparseattn.backends.kernels import gathered as _gathered
 from sparseattn.backends.kernels.cpu import launch as cpu

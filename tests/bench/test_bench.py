@@ -10,8 +10,8 @@ from transformers import BertConfig, RobertaConfig
 from typer.testing import CliRunner
 
 import sparseattn as sa
+from sparseattn import auto as cost
 from sparseattn.backend import backends
-from sparseattn.backends import _auto as cost
 from sparseattn.bench import measure, predict, timing
 from sparseattn.bench.models import load, run
 from sparseattn.bench.predict import Predictor, pays_from

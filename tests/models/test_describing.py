@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn.backends import _auto as cost
-from sparseattn.backends._auto import Line
+from sparseattn import auto as cost
+from sparseattn.auto import Line
 from sparseattn.errors import DataError
 from tests.models.families import batch, build
 

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from sparseattn.backend import Call, backend, select
+from sparseattn.auto import select
+from sparseattn.backend import Call, backend
 from sparseattn.bench.models import PROBED, Subject, run
 from sparseattn.bench.timing import bound, floor, samples, step
 from sparseattn.errors import BackendError, UnsupportedModelError

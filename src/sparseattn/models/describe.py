@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparseattn import backend as backends
+from sparseattn.auto import select
 from sparseattn.counting import SparsityReport
 from sparseattn.errors import PlanError
 from sparseattn.models import masks
@@ -82,7 +83,7 @@ def _expected(
     if layer.biased and bias is None:
         bias = states.new_zeros(1, 1, 1, 1)
     dropout = attention_dropout(encoder.config) if encoder.training else 0.0
-    chosen, reason = backends.select(
+    chosen, reason = select(
         backends.AUTO, backends.Call(states, states, states, rule, 1.0, dropout, bias)
     )
     return chosen.name, f"{reason}; expected, no such batch was run last"

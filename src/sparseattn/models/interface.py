@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseattn.backend import Call, select
+from sparseattn.auto import select
+from sparseattn.backend import Call
 from sparseattn.errors import PlanNotAppliedError, UnsupportedModelError
 from sparseattn.plan import CompiledPlan
 from sparseattn.rules import LayerRule

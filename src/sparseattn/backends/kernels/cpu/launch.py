@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import math
-import os
 from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +19,9 @@ import torch
 from torch import Tensor
 
 from sparseattn.backends.kernels.tiles.tiles import Tiles
+from sparseattn.files import cache_folder
 
-__all__ = ["DTYPES", "Launch", "Setting", "cache_folder", "missing", "uninstalled"]
+__all__ = ["DTYPES", "Launch", "Setting", "missing", "uninstalled"]
 
 #: What the kernel computes with for each input type.
 DTYPES = {
@@ -30,11 +30,6 @@ DTYPES = {
     torch.bfloat16: torch.float32,
     torch.float16: torch.float32,
 }
-
-
-def cache_folder() -> Path:
-    """The folder for what is worth keeping between processes: `SPARSEATTN_CACHE` or the user's."""
-    return Path(os.environ.get("SPARSEATTN_CACHE") or Path.home() / ".cache" / "sparseattn")
 
 
 def uninstalled() -> str | None:

@@ -9,7 +9,6 @@ does not change those. A decision is kept with its rule, so that asking again co
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,12 +22,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from sparseattn.backend import Backend, Call, backend
-from sparseattn.backends.kernels.cpu.launch import DTYPES, cache_folder, missing
+from sparseattn.backend import AUTO, BY_NAME, Backend, Call, backend
+from sparseattn.backends.kernels.cpu.launch import DTYPES, missing
 from sparseattn.errors import BackendError
+from sparseattn.files import cache_folder, write_whole
 from sparseattn.rules import Band, LayerRule, Rule
 
-__all__ = ["SHORT", "Line", "Situation", "choose", "lines"]
+__all__ = ["SHORT", "Line", "Situation", "choose", "lines", "select"]
 
 #: Up to this length `masked` is taken unmeasured: there is little to save and lists cost time too.
 SHORT = 128
@@ -103,6 +103,27 @@ class Situation:
         if self.device != "cpu" or self.dtype not in DTYPES:
             return ""
         return ", no kernel" if missing(self.dtype, self.trains) else ""
+
+
+def select(name: str, call: Call) -> tuple[Backend, str]:
+    """Chooses the backend for a call.
+
+    Args:
+        name: A backend, or `auto`.
+        call: What it is to compute.
+
+    Returns:
+        The backend, and why it was chosen.
+
+    Raises:
+        BackendError: The named backend cannot compute the call; the message lists every reason.
+    """
+    if name == AUTO:
+        return choose(call)
+    chosen = backend(name)
+    if problems := chosen.reasons(call):
+        raise BackendError(f"backend {name!r} cannot compute this: {'; '.join(problems)}")
+    return chosen, BY_NAME
 
 
 def choose(call: Call) -> tuple[Backend, str]:
@@ -198,11 +219,9 @@ def _read(file: Path) -> dict[str, dict[str, list[float]]]:
 
 def _write(file: Path, kept: dict[str, dict[str, list[float]]]) -> None:
     """Replaces the file; where none can be written, costs are measured in every process."""
-    fresh = file.with_name(f"{file.name}.{os.getpid()}")
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-        fresh.replace(file)
+        write_whole(file, json.dumps(kept, indent=1) + "\n")
 
 
 def _measured(situation: Situation) -> dict[str, list[float]]:

@@ -1,0 +1,52 @@
+"""The package as a whole: importing it is light, and its public names are these."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sparseattn
+
+ROOT = Path(sparseattn.__file__).parent
+
+
+def test_only_models_reaches_into_the_insides_of_transformers():
+    inside = ("modeling_utils", "masking_utils", "transformers.models")
+    others = [p for p in ROOT.rglob("*.py") if "models" not in p.relative_to(ROOT).parts]
+    assert [p.name for p in others if any(word in p.read_text("utf-8") for word in inside)] == []
+
+
+def test_no_code_of_others_is_trusted():
+    assert [p for p in ROOT.rglob("*.py") if "trust_remote_code=True" in p.read_text("utf-8")] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sparseattn",
+        "import sparseattn; dir(sparseattn); sparseattn.errors",
+        "import sparseattn.stats",
+        "import sparseattn.report",
+    ],
+)
+def test_importing_is_light(code):
+    heavy = "[m for m in ('torch', 'transformers', 'spacy', 'datasets') if m in sys.modules]"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}; print({heavy})"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_public_names():
+    assert sorted(sparseattn.__all__) == dir(sparseattn)
+    for name in sparseattn.__all__:
+        assert getattr(sparseattn, name) is not None
+    assert sparseattn.neighbor(radius=2) == sparseattn.parse("neighbor(2)")
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = sparseattn.nothing
