@@ -1,10 +1,10 @@
 """What the model, the data or this machine cannot give: found out before anything is written."""
 
+import json
 import sys
 
 import pytest
 import torch
-import yaml
 
 from sparseattn.cli import main as cli
 from sparseattn.errors import StudyError
@@ -74,7 +74,7 @@ def test_what_cannot_be_given_is_one_line_and_nothing_is_written(
     for key, value in change.items():
         given[key] = {**given[key], **value} if isinstance(value, dict) else value
     path, out = tmp_path / "study.yaml", tmp_path / "out"
-    path.write_text(yaml.safe_dump(given))
+    path.write_text(json.dumps(given))
     where = ("--out", out) if command == "run" else ()
     assert told(monkeypatch, capsys, command, path, *where).startswith(f"error: {message}")
     assert not out.exists()

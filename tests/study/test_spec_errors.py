@@ -59,10 +59,10 @@ BAD = {
         "use: bbc, train: {cuont: 3}",
         "task.train.cuont: unknown key 'cuont' (did you mean 'count'?)",
     ),
-    "a number that YAML reads as text": (
+    "a number in quotes": (
         "epochs: 1",
-        "learning_rate: 1e-4",
-        "training.learning_rate: expected a number; YAML reads '1e-4' as text, write 1.0e-4\n",
+        "learning_rate: '1e-4'",
+        "training.learning_rate: expected a number, got the text '1e-4'; remove the quotes\n",
     ),
     "text for a number": ("epochs: 1", "epochs: few", "training.epochs: expected a number, got"),
     "a truth for a whole number": (
@@ -91,7 +91,7 @@ BAD = {
     "no seeds": ("name", "seeds: 0\nname", "seeds: expected a list, or how many, got 0"),
     "a short arm that is not one": ("- dense", "- danse", "arms[0]: unknown arm 'danse' (did you"),
     "a doubled name": ("name: near", "name: dense", "arms[1]: arms[0] is called 'dense' too"),
-    "a doubled key": ("arms", "name: b\narms", "name is given twice (line 5)"),
+    "a doubled key": ("arms", "name: b\narms", 'not YAML: found duplicate key "name"'),
     "layers without quotes": (
         '"-3:"',
         "[-3: ]",
@@ -248,8 +248,11 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_what_yaml_would_make_of_layers_and_words_is_text_here(tmp_path):
     path = written(tmp_path, '"-3:"', "[1:3, 0:2]")
     assert load_spec(path).arms[1].layers == ("1:3", "0:2")
-    path = written(tmp_path, "use: bbc", "use: rte, labels: [no, yes]")
-    assert load_spec(path).task.labels == ("no", "yes")
+    path = written(tmp_path, "use: bbc", "use: rte, labels: [no, yes, off, 2024-01-02]")
+    assert load_spec(path).task.labels == ("no", "yes", "off", "2024-01-02")
+    path = written(tmp_path, "epochs: 1", "learning_rate: 1e-4, batch_size: 010, warmup: .1")
+    training = load_spec(path).training
+    assert (training.learning_rate, training.batch_size, training.warmup) == (1e-4, 10, 0.1)
 
 
 def test_files_are_looked_for_beside_the_study(tmp_path, monkeypatch):
@@ -289,7 +292,7 @@ def test_a_mapping_does_for_a_file():
 
 
 def test_values_of_a_file_can_be_set_from_outside(tmp_path):
-    changes = ["training.learning_rate=1.0e-4", "training.epochs=2", "seeds=[4]"]
+    changes = ["training.learning_rate=1e-4", "training.epochs=2", "seeds=[4]"]
     spec = load_spec(written(tmp_path), changes)
     assert (spec.training.learning_rate, spec.training.epochs, spec.seeds) == (1e-4, 2, (4,))
     assert spec.arms == load_spec(written(tmp_path)).arms
@@ -299,7 +302,7 @@ def test_values_of_a_file_can_be_set_from_outside(tmp_path):
     ("change", "told"),
     [
         ("training.epoch=1", "training.epoch: unknown key 'epoch' (did you mean 'epochs'?)"),
-        ("training.learning_rate=1e-4", "YAML reads '1e-4' as text, write 1.0e-4"),
+        ("training.learning_rate=fast", "learning_rate: expected a number, got the text 'fast'"),
         ("name={", "'name={': not YAML: "),
         ("epochs", "'epochs': expected KEY=VALUE, such as training.epochs=1"),
         ("arms.near.layers=:", "'arms.near.layers=:': arms has no keys; give all of it: arms=..."),

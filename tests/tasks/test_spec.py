@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
 from sparseattn.tasks.ready import names, ready
@@ -16,25 +15,16 @@ def problem(build) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("given", "expected"),
     [
-        ("1e-4", "learning_rate: expected a number; YAML reads '1e-4' as text, write 1.0e-4"),
-        ("2.5e5", "learning_rate: expected a number; YAML reads '2.5e5' as text, write 2.5e+5"),
-        ("'0.1'", "learning_rate: expected a number, got the text '0.1'; remove the quotes"),
+        ("1e-4", "learning_rate: expected a number, got the text '1e-4'; remove the quotes"),
         ("fast", "learning_rate: expected a number, got the text 'fast'"),
-        ("0", "learning_rate: Input should be greater than 0"),
-        (".nan", "learning_rate: Input should be a finite number"),
+        (0, "learning_rate: Input should be greater than 0"),
+        (float("nan"), "learning_rate: Input should be a finite number"),
     ],
 )
-def test_a_number_that_is_none_says_how_to_write_it(text, expected):
-    given = yaml.safe_load(f"learning_rate: {text}")
-    assert problem(lambda: TrainingSpec(**given)) == expected
-
-
-@pytest.mark.parametrize("text", ["1.0e-4", "2.5e+5", "3"])
-def test_yaml_reads_the_spelling_that_the_hint_gives(text):
-    given = yaml.safe_load(f"learning_rate: {text}")
-    assert TrainingSpec(**given).learning_rate == float(text)
+def test_a_number_that_is_none(given, expected):
+    assert problem(lambda: TrainingSpec(learning_rate=given)) == expected
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
 
 from sparseattn.report.data import StudyData
 from sparseattn.report.tables import Column, Table
@@ -104,7 +105,11 @@ def _words(value: Any) -> str:
 def spec_text(data: StudyData) -> str:
     """The whole spec as YAML."""
     plain = json.loads(json.dumps(dict(data.spec), default=str))
-    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)).strip()
+    yaml: Any = YAML(typ="safe", pure=True)
+    text = io.StringIO()
+    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
+    yaml.dump(plain, text)
+    return text.getvalue().strip()
 
 
 def environments_table(data: StudyData) -> Table:

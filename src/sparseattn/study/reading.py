@@ -1,48 +1,41 @@
-"""Reading a study file: YAML without its traps, and errors that say where in the file."""
+"""Reading a study file: YAML 1.2, and errors that say where in the file."""
 
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.error import YAMLError
 
-from sparseattn.errors import StudyError, reason, unknown
+from sparseattn.errors import StudyError, first_line, reason, unknown
 
 __all__ = ["changed", "place", "read_yaml", "validated"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML without dates, without `no` for false (it may be a label), and without `1:3` for 63."""
+class _Constructor(SafeConstructor):
+    """Leaves dates as the text that they are."""
 
 
-#: What an unquoted word may be besides text, and the letters that it may start with.
-_WORDS = {
-    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    "float": (r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9_]+)(?:[eE][-+][0-9]+)?", "-+.0123456789"),
-    "int": (r"[-+]?(?:0|[1-9][0-9_]*)", "-+0123456789"),
-}
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
 
 
-def _without_traps() -> None:
-    tag = "tag:yaml.org,2002:"
-    dropped = {f"{tag}{word}" for word in ("timestamp", *_WORDS)}
-    _Loader.yaml_implicit_resolvers = {
-        first: [pair for pair in pairs if pair[0] not in dropped]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    for word, (spelling, first) in _WORDS.items():
-        _Loader.add_implicit_resolver(f"{tag}{word}", re.compile(f"^(?:{spelling})$"), list(first))
-
-
-_without_traps()
+def _load(text: str, where: str) -> Any:
+    reader = YAML(typ="safe", pure=True)
+    reader.Constructor = _Constructor
+    try:
+        return reader.load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or first_line(error)
+        at = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise StudyError(f"{where}: not YAML: {what}{at}") from None
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -54,28 +47,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"cannot read the study {path}: {_plain(error)}") from None
-    try:
-        with _loading(text) as loader:
-            node = loader.get_single_node()
-            if not isinstance(node, yaml.MappingNode):
-                raise StudyError(
-                    f"{path}: a study is a mapping of keys such as model, task and arms"
-                )
-            for problem in _doubled(node, (), set()):
-                raise StudyError(f"{path}: {problem}")
-            return dict(loader.construct_document(node))
-    except yaml.YAMLError as error:
-        raise StudyError(f"{path}: not YAML: {_plain(error)}") from None
-
-
-@contextmanager
-def _loading(text: str) -> Iterator[_Loader]:
-    loader = _Loader(text)  # raises for a character that YAML does not take
-    try:
-        yield loader
-    finally:
-        loader.dispose()
+        raise StudyError(f"cannot read the study {path}: {reason(error)}") from None
+    values = _load(text, str(path))
+    if not isinstance(values, dict):
+        raise StudyError(f"{path}: a study is a mapping of keys such as model, task and arms")
+    return values
 
 
 def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
@@ -91,54 +67,22 @@ def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]
     >>> changed({"training": {"epochs": 2}}, ["training.epochs=1", "seeds=[3, 4]"])
     {'training': {'epochs': 1}, 'seeds': [3, 4]}
     """
-    made = copy.deepcopy(dict(values))
+    result = copy.deepcopy(dict(values))
     for change in changes:
         where, equals, text = change.partition("=")
-        *above, last = where.strip().split(".")
-        if not equals or not last:
+        *parents, key = where.strip().split(".")
+        if not equals or not key:
             raise StudyError(f"{change!r}: expected KEY=VALUE, such as training.epochs=1")
-        inner: Any = made
-        for name in above:
+        inner: Any = result
+        for name in parents:
             inner = inner.setdefault(name, {})
             if not isinstance(inner, dict):
                 raise StudyError(f"{change!r}: {name} has no keys; give all of it: {name}=...")
-        try:
-            with _loading(text) as loader:
-                inner[last] = loader.get_single_data()
-        except yaml.YAMLError as error:
-            raise StudyError(f"{change!r}: not YAML: {_plain(error)}") from None
-    return made
+        inner[key] = _load(text, repr(change))
+    return result
 
 
-def _doubled(node: yaml.Node, where: tuple[Any, ...], seen: set[int]) -> Iterator[str]:
-    """Keys that are given twice, of which YAML would keep the last, and keys that are no text."""
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            yield from _doubled(item, (*where, index), seen)
-    elif isinstance(node, yaml.MappingNode):
-        keys: set[str] = set()
-        for key, value in node.value:
-            name, line = str(key.value), key.start_mark.line + 1
-            if not key.tag.endswith((":str", ":int", ":merge")):
-                yield f"line {line}: the key {name} is not read as text; write it in quotes"
-            if name in keys:
-                yield f"{place((*where, name))} is given twice (line {line})"
-            keys.add(name)
-            yield from _doubled(value, (*where, name), seen)
-
-
-def _plain(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return reason(error)
-    mark = getattr(error, "problem_mark", None)
-    what = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return f"{what} (line {mark.line + 1}, column {mark.column + 1})" if mark else what
-
-
-def place(where: tuple[Any, ...]) -> str:
+def place(where: Sequence[Any]) -> str:
     """Spells a place in a file.
 
     >>> place(("arms", 2, "pattern"))
@@ -164,19 +108,20 @@ def validated(model: type[Model], data: Any, where: tuple[Any, ...] = ()) -> Mod
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        found = error.errors(include_url=False)
+        problems = error.errors(include_url=False)
         # A misspelt key often leaves a required one missing: the cause before its effect.
-        found.sort(key=lambda one: one["type"] != "extra_forbidden")
-        raise StudyError(_line(model, data, where, dict(found[0]))) from None
+        problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
+        raise StudyError(_message(model, data, where, dict(problems[0]))) from None
 
 
 #: What pydantic calls valid, in the words of a study file.
-_WORDS_FOR = {
+_EXPECTED = {
     "bool_parsing": "expected true or false",
     "bool_type": "expected true or false",
     "dict_type": "expected a mapping",
     "float_type": "expected a number",
     "int_type": "expected a whole number",
+    "invalid_key": "expected keys that are text; write them in quotes",
     "model_type": "expected a mapping",
     "string_type": "expected text",
     "too_short": "expected at least one value",
@@ -184,54 +129,50 @@ _WORDS_FOR = {
 }
 
 
-def _line(model: Any, data: Any, where: tuple[Any, ...], error: dict[str, Any]) -> str:
+def _message(
+    model: type[BaseModel], data: Any, where: tuple[Any, ...], error: dict[str, Any]
+) -> str:
     within = _within(data, error["loc"])
-    spelt = place((*where, *within))
+    spelled = place((*where, *within))
     if error["type"] == "extra_forbidden":
-        fields = _fields(model, within[:-1])
-        return f"{spelt}: {unknown('key', within[-1], fields)}"
+        return f"{spelled}: {unknown('key', within[-1], _keys(model, within[:-1]))}"
     if error["type"] == "missing":
-        above = place((*where, *within[:-1]))
-        return f"{above + ': ' if above else ''}the key {within[-1]!r} is missing"
-    message = _WORDS_FOR.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+        parent = place((*where, *within[:-1]))
+        return f"{parent + ': ' if parent else ''}the key {within[-1]!r} is missing"
+    message = _EXPECTED.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     message = message.replace("Input should be", "expected")
     value = error["input"]
     if message.startswith("expected") and repr(value) not in message:
         message += f", got {value!r}"
     if isinstance(value, bool | int | float) and error["type"] == "string_type":
         message += "; write it in quotes if text is meant"
-    return f"{spelt}: {message}" if spelt else message
+    return f"{spelled}: {message}" if spelled else message
 
 
 def _within(data: Any, loc: tuple[Any, ...]) -> tuple[Any, ...]:
     """The parts of a pydantic location that are keys of the data, not names of union members."""
-    found: list[Any] = []
+    parts: list[Any] = []
     for index, part in enumerate(loc):
-        last = index == len(loc) - 1
-        if isinstance(data, dict) and (part in data or last):
-            found.append(part)
+        if isinstance(data, dict) and (part in data or index == len(loc) - 1):
+            parts.append(part)
             data = data.get(part)
-        elif isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data):
-            found.append(part)
+        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+            parts.append(part)
             data = data[part]
-    return tuple(found)
+    return tuple(parts)
 
 
-def _fields(model: Any, within: tuple[Any, ...]) -> list[str]:
+def _keys(model: type[BaseModel], within: tuple[Any, ...]) -> list[str]:
     """The keys that a record takes at a place inside it."""
-    kinds = [model]
+    models = [model]
     for part in within:
-        inner: list[Any] = []
-        for kind in kinds:
-            if isinstance(part, str) and part in kind.model_fields:
-                inner += _records(kind.model_fields[part].annotation)
-            elif isinstance(part, int):
-                inner.append(kind)
-        kinds = inner
-    return sorted({name for kind in kinds for name in kind.model_fields})
+        if isinstance(part, str):
+            fields = [m.model_fields[part] for m in models if part in m.model_fields]
+            models = [inner for field in fields for inner in _models(field.annotation)]
+    return sorted({name for m in models for name in m.model_fields})
 
 
-def _records(annotation: Any) -> list[type[BaseModel]]:
+def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [kind for inner in get_args(annotation) for kind in _records(inner)]
+    return [model for inner in get_args(annotation) for model in _models(inner)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
 
 from sparseattn.errors import DataError, unknown
 
@@ -44,7 +44,7 @@ def ready(name: str, changes: Mapping[str, Any] | None = None) -> dict[str, Any]
     if name not in names():
         raise DataError(unknown("ready-made task", name, names()))
     text = (files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
-    task: dict[str, Any] = yaml.safe_load(text)
+    task: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
     for key, value in (changes or {}).items():
         old = task.get(key)
         if key == "data" and isinstance(value, Mapping) and not _SOURCES & set(value):
