@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sparseattn.pattern import Pattern
 from sparseattn.plan import CompiledPlan, Plan
 from sparseattn.rules import LayerRule
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["LayerCount", "SparsityReport", "count_plan"]
+__all__ = ["LayerCount", "MeasuredSparsity", "SparsityReport", "count_plan"]
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,114 @@ def count_plan(
     """
     names = [" / ".join(str(p) for _, p in groups) for groups in plan.resolve(heads)]
     return SparsityReport.of(plan.compile(tokens, heads, windows), names)
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredSparsity:
+    """The pairs that a plan allows in each of many texts, counted from its masks.
+
+    Attributes:
+        heads: Heads of each layer.
+        lengths: Real tokens of each text. Shape: [texts], int64.
+        allowed: Allowed pairs, summed over heads. Shape: [texts, layers], int64.
+        computed: Score entries that the backends compute, summed over texts, layers and heads,
+            padding included; None if they were not counted.
+    """
+
+    heads: tuple[int, ...]
+    lengths: Tensor
+    allowed: Tensor
+    computed: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        batches: Iterable[TokenBatch],
+        heads: Sequence[int],
+        windows: Sequence[int | None] | None = None,
+    ) -> MeasuredSparsity:
+        """Counts each pattern of the plan once, whatever heads and layers share it.
+
+        Args:
+            plan: The plan.
+            batches: The texts.
+            heads: Heads of each attention layer of the model.
+            windows: A radius that each layer never exceeds; None for no limit.
+        """
+        lengths, allowed = [], []
+        for tokens in batches:
+            lengths.append(tokens.lengths.cpu())
+            allowed.append(_allowed(plan, tokens, heads, windows or [None] * len(heads)))
+        return cls(tuple(heads), torch.cat(lengths), torch.cat(allowed))
+
+    @property
+    def valid(self) -> Tensor:
+        """Pairs of real tokens, summed over heads. Shape: [texts, layers], int64."""
+        return self.lengths[:, None] ** 2 * torch.tensor(self.heads)
+
+    @property
+    def sparsity(self) -> float:
+        """`1 - allowed / valid`, both summed over texts and layers."""
+        return 1 - int(self.allowed.sum()) / int(self.valid.sum())
+
+    @property
+    def by_layer(self) -> list[float]:
+        """The sparsity of each layer."""
+        pairs = zip(self.allowed.sum(0).tolist(), self.valid.sum(0).tolist(), strict=True)
+        return [1 - allowed / valid for allowed, valid in pairs]
+
+    @property
+    def mean_degree(self) -> float:
+        """Keys a query may attend to, averaged over queries, layers and heads."""
+        return int(self.allowed.sum()) / (int(self.lengths.sum()) * sum(self.heads))
+
+    @property
+    def block_density(self) -> float | None:
+        """Score entries computed as a share of the valid pairs; above 1 with padding."""
+        return None if self.computed is None else self.computed / int(self.valid.sum())
+
+    def on_layers(self, layers: Sequence[int]) -> MeasuredSparsity:
+        """The same of some layers alone."""
+        heads = tuple(self.heads[layer] for layer in layers)
+        return MeasuredSparsity(heads, self.lengths, self.allowed[:, list(layers)])
+
+    def by_length(self, edges: Sequence[int] = (16, 32, 64, 128, 256, 512)) -> dict[str, float]:
+        """The sparsity of the texts of each length, for lengths that occur.
+
+        Args:
+            edges: Upper ends of the buckets, in tokens, inclusive.
+
+        Returns:
+            By bucket, such as `17-32`.
+        """
+        shares = {}
+        last = max(int(self.lengths.max()), edges[-1] + 1)
+        for low, high in zip((0, *edges), (*edges, last), strict=True):
+            inside = (self.lengths > low) & (self.lengths <= high)
+            if inside.any():
+                pairs = int(self.allowed[inside].sum()), int(self.valid[inside].sum())
+                shares[f"{low + 1}-{high}"] = 1 - pairs[0] / pairs[1]
+        return shares
+
+
+def _allowed(
+    plan: Plan, tokens: TokenBatch, heads: Sequence[int], windows: Sequence[int | None]
+) -> Tensor:
+    """Shape: [texts, layers], int64."""
+    pairs = torch.zeros(tokens.batch, len(heads), dtype=torch.long)
+    known: dict[tuple[Pattern, int | None, int], Tensor] = {}
+    for layer, groups in enumerate(plan.resolve(heads)):
+        window = windows[layer]
+        for members, pattern in groups:
+            key = (pattern, window, layer if pattern.varies_by_layer else 0)
+            if key not in known:
+                rule = LayerRule((((0,), pattern.rule(tokens, layer)),), 1, tokens.valid)
+                cut = rule if window is None else rule.within(window)
+                counts = tokens.lengths**2 if cut.is_full else cut.dense.sum(dim=(1, 2, 3))
+                known[key] = counts.cpu()
+            pairs[:, layer] += len(members) * known[key]
+    return pairs
 
 
 def _reasons(layers: Sequence[LayerCount]) -> list[str]:

@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from sparseattn import Plan, TokenBatch
-from sparseattn.counting import count_plan
+from sparseattn.counting import MeasuredSparsity, count_plan
 from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.diagnostics import Diagnostics
 from sparseattn.degrees.discretize import irregular_plan, regular_choice, regular_plan
-from sparseattn.degrees.measured import Realised
 
 HEADS, WINDOWS = [12] * 6, [None] * 6
 
@@ -35,8 +34,8 @@ def test_regular_plans_meet_the_sparsity_within_half_a_point(sparsity):
     costs = Costs.of(menu, train, HEADS, WINDOWS)
     choice = regular_choice(values(menu).exp().cumsum(-1), costs, sparsity)
     plan = regular_plan(choice, menu, costs)
-    assert 0 <= Realised.of(plan, train, HEADS).sparsity - sparsity < 0.005
-    assert abs(Realised.of(plan, held_out, HEADS).sparsity - sparsity) < 0.005
+    assert 0 <= MeasuredSparsity.of(plan, train, HEADS).sparsity - sparsity < 0.005
+    assert abs(MeasuredSparsity.of(plan, held_out, HEADS).sparsity - sparsity) < 0.005
 
 
 def test_shared_layers_get_one_radius():
@@ -46,7 +45,7 @@ def test_shared_layers_get_one_radius():
     choice = regular_choice(values(menu, groups=1).exp().cumsum(-1), costs, 0.7)
     plan = regular_plan(choice, menu, costs)
     assert all(len(groups) == 1 for groups in plan.resolve(HEADS))
-    assert abs(Realised.of(plan, train, HEADS).sparsity - 0.7) < 0.02
+    assert abs(MeasuredSparsity.of(plan, train, HEADS).sparsity - 0.7) < 0.02
 
 
 def test_an_elastic_menu_holds_the_sparsity_over_lengths():
@@ -57,7 +56,7 @@ def test_an_elastic_menu_holds_the_sparsity_over_lengths():
         costs = Costs.of(menu, train, HEADS, WINDOWS)
         choice = regular_choice(values(menu).exp().cumsum(-1), costs, 0.8)
         plan = regular_plan(choice, menu, costs)
-        found[elastic] = list(Realised.of(plan, train, HEADS).by_length().values())
+        found[elastic] = list(MeasuredSparsity.of(plan, train, HEADS).by_length().values())
     assert np.ptp(found[False]) > 0.1
     assert np.ptp(found[True]) < 0.03
 
@@ -70,7 +69,7 @@ def test_irregular_plans_realise_their_sparsity_at_any_length(length, points, sp
     tokens = [TokenBatch.of_lengths(length)]
     costs = Costs.of(menu, tokens, HEADS, WINDOWS)
     plan = irregular_plan(values(menu, seed), menu, costs, sparsity, seed)
-    assert abs(Realised.of(plan, tokens, HEADS).sparsity - sparsity) * 100 < points
+    assert abs(MeasuredSparsity.of(plan, tokens, HEADS).sparsity - sparsity) * 100 < points
 
 
 def test_irregular_plans_depend_on_the_seed_and_on_nothing_else():
@@ -110,7 +109,7 @@ def test_degrees_in_the_terms_of_codes():
 def test_realised_counts_are_those_of_the_report():
     tokens = TokenBatch.of_lengths(9, 4, 12)
     plan = Plan.of({0: "random(2)", 1: {"0,2": "random(2)", "1": "neighbor(1)"}, 2: "global(cls)"})
-    found = Realised.of(plan, [tokens], [3] * 4, [None, 3, None, 2])
+    found = MeasuredSparsity.of(plan, [tokens], [3] * 4, [None, 3, None, 2])
     report = count_plan(plan, tokens, [3] * 4, [None, 3, None, 2])
     assert int(found.allowed.sum()) == report.allowed
     assert int(found.valid.sum()) == report.valid
@@ -118,6 +117,6 @@ def test_realised_counts_are_those_of_the_report():
 
 def test_sparsity_by_length():
     tokens = [TokenBatch.of_lengths(10, 20), TokenBatch.of_lengths(20)]
-    found = Realised.of(Plan.of("self()"), tokens, [1])
+    found = MeasuredSparsity.of(Plan.of("self()"), tokens, [1])
     assert found.by_length() == pytest.approx({"1-16": 0.9, "17-32": 0.95})
     assert found.by_length(edges=(5,)) == pytest.approx({"6-20": 1 - 50 / 900})

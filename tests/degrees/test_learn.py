@@ -10,11 +10,10 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 import sparseattn as sa
-from sparseattn.counting import count_plan
+from sparseattn.counting import MeasuredSparsity, count_plan
 from sparseattn.degrees.budget import DualAscent, Schedule
 from sparseattn.degrees.learn import learn_degrees, steps_of
 from sparseattn.degrees.learner import Learner
-from sparseattn.degrees.measured import Realised
 from sparseattn.degrees.picture import radii
 from sparseattn.degrees.settings import Settings
 from sparseattn.degrees.texts import Texts
@@ -39,7 +38,7 @@ def learn(folder, sparsity=0.7, steps=24, data=None, **options):
 
 def realised(plan, data=None):
     texts = Texts(classifier(), data or HELD_OUT, collate, 1000)
-    return Realised.of(plan, texts.tokens(plan), [4] * 3)
+    return MeasuredSparsity.of(plan, texts.tokens(plan), [4] * 3)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn.degrees.measured import Realised
+from sparseattn.counting import MeasuredSparsity
 from sparseattn.degrees.method import Context, is_method, methods, parse_method
 from sparseattn.degrees.texts import Texts
 from sparseattn.errors import PlanError, SpecError
@@ -32,7 +32,7 @@ def context(folder, steps=4):
 
 
 def realised(plan, data):
-    return Realised.of(
+    return MeasuredSparsity.of(
         plan, Texts(classifier(), data, collate, 1000).tokens(plan), [4] * 3
     ).sparsity
 

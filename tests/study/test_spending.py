@@ -103,7 +103,7 @@ def test_each_seed_finds_and_counts_its_own_plan(make, cache):
             for layer in rules.resolve([2, 2])
         )
         assert result.allowed_pairs == len(ROWS) * pairs
-    counted = [key for key in cache.counted if "learned(sparsity=0.6)" in key]
+    counted = [key for key in cache.measured if "learned(sparsity=0.6)" in key]
     assert len(counted) == 2
 
 

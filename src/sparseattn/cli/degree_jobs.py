@@ -157,8 +157,9 @@ def calibrate_text(
     """
     from transformers import DataCollatorWithPadding
 
+    from sparseattn.counting import MeasuredSparsity
     from sparseattn.degrees.calibrate import calibrated
-    from sparseattn.degrees.measured import Realised, told
+    from sparseattn.degrees.measured import told
     from sparseattn.degrees.settings import Settings
     from sparseattn.degrees.texts import Texts, tokenised
     from sparseattn.models.read import loaded
@@ -172,11 +173,11 @@ def calibrate_text(
     found.plan.save(out)
     counted = Texts(encoder, rows, collator, settings.sample)
     of = (counted.tokens(found.plan, tokenizer), found.costs.heads, found.costs.windows)
-    realised = Realised.of(found.plan, *of)
+    realised = MeasuredSparsity.of(found.plan, *of)
     yield from told(
         sparsity,
         realised.sparsity,
-        Realised.of(found.windows, *of).sparsity,
+        MeasuredSparsity.of(found.windows, *of).sparsity,
         realised.by_length(),
         f"{len(realised.lengths)} texts of {path}",
     )

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from sparseattn.counting import MeasuredSparsity
 from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.diagnostics import Diagnostics
-from sparseattn.degrees.measured import Realised, told
+from sparseattn.degrees.measured import told
 from sparseattn.degrees.texts import Texts
 from sparseattn.plan import Plan
 
@@ -80,13 +81,13 @@ class Learned:
         texts = Texts(learner.model, data, learner.collator, learner.settings.sample)
         tokens = texts.tokens(plan, learner.tokenizer)
         of = (tokens, learner.costs.heads, learner.costs.windows)
-        found = Realised.of(plan, *of)
+        found = MeasuredSparsity.of(plan, *of)
         return cls(
             plan=plan,
             model=learner.model,
             stated=sparsity,
             sparsity=found.sparsity,
-            window_sparsity=Realised.of(windows, *of).sparsity,
+            window_sparsity=MeasuredSparsity.of(windows, *of).sparsity,
             by_length=found.by_length(),
             over=f"{len(found.lengths)} {'training' if held_out is None else 'held-out'} texts",
             menu=learner.menu,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +11,15 @@ from torch import Tensor
 
 from sparseattn import backend as backends
 from sparseattn.auto import select
-from sparseattn.counting import SparsityReport
+from sparseattn.counting import MeasuredSparsity, SparsityReport
 from sparseattn.errors import PlanError
 from sparseattn.models import masks
 from sparseattn.models.encoder import attention_dropout, encoder_of
 from sparseattn.models.state import ATTRIBUTE, SparsityState, checked, embedding_of
 from sparseattn.rules import LayerRule
+from sparseattn.tokens import TokenBatch
 
-__all__ = ["describe"]
+__all__ = ["describe", "measure"]
 
 
 def describe(model: Any, batch: Mapping[str, Any]) -> SparsityReport:
@@ -56,6 +57,41 @@ def describe(model: Any, batch: Mapping[str, Any]) -> SparsityReport:
         computed = backends.backend(name).computed(rule)
         layers.append(replace(count, computed=computed, backend=name, reason=reason))
     return replace(report, layers=tuple(layers))
+
+
+def measure(model: Any, batches: Iterable[Mapping[str, Any]]) -> MeasuredSparsity:
+    """Counts the plan on a model over many batches, and the score entries that are computed.
+
+    Args:
+        model: A sparsified model.
+        batches: Collated batches, as the model is run on them: they decide about padding.
+
+    Raises:
+        PlanError: The model carries no plan.
+    """
+    encoder = encoder_of(model)
+    state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
+    if state is None:
+        raise PlanError(f"{type(model).__name__} is not sparsified; there is nothing to count")
+    computed = 0
+
+    def tokens_of(attached: SparsityState) -> Iterator[TokenBatch]:
+        nonlocal computed
+        names: list[str] = []
+        for batch in batches:
+            here = {name: column.to(encoder.device) for name, column in batch.items()}
+            names = names or [layer.backend for layer in describe(model, here).layers]
+            tokens = attached.record.tokens(here, embedding_of(encoder))
+            rules = attached.compile(tokens).layers
+            known: dict[int, int] = {}
+            for rule, name in zip(rules, names, strict=True):
+                if id(rule) not in known:
+                    known[id(rule)] = backends.backend(name).computed(rule)
+                computed += known[id(rule)]
+            yield tokens
+
+    measured = MeasuredSparsity.of(state.record.plan, tokens_of(state), state.heads, state.windows)
+    return replace(measured, computed=computed)
 
 
 def _chosen(state: SparsityState, index: int, rule: LayerRule) -> tuple[str, str] | None:

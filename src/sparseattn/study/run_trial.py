@@ -6,19 +6,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig
 
-from sparseattn.errors import DataError, StudyError
+from sparseattn.counting import MeasuredSparsity
+from sparseattn.errors import DataError, StudyError, UnsupportedModelError
+from sparseattn.models.describe import measure
 from sparseattn.models.quiet import quiet
-from sparseattn.models.sparsify import sparsify
+from sparseattn.models.sparsify import sparsified, sparsify
 from sparseattn.plan import Plan
 from sparseattn.study.arms import is_method
-from sparseattn.study.count import Counted, count, count_dense
 from sparseattn.study.processes import leads, processes, weigh
 from sparseattn.study.run_method import MethodRun, run_method
 from sparseattn.study.trial import (
@@ -66,17 +67,17 @@ def run(spec: TrialSpec, folder: Path | None, progress: Progress, cache: TrialCa
         clock.lap("train")
         progress("evaluate", 0.0)
         scores = prepared.score(done.predict(prepared))
-        counted = _counted(spec, model, prepared, cache)
+        measured = _measured(spec, model, prepared, cache)
         clock.lap("evaluate")
     return TrialResult(
         metrics=scores.metrics,
         headline=prepared.headline,
-        sparsity=counted.sparsity if counted else None,
-        block_density=counted.block_density if counted else None,
-        mean_degree=counted.mean_degree if counted else None,
-        allowed_pairs=sum(counted.allowed) if counted else None,
-        valid_pairs=sum(counted.valid) if counted else None,
-        sparsity_by_layer=counted.by_layer if counted else [],
+        sparsity=measured.sparsity if measured else None,
+        block_density=measured.block_density if measured else None,
+        mean_degree=measured.mean_degree if measured else None,
+        allowed_pairs=int(measured.allowed.sum()) if measured else None,
+        valid_pairs=int(measured.valid.sum()) if measured else None,
+        sparsity_by_layer=measured.by_layer if measured else [],
         counts={**prepared.counts, "steps": done.steps + (spent.steps if spent else 0)},
         seconds=clock.seconds,
         history=_history(spent, done),
@@ -201,17 +202,24 @@ def configured(place: str, spec: TrialSpec) -> dict[str, float]:
     return found
 
 
-def _counted(spec: TrialSpec, model: Any, prepared: Prepared, cache: TrialCache) -> Counted | None:
-    """Counts the plan, once for all seeds unless each finds its own."""
+def _measured(
+    spec: TrialSpec, model: Any, prepared: Prepared, cache: TrialCache
+) -> MeasuredSparsity | None:
+    """Counts the plan, once for all seeds unless each finds its own.
+
+    Returns:
+        None for a dense model whose layers cannot be told apart.
+    """
     size = spec.training.evaluation_batch_size
     seed = spec.seed if is_method(spec.pattern) else None
     key = (spec.model, prepared.key, spec.pattern, spec.layers, spec.backend, size, seed)
-    if key not in cache.counted:
-        made = (count_dense if spec.pattern == DENSE else count)(model, prepared, size)
-        if made is None:
+    if key not in cache.measured:
+        try:
+            with sparsified(model, "full()") if spec.pattern == DENSE else nullcontext():
+                cache.measured[key] = measure(model, prepared.batches(size))
+        except UnsupportedModelError:
             return None
-        cache.counted[key] = made
-    return cache.counted[key]
+    return cache.measured[key]
 
 
 class _Clock:

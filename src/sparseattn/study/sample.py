@@ -12,13 +12,13 @@ from sparseattn.degrees.method import Method, parse_method
 from sparseattn.degrees.methods.fixed import UniformMethod
 from sparseattn.degrees.texts import Texts, every
 from sparseattn.errors import DataError, PlanError
+from sparseattn.models.describe import measure
 from sparseattn.models.quiet import quiet
 from sparseattn.models.sparsify import sparsified
 from sparseattn.models.state import attached_state
 from sparseattn.plan import Plan
 from sparseattn.selection import select_indices
 from sparseattn.study.arms import DENSE, is_method
-from sparseattn.study.count import count
 from sparseattn.study.grid import Measure
 from sparseattn.study.solve import Realised
 from sparseattn.study.spec import StudySpec
@@ -129,14 +129,9 @@ class Sample:
     def _count(self, pattern: str, layers: str) -> Realised:
         plan = self._plan(pattern, layers)
         with sparsified(self.model, plan, tokenizer=self.tokenizer):
-            found = count(self.model, self.texts, _BATCH)
-        inside = _chosen(layers, len(found.valid))
-        allowed = sum(found.allowed[layer] for layer in inside)
-        return Realised(
-            degree=allowed / sum(found.queries[layer] for layer in inside),
-            sparsity=1 - allowed / sum(found.valid[layer] for layer in inside),
-            overall=found.sparsity,
-        )
+            whole = measure(self.model, self.texts.batches(_BATCH))
+        inside = whole.on_layers(_chosen(layers, len(whole.heads)))
+        return Realised(inside.mean_degree, inside.sparsity, whole.sparsity)
 
     def _uniform(self, method: Method) -> Plan:
         """A plan of a method's sparsity, as every method is to find one.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sparseattn.errors import DataError
 
 if TYPE_CHECKING:
-    from sparseattn.study.count import Counted
+    from sparseattn.counting import MeasuredSparsity
     from sparseattn.tasks.base import Prepared
     from sparseattn.tasks.spec import TaskSpec
 
@@ -32,7 +32,7 @@ class TrialCache:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
-        self.counted: dict[Any, Counted] = {}
+        self.measured: dict[Any, MeasuredSparsity] = {}
         self._places: dict[str, str] = {}
         self._identities: dict[str, str] = {}
         self._tokenizers: dict[Any, Any] = {}

@@ -105,6 +105,12 @@ class Prepared:
         """Scores the logits for `evaluation`."""
         return self.kind.score(self.rows, self.inputs, raw)
 
+    def batches(self, size: int) -> Iterator[dict[str, torch.Tensor]]:
+        """`evaluation` in collated batches."""
+        for start in range(0, len(self.evaluation), size):
+            places = range(start, min(start + size, len(self.evaluation)))
+            yield self.collator(self.evaluation.__getitems__(list(places)))
+
 
 @dataclass(frozen=True, eq=False)
 class _Examples:

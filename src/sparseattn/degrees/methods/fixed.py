@@ -73,7 +73,7 @@ class _Ladder(Spending):
         Raises:
             PlanError: The sparsity cannot be reached on these texts.
         """
-        from sparseattn.degrees.measured import Realised
+        from sparseattn.counting import MeasuredSparsity
         from sparseattn.degrees.texts import Texts, state_of
         from sparseattn.models.sparsify import sparsified
         from sparseattn.plan import Plan
@@ -85,7 +85,7 @@ class _Ladder(Spending):
             heads, windows = state.heads, state.windows
 
         def count(plan: Plan) -> float:
-            return Realised.of(plan, tokens, heads, windows).sparsity
+            return MeasuredSparsity.of(plan, tokens, heads, windows).sparsity
 
         return self.solved(count, heads)
 
