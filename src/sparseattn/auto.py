@@ -133,10 +133,10 @@ def choose(call: Call) -> tuple[Backend, str]:
     situation = Situation.of(call)
     threads = torch.get_num_threads() if situation.device == "cpu" else 1
     key = (situation, threads, call.bias is None)
-    known = _CHOSEN.setdefault(call.rule, {})
-    if key not in known:
-        known[key] = _decide(call, situation, threads)
-    name, reason = known[key]
+    chosen = _CHOSEN.setdefault(call.rule, {})
+    if key not in chosen:
+        chosen[key] = _decide(call, situation, threads)
+    name, reason = chosen[key]
     return backend(name), reason
 
 
@@ -161,8 +161,8 @@ def _decide(call: Call, situation: Situation, threads: int) -> tuple[str, str]:
         if name in cost
     }
     best = min(times, key=lambda name: times[name])
-    told = [f"{name} {1000 * seconds:.3g} ms" for name, seconds in times.items()]
-    return best, f"auto: by costs measured on this machine ({', '.join([*told, *unable])})"
+    timings = [f"{name} {1000 * seconds:.3g} ms" for name, seconds in times.items()]
+    return best, f"auto: by costs measured on this machine ({', '.join([*timings, *unable])})"
 
 
 def _structured(rule: LayerRule) -> bool:
@@ -176,12 +176,12 @@ def _structured(rule: LayerRule) -> bool:
 def lines(situation: Situation) -> dict[str, Line]:
     """The costs of each backend that can run, from the file or measured now."""
     file = _file()
-    kept = _read(file)
+    costs_by_key = _read(file)
     key = str(situation)
-    if key not in kept:
-        kept[key] = _measured(situation)
-        _write(file, kept)
-    return {name: Line(*numbers) for name, numbers in kept[key].items()}
+    if key not in costs_by_key:
+        costs_by_key[key] = _measured(situation)
+        _write(file, costs_by_key)
+    return {name: Line(*numbers) for name, numbers in costs_by_key[key].items()}
 
 
 def _file() -> Path:
@@ -200,33 +200,33 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    wanted = ("vendor_id", "cpu family", "model", "model name")
-    found = dict(line.split(":", 1) for line in lines[:40] if ":" in line)
-    return " ".join(v.strip() for k, v in found.items() if k.strip() in wanted)
+    fields = ("vendor_id", "cpu family", "model", "model name")
+    values = dict(line.split(":", 1) for line in lines[:40] if ":" in line)
+    return " ".join(v.strip() for k, v in values.items() if k.strip() in fields)
 
 
 def _read(file: Path) -> dict[str, dict[str, list[float]]]:
     """What the file holds; a missing or damaged one counts as empty."""
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        for costs in kept.values():
+        costs_by_key = json.loads(file.read_text(encoding="utf-8"))
+        for costs in costs_by_key.values():
             for overhead, slope in costs.values():
                 float(overhead), float(slope)
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
-    return dict(kept)
+    return dict(costs_by_key)
 
 
-def _write(file: Path, kept: dict[str, dict[str, list[float]]]) -> None:
+def _write(file: Path, costs_by_key: dict[str, dict[str, list[float]]]) -> None:
     """Replaces the file; where none can be written, costs are measured in every process."""
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(kept, indent=1) + "\n")
+        write_whole(file, json.dumps(costs_by_key, indent=1) + "\n")
 
 
 def _measured(situation: Situation) -> dict[str, list[float]]:
     """Times each backend at two lengths and draws a line through them."""
-    found = {}
+    values: dict[str, list[float]] = {}
     for name in CANDIDATES[situation.device]:
         calls = [_example(length, situation) for length in _LENGTHS[situation.device][name]]
         if any(backend(name).reasons(call) for call in calls):
@@ -239,8 +239,8 @@ def _measured(situation: Situation) -> dict[str, list[float]]:
         except BackendError:
             continue
         slope = max(long - short, 0.05 * long) / (many - few)
-        found[name] = [max(0.0, short - slope * few), slope]
-    return found
+        values[name] = [max(0.0, short - slope * few), slope]
+    return values
 
 
 def _example(length: int, situation: Situation) -> Call:

@@ -87,7 +87,7 @@ class SparsityReport:
         """
         valid = compiled.layers[0].valid
         lengths = valid.sum(dim=1)
-        heard = torch.eye(valid.shape[1], device=valid.device).expand(len(valid), -1, -1)
+        received = torch.eye(valid.shape[1], device=valid.device).expand(len(valid), -1, -1)
         counts: dict[int, tuple[int, dict[int, int]]] = {}
         layers = []
         for rule, name in zip(compiled.layers, names, strict=True):
@@ -95,10 +95,10 @@ class SparsityReport:
                 counts[id(rule)] = _count(rule)
             allowed, degrees = counts[id(rule)]
             union = rule.dense.any(dim=1)
-            heard = ((union.float() @ heard) > 0).float()
-            first, every = _shares(heard, valid)
+            received = ((union.float() @ received) > 0).float()
+            of_first, of_all = _shares(received, valid)
             total = int((lengths**2).sum()) * rule.heads
-            layers.append(LayerCount(name, rule.heads, allowed, total, degrees, first, every))
+            layers.append(LayerCount(name, rule.heads, allowed, total, degrees, of_first, of_all))
         return cls(tuple(layers), texts=len(valid), tokens=int(lengths.sum()))
 
     @property
@@ -323,8 +323,8 @@ def _spelled(layers: list[int]) -> str:
             runs[-1].append(index)
         else:
             runs.append([index])
-    told = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
-    return f"layer{'s' if len(layers) > 1 else ''} {', '.join(told)}"
+    words = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    return f"layer{'s' if len(layers) > 1 else ''} {', '.join(words)}"
 
 
 def _count(rule: LayerRule) -> tuple[int, dict[int, int]]:
@@ -334,13 +334,13 @@ def _count(rule: LayerRule) -> tuple[int, dict[int, int]]:
     return int(real.sum()), dict(zip(values.tolist(), times.tolist(), strict=True))
 
 
-def _shares(heard: Tensor, valid: Tensor) -> tuple[float, float]:
+def _shares(received: Tensor, valid: Tensor) -> tuple[float, float]:
     """Share of real tokens heard from: by the first real token, and by the average one."""
     lengths = valid.sum(dim=1)
-    some = lengths > 0
-    if not some.any():
+    nonempty = lengths > 0
+    if not nonempty.any():
         return 0.0, 0.0
-    real = heard * valid[:, None, :] * valid[:, :, None]
+    real = received * valid[:, None, :] * valid[:, :, None]
     share = real.sum(dim=2) / lengths.clamp(min=1)[:, None]
-    first = share.gather(1, valid.float().argmax(dim=1, keepdim=True))[some, 0]
+    first = share.gather(1, valid.float().argmax(dim=1, keepdim=True))[nonempty, 0]
     return float(first.mean()), float(share.sum() / lengths.sum())

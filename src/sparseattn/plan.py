@@ -123,12 +123,12 @@ class Plan:
     def _of_lines(cls, text: str) -> Plan:
         entries: list[Entry] = []
         for line in filter(None, map(str.strip, re.split("[;\n]", text))):
-            found = _LINE.fullmatch(line)
-            if found is None:
+            match = _LINE.fullmatch(line)
+            if match is None:
                 raise PlanError(
                     f"{line!r} is no line of a plan, such as 'layers 1, heads 0,2: neighbor(2)'"
                 )
-            layers, heads, pattern = found.groups()
+            layers, heads, pattern = match.groups()
             entries += cls.of(pattern, layers, ":" if heads is None else heads).entries
         return cls(tuple(entries))
 
@@ -160,10 +160,10 @@ class Plan:
         Raises:
             PlanError: An entry names a layer or head that the model lacks, or none at all.
         """
-        known = tuple(heads)
-        if known not in self._resolved:  # asked for every batch
-            self._resolved[known] = self._resolve(known)
-        return self._resolved[known]
+        heads_key = tuple(heads)
+        if heads_key not in self._resolved:  # asked for every batch
+            self._resolved[heads_key] = self._resolve(heads_key)
+        return self._resolved[heads_key]
 
     @cached_property
     def _resolved(self) -> dict[tuple[int, ...], tuple[Groups, ...]]:
@@ -171,13 +171,13 @@ class Plan:
 
     def _resolve(self, heads: tuple[int, ...]) -> tuple[Groups, ...]:
         owners: list[list[int | None]] = [[None] * count for count in heads]
-        given: set[int] = set()
+        used: set[int] = set()
         for index, entry in enumerate(self.entries):
             for layer in _chosen(entry.layers, len(heads), "layer"):
                 for head in _chosen(entry.heads, heads[layer], f"head of layer {layer}:"):
                     owners[layer][head] = index
-                    given.add(index)
-        for index in sorted(given.difference(*owners)):
+                    used.add(index)
+        for index in sorted(used.difference(*owners)):
             line = str(Plan((self.entries[index],)))
             warnings.warn(
                 f"{line!r} has no effect: later entries of the plan name all of its heads",
@@ -209,17 +209,17 @@ class Plan:
         """
         on_cpu = tokens.device.type == "cpu"
         padded = not bool(tokens.valid.all()) if on_cpu else True
-        made: dict[Any, LayerRule] = {}
+        rules_by_key: dict[Any, LayerRule] = {}
         layers = []
         for index, groups in enumerate(self.resolve(heads)):
             varies = any(pattern.varies_by_layer for _, pattern in groups)
             window = windows[index] if windows else None
             key = (groups, heads[index], window, index if varies else None)
-            if key not in made:
+            if key not in rules_by_key:
                 rules = tuple((members, p.rule(tokens, index)) for members, p in groups)
                 rule = LayerRule(rules, heads[index], tokens.valid, padded)
-                made[key] = rule if window is None else rule.within(window)
-            layers.append(made[key])
+                rules_by_key[key] = rule if window is None else rule.within(window)
+            layers.append(rules_by_key[key])
         return CompiledPlan(tuple(layers))
 
     def to_json(self) -> dict[str, Any]:

@@ -127,8 +127,8 @@ class Keys(Part):
         index = self.index[:, q]
         span = int(k.max()) + 1 if len(k) else 0
         seen = torch.zeros(*index.shape[:2], span + 1, dtype=torch.bool, device=q.device)
-        wanted = torch.where((index >= 0) & (index < span), index, span)
-        return seen.scatter_(2, wanted, True)[:, :, k][:, None]
+        targets = torch.where((index >= 0) & (index < span), index, span)
+        return seen.scatter_(2, targets, True)[:, :, k][:, None]
 
 
 @dataclass(frozen=True, eq=False)

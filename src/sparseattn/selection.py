@@ -63,7 +63,7 @@ def select_indices(text: str, count: int | None, what: str) -> list[int]:
     >>> select_indices("0,4:,-1", 6, "layer")
     [0, 4, 5]
     """
-    found: dict[int, None] = {}
+    chosen: dict[int, None] = {}
     for part in filter(None, text.split(",")):
         pieces = part.split(":")
         try:
@@ -75,13 +75,13 @@ def select_indices(text: str, count: int | None, what: str) -> list[int]:
         if count is None:
             continue
         if len(numbers) == 1 and numbers[0] is not None:
-            found[_existing(numbers[0], count, what)] = None
+            chosen[_existing(numbers[0], count, what)] = None
         else:
             for edge, most in zip(numbers[:2], (count - 1, count), strict=True):
                 if edge is not None and not -count <= edge <= most:
                     raise PlanError(_lacking(edge, count, what))
-            found |= dict.fromkeys(range(count)[slice(*numbers)])
-    return list(found)
+            chosen |= dict.fromkeys(range(count)[slice(*numbers)])
+    return list(chosen)
 
 
 def _existing(index: int, count: int, what: str) -> int:

@@ -158,16 +158,16 @@ def picture(
         DataError: A text is empty, or the model cannot be loaded.
         PlanError: The model lacks the layer.
     """
-    made = parse(pattern) if isinstance(pattern, str) else pattern
-    reading = read(text, pair, model=model, needs=made.needs)
+    pattern = parse(pattern) if isinstance(pattern, str) else pattern
+    reading = read(text, pair, model=model, needs=pattern.needs)
     (index,) = select_indices(str(layer), reading.layers, "layer")
-    rule = LayerRule((((0,), made.rule(reading.tokens, index)),), 1, reading.tokens.valid, False)
+    rule = LayerRule((((0,), pattern.rule(reading.tokens, index)),), 1, reading.tokens.valid, False)
     return Picture(
-        spec=str(made),
+        spec=str(pattern),
         labels=reading.labels,
         mask=rule.dense[0, 0],
-        counts=_counts(SparsityReport.of(CompiledPlan((rule,)), [str(made)])),
-        notices=tuple(_notices(made, reading, index)),
+        counts=_counts(SparsityReport.of(CompiledPlan((rule,)), [str(pattern)])),
+        notices=tuple(_notices(pattern, reading, index)),
     )
 
 
@@ -232,9 +232,9 @@ def _fonts() -> list[str]:
     """Those installed of the fonts that together cover most scripts."""
     from matplotlib.font_manager import get_font_names
 
-    wanted = ("DejaVu Sans", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Arial Unicode MS")
+    fonts = ("DejaVu Sans", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Arial Unicode MS")
     installed = set(get_font_names())
-    return [font for font in wanted if font in installed]
+    return [font for font in fonts if font in installed]
 
 
 def patterns_table() -> Table:
@@ -259,9 +259,9 @@ def backends_table() -> Table:
     table.add_column("on this machine, float32", overflow="fold")
     auto = "the default: for each call the fastest of these, measured once a machine"
     table.add_row(Text(AUTO, style="bold"), Text(auto), "")
-    for name, found in backends.items():
-        lines = [line for device in _devices() for line in _usable(found, device)]
-        table.add_row(Text(name, style="bold"), Text(found.summary), Text("\n".join(lines)))
+    for name, backend in backends.items():
+        lines = [line for device in _devices() for line in _usable(backend, device)]
+        table.add_row(Text(name, style="bold"), Text(backend.summary), Text("\n".join(lines)))
     return table
 
 
@@ -269,7 +269,7 @@ def _devices() -> list[str]:
     return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
-def _usable(found: Backend, device: str) -> list[str]:
+def _usable(backend: Backend, device: str) -> list[str]:
     """What a backend does with a short text and a window, in training and in inference."""
     tokens = TokenBatch(torch.ones(1, 32, dtype=torch.bool, device=device))
     rule = Plan.of(Neighbor(1)).compile(tokens, [1]).layers[0]
@@ -278,9 +278,9 @@ def _usable(found: Backend, device: str) -> list[str]:
         trains = name == "training"
         states = torch.zeros(1, 1, 32, 16, device=device, requires_grad=trains)
         with torch.set_grad_enabled(trains):
-            if reasons := found.reasons(Call(states, states, states, rule, 1.0)):
+            if reasons := backend.reasons(Call(states, states, states, rule, 1.0)):
                 lines.append(f"{device}: no {name}, {'; '.join(reasons)}")
             else:
                 fine.append(name)
-    remark = f", {said}" if (said := found.remark(device)) else ""
+    remark = f", {text}" if (text := backend.remark(device)) else ""
     return [f"{device}: {' and '.join(fine)}{remark}", *lines] if fine else lines

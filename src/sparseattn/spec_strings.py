@@ -32,11 +32,11 @@ _TOKEN = re.compile(
 )
 
 
-def parse_with(known: Registry[Any], text: str) -> Any:
+def parse_with(registry: Registry[Any], text: str) -> Any:
     """Reads a spec string whose calls are those of a registry.
 
     Args:
-        known: What may be called, by name: dataclasses. Operators join what has them.
+        registry: What may be called, by name: dataclasses. Operators join what has them.
         text: The spec string.
 
     Raises:
@@ -44,7 +44,7 @@ def parse_with(known: Registry[Any], text: str) -> Any:
         PatternError: An argument is unknown, missing or given twice.
     """
     try:
-        return _Parser(text, known).whole()
+        return _Parser(text, registry).whole()
     except RecursionError:
         raise SpecError("brackets are nested too deeply", text[:40], 0) from None
 
@@ -80,8 +80,8 @@ def build(kind: type[Any], positional: list[Any], named: dict[str, Any]) -> Any:
 class _Parser:
     """Recursive descent over the tokens of one spec string."""
 
-    def __init__(self, text: str, known: Registry[Any]) -> None:
-        self.text, self.known = text, known
+    def __init__(self, text: str, registry: Registry[Any]) -> None:
+        self.text, self.registry = text, registry
         self.tokens: list[tuple[str, str, int]] = []
         column = 0
         while column < len(text):
@@ -95,11 +95,11 @@ class _Parser:
         self.at = 0
 
     @property
-    def here(self) -> tuple[str, str, int]:
+    def token(self) -> tuple[str, str, int]:
         return self.tokens[self.at]
 
     def take(self, symbol: str) -> bool:
-        kind, value, _ = self.here
+        kind, value, _ = self.token
         if kind == "symbol" and value == symbol:
             self.at += 1
             return True
@@ -110,13 +110,13 @@ class _Parser:
             raise self.error(f"expected {symbol!r}")
 
     def error(self, message: str) -> SpecError:
-        kind, value, column = self.here
+        kind, value, column = self.token
         found = "the end" if kind == "end" else repr(value)
         return SpecError(f"{message}, found {found}", self.text, column)
 
     def whole(self) -> Any:
         pattern = self.expression()
-        if self.here[0] != "end":
+        if self.token[0] != "end":
             raise self.error("expected an operator (|, & or -)")
         return pattern
 
@@ -130,7 +130,7 @@ class _Parser:
             try:
                 pattern = _OPERATORS[symbol](pattern, right)
             except TypeError:
-                raise self.error(f"{symbol!r} does not join {self.known.kind}s") from None
+                raise self.error(f"{symbol!r} does not join {self.registry.kind}s") from None
         return pattern
 
     def atom(self) -> Any:
@@ -138,17 +138,17 @@ class _Parser:
             inside = self.expression()
             self.expect(")")
             return inside
-        kind, name, column = self.here
+        kind, name, column = self.token
         if kind != "name":
-            raise self.error(f"expected a {self.known.kind}")
+            raise self.error(f"expected a {self.registry.kind}")
         self.at += 1
         if not self.take("("):
             raise self.error(f"expected '(' after {name!r}")
         try:
-            found = self.known.find(name)
+            kind = self.registry.find(name)
         except SparseAttnError as error:
             raise SpecError(str(error), self.text, column) from None
-        return build(found, *self.arguments())
+        return build(kind, *self.arguments())
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         positional: list[Any] = []
@@ -156,7 +156,7 @@ class _Parser:
         while not self.take(")"):
             if positional or named:
                 self.expect(",")
-            kind, name, column = self.here
+            kind, name, column = self.token
             if kind == "name" and self.tokens[self.at + 1][1] == "=":
                 if name in named:
                     raise SpecError(f"argument {name!r} is given twice", self.text, column)
@@ -169,7 +169,7 @@ class _Parser:
         return positional, named
 
     def value(self) -> Any:
-        kind, value, _ = self.here
+        kind, value, _ = self.token
         if kind == "number":
             self.at += 1
             # Python refuses to read whole numbers of thousands of digits; none is a valid argument.

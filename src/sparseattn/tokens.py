@@ -82,10 +82,12 @@ class TokenBatch:
         if ids is None and mask is None:
             raise AnnotationError("a batch needs input_ids or attention_mask; it has neither")
         valid = mask.bool() if mask is not None else torch.ones_like(ids, dtype=torch.bool)  # type: ignore[arg-type]
-        found = {field: columns.get(column) for column, field in COLUMNS.items()}
-        if found["special"] is not None:
-            found["special"] = found["special"].bool()
-        return cls(valid, ids=ids, **{**found, **{k: v for k, v in known.items() if v is not None}})
+        values = {field: columns.get(column) for column, field in COLUMNS.items()}
+        if values["special"] is not None:
+            values["special"] = values["special"].bool()
+        return cls(
+            valid, ids=ids, **{**values, **{k: v for k, v in known.items() if v is not None}}
+        )
 
     @property
     def batch(self) -> int:
