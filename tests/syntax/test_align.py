@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparseattn import Annotator
-from sparseattn.syntax.align import words_of_tokens
-from sparseattn.syntax.extent import needed, pieces
 from sparseattn.syntax.parse import Parse
+from sparseattn.syntax.pipeline import needed, pieces
+from sparseattn.syntax.words import words_of_tokens
 from tests.syntax import oracle
 from tests.syntax.sentences import BLANK, TRICKY
 

@@ -9,14 +9,13 @@ import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 
 import pytest
 
 from sparseattn import Annotator
 from sparseattn.syntax import cache as cache_module
 from sparseattn.syntax import pipeline as pipeline_module
-from sparseattn.syntax.cache import ParseCache, default_folder
+from sparseattn.syntax.cache import ParseCache
 from sparseattn.syntax.pipeline import Pipeline
 
 TEXTS = ["She doesn't know.", "He left early. Nobody saw him."]
@@ -93,37 +92,21 @@ def test_one_file(wordpiece, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["parses.sqlite"]
 
 
-def test_the_folder_is_a_users_choice(monkeypatch):
-    monkeypatch.setenv("SPARSEATTN_CACHE", "~/here")
-    assert default_folder() == Path("~/here").expanduser()
-    monkeypatch.delenv("SPARSEATTN_CACHE")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert default_folder() == Path("~/.cache/sparseattn").expanduser()
-    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
-    assert default_folder() == Path("/elsewhere/sparseattn")
-    assert ParseCache.within(None).path == Path("/elsewhere/sparseattn/parses.sqlite")
+@pytest.fixture
+def cache(tmp_path):
+    return ParseCache(Pipeline("none", "0"), tmp_path / "new" / "folder")
 
 
-def test_what_is_put_can_be_got(tmp_path):
-    cache = ParseCache.within(tmp_path / "new" / "folder")
-    assert cache.get(ENTRIES) == {}
+def test_what_is_put_can_be_got(cache):
+    assert cache.get(set(ENTRIES)) == {}
     assert not cache.path.exists()
     cache.put(ENTRIES)
-    assert cache.get([*ENTRIES, b"absent"]) == ENTRIES
-    assert cache.get([]) == {}
-
-
-def test_a_damaged_file_that_cannot_be_renamed_costs_a_warning_only(tmp_path):
-    cache = ParseCache.within(tmp_path)
-    cache.path.write_bytes(b"nonsense" * 999)
-    (tmp_path / "parses.sqlite.damaged" / "in the way").mkdir(parents=True)
-    with pytest.warns(UserWarning, match=r"is damaged \(.+\) and cannot be renamed \(.+\); delete"):
-        assert cache.get(ENTRIES) == {}
+    assert cache.get({*ENTRIES, b"absent"}) == ENTRIES
+    assert cache.get(set()) == {}
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "zeroed", "beheaded", "other", "named"])
-def test_a_damaged_file_is_set_aside_and_made_anew(tmp_path, damage):
-    cache = ParseCache.within(tmp_path)
+def test_a_damaged_file_costs_a_warning_and_is_made_anew(cache, damage):
     cache.put(ENTRIES)
     whole = cache.path.read_bytes()
     harmed = {
@@ -140,35 +123,25 @@ def test_a_damaged_file_is_set_aside_and_made_anew(tmp_path, damage):
         other.close()
     else:
         cache.path.write_bytes(harmed[damage])
-    with pytest.warns(UserWarning, match=r"parses\.sqlite is damaged \(.+\); it is now") as seen:
-        assert cache.get(ENTRIES) == {}
-    assert len(seen) == 1
-    assert "\n" not in str(seen[0].message)
-    assert (tmp_path / "parses.sqlite.damaged").exists()
+    with pytest.warns(UserWarning, match=r"parses\.sqlite cannot be used \(.+\); texts are parsed"):
+        assert cache.get(set(ENTRIES)) == {}
     cache.put(ENTRIES)
-    assert cache.get(ENTRIES) == ENTRIES
+    assert cache.get(set(ENTRIES)) == ENTRIES
 
 
-def test_damage_found_while_writing(tmp_path):
-    cache = ParseCache.within(tmp_path)
+def test_damage_that_a_write_meets(cache):
+    cache.path.parent.mkdir(parents=True)
     cache.path.write_bytes(b"nonsense" * 999)
-    with pytest.warns(UserWarning, match="is damaged"):
+    with pytest.warns(UserWarning, match="cannot be used"):
         cache.put(ENTRIES)
     cache.put(ENTRIES)
-    assert cache.get(ENTRIES) == ENTRIES
-
-
-def test_a_file_that_another_process_has_replaced_stays(tmp_path):
-    cache = ParseCache.within(tmp_path)
-    cache.put(ENTRIES)
-    cache._set_aside(sqlite3.DatabaseError("stale news"))
-    assert cache.get(ENTRIES) == ENTRIES
+    assert cache.get(set(ENTRIES)) == ENTRIES
 
 
 def test_a_changed_entry_is_noticed_and_parsed_again(wordpiece, tmp_path, loads):
     annotator = Annotator(wordpiece, cache_dir=tmp_path)
     first = annotator(TEXTS[0])
-    with sqlite3.connect(annotator._library.cache.path) as database:
+    with sqlite3.connect(annotator._cache.path) as database:
         (data,) = database.execute("SELECT data FROM parses").fetchone()
         database.execute("UPDATE parses SET data = ?", (data[:-4] + b"\7\0\0\0",))
     database.close()
@@ -188,14 +161,13 @@ def test_a_place_that_cannot_be_used_costs_a_warning_only(wordpiece, tmp_path, p
     else:
         (folder / "parses.sqlite").mkdir(parents=True)
     annotator = Annotator(wordpiece, cache_dir=folder)
-    with pytest.warns(UserWarning, match=r"cannot be used \(.+\); nothing is kept") as seen:
+    with pytest.warns(UserWarning, match=r"cannot be used \(.+\); texts are parsed again") as seen:
         encoding = annotator(TEXTS[0])
     assert encoding["head_index"] == [-1, 3, 3, 3, 3, 3, 3, -1]
     assert all("\n" not in str(one.message) for one in seen)
 
 
-def test_a_locked_file_costs_a_warning_only(tmp_path, monkeypatch):
-    cache = ParseCache.within(tmp_path)
+def test_a_locked_file_costs_a_warning_only(cache, monkeypatch):
     cache.put(ENTRIES)
     monkeypatch.setattr(cache_module, "_PATIENCE", 0.1)
     holder = sqlite3.connect(cache.path, isolation_level=None)
@@ -203,15 +175,14 @@ def test_a_locked_file_costs_a_warning_only(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match=r"cannot be used \(database is locked\)"):
         cache.put({b"new": b"entry"})
     holder.close()
-    assert cache.get(ENTRIES) == ENTRIES
+    assert cache.get(set(ENTRIES)) == ENTRIES
 
 
 WRITER = """
-import importlib.util, pathlib, sys
-spec = importlib.util.spec_from_file_location("cache", {file!r})
-module = sys.modules["cache"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-cache = module.ParseCache(pathlib.Path({path!r}))
+import sys
+from sparseattn.syntax.cache import ParseCache
+from sparseattn.syntax.pipeline import Pipeline
+cache = ParseCache(Pipeline("none", "0"), {folder!r})
 own = int(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -221,47 +192,40 @@ for step in range({steps}):
 """
 
 
-def writers(path, count, steps):
-    """Starts processes that write to one file; they wait for a line on their stdin."""
-    code = WRITER.format(file=cache_module.__file__, path=str(path), steps=steps)
+def writers(cache, count, steps):
+    """Starts processes that write to one file, all at once."""
+    code = WRITER.format(folder=str(cache.folder), steps=steps)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    made = [
-        subprocess.Popen([sys.executable, "-W", "error", "-c", code, str(i)], **pipes)
-        for i in range(count)
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(i)], **pipes) for i in range(count)
     ]
-    for process in made:
+    for process in processes:
         assert process.stdout.readline() == b"ready\n"
-    return made
-
-
-def test_two_processes_write_at_once(tmp_path):
-    cache = ParseCache.within(tmp_path)
-    steps = 20
-    started = writers(cache.path, 2, steps)
-    for process in started:
+    for process in processes:
         process.stdin.write(b"go\n")
         process.stdin.flush()
-    for process in started:
+    return processes
+
+
+def test_two_processes_write_at_once(cache):
+    steps = 20
+    for process in writers(cache, 2, steps):
         _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (0, b"")
-    keys = [bytes([own, step, 0, i]) for own in (0, 1) for step in range(steps) for i in range(8)]
+    keys = {bytes([own, step, 0, i]) for own in (0, 1) for step in range(steps) for i in range(8)}
     assert cache.get(keys) == {key: bytes([key[0], key[3]]) * 500 for key in keys}
-    assert cache.get([b"common"])[b"common"] in (bytes(999), b"\1" * 999)
+    assert cache.get({b"common"})[b"common"] in (bytes(999), b"\1" * 999)
 
 
-def test_a_killed_writer_leaves_whole_entries(tmp_path):
-    cache = ParseCache.within(tmp_path)
-    (process,) = writers(cache.path, 1, 60_000)
-    process.stdin.write(b"go\n")
-    process.stdin.flush()
-    while not cache.get([b"common"]):
+def test_a_killed_writer_leaves_whole_entries(cache):
+    (process,) = writers(cache, 1, 60_000)
+    while not cache.get({b"common"}):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    keys = [bytes([0, step % 256, step // 256, i]) for step in range(2000) for i in range(8)]
-    found = cache.get(keys)
-    assert len(found) >= 8
-    assert len(found) % 8 == 0
-    assert all(data == bytes([0, key[3]]) * 500 for key, data in found.items())
+    entries = cache.get({bytes([0, s % 256, s // 256, i]) for s in range(2000) for i in range(8)})
+    assert len(entries) >= 8
+    assert len(entries) % 8 == 0
+    assert all(data == bytes([0, key[3]]) * 500 for key, data in entries.items())
     cache.put(ENTRIES)
-    assert cache.get(ENTRIES) == ENTRIES
+    assert cache.get(set(ENTRIES)) == ENTRIES

@@ -62,7 +62,7 @@ def test_labels_of_texts_and_of_tokens(wordpiece, examples):
     tagged = [{**row, "labels": [7] * len(row["input_ids"])} for row in examples]
     for row in tagged:
         del row["label"]
-    labels = Collator(wordpiece, token_labels=True)(tagged)["labels"]
+    labels = Collator(wordpiece)(tagged)["labels"]
     assert labels[1].tolist() == [7] * 4 + [-100] * (labels.shape[1] - 4)
 
 

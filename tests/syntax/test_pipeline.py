@@ -7,7 +7,8 @@ import os
 import pytest
 
 from sparseattn import Annotator
-from sparseattn.syntax import extent, library
+from sparseattn.syntax import cache as parse_cache
+from sparseattn.syntax import pipeline
 from sparseattn.syntax.pipeline import DEFAULT, Pipeline
 from tests.syntax import oracle
 from tests.syntax.sentences import TRICKY
@@ -32,7 +33,7 @@ def test_a_text_longer_than_a_piece(wordpiece, tmp_path, monkeypatch):
     text = "The chair left early. Nobody cared.\n\n" * 6
     whole = Annotator(wordpiece, cache_dir=tmp_path / "one")(text)
     parse = oracle.parsed(text)
-    monkeypatch.setattr(extent.pieces, "__defaults__", (80,))
+    monkeypatch.setattr(pipeline.pieces, "__defaults__", (80,))
     cut = Annotator(wordpiece, cache_dir=tmp_path / "two")(text)
     assert cut["head_index"] == whole["head_index"]
     assert cut["sentence_index"] == whole["sentence_index"]
@@ -41,13 +42,13 @@ def test_a_text_longer_than_a_piece(wordpiece, tmp_path, monkeypatch):
 
 def test_a_text_beyond_the_limit_of_spacy_is_cut_into_pieces():
     limit = oracle.parser().max_length
-    parts = list(extent.pieces("word " * (limit // 4)))
-    assert max(len(piece) for _, piece in parts) <= extent.PIECE < limit
+    parts = list(pipeline.pieces("word " * (limit // 4)))
+    assert max(len(piece) for _, piece in parts) <= pipeline.PIECE < limit
     assert sum(len(piece) for _, piece in parts) == limit // 4 * 5
 
 
 def test_progress_counts_the_texts_that_are_parsed(wordpiece, tmp_path, monkeypatch):
-    monkeypatch.setattr(library, "_BATCH", 20)
+    monkeypatch.setattr(parse_cache, "_BATCH", 20)
     seen = []
     annotator = Annotator(
         wordpiece, cache_dir=tmp_path, progress=lambda done, total: seen.append((done, total))

@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 from transformers import BatchEncoding
 
-from sparseattn.errors import AnnotationError
-from sparseattn.syntax.align import Tokens
+from sparseattn.errors import AnnotationError, DataError
 from sparseattn.syntax.cache import ParseCache
-from sparseattn.syntax.extent import needed
-from sparseattn.syntax.library import Library
 from sparseattn.syntax.parse import Parse
-from sparseattn.syntax.pipeline import DEFAULT, Pipeline, Text
-from sparseattn.syntax.texts import check_texts, match_texts
+from sparseattn.syntax.pipeline import DEFAULT, Pipeline, Text, needed
+from sparseattn.syntax.words import TokenSpans
 
 __all__ = ["Annotator"]
 
@@ -34,7 +31,7 @@ class Annotator:
     Beside the tokenizer's own columns an encoding gets, each as long as `input_ids`:
 
     - `word_index`: the word that the token belongs to, by character offsets; see
-      `sparseattn.syntax.align`. The words of a second text are numbered after those of the first.
+      `sparseattn.syntax.words`. The words of a second text are numbered after those of the first.
     - `sentence_index`: its sentence, numbered likewise.
     - `head_index`: the word that is the syntactic head of its word; a root is its own. It may be a
       word without a token: one that was cut off, or whose only token belongs to another word.
@@ -44,7 +41,7 @@ class Annotator:
 
     The two texts of a pair are parsed apart. Given words (`is_split_into_words=True`) are parsed as
     they are. Of a text that truncation shortens, the parse stops after the sentence in which it
-    does; see `sparseattn.syntax.extent.needed`. Parses are kept on disk by the text parsed, the
+    does; see `sparseattn.syntax.pipeline.needed`. Parses are kept on disk by the text parsed, the
     pipeline's name and version and spaCy's version. spaCy is loaded when there is one to make.
 
     Attributes:
@@ -63,7 +60,7 @@ class Annotator:
     pipeline: str | Path = DEFAULT
     cache_dir: str | Path | None = None
     progress: Callable[[int, int], None] | None = None
-    _library: Library = field(init=False, repr=False)
+    _cache: ParseCache = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Checks the arguments."""
@@ -72,9 +69,8 @@ class Annotator:
                 f"{type(self.tokenizer).__name__} is no fast tokenizer: it knows no character "
                 "offsets, by which words are aligned; load one with AutoTokenizer"
             )
-        cache = ParseCache.within(self.cache_dir)
-        library = Library(Pipeline.find(self.pipeline), cache, self.progress)
-        object.__setattr__(self, "_library", library)
+        cache = ParseCache(Pipeline.find(self.pipeline), self.cache_dir, self.progress)
+        object.__setattr__(self, "_cache", cache)
 
     def __call__(
         self,
@@ -99,14 +95,14 @@ class Annotator:
             DataError: There is no text, or what should be one is not.
             AnnotationError: The pipeline does not load, or has no parser.
         """
-        given = [_listed(side) for side in (texts, text_pairs) if side is not None]
+        lists = [_listed(side) for side in (texts, text_pairs) if side is not None]
         single = isinstance(texts, str) or (
-            is_split_into_words and bool(given[0]) and isinstance(given[0][0], str)
+            is_split_into_words and bool(lists[0]) and isinstance(lists[0][0], str)
         )
-        sides: list[Any] = [[side] for side in given] if single else given
-        check_texts(sides, str if not is_split_into_words else list)
+        sides: list[Any] = [[side] for side in lists] if single else lists
+        _check_texts(sides, str if not is_split_into_words else list)
         encoding: BatchEncoding = self.tokenizer(
-            *given, is_split_into_words=is_split_into_words, **options
+            *lists, is_split_into_words=is_split_into_words, **options
         )
         batched = not single or bool(options.get("return_overflowing_tokens"))
         for name, column in self.columns(encoding, *sides).items():
@@ -133,31 +129,31 @@ class Annotator:
                 has no parser.
         """
         sides = [_listed(side, single=True) for side in (texts, text_pairs) if side is not None]
-        check_texts(sides)
-        parts, samples = match_texts(encoding, sides)
-        tokens = [Tokens.of(part) for part in parts]
+        _check_texts(sides)
+        parts, samples = _match_texts(encoding, sides)
+        tokens = [TokenSpans.of(part) for part in parts]
         parses = self._parses(tokens, samples, sides)
         rows = [
-            _row(one, [side[sample] for side in sides], [parse[sample] for parse in parses])
-            for one, sample in zip(tokens, samples, strict=True)
+            _row(spans, [side[sample] for side in sides], [parse[sample] for parse in parses])
+            for spans, sample in zip(tokens, samples, strict=True)
         ]
         return {name: [row[name] for row in rows] for name in rows[0]}
 
     def _parses(
-        self, tokens: Sequence[Tokens], samples: Sequence[int], sides: Sequence[Sequence[Text]]
+        self, tokens: Sequence[TokenSpans], samples: Sequence[int], sides: Sequence[Sequence[Text]]
     ) -> list[list[Parse]]:
         """Parses what there are tokens of. The parses of each side."""
-        wanted: list[Text] = []
+        to_parse: list[Text] = []
         for index, side in enumerate(sides):
             ends = [0] * len(side)
-            for one, sample in zip(tokens, samples, strict=True):
-                ends[sample] = max(ends[sample], one.end(index))
-            wanted += [
+            for spans, sample in zip(tokens, samples, strict=True):
+                ends[sample] = max(ends[sample], spans.end(index))
+            to_parse += [
                 needed(text, end) if isinstance(text, str) else text
                 for text, end in zip(side, ends, strict=True)
             ]
-        found = self._library.parses(wanted)
-        return [found[: len(sides[0])], found[len(sides[0]) :]][: len(sides)]
+        parses = self._cache.parses(to_parse)
+        return [parses[: len(sides[0])], parses[len(sides[0]) :]][: len(sides)]
 
 
 def _listed(texts: Any, single: bool = False) -> Any:
@@ -166,16 +162,18 @@ def _listed(texts: Any, single: bool = False) -> Any:
     return list(texts)
 
 
-def _row(tokens: Tokens, texts: Sequence[Text], parses: Sequence[Parse]) -> dict[str, list[int]]:
+def _row(
+    tokens: TokenSpans, texts: Sequence[Text], parses: Sequence[Parse]
+) -> dict[str, list[int]]:
     """The annotations of one encoding, from its texts and their parses."""
     word, sentence, head = (np.full(len(tokens), -1) for _ in range(3))
     words = sentences = 0
     for index, (text, parse) in enumerate(zip(texts, parses, strict=True)):
-        here = tokens.sides == index
+        mask = tokens.sides == index
         local = tokens.words(index, text, parse)
-        word[here] = local + words
-        sentence[here] = parse.sentences[local] + sentences
-        head[here] = parse.heads[local] + words
+        word[mask] = local + words
+        sentence[mask] = parse.sentences[local] + sentences
+        head[mask] = parse.heads[local] + words
         words, sentences = words + len(parse), sentences + parse.count_sentences
     return {
         "word_index": word.tolist(),
@@ -183,3 +181,81 @@ def _row(tokens: Tokens, texts: Sequence[Text], parses: Sequence[Parse]) -> dict
         "head_index": head.tolist(),
         "special_tokens_mask": (tokens.sides < 0).astype(int).tolist(),
     }
+
+
+def _check_texts(sides: Sequence[Any], kind: type | None = None) -> None:
+    """Checks the texts and, if there are two lists of them, the second texts.
+
+    Args:
+        sides: One or two lists.
+        kind: `str` for texts, `list` for lists of words, None for either.
+
+    Raises:
+        DataError: One line that says which text is wrong, and how.
+    """
+    for side in sides:
+        if isinstance(side, str) or len(side) != len(sides[0]):
+            count = 1 if isinstance(side, str) else len(side)
+            raise DataError(f"text_pairs has {count} texts for {len(sides[0])} texts")
+        if not len(side):
+            raise DataError("there are no texts to annotate: the list is empty")
+        for index, text in enumerate(side):
+            _check_text(text, index, kind)
+
+
+def _check_text(text: Any, index: int, kind: type | None) -> None:
+    words = [text] if isinstance(text, str) else text
+    if isinstance(text, str) and kind is list:
+        raise DataError(f"text {index} is a string; with is_split_into_words=True pass its words")
+    if not isinstance(text, str) and kind is str:
+        raise DataError(
+            f"text {index} is {_type_of(text)}, not a string; for lists of words pass "
+            "is_split_into_words=True"
+        )
+    if not isinstance(words, list | tuple):
+        raise DataError(f"text {index} is {_type_of(text)}, not a string or a list of words")
+    for word in words:
+        if not isinstance(word, str):
+            raise DataError(f"text {index} has a word that is {_type_of(word)}, not a string")
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            code = ord(word[error.start])
+            raise DataError(
+                f"text {index} is not valid Unicode: a lone surrogate (U+{code:04X}) at character "
+                f"{error.start}"
+            ) from None
+
+
+def _type_of(value: Any) -> str:
+    return "None" if value is None else f"of type {type(value).__name__}"
+
+
+def _match_texts(encoding: Any, sides: Sequence[Sequence[Any]]) -> tuple[list[Any], list[int]]:
+    """Says which text each part of an encoding is of.
+
+    Args:
+        encoding: What a fast tokenizer returned.
+        sides: The texts and, if there are, the second texts.
+
+    Returns:
+        The parts (`tokenizers.Encoding`), and the index of the text that each is of.
+
+    Raises:
+        AnnotationError: The encoding does not know its offsets.
+        DataError: It is not that of so many texts.
+    """
+    parts = getattr(encoding, "encodings", None)
+    if not parts:
+        raise AnnotationError(
+            f"a {type(encoding).__name__} without character offsets cannot be annotated; pass what "
+            "a fast tokenizer returned, unchanged"
+        )
+    mapping = encoding.get("overflow_to_sample_mapping")
+    samples = list(range(len(parts))) if mapping is None else [int(sample) for sample in mapping]
+    if samples[-1] != len(sides[0]) - 1:
+        raise DataError(f"the encoding is of {samples[-1] + 1} texts; {len(sides[0])} were given")
+    second = any(1 in part.sequence_ids for part in parts)
+    if second and len(sides) == 1:
+        raise DataError("the encoding is of pairs of texts; pass the second ones as text_pairs")
+    return parts, samples

@@ -1,69 +1,88 @@
-"""Parses kept on disk."""
+"""Parses, kept on disk: the same text is parsed once."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
+from sparseattn.files import cache_folder
+from sparseattn.syntax.parse import Parse
+from sparseattn.syntax.pipeline import Pipeline, Text
 
-__all__ = ["ParseCache", "default_folder"]
+__all__ = ["ParseCache"]
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS parses (key BLOB PRIMARY KEY, data BLOB NOT NULL, checksum INTEGER)
 """
 _READ = "SELECT data, checksum FROM parses WHERE key = ?"
 _WRITE = "INSERT OR REPLACE INTO parses VALUES (?, ?, ?)"
+#: What SQLite says of a file that is not, or is no longer, such a database: it is removed.
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 #: How long to wait for another process, in seconds.
 _PATIENCE = 60.0
-#: What SQLite says of a file that is not, or is no longer, such a database.
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
+#: Characters that are parsed between two writes to the disk: a few seconds.
+_BATCH = 100_000
 
 T = TypeVar("T")
 
 
-def default_folder() -> Path:
-    """`$SPARSEATTN_CACHE`, or `sparseattn` in the user's cache folder."""
-    if named := os.environ.get("SPARSEATTN_CACHE"):
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sparseattn"
-
-
 @dataclass(frozen=True)
 class ParseCache:
-    """Byte strings by key, in one SQLite file that several processes may use at once.
+    """A pipeline and its parses, in one SQLite file that several processes may use at once.
 
-    A write is a transaction: killed in the middle, it leaves what was there before. The journal is
-    SQLite's default one, because a write-ahead log does not work on network file systems. No
-    connection outlives a call, so that a fork or a pickle carries none along. Entries have a
-    checksum. Whatever goes wrong with the file costs a warning and the time to parse again.
+    A write is a transaction: killed in the middle, it leaves what was there before. Entries have a
+    checksum, and hold numbers only (no pickles). No connection outlives a call, so that a fork
+    carries none along. Whatever goes wrong with the file costs a warning and the time to parse
+    again.
 
     Attributes:
-        path: The file. Delete it to empty the cache.
+        pipeline: Parses what is not on disk.
+        folder: Where the file lies; `sparseattn.files.cache_folder()` by default.
+        progress: Called with the number of texts parsed and to parse, after each batch.
     """
 
-    path: Path
+    pipeline: Pipeline
+    folder: str | Path | None = None
+    progress: Callable[[int, int], None] | None = None
 
-    @classmethod
-    def within(cls, folder: str | Path | None) -> ParseCache:
-        """The cache of a folder, `default_folder()` for None."""
-        return cls((default_folder() if folder is None else Path(folder)) / "parses.sqlite")
+    @property
+    def path(self) -> Path:
+        """The file. Delete it to empty the cache."""
+        return (cache_folder() if self.folder is None else Path(self.folder)) / "parses.sqlite"
 
-    def get(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-        """Those of the entries that are there."""
+    def parses(self, texts: Sequence[Text]) -> list[Parse]:
+        """The parse of each text; texts that are equal are parsed once.
+
+        Raises:
+            AnnotationError: The pipeline does not load, or has no parser.
+        """
+        keys = [self.pipeline.key(text) for text in texts]
+        parses = {key: Parse.from_bytes(data) for key, data in self.get(set(keys)).items()}
+        missing = {key: t for key, t in zip(keys, texts, strict=True) if key not in parses}
+        done = 0
+        for batch in _batches(missing):
+            new = dict(zip(batch, self.pipeline.parse(list(batch.values())), strict=True))
+            self.put({key: parse.to_bytes() for key, parse in new.items()})
+            parses |= new
+            done += len(batch)
+            if self.progress:
+                self.progress(done, len(missing))
+        return [parses[key] for key in keys]
+
+    def get(self, keys: set[bytes]) -> dict[bytes, bytes]:
+        """Those of the entries that are there and whole."""
         if not self.path.exists():
             return {}
 
         def read(database: sqlite3.Connection) -> dict[bytes, bytes]:
             rows = ((key, database.execute(_READ, (key,)).fetchone()) for key in keys)
-            return {key: row[0] for key, row in rows if row and self._sound(key, *row)}
+            return {key: row[0] for key, row in rows if row and self._is_whole(key, *row)}
 
         return self._run(read) or {}
 
@@ -75,49 +94,21 @@ class ParseCache:
     def _run(self, action: Callable[[sqlite3.Connection], T]) -> T | None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            return self._attempt(action)
-        except sqlite3.DatabaseError as error:
+            with closing(sqlite3.connect(self.path, timeout=_PATIENCE)) as database, database:
+                database.execute(_CREATE)
+                return action(database)
+        except (sqlite3.DatabaseError, OSError) as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
-                self._set_aside(error)
-            else:
-                self._warn(f"cannot be used ({error}); nothing is kept")
-        except OSError as error:
-            self._warn(f"cannot be used ({error.strerror}); nothing is kept")
-        return None
+                with suppress(OSError):
+                    self.path.unlink()
+            self._warn(f"cannot be used ({error}); texts are parsed again")
+            return None
 
-    def _attempt(self, action: Callable[[sqlite3.Connection], T]) -> T:
-        with closing(sqlite3.connect(self.path, timeout=_PATIENCE)) as database, database:
-            database.execute(_CREATE)
-            return action(database)
-
-    def _sound(self, key: bytes, data: object, checksum: object) -> bool:
+    def _is_whole(self, key: bytes, data: object, checksum: object) -> bool:
         if isinstance(data, bytes) and checksum == _checksum(key, data):
             return True
         self._warn("has a damaged entry; its text is parsed again")
         return False
-
-    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
-        """Renames a damaged file, unless another process has done so by now."""
-        try:
-            with FileLock(f"{self.path}.lock", timeout=_PATIENCE):
-                if self._is_whole():
-                    return
-                os.replace(self.path, f"{self.path}.damaged")
-        except OSError as trouble:
-            self._warn(f"is damaged ({error}) and cannot be renamed ({trouble}); delete it")
-            return
-        self._warn(f"is damaged ({error}); it is now {self.path.name}.damaged and a new one begins")
-
-    def _is_whole(self) -> bool:
-        def check(database: sqlite3.Connection) -> bool:
-            for statement in (_READ, _WRITE):
-                database.execute(f"EXPLAIN {statement}", [b""] * statement.count("?"))
-            return bool(database.execute("PRAGMA integrity_check").fetchone() == ("ok",))
-
-        try:
-            return self._attempt(check)
-        except sqlite3.DatabaseError:
-            return False
 
     def _warn(self, what: str) -> None:
         warnings.warn(f"the parse cache {self.path} {what}", stacklevel=2)
@@ -125,3 +116,16 @@ class ParseCache:
 
 def _checksum(key: bytes, data: bytes) -> int:
     return zlib.crc32(key + data)
+
+
+def _batches(texts: Mapping[bytes, Text]) -> Iterator[dict[bytes, Text]]:
+    batch: dict[bytes, Text] = {}
+    size = 0
+    for key, text in texts.items():
+        batch[key] = text
+        size += sum(map(len, text))
+        if size >= _BATCH:
+            yield batch
+            batch, size = {}, 0
+    if batch:
+        yield batch

@@ -1,34 +1,37 @@
-"""Joining annotated examples into a padded batch."""
+"""Joining examples into a padded batch, annotations included."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DataCollatorWithPadding
 
 from sparseattn.errors import AnnotationError
 from sparseattn.tokens import COLUMNS
 
 __all__ = ["Collator"]
 
+#: What a column is called in a batch.
+_RENAMED = {"label": "labels", "label_ids": "labels"}
 
-@dataclass
+
+@dataclass(frozen=True)
 class Collator:
     """A data collator for `transformers.Trainer` that pads annotations too.
 
-    The tokenizer pads its own columns, as `DataCollatorWithPadding` has it do; annotations are
-    padded on the same side with -1, `special_tokens_mask` with 1. `label` is renamed `labels`.
-    Train with `remove_unused_columns=False`, else the Trainer drops the annotations before.
+    Every column with an entry a token is padded on the tokenizer's side: token ids and types as
+    the tokenizer pads them, annotations with -1, `special_tokens_mask` with 1, labels with -100,
+    others with 0. `label` is renamed `labels`. Train with `remove_unused_columns=False`, else the
+    Trainer drops the annotations before.
 
     Attributes:
         tokenizer: The tokenizer that made the examples.
         pad_to_multiple_of: Round the padded length up to a multiple of it, in tokens.
-        token_labels: `labels` has an entry a token; it is padded with -100.
+        columns: Columns to keep; all by default.
 
     >>> from transformers import AutoTokenizer
     >>> from importlib.resources import files
@@ -41,32 +44,48 @@ class Collator:
 
     tokenizer: Any
     pad_to_multiple_of: int | None = None
-    token_labels: bool = False
+    columns: Collection[str] | None = None
 
-    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Joins examples.
 
         Args:
             features: Examples of the same columns, of lists, arrays or tensors.
 
         Returns:
-            A tensor a column. Shape: [batch, length], or [batch] for one value an example.
+            A tensor a column, `attention_mask` always. Shape: [batch, length], or [batch] for one
+            value an example.
 
         Raises:
             AnnotationError: An annotation is missing in some examples, or not as long as its
                 tokens.
+            ValueError: A column does not hold numbers.
         """
-        fills = {**dict.fromkeys(COLUMNS, -1), "special_tokens_mask": 1}
-        if self.token_labels:
-            fills["labels"] = -100
-        own = {name: fill for name, fill in fills.items() if any(name in f for f in features)}
-        rest = [{k: v for k, v in feature.items() if k not in own} for feature in features]
-        pad = DataCollatorWithPadding(self.tokenizer, pad_to_multiple_of=self.pad_to_multiple_of)
-        batch = pad(rest)
-        for name, fill in own.items():
-            rows = [_row(feature, name) for feature in features]
-            batch[name] = self._padded(rows, fill, batch["input_ids"].shape[1])
+        lengths = [len(feature["input_ids"]) for feature in features]
+        step = self.pad_to_multiple_of or 1
+        longest = -(-max(lengths) // step) * step
+        batch = {"attention_mask": self._padded([torch.ones(n) for n in lengths], 0, longest)}
+        fills = self._fills()
+        for name in dict.fromkeys(name for feature in features for name in feature):
+            if self.columns is not None and name not in self.columns:
+                continue
+            rows = [_row(f, name, length) for f, length in zip(features, lengths, strict=True)]
+            target = _RENAMED.get(name, name)
+            batch[target] = (
+                self._padded(rows, fills.get(target, 0), longest)
+                if rows[0].dim()
+                else torch.stack(rows)
+            )
         return batch
+
+    def _fills(self) -> dict[str, int]:
+        return {
+            **dict.fromkeys(COLUMNS, -1),
+            "special_tokens_mask": 1,
+            "input_ids": self.tokenizer.pad_token_id or 0,
+            "token_type_ids": self.tokenizer.pad_token_type_id,
+            "labels": -100,
+        }
 
     def _padded(self, rows: Sequence[Tensor], fill: int, length: int) -> Tensor:
         padded = torch.full((len(rows), length), fill)
@@ -76,17 +95,19 @@ class Collator:
         return padded
 
 
-def _row(feature: Mapping[str, Any], name: str) -> Tensor:
+def _row(feature: Mapping[str, Any], name: str, tokens: int) -> Tensor:
+    """A column of an example: a number, or one for each token."""
     if name not in feature:
         raise AnnotationError(f"{name} is in some examples of the batch and not in others")
-    value, tokens = feature[name], len(feature["input_ids"])
-    if not isinstance(value, Tensor):
+    value = feature[name]
+    try:
         # NumPy copies: torch would warn of the read-only arrays that datasets hands out.
-        value = torch.from_numpy(np.array(value, dtype=np.int64))
-    row = value.long()
-    if row.shape != (tokens,):
+        row = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+    except TypeError:
+        raise ValueError(f"the column {name} holds {value!r}, which is not a number") from None
+    if row.dim() and row.shape != (tokens,):
         raise AnnotationError(
             f"{name} has {row.numel()} entries for {tokens} tokens; annotate and tokenise in one "
             "call of sparseattn.Annotator"
         )
-    return row
+    return row.float() if row.is_floating_point() else row.long()

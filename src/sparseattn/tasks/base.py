@@ -14,12 +14,11 @@ import torch
 import transformers
 
 from sparseattn.errors import DataError
-from sparseattn.syntax import Annotator
-from sparseattn.syntax.cache import default_folder
+from sparseattn.files import cache_folder
+from sparseattn.syntax import Annotator, Collator
 from sparseattn.syntax.pipeline import DEFAULT
 from sparseattn.tasks import store
 from sparseattn.tasks.classification import Classification, Regression
-from sparseattn.tasks.collate import Batches
 from sparseattn.tasks.kind import DETAILS, Kind, Scores
 from sparseattn.tasks.questions import QuestionAnswering
 from sparseattn.tasks.rows import Rows, check_columns, choose, digest
@@ -27,6 +26,7 @@ from sparseattn.tasks.sources import read
 from sparseattn.tasks.spec import TaskSpec
 from sparseattn.tasks.tagging import TokenClassification
 from sparseattn.tasks.tokenize import Annotate, longest_first, state, tokenised
+from sparseattn.tokens import COLUMNS
 
 __all__ = ["Prepared", "available", "fingerprint", "prepare", "survey"]
 
@@ -43,6 +43,12 @@ _FORMAT = 1
 _INPUTS = ("text", "text_pair", "tokens", "question", "context")
 #: Annotations that are made here rather than read from the tokens.
 _ANNOTATED = frozenset({"words", "sentences", "heads"})
+
+
+#: Columns of a task\'s inputs that are for the model.
+MODEL_COLUMNS = frozenset(
+    {*COLUMNS, "input_ids", "token_type_ids", "labels", "start_positions", "end_positions"}
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +73,7 @@ class Prepared:
     evaluation: datasets.Dataset
     inputs: datasets.Dataset
     rows: Rows
-    collator: Batches
+    collator: Collator
     counts: dict[str, float]
     fingerprint: str
     key: str
@@ -195,7 +201,7 @@ def prepare(
         tokenizer: A fast tokenizer.
         needs: What the patterns to come read; see `sparseattn.tokens.ANNOTATIONS`. Only words,
             sentences and heads cost anything.
-        cache_dir: Where tokenised data are kept; `default_folder()` by default.
+        cache_dir: Where tokenised data are kept; `sparseattn.files.cache_folder()` by default.
         pipeline: The spaCy pipeline that annotates.
 
     Raises:
@@ -210,7 +216,7 @@ def prepare(
     # 0.23.3 do, and environments may share a cache.
     how = (state(tokenizer), version("tokenizers"), annotated, pipeline if annotated else "")
     key = digest(_FORMAT, examples.fingerprint, shape, how)
-    place = (cache_dir or default_folder()) / "inputs" / key
+    place = (cache_dir or cache_folder()) / "inputs" / key
     annotate = Annotator(tokenizer, pipeline, cache_dir).columns if annotated else None
     data, counts = store.remembered(place, partial(_tokenised, examples, tokenizer, annotate))
     inputs = data["evaluation"]
@@ -220,7 +226,7 @@ def prepare(
         evaluation=inputs.remove_columns([name for name in DETAILS if name in inputs.column_names]),
         inputs=inputs,
         rows=examples.evaluation,
-        collator=Batches.of(tokenizer),
+        collator=Collator(tokenizer, columns=MODEL_COLUMNS),
         counts=counts,
         fingerprint=examples.fingerprint,
         key=key,

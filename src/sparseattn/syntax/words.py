@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from sparseattn.syntax.parse import Parse
 
-__all__ = ["Tokens", "given_words_of_tokens", "words_of_tokens"]
+__all__ = ["TokenSpans", "words_of_given_words", "words_of_tokens"]
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens:
+class TokenSpans:
     """Where the tokens of one encoding come from.
 
     Attributes:
@@ -31,7 +31,7 @@ class Tokens:
     given: NDArray[np.int64]
 
     @classmethod
-    def of(cls, part: Any) -> Tokens:
+    def of(cls, part: Any) -> TokenSpans:
         """Reads a `tokenizers.Encoding`."""
         sides = np.array([-1 if side is None else side for side in part.sequence_ids], dtype=int)
         spans = np.array(part.offsets, dtype=int).reshape(-1, 2)
@@ -48,10 +48,10 @@ class Tokens:
 
     def words(self, side: int, text: str | Sequence[str], parse: Parse) -> NDArray[np.int64]:
         """The word of each token of a text. Shape: [tokens of that text], int64."""
-        here = self.sides == side
+        mask = self.sides == side
         if isinstance(text, str):
-            return words_of_tokens(self.spans[here], parse)
-        return given_words_of_tokens(self.given[here], text)
+            return words_of_tokens(self.spans[mask], parse)
+        return words_of_given_words(self.given[mask], text)
 
 
 def words_of_tokens(spans: NDArray[Any], parse: Parse) -> NDArray[np.int64]:
@@ -89,7 +89,7 @@ def words_of_tokens(spans: NDArray[Any], parse: Parse) -> NDArray[np.int64]:
     return best
 
 
-def given_words_of_tokens(
+def words_of_given_words(
     indices: Sequence[int] | NDArray[Any], words: Sequence[str]
 ) -> NDArray[np.int64]:
     """The word that each token belongs to, where the words were given.
@@ -102,7 +102,7 @@ def given_words_of_tokens(
     Returns:
         Index of a word among those that are not blank. Shape: [tokens], int64.
 
-    >>> given_words_of_tokens([0, 1, 1, 2, 3], ["a", "b", " ", "c"]).tolist()
+    >>> words_of_given_words([0, 1, 1, 2, 3], ["a", "b", " ", "c"]).tolist()
     [0, 1, 1, 1, 2]
     """
     solid = np.array([word.strip() != "" for word in words], dtype=np.int64)

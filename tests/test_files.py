@@ -1,0 +1,52 @@
+"""Caches lie in one place, and a file is written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sparseattn.files import cache_folder, write_whole, writing_whole
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"SPARSEATTN_CACHE": "~/here", "XDG_CACHE_HOME": "/elsewhere"}, "~/here"),
+        ({"XDG_CACHE_HOME": "/elsewhere"}, "/elsewhere/sparseattn"),
+        ({}, "~/.cache/sparseattn"),
+    ],
+)
+def test_the_cache_folder_is_the_users_choice(monkeypatch, variables, folder):
+    for name in ("SPARSEATTN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(folder).expanduser()
+
+
+@pytest.mark.parametrize("data", ["gr\u00fcn\n", b"\x00\xff"])
+def test_a_file_is_replaced(tmp_path, data):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    write_whole(path, data)
+    assert path.read_bytes() == (data.encode() if isinstance(data, str) else data)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_fails_leaves_the_old_file_and_no_draft(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def fail():
+        with writing_whole(path) as draft:
+            assert draft.suffix == ".json"
+            draft.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    with pytest.raises(FileNotFoundError):
+        write_whole(tmp_path / "missing" / "a.json", "x")
