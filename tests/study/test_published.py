@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparseattn.study.grid import shapes
+from sparseattn.study.grid import patterns
 from sparseattn.study.spec import load_spec
 from tests.study import fakes
 
@@ -17,9 +17,9 @@ def test_each_can_be_read_and_carries_the_control_of_a_learned_plan(path, monkey
     monkeypatch.setenv("SPARSEATTN_DATA", str(tmp_path))
     spec = load_spec(path)
     assert spec.name == path.stem
-    patterns = [pattern for arm in spec.arms for pattern in shapes(arm)]
-    learned = any(pattern.startswith("learned(") for pattern in patterns)
+    written = [pattern for arm in spec.arms for pattern in patterns(arm)]
+    learned = any(pattern.startswith("learned(") for pattern in written)
     if learned and path.stem not in WITHOUT:
-        assert any(pattern.startswith("restarted(arm=learned(") for pattern in patterns)
+        assert any(pattern.startswith("restarted(arm=learned(") for pattern in written)
         asked = [pair for pairs in spec.contrasts.values() for pair in pairs]
         assert any(a == "learned" and b == "restarted" for a, b in asked)

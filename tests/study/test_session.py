@@ -11,7 +11,7 @@ from rich.console import Console
 from sparseattn.errors import DataError, StudyError
 from sparseattn.report import load_study
 from sparseattn.study import Options, plan, resume, run
-from sparseattn.study.resolve import resolved
+from sparseattn.study.resolve import resolve
 from sparseattn.study.spec import spec_of
 from sparseattn.study.store import Store
 from sparseattn.study.study import Study
@@ -60,7 +60,7 @@ def pairs_by_hand(length: int, radius: int) -> int:
 
 
 def test_a_number_is_solved_on_the_study_s_own_texts(tmp_path):
-    study, sample, _ = resolved(spec_of(values(data(tmp_path))), 100, TrialCache())
+    study, sample, _ = resolve(spec_of(values(data(tmp_path))), 100, TrialCache())
     lengths = sample.texts.evaluation["length"]
     assert len(lengths) == len(ROWS)
     degrees = [
@@ -70,12 +70,12 @@ def test_a_number_is_solved_on_the_study_s_own_texts(tmp_path):
     best = min(range(8), key=lambda radius: abs(degrees[radius] - 4))
     near = study.arms[1]
     assert near.pattern == f"neighbor(radius={best}) | global(cls)"
-    assert near.realised["degree"] == pytest.approx(degrees[best])
+    assert near.measured["degree"] == pytest.approx(degrees[best])
     valid = sum(length**2 for length in lengths)
     sparsity = 1 - sum(pairs_by_hand(length, best) for length in lengths) / valid
-    assert near.realised["sparsity"] == pytest.approx(sparsity)
-    assert near.realised["overall"] == pytest.approx(sparsity * 2 / 6)
-    dense = sample.count("dense", ":")
+    assert near.measured["sparsity"] == pytest.approx(sparsity)
+    assert near.measured["overall"] == pytest.approx(sparsity * 2 / 6)
+    dense = sample.measure("dense", ":")
     assert (dense.sparsity, dense.degree) == (0.0, pytest.approx(valid / sum(lengths)))
 
 
@@ -117,7 +117,7 @@ def test_a_renamed_study_that_is_refused_keeps_its_name(tmp_path, log, missing):
 
 def begun(tmp_path, given):
     """A study in a folder, with nothing run."""
-    study, *_ = resolved(spec_of(given), 100, TrialCache())
+    study, *_ = resolve(spec_of(given), 100, TrialCache())
     store = Store(tmp_path / "out")
     store.prepare()
     store.write("study.json", study.to_json())
@@ -170,7 +170,7 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_written(name, tmp_p
     ("arm", "message"),
     [
         ({"layers": "9:"}, "layer 9 does not exist: the model has 6, 0 to 5"),
-        ({"layers": "3:2"}, "layers '3:2' are none of the model's 6; choose at least one"),
+        ({"layers": "3:2"}, "layer selection '3:2' names none of the model's 6"),
         ({"degree": 40}, "cannot reach a mean degree of 40 on this text"),
         ({"pattern": "neighbour(?)"}, r"arms\[1\] \(near\): .*unknown pattern 'neighbour'"),
     ],
@@ -196,7 +196,7 @@ def test_a_folder_that_is_not_ours(tmp_path):
 def test_a_placement_on_no_layer_is_refused_without_a_number_to_solve(command, tmp_path):
     given = values(data(tmp_path / "a"))
     given["arms"][1] = {"name": "near", "pattern": "neighbor(1)", "layers": "3:2"}
-    with pytest.raises(StudyError, match=r"^arm 'near': layers '3:2' are none of the model's 6"):
+    with pytest.raises(StudyError, match=r"^arm 'near': layer selection '3:2' names none of the model's 6"):
         command(given, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -235,8 +235,7 @@ def test_nothing_is_begun_without_a_yes(tmp_path):
 def test_a_begin_that_was_cut_short_is_begun_again(tmp_path, log):
     folder = tmp_path / "s"
     Store(folder).prepare()
-    (folder / "locks").touch()
-    (folder / ".study.json.123").write_text("{")
+    (folder / ".tmp123.json").write_text("{")
     run(values(data(tmp_path / "a"), arms=["dense"]), folder, Options(trial=fakes.TRIAL))
     assert len(Study.load(folder).trials()[0]) == 1
 
@@ -253,13 +252,13 @@ def test_a_plan_shows_arms_and_time_and_writes_nothing(tmp_path, monkeypatch):
     )
     assert planned.seconds == pytest.approx(6 * planned.time.trial + planned.time.start)
     assert planned.time.trial > 0
-    assert planned.realised[0].sparsity == 0.0
+    assert planned.measured[0].sparsity == 0.0
     console = Console(file=io.StringIO(), width=100)
     console.print(planned)
     text = console.file.getvalue()
     assert "6 trials: 3 arms, 3 seeds" in text
     assert "near: neighbor(radius=1) | global(cls)" in text
-    assert f"{planned.realised[1].sparsity:.1%}" in text
+    assert f"{planned.measured[1].sparsity:.1%}" in text
     assert "from 6 steps of near on this machine" in text
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 

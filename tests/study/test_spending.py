@@ -11,7 +11,7 @@ from sparseattn.errors import PlanError, StudyError
 from sparseattn.plan import Plan
 from sparseattn.report.load import load_study
 from sparseattn.study import run_method as spending
-from sparseattn.study.grid import resolve
+from sparseattn.study.grid import resolve_arms
 from sparseattn.study.record import finished
 from sparseattn.study.sample import Sample
 from sparseattn.study.session import run
@@ -257,9 +257,9 @@ def test_what_a_method_cannot_do_is_found_out_before_anything_is_written(make, t
 def test_a_plan_shows_the_sparsity_that_is_stated(make):
     spec = spec_of(values(make, pattern="shuffled(calibrated(sparsity=0.5))"))
     sample = Sample(spec, (), TrialCache())
-    (_, arm) = resolve(spec, sample.measure)
-    realised = sample.count(arm.pattern, arm.layers)
-    assert realised.overall == realised.sparsity == pytest.approx(0.5, abs=0.03)
+    (_, arm) = resolve_arms(spec, sample.measure, sample.longest)
+    measured = sample.measure(arm.pattern, arm.layers)
+    assert measured.overall == measured.sparsity == pytest.approx(0.5, abs=0.03)
 
 
 def short_and_long(make, folder, train, evaluation):

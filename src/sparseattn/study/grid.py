@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sparseattn.errors import PatternError, PlanError, StudyError
 from sparseattn.study import arms
-from sparseattn.study.reading import place
-from sparseattn.study.solve import FREE, Realised, Target, solve
 from sparseattn.study.spec import MATCHED, ArmSpec, StudySpec
 
-__all__ = ["Arm", "Measure", "check_count", "check_doubles", "check_size", "resolve", "shapes"]
+__all__ = ["Arm", "ArmSparsity", "check_count", "check_size", "patterns", "resolve_arms", "solve"]
+
+#: Stands for the number in a pattern that is to be solved for.
+_FREE = "?"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Arm:
         pattern: See `sparseattn.study.trial.TrialSpec`.
         layers: Where the pattern stands.
         target: What its `?` was solved for, such as `{"degree": 5}`; empty where it had none.
-        realised: What it came to on training texts, for an arm that was solved.
+        measured: Its `ArmSparsity`, where it was solved.
         needs: The annotations that its pattern reads.
     """
 
@@ -34,7 +35,7 @@ class Arm:
     pattern: str
     layers: str
     target: Mapping[str, float]
-    realised: Mapping[str, float]
+    measured: Mapping[str, float]
     needs: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -43,35 +44,22 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Measure:
-    """Counts patterns on sample texts.
+class ArmSparsity:
+    """What a pattern comes to on sample texts, over the layers that carry it.
 
     Attributes:
-        count: What a pattern comes to on a placement.
-        highest: Tokens of the longest text.
+        degree: Keys a query attends to, averaged over real tokens, layers and heads.
+        sparsity: Share of the pairs of real tokens that are not allowed, in [0, 1].
+        overall: The same over all layers of the model, the dense ones included.
     """
 
-    count: Callable[[str, str], Realised]
-    highest: int
+    degree: float
+    sparsity: float
+    overall: float
 
 
-def check_doubles(spec: StudySpec) -> None:
-    """Makes sure that no list of a spec has a value twice: it would be the same trials.
-
-    Raises:
-        StudyError: One has; the message says which.
-    """
-    lists: dict[tuple[Any, ...], Sequence[Any]] = {("seeds",): spec.seeds}
-    for index, arm in enumerate(spec.arms):
-        at = ("arms", index)
-        lists |= {(*at, "grid", name): values for name, values in arm.grid.items()}
-        lists |= {(*at, "layers"): arm.layers, (*at, "sparsity"): arm.sparsity}
-        if not isinstance(arm.degree, str):
-            lists[(*at, "degree")] = arm.degree
-    for where, values in lists.items():
-        for position, value in enumerate(values):
-            if value in values[:position]:
-                raise StudyError(f"{place((*where, position))}: {value!r} is there twice")
+#: Measures a pattern on a placement.
+Measure = Callable[[str, str], ArmSparsity]
 
 
 def check_size(spec: StudySpec, most: int) -> None:
@@ -81,7 +69,7 @@ def check_size(spec: StudySpec, most: int) -> None:
         StudyError: It is.
     """
     cells = sum(
-        math.prod(map(len, arm.grid.values())) * max(1, len(_aims(arm))) * len(arm.layers)
+        math.prod(map(len, arm.grid.values())) * max(1, len(_targets(arm))) * len(arm.layers)
         for arm in spec.arms
     )
     check_count(cells * len(spec.seeds), most)
@@ -96,51 +84,55 @@ def check_count(trials: int, most: int) -> None:
         )
 
 
-def shapes(arm: ArmSpec) -> list[str]:
+def patterns(arm: ArmSpec) -> list[str]:
     """The patterns of an arm, with some number in the place of a `?`.
 
     Raises:
         StudyError: One is neither `dense` nor a pattern.
         PatternError: One is wrong.
     """
-    return [_shape(cell.pattern) for cell in _cells(arm)] if arm.pattern else []
+    return [_with_some_number(cell.pattern) for cell in _cells(arm)] if arm.pattern else []
 
 
-def _shape(pattern: str) -> str:
+def _with_some_number(pattern: str) -> str:
     try:
-        return arms.check(pattern.replace(FREE, "1"))
+        return arms.check(pattern.replace(_FREE, "1"))
     except PatternError as error:
         try:
-            return arms.check(pattern.replace(FREE, "2"))  # a number that 1 is too low for
+            return arms.check(pattern.replace(_FREE, "2"))  # a number that 1 is too low for
         except PatternError:
             raise error from None
 
 
-def resolve(spec: StudySpec, measure: Measure) -> list[Arm]:
+def resolve_arms(spec: StudySpec, measure: Measure, longest: int) -> list[Arm]:
     """Multiplies the grids out and solves the free numbers.
 
     Args:
         spec: The study.
-        measure: Counts on the study's own training texts.
+        measure: Measures patterns on the study's own training texts.
+        longest: Tokens of the longest of these texts.
 
     Raises:
         StudyError: A pattern is wrong, a target cannot be reached, or nothing depends on the text
             for `matched_random` to be the control of; the message names the arm.
     """
-    made: dict[str, list[Arm]] = {}
+    resolved: dict[str, list[Arm]] = {}
     # An arm that aims at the degree of another, and a control, come after what they look at.
     for index, arm in sorted(enumerate(spec.arms), key=lambda pair: _rank(pair[1])):
         try:
             if arm.matched_random is not None:
-                made[arm.name] = list(_controls(arm, made))
+                resolved[arm.name] = list(_controls(arm, resolved))
             else:
-                made[arm.name] = [_solved(cell, arm, measure, made) for cell in _cells(arm)]
+                cells = list(_cells(arm))
+                if isinstance(arm.degree, str):
+                    cells = [_with_degree_of(arm.degree, c, measure, resolved) for c in cells]
+                resolved[arm.name] = [_solved(cell, measure, longest) for cell in cells]
         except (StudyError, PatternError, PlanError) as error:
             raise StudyError(f"arms[{index}] ({arm.name}): {error}") from None
     return [
-        replace(one, needs=tuple(sorted(arms.needs(one.pattern))))
+        replace(each, needs=tuple(sorted(arms.needs(each.pattern))))
         for arm in spec.arms
-        for one in made[arm.name]
+        for each in resolved[arm.name]
     ]
 
 
@@ -148,65 +140,122 @@ def _rank(arm: ArmSpec) -> int:
     return 2 if arm.matched_random is not None else int(isinstance(arm.degree, str))
 
 
-def _aims(arm: ArmSpec) -> list[Target]:
-    if isinstance(arm.degree, str):
-        return []
-    degrees = [Target("degree", value) for value in arm.degree]
-    return degrees + [Target("sparsity", value) for value in arm.sparsity]
+def _targets(arm: ArmSpec) -> list[dict[str, float]]:
+    degrees = () if isinstance(arm.degree, str) else arm.degree
+    return [{"degree": d} for d in degrees] + [{"sparsity": s} for s in arm.sparsity]
 
 
 def _cells(arm: ArmSpec) -> Iterator[Arm]:
     """The combinations of an arm; patterns may still have a `?`."""
-    aims: list[Target | None] = [*_aims(arm)]
-    if FREE in arm.pattern and arms.is_method(arm.pattern):
+    if _FREE in arm.pattern and arms.is_method(arm.pattern):
         raise StudyError(f"{arm.pattern} has no number to solve for; write it")
+    targets = _targets(arm)
     for values in itertools.product(*arm.grid.values()):
         chosen = dict(zip(arm.grid, values, strict=True))
         pattern = arm.pattern
         for name, value in chosen.items():
             pattern = pattern.replace(f"{{{name}}}", str(value))
-        if FREE not in pattern:
+        if _FREE not in pattern:
             pattern = arms.check(pattern)
-        for aim in aims or [None]:
-            told = [f"{name}={value}" for name, value in chosen.items()]
-            told += [f"{aim.kind}={aim.value:g}"] if aim and len(aims) > 1 else []
-            target: dict[str, float] = {aim.kind: aim.value} if aim else {}
-            if tuple(arm.layers) != (":",) and (arms.is_method(pattern) or arms.is_plan(pattern)):
-                raise StudyError(f"{pattern} says for every layer itself; leave out layers")
+        if arm.layers != (":",) and (arms.is_method(pattern) or arms.is_plan(pattern)):
+            raise StudyError(f"{pattern} says for every layer itself; leave out layers")
+        for target in targets or [{}]:
+            words = [arm.name, *(f"{name}={value}" for name, value in chosen.items())]
+            if len(targets) > 1:
+                words += [f"{kind}={value:g}" for kind, value in target.items()]
             for layers in (":",) if pattern == arms.DENSE else arm.layers:
-                yield Arm(" ".join((arm.name, *told)), pattern, layers, target, {})
+                yield Arm(" ".join(words), pattern, layers, target, {})
 
 
-def _solved(cell: Arm, arm: ArmSpec, measure: Measure, made: Mapping[str, list[Arm]]) -> Arm:
-    if FREE not in cell.pattern:
+def _with_degree_of(
+    name: str, cell: Arm, measure: Measure, resolved: Mapping[str, list[Arm]]
+) -> Arm:
+    """The cell, aiming at the degree of another arm on the same layers."""
+    if name not in resolved:
+        raise StudyError(f"arm {name!r} takes its own degree from another arm")
+    pattern = resolved[name][0].pattern
+    layers = ":" if arms.is_plan(pattern) else cell.layers
+    return replace(cell, target={"degree": round(measure(pattern, layers).degree, 4)})
+
+
+def _solved(cell: Arm, measure: Measure, longest: int) -> Arm:
+    if _FREE not in cell.pattern:
         return cell
-    count = measure.count
-    if isinstance(arm.degree, str):
-        if arm.degree not in made:
-            raise StudyError(f"arm {arm.degree!r} takes its own degree from another arm")
-        like = made[arm.degree][0].pattern
-        at = ":" if arms.is_plan(like) else cell.layers
-        cell = replace(cell, target={"degree": round(count(like, at).degree, 4)})
     ((kind, value),) = cell.target.items()
-    aim = Target("degree" if kind == "degree" else "sparsity", value)
-    number, realised = solve(
-        cell.pattern, aim, lambda text: count(text, cell.layers), measure.highest
+    number, measured = solve(
+        cell.pattern, kind, value, lambda text: measure(text, cell.layers), longest
     )
-    pattern = arms.check(cell.pattern.replace(FREE, str(number)))
-    return replace(cell, pattern=pattern, realised=asdict(realised))
+    pattern = arms.check(cell.pattern.replace(_FREE, str(number)))
+    return replace(cell, pattern=pattern, measured=asdict(measured))
 
 
-def _controls(arm: ArmSpec, made: Mapping[str, list[Arm]]) -> Iterator[Arm]:
+def _controls(arm: ArmSpec, resolved: Mapping[str, list[Arm]]) -> Iterator[Arm]:
     every = arm.matched_random == "*"
-    names = list(made) if every else [name for name in made if name == arm.matched_random]
-    sources = [one for name in names for one in made[name]]
-    several = every or len({one.name for one in sources}) > 1
-    found = False
-    for one in sources:
-        pattern = arms.with_matched_random(one.pattern)
+    names = list(resolved) if every else [name for name in resolved if name == arm.matched_random]
+    sources = [each for name in names for each in resolved[name]]
+    several = every or len({source.name for source in sources}) > 1
+    controls = [(source, arms.with_matched_random(source.pattern)) for source in sources]
+    for source, pattern in controls:
         if pattern is not None:
-            found = True
-            yield Arm(f"{MATCHED} {one.name}" if several else arm.name, pattern, one.layers, {}, {})
-    if not found:
+            name = f"{MATCHED} {source.name}" if several else arm.name
+            yield Arm(name, pattern, source.layers, {}, {})
+    if not any(pattern for _, pattern in controls):
         where = "no arm looks" if every else f"arm {arm.matched_random!r} does not look"
         raise StudyError(f"{where} at the text, so there is nothing to be the control of")
+
+
+def solve(
+    text: str, kind: str, target: float, measure: Callable[[str], ArmSparsity], longest: int
+) -> tuple[int, ArmSparsity]:
+    """Finds the whole number that brings a pattern nearest to a degree or sparsity, by bisection.
+
+    Args:
+        text: A pattern with one `?`, of which more means always more pairs, or always fewer.
+        kind: `degree` or `sparsity`.
+        target: What to come near to.
+        measure: What a pattern comes to on the sample.
+        longest: The largest number worth trying: the tokens of the longest text.
+
+    Returns:
+        The number, and what the pattern comes to with it.
+
+    Raises:
+        StudyError: No number comes as low or as high as the target.
+        PatternError: The pattern takes no number there.
+    """
+    known: dict[int, ArmSparsity] = {}
+
+    def value(number: int) -> float:
+        if number not in known:
+            known[number] = measure(text.replace(_FREE, str(number)))
+        return float(getattr(known[number], kind))
+
+    low, high = _lowest(value), max(longest, 2)
+    ends = value(low), value(high)
+    if not min(ends) <= target <= max(ends):
+        raise StudyError(
+            f"{text!r} cannot reach a mean {kind} of {target:g} on this text: "
+            f"with {low} in place of the ? it is {ends[0]:.4g}, with {high}, the most that is "
+            f"worth trying, {ends[1]:.4g}"
+        )
+    rising = ends[0] <= ends[1]
+    while high - low > 1:
+        middle = (low + high) // 2
+        if (value(middle) < target) == rising:
+            low = middle
+        else:
+            high = middle
+    best = min((low, high), key=lambda number: abs(value(number) - target))
+    return best, known[best]
+
+
+def _lowest(value: Callable[[int], float]) -> int:
+    """The lowest number that the pattern takes: 0, 1 or 2."""
+    for number in (0, 1):
+        try:
+            value(number)
+        except PatternError:
+            continue
+        return number
+    value(2)
+    return 2

@@ -15,12 +15,11 @@ from sparseattn.study.display import spell_time
 from sparseattn.study.estimate import Estimate, estimate
 from sparseattn.study.executors import check_reached
 from sparseattn.study.executors.local import LocalExecutor
-from sparseattn.study.grid import Arm
+from sparseattn.study.grid import Arm, ArmSparsity
 from sparseattn.study.preflight import check_machine
-from sparseattn.study.resolve import resolved
+from sparseattn.study.resolve import resolve
 from sparseattn.study.sample import TEXTS
 from sparseattn.study.session import MOST
-from sparseattn.study.solve import Realised
 from sparseattn.study.spec import StudySpec
 from sparseattn.study.store import Store
 from sparseattn.study.study import Study
@@ -36,7 +35,7 @@ class Planned:
 
     Attributes:
         study: The study.
-        realised: What each arm comes to on a sample of training texts.
+        measured: What each arm comes to on a sample of training texts.
         trials: How many trials it has.
         notices: Arms that are another one's double, and what the user should know of the data.
         time: How long it would take.
@@ -44,7 +43,7 @@ class Planned:
     """
 
     study: Study
-    realised: tuple[Realised, ...]
+    measured: tuple[ArmSparsity, ...]
     trials: int
     notices: tuple[str, ...]
     time: Estimate
@@ -63,7 +62,7 @@ class Planned:
         table.add_column("layers", no_wrap=True)
         for name in ("sparsity", "overall", "degree", "asked for"):
             table.add_column(name, justify="right", no_wrap=True)
-        for arm, found in zip(self.study.arms, self.realised, strict=True):
+        for arm, found in zip(self.study.arms, self.measured, strict=True):
             table.add_row(*map(Text, _cells(arm, found)))
         patterns = {arm.name: arm.pattern for arm in self.study.arms if arm.pattern != arm.name}
         lines = [
@@ -84,7 +83,7 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _cells(arm: Arm, found: Realised) -> list[str]:
+def _cells(arm: Arm, found: ArmSparsity) -> list[str]:
     dense = arm.pattern == DENSE
     return [
         arm.name,
@@ -110,15 +109,15 @@ def plan(spec: StudySpec, max_trials: int = MOST, out: Path | None = None) -> Pl
     cache = TrialCache()
     here = spec.executor.kind == "local"
     check_machine(spec, spec.executor)
-    study, sample, told = resolved(spec, max_trials, cache, here)
+    study, sample, told = resolve(spec, max_trials, cache, here)
     check_reached(spec.executor)
-    realised = tuple(sample.count(arm.pattern, arm.layers) for arm in study.arms)
+    measured = tuple(sample.measure(arm.pattern, arm.layers) for arm in study.arms)
     trials, notices = study.trials()
     timed, changed = _trained_here(trials)
     where = spec.executor
     local = LocalExecutor(Store(out or "."), workers=where.workers, processes=where.processes)
     time = estimate(timed, cache, local.workers, where.processes)
-    return Planned(study, realised, len(trials), (*told, *notices, *changed), time, local.workers)
+    return Planned(study, measured, len(trials), (*told, *notices, *changed), time, local.workers)
 
 
 def _trained_here(trials: list[TrialSpec]) -> tuple[list[TrialSpec], list[str]]:

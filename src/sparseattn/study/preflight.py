@@ -14,7 +14,7 @@ from sparseattn.study.spec import ExecutorSpec, StudySpec
 from sparseattn.study.trial import TrialSpec
 from sparseattn.study.trial_cache import TrialCache
 
-__all__ = ["check_alone", "check_asked", "check_machine"]
+__all__ = ["check_alone", "check_fit", "check_machine"]
 
 
 def check_alone() -> None:
@@ -32,7 +32,7 @@ def check_alone() -> None:
         )
 
 
-def check_asked(spec: StudySpec, cache: TrialCache) -> None:
+def check_fit(spec: StudySpec, cache: TrialCache) -> None:
     """Makes sure that backend, model and training of a study fit together.
 
     Args:

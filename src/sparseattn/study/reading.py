@@ -94,19 +94,25 @@ def place(where: Sequence[Any]) -> str:
     return text
 
 
-def validated(model: type[Model], data: Any, where: tuple[Any, ...] = ()) -> Model:
+def validated(
+    model: type[Model],
+    data: Any,
+    where: tuple[Any, ...] = (),
+    context: Mapping[str, Any] | None = None,
+) -> Model:
     """Makes a record of plain values.
 
     Args:
         model: The record's class.
         data: Its values.
         where: Where they stand in the file, for messages.
+        context: What its validators need to know besides.
 
     Raises:
         StudyError: One does not fit; the message names its place, the value and what would.
     """
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context=context)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         # A misspelt key often leaves a required one missing: the cause before its effect.
@@ -142,6 +148,8 @@ def _message(
     message = _EXPECTED.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     message = message.replace("Input should be", "expected")
     value = error["input"]
+    if error["type"] == "value_error":
+        return f"{spelled}: {message}" if spelled else message
     if message.startswith("expected") and repr(value) not in message:
         message += f", got {value!r}"
     if isinstance(value, bool | int | float) and error["type"] == "string_type":

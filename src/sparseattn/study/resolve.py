@@ -7,18 +7,18 @@ import torch
 from sparseattn.backend import AUTO
 from sparseattn.errors import BackendError, PatternError, PlanError, StudyError
 from sparseattn.study import arms
-from sparseattn.study.grid import check_count, check_doubles, check_size, resolve, shapes
-from sparseattn.study.preflight import check_asked
+from sparseattn.study.grid import check_count, check_size, patterns, resolve_arms
+from sparseattn.study.preflight import check_fit
 from sparseattn.study.sample import Sample
 from sparseattn.study.spec import StudySpec
 from sparseattn.study.study import Study, installed
 from sparseattn.study.trial_cache import TrialCache
 from sparseattn.tasks.base import survey
 
-__all__ = ["resolved"]
+__all__ = ["resolve"]
 
 
-def resolved(
+def resolve(
     spec: StudySpec, most: int, cache: TrialCache, here: bool = True
 ) -> tuple[Study, Sample, list[str]]:
     """Makes a study of a spec, and finds out what can be wrong with it before anything is written.
@@ -30,8 +30,7 @@ def resolved(
         here: Whether its trials run on this machine, so that what that cannot do is an error.
 
     Returns:
-        The study, the texts that its patterns were counted on, and what the user should know of
-        the data.
+        The study, the texts that its patterns were counted on, and notices about the data.
 
     Raises:
         StudyError: The grid is too large, an arm is wrong or does not fit the model, the backend
@@ -39,31 +38,30 @@ def resolved(
         DataError: The data cannot be read or do not fit the task.
         UnsupportedModelError: The model does not let its attention be replaced.
     """
-    check_doubles(spec)
     check_size(spec, most)
     needs = _needs(spec)
-    found, notices = survey(spec.task)
-    check_asked(spec, cache)
+    fingerprint, notices = survey(spec.task)
+    check_fit(spec, cache)
     sample = Sample(spec, needs, cache)
-    made = tuple(resolve(spec, sample.measure))
-    check_count(len(made) * len(spec.seeds), most)
-    study = Study(spec, made, found, installed(spec, made))
+    resolved = tuple(resolve_arms(spec, sample.measure, sample.longest))
+    check_count(len(resolved) * len(spec.seeds), most)
+    study = Study(spec, resolved, fingerprint, installed(spec, resolved))
     # A GPU that is here is the workers': what its backends can do is found out there.
-    tried = here and spec.backend != AUTO and not torch.cuda.is_available()
-    for arm in made:
+    step = here and spec.backend != AUTO and not torch.cuda.is_available()
+    for arm in resolved:
         try:
-            sample.check(arm.pattern, arm.layers, spec.backend, tried)
+            sample.check(arm.pattern, arm.layers, spec.backend, step)
         except (BackendError, PlanError) as error:
             raise StudyError(f"arm {arm.name!r}: {error}") from None
     return study, sample, notices
 
 
 def _needs(spec: StudySpec) -> frozenset[str]:
-    """What the patterns of a spec read, their free numbers left open."""
-    found: set[str] = set()
+    """The annotations that the patterns of a spec read, their free numbers left open."""
+    needs: set[str] = set()
     for index, arm in enumerate(spec.arms):
         try:
-            found.update(*(arms.needs(pattern) for pattern in shapes(arm)))
+            needs.update(*(arms.needs(pattern) for pattern in patterns(arm)))
         except (StudyError, PatternError, PlanError) as error:
             raise StudyError(f"arms[{index}] ({arm.name}): {error}") from None
-    return frozenset(found)
+    return frozenset(needs)

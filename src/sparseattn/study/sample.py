@@ -15,12 +15,10 @@ from sparseattn.errors import DataError, PlanError
 from sparseattn.models.describe import measure
 from sparseattn.models.quiet import quiet
 from sparseattn.models.sparsify import sparsified
-from sparseattn.models.state import attached_state
 from sparseattn.plan import Plan
 from sparseattn.selection import select_indices
 from sparseattn.study.arms import DENSE, is_method
-from sparseattn.study.grid import Measure
-from sparseattn.study.solve import Realised
+from sparseattn.study.grid import ArmSparsity
 from sparseattn.study.spec import StudySpec
 from sparseattn.study.trial_cache import TrialCache
 from sparseattn.tasks.base import Prepared
@@ -60,15 +58,15 @@ class Sample:
         with quiet():
             self.model = prepared.build_model(cache.place(spec.model), seed=0)
         self.tokenizer = cache.tokenizer(spec.model, spec.task)
-        self._known: dict[tuple[str, str], Realised] = {}
+        self._measured: dict[tuple[str, str], ArmSparsity] = {}
         self._plans: dict[UniformMethod, Plan] = {}
 
     @property
-    def measure(self) -> Measure:
-        """For `sparseattn.study.grid.resolve`."""
-        return Measure(self.count, int(self.texts.evaluation[0]["length"]))
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return int(self.texts.evaluation[0]["length"])
 
-    def count(self, pattern: str, layers: str) -> Realised:
+    def measure(self, pattern: str, layers: str) -> ArmSparsity:
         """What a pattern comes to.
 
         Raises:
@@ -76,9 +74,9 @@ class Sample:
             UnsupportedModelError: The model does not let its attention be replaced.
         """
         key = (pattern, ":" if pattern == DENSE else layers)
-        if key not in self._known:
-            self._known[key] = self._count(*key)
-        return self._known[key]
+        if key not in self._measured:
+            self._measured[key] = self._measure(*key)
+        return self._measured[key]
 
     def check(self, pattern: str, layers: str, backend: str = AUTO, step: bool = False) -> None:
         """Makes sure that a pattern, its placement and a backend fit the model.
@@ -104,9 +102,6 @@ class Sample:
             data, collator = self._rows(method.counted_over), self.texts.collator
             method.check(Texts(self.model, data, collator, TEXTS), self.tokenizer)
         with sparsified(self.model, plan, tokenizer=self.tokenizer, backend=backend):
-            state = attached_state(self.model)
-            if state is not None:
-                _chosen(layers, len(state.heads))
             if step:
                 self._step()
 
@@ -126,12 +121,12 @@ class Sample:
             return self._uniform(parse_method(pattern))
         return Plan.of("full()" if pattern == DENSE else pattern, layers)
 
-    def _count(self, pattern: str, layers: str) -> Realised:
+    def _measure(self, pattern: str, layers: str) -> ArmSparsity:
         plan = self._plan(pattern, layers)
         with sparsified(self.model, plan, tokenizer=self.tokenizer):
             whole = measure(self.model, self.texts.batches(_BATCH))
-        inside = whole.on_layers(_chosen(layers, len(whole.heads)))
-        return Realised(inside.mean_degree, inside.sparsity, whole.sparsity)
+        inside = whole.on_layers(select_indices(layers, len(whole.heads), "layer"))
+        return ArmSparsity(inside.mean_degree, inside.sparsity, whole.sparsity)
 
     def _uniform(self, method: Method) -> Plan:
         """A plan of a method's sparsity, as every method is to find one.
@@ -158,18 +153,6 @@ class Sample:
         """Some evaluation texts, likewise; of them nothing but the lengths is looked at."""
         prepared = _prepared(self._spec, frozenset(), self._cache, TEXTS)
         return prepared.evaluation.select(every(len(prepared.evaluation), TEXTS))
-
-
-def _chosen(layers: str, count: int) -> list[int]:
-    """The layers of a placement.
-
-    Raises:
-        PlanError: The model lacks one, or there is none.
-    """
-    found = list(select_indices(layers, count, "layer"))
-    if not found:
-        raise PlanError(f"layers {layers!r} are none of the model's {count}; choose at least one")
-    return found
 
 
 def _prepared(

@@ -114,12 +114,12 @@ def run(
         changed = study.spec.declared != before.spec.declared
         return _run(study, store, options, console, others, changed=changed)
     check_new(store.folder)
-    from sparseattn.study.resolve import resolved
+    from sparseattn.study.resolve import resolve
 
     executor = _executor(made, options)
     check_machine(made, executor)
     here = executor.kind == "local"
-    study, _, notices = resolved(made, options.max_trials, TrialCache(), here)
+    study, _, notices = resolve(made, options.max_trials, TrialCache(), here)
     return _run(study, store, options, console, others, notices)
 
 
