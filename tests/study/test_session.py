@@ -198,8 +198,6 @@ def test_a_placement_on_no_layer_is_refused_without_a_number_to_solve(command, t
     given["arms"][1] = {"name": "near", "pattern": "neighbor(1)", "layers": "3:2"}
     message = r"^arm 'near': layer selection '3:2' names none of the model's 6"
     with pytest.raises(StudyError, match=message):
-        StudyError, match=r"^arm 'near': layer selection '3:2' names none of the model's 6"
-    ):
         command(given, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
