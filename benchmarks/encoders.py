@@ -35,7 +35,7 @@ from record import Record, clock
 from rivals import HEADS, ROWS, Row, bert, bigbird, longformer, states
 from sparseattn.bench.compare import differences, results
 from sparseattn.bench.timing import bound, floor, samples, step
-from sparseattn.models.state import attached
+from sparseattn.models.state import attached_state
 
 COLUMNS = (
     *("what", "sparse", "floor", "bound", "stock", "Longformer", "BigBird"),
@@ -105,7 +105,7 @@ def backend_of(row: Row, model: BertModel, ids: Tensor) -> str:
     sparse = sparsified(row, model, "auto")
     with torch.set_grad_enabled(row.trains):
         states(sparse, ids)
-    names = {name for name, _ in attached(sparse).current.chosen.values()}
+    names = {name for name, _ in attached_state(sparse).last.chosen.values()}
     if len(names) > 1:
         sys.exit(f"auto takes several backends ({', '.join(sorted(names))}) for {row.work}")
     return names.pop()

@@ -24,8 +24,8 @@ from transformers import AutoModelForSequenceClassification
 
 from options import options, prepare
 from record import Record
+from sparseattn.models.load import quiet
 from sparseattn.models.names import DEFAULT, resolve
-from sparseattn.models.quiet import quiet
 
 #: Never a mapping of its own for a large tensor, never anything back from the end of the heap.
 KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 60)}

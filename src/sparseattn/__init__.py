@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sparseattn.models.lengthen.lengthening import lengthen as lengthen
     from sparseattn.models.load import load as load
     from sparseattn.models.names import resolve as resolve
+    from sparseattn.models.sparsify import plan_of as plan_of
     from sparseattn.models.sparsify import restore as restore
     from sparseattn.models.sparsify import sparsified as sparsified
     from sparseattn.models.sparsify import sparsify as sparsify
@@ -50,6 +51,7 @@ _PUBLIC = {
     "lengthen": "models.lengthen.lengthening",
     "load": "models.load",
     "parse": "pattern",
+    "plan_of": "models.sparsify",
     "probe": "degrees.probe",
     "resolve": "models.names",
     "restore": "models.sparsify",
@@ -72,6 +74,7 @@ __all__ = [
     "lengthen",
     "load",
     "parse",
+    "plan_of",
     "probe",
     "resolve",
     "restore",

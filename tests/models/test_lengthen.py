@@ -122,7 +122,7 @@ def test_padding_on_the_left_keeps_its_position():
 def test_a_long_planned_model_computes_what_the_definition_says():
     model = small("roberta", num_hidden_layers=2, num_attention_heads=2).double()
     sa.lengthen(model, to=4096)
-    assert attached_state(model).record.plan == sa.Plan.of("neighbor(radius=64) | global(cls)")
+    assert sa.plan_of(model) == sa.Plan.of("neighbor(radius=64) | global(cls)")
     columns = batch((4096,))
     columns["input_ids"][0, :97], columns["attention_mask"][0, :97] = 1, 0
     found = {}
@@ -287,10 +287,10 @@ def test_plans_given_kept_and_taken_over():
     model = sa.sparsify(small("bert"), "neighbor(radius=2)")
     expected = run(model, batch((60, 7)))
     sa.lengthen(model, to=100, plan=None)
-    assert attached_state(model).record.plan == sa.Plan.of("neighbor(radius=2)")
+    assert sa.plan_of(model) == sa.Plan.of("neighbor(radius=2)")
     assert torch.equal(run(model, batch((60, 7))), expected)
     sa.lengthen(model, to=150, plan="self()")
-    assert attached_state(model).record.plan == sa.Plan.of("self()")
+    assert sa.plan_of(model) == sa.Plan.of("self()")
     sa.restore(model)
     assert model.config._attn_implementation == "sdpa"
     assert run(model, batch((150,))).shape == (1, 150, 32)
@@ -299,7 +299,7 @@ def test_plans_given_kept_and_taken_over():
 @pytest.mark.parametrize("plan", ["dependency() | global(cls)", "similarity(k=2) & sentence()"])
 def test_plans_that_read_annotations(plan, tmp_path):
     model = sa.lengthen(small("bert"), to=100, plan=plan)
-    assert attached_state(model).record.plan == sa.Plan.of(plan)
+    assert sa.plan_of(model) == sa.Plan.of(plan)
 
 
 def test_precision_modes_gradients_and_random_state_stay():

@@ -15,7 +15,6 @@ from sparseattn.cli import main as cli
 from sparseattn.errors import DataError
 from sparseattn.models.lengthen.folder import lengthen_folder
 from sparseattn.models.names import DEFAULT
-from sparseattn.models.state import attached_state
 from tests.models.families import batch, build
 
 PLAN = "neighbor(radius=64) | global(cls)"
@@ -132,13 +131,11 @@ def test_a_plan_from_a_file_and_a_model_that_has_one(command, tmp_path):
     first = ("--to", 100, "--out", tmp_path / "first", "--plan", tmp_path / "plan.json")
     code, told, _ = command(place, *first)
     assert (code, "next:" in told) == (0, False)
-    assert attached_state(sa.load(tmp_path / "first")).record.plan == sa.Plan.load(
-        tmp_path / "plan.json"
-    )
+    assert sa.plan_of(sa.load(tmp_path / "first")) == sa.Plan.load(tmp_path / "plan.json")
     code, told, _ = command(tmp_path / "first", "--to", 150, "--out", tmp_path / "second")
     assert (code, "next:" in told) == (0, False)
     assert "positions 100 -> 150\n" in told
-    assert attached_state(sa.load(tmp_path / "second")).record.plan == sa.Plan.of(PLAN)
+    assert sa.plan_of(sa.load(tmp_path / "second")) == sa.Plan.of(PLAN)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +205,7 @@ def test_a_failure_halfway_leaves_nothing(tmp_path, monkeypatch, when):
 
     place = saved(tmp_path / "short")
     if when == "read_back":
-        monkeypatch.setattr("sparseattn.models.lengthen.folder.read_back", full)
+        monkeypatch.setattr("sparseattn.models.lengthen.folder._read_back", full)
     else:
         monkeypatch.setattr(transformers.BertTokenizer, "save_pretrained", full)
     with pytest.raises((DataError, OSError), match="No space left on device"):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sparseattn.errors import DataError, MissingExtraError
 from sparseattn.models.names import DEFAULT, resolve
-from sparseattn.models.read import longest, read
+from sparseattn.models.positions import max_tokens
+from sparseattn.models.read import read
 
 FOX = "The quick brown fox jumps."
 
@@ -21,8 +24,8 @@ def test_an_unknown_model_is_refused():
 
 def test_models_by_name(tmp_path):
     assert resolve("bert-base-uncased") == "bert-base-uncased"
-    assert resolve(str(tmp_path)) == tmp_path
-    assert (resolve(DEFAULT) / "config.json").is_file()
+    assert resolve(str(tmp_path)) == str(tmp_path)
+    assert (Path(resolve(DEFAULT)) / "config.json").is_file()
     with pytest.raises(MissingExtraError) as missing:
         resolve("package:no_such_package_here")
     assert str(missing.value) == (
@@ -39,10 +42,7 @@ def test_models_by_name(tmp_path):
 
 
 def test_the_packaged_model_names_its_extra(monkeypatch):
-    def nothing(package):
-        raise ModuleNotFoundError(package)
-
-    monkeypatch.setattr("sparseattn.models.names.files", nothing)
+    monkeypatch.setattr("sparseattn.models.names.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError) as caught:
         resolve(DEFAULT)
     assert str(caught.value).endswith(
@@ -56,11 +56,11 @@ def test_the_longest_text_of_a_model():
     class Tokenizer:
         model_max_length = 10**30
 
-    assert longest(BertConfig(max_position_embeddings=300), Tokenizer) == 300
-    assert longest(RobertaConfig(max_position_embeddings=514), Tokenizer) == 512
-    assert longest(T5Config(), Tokenizer) is None
+    assert max_tokens(BertConfig(max_position_embeddings=300), Tokenizer) == 300
+    assert max_tokens(RobertaConfig(max_position_embeddings=514), Tokenizer) == 512
+    assert max_tokens(T5Config(), Tokenizer) is None
     Tokenizer.model_max_length = 128
-    assert longest(BertConfig(), Tokenizer) == 128
+    assert max_tokens(BertConfig(), Tokenizer) == 128
 
 
 def test_reading_loads_weights_only_when_asked():

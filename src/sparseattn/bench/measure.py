@@ -97,7 +97,7 @@ def measure(
 def _chosen(sparse: Any) -> tuple[str, ...]:
     """The backends that the layers used in the last pass."""
     state = attached_state(sparse)
-    chosen = state.current.chosen if state and state.current else {}
+    chosen = state.last.chosen if state and state.last else {}
     return tuple(dict.fromkeys(name for name, _ in chosen.values()))
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sparseattn.backend import AUTO
 from sparseattn.errors import UnsupportedModelError
-from sparseattn.models.config import FIELD
+from sparseattn.models.config import FIELD, remove_plan
 from sparseattn.models.names import resolve
-from sparseattn.models.read import positions
+from sparseattn.models.positions import max_tokens
 from sparseattn.models.sparsify import sparsify
 from sparseattn.plan import Plan
 
@@ -79,12 +79,14 @@ def load(name: str, longest: int, trains: bool) -> Subject:
     from transformers import AutoConfig, AutoModel
 
     try:
-        config = AutoConfig.from_pretrained(resolve(name))
+        config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=False)
     except (OSError, ValueError) as error:
         line = str(error).strip().splitlines()[0]
         raise UnsupportedModelError(f"cannot read the config of {name!r}: {line}") from None
-    _without_plan(config)
-    usable = positions(config)
+    if FIELD in vars(config):  # the stock model is dense
+        remove_plan(config)
+        config._attn_implementation = None
+    usable = max_tokens(config)
     if usable is not None:
         # How many positions there are does not change the time.
         config.max_position_embeddings += max(0, longest - usable, PROBED - usable)
@@ -94,11 +96,3 @@ def load(name: str, longest: int, trains: bool) -> Subject:
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     layers = config.num_hidden_layers
     return Subject(name, model, layers, heads, width, config.vocab_size, usable)
-
-
-def _without_plan(config: Any) -> None:
-    """Takes a saved plan out of a config: the stock model is dense."""
-    if FIELD in vars(config):
-        for name in {FIELD, "attn_implementation"} & vars(config).keys():
-            delattr(config, name)
-        config._attn_implementation = None

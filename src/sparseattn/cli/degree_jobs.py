@@ -97,7 +97,7 @@ def _learned(
 
     from sparseattn.degrees.learn import learn_degrees
     from sparseattn.degrees.progress import Shown
-    from sparseattn.models.quiet import quiet
+    from sparseattn.models.load import quiet
     from sparseattn.study.run_method import headline
     from sparseattn.study.trial_cache import TrialCache
     from sparseattn.training.arguments import arguments, seed_of
@@ -126,12 +126,14 @@ def _learned(
 def _told(result: Learned, place: Path) -> Iterator[str]:
     from transformers import AutoTokenizer
 
-    from sparseattn.models.quiet import quiet
+    from sparseattn.models.load import quiet
 
     source = result.model.name_or_path
     with quiet():
         written = result.save(place)
-        AutoTokenizer.from_pretrained(source).save_pretrained(place / "model")
+        AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(
+            place / "model"
+        )
     yield str(result)
     for path in written:
         yield f"wrote {path}"
@@ -162,12 +164,12 @@ def calibrate_text(
     from sparseattn.degrees.measured import told
     from sparseattn.degrees.settings import Settings
     from sparseattn.degrees.texts import Texts, tokenised
-    from sparseattn.models.read import loaded
+    from sparseattn.models.load import load_part
 
     settings = Settings.of(options)
     _check_place(out)
     texts = [columns[0] for columns in _lines(path)]
-    encoder, tokenizer = loaded(model, "AutoModel"), loaded(model, "AutoTokenizer")
+    encoder, tokenizer = load_part(model, "AutoModel"), load_part(model, "AutoTokenizer")
     rows, collator = tokenised(encoder, texts, tokenizer), DataCollatorWithPadding(tokenizer)
     found = calibrated(encoder, rows, collator, sparsity, settings, tokenizer)
     found.plan.save(out)
@@ -234,12 +236,12 @@ def probe_text(
         DataError: The file cannot be read, holds no text, or a line has no second column.
     """
     from sparseattn.degrees.probe import pattern_of, probe
-    from sparseattn.models.read import loaded
+    from sparseattn.models.load import load_part
 
     _check_place(out)
     made = pattern_of(pattern)
     texts = [columns[: 1 + pairs] for columns in _lines(path, 1 + pairs)]
-    encoder, tokenizer = loaded(model, "AutoModel"), loaded(model, "AutoTokenizer")
+    encoder, tokenizer = load_part(model, "AutoModel"), load_part(model, "AutoTokenizer")
     yield from _probed(probe(encoder, made, texts, tokenizer=tokenizer), out)
 
 

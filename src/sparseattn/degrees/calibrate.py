@@ -51,7 +51,9 @@ def calibrate(
     from transformers import AutoTokenizer, DataCollatorWithPadding
 
     settings = Settings.of(options)
-    tokenizer = tokenizer or AutoTokenizer.from_pretrained(model.name_or_path)
+    tokenizer = tokenizer or AutoTokenizer.from_pretrained(
+        model.name_or_path, trust_remote_code=False
+    )
     rows = tokenised(model, texts, tokenizer)
     collator = DataCollatorWithPadding(tokenizer)
     return calibrated(model, rows, collator, sparsity, settings, tokenizer).plan

@@ -153,7 +153,9 @@ def probe(
     from sparseattn.syntax import Annotator, Collator
 
     made = pattern_of(pattern)
-    tokenizer = tokenizer or AutoTokenizer.from_pretrained(model.name_or_path)
+    tokenizer = tokenizer or AutoTokenizer.from_pretrained(
+        model.name_or_path, trust_remote_code=False
+    )
     if isinstance(texts, str):
         raise DataError("texts is one text; give a list of them")
     some = [texts[index] for index in every(len(texts), MOST)]

@@ -80,7 +80,7 @@ class Texts:
         """What a plan may know of each batch."""
         with sparsified(self.model, plan, tokenizer=tokenizer):
             state = state_of(self.model)
-            return [state.record.tokens(batch, None) for batch in self.batches()]
+            return [state.tokens(batch) for batch in self.batches()]
 
 
 def state_of(model: nn.Module) -> SparsityState:
@@ -114,10 +114,10 @@ def tokenised(
     Raises:
         DataError: A text is none of these, or is empty.
     """
-    from sparseattn.models.read import longest
+    from sparseattn.models.positions import max_tokens
 
     rows: list[Row] = []
-    limit = longest(model.config, tokenizer)
+    limit = max_tokens(model.config, tokenizer)
     cut = {} if limit is None else {"truncation": True, "max_length": limit}
     for index, text in enumerate(texts):
         if isinstance(text, Mapping):

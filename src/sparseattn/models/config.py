@@ -1,4 +1,4 @@
-"""What a sparsified model's config carries, so that the plan travels in config.json."""
+"""The plan of a sparsified model as its config carries it, so that it travels in config.json."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from sparseattn.errors import PlanError
 from sparseattn.plan import Plan
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["FIELD", "SparsityConfig"]
+__all__ = ["FIELD", "NAME", "SparsityConfig", "remove_plan"]
 
 #: The config attribute.
 FIELD = "sparseattn"
+#: The `attn_implementation` of a sparsified model.
+NAME = "sparseattn"
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,18 @@ class SparsityConfig:
 
     def tokens(self, columns: dict[str, Any], embedding: Tensor | None) -> TokenBatch:
         """Builds the batch that the plan is compiled for; only what the plan needs is computed."""
-        needs = self.plan.needs
-        ids = columns.get("input_ids")
-        known: dict[str, Tensor | None] = {"embedding": embedding if "embedding" in needs else None}
-        if ids is not None and "special" in needs and self.special is not None:
-            known["special"] = _among(ids, self.special)
-        if ids is not None and "separators" in needs and self.separators is not None:
-            known["separators"] = _among(ids, self.separators)
+        needs, ids = self.plan.needs, columns.get("input_ids")
+        known = {"embedding": embedding if "embedding" in needs else None}
+        for name in ("special", "separators"):
+            members: tuple[int, ...] | None = getattr(self, name)
+            if ids is not None and name in needs and members is not None:
+                known[name] = torch.isin(
+                    ids, torch.tensor(members, dtype=ids.dtype, device=ids.device)
+                )
         return TokenBatch.of_columns(columns, **known)
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values."""
+        """The config as plain values."""
         return {
             "plan": self.plan.to_json(),
             "backend": self.backend,
@@ -60,7 +63,7 @@ class SparsityConfig:
         """Reads what `to_json` wrote.
 
         Raises:
-            PlanError: It is not a record.
+            PlanError: It holds no plan.
         """
         if not isinstance(data, dict) or "plan" not in data:
             raise PlanError(f"the config's {FIELD!r} entry does not hold a plan")
@@ -72,6 +75,15 @@ class SparsityConfig:
             None if separators is None else tuple(separators),
         )
 
+    @classmethod
+    def of_loaded(cls, config: Any) -> SparsityConfig | None:
+        """What plain `from_pretrained` made a model follow; None where it runs dense."""
+        data = getattr(config, FIELD, None)
+        followed = data is not None and config._attn_implementation == NAME
+        return cls.from_json(data) if followed else None
 
-def _among(ids: Tensor, wanted: tuple[int, ...]) -> Tensor:
-    return torch.isin(ids, torch.tensor(wanted, dtype=ids.dtype, device=ids.device))
+
+def remove_plan(config: Any) -> None:
+    """Takes a saved plan out of a transformers config."""
+    for name in {FIELD, "attn_implementation"} & vars(config).keys():
+        delattr(config, name)

@@ -12,24 +12,24 @@ from torch import Tensor
 from sparseattn import backend as backends
 from sparseattn.auto import select
 from sparseattn.counting import MeasuredSparsity, SparsityReport
-from sparseattn.errors import PlanError
+from sparseattn.errors import DataError, PlanError
 from sparseattn.models import masks
 from sparseattn.models.encoder import attention_dropout, encoder_of
-from sparseattn.models.state import ATTRIBUTE, SparsityState, checked, embedding_of
+from sparseattn.models.state import ATTRIBUTE, SparsityState, followed
 from sparseattn.rules import LayerRule
 from sparseattn.tokens import TokenBatch
 
 __all__ = ["describe", "measure"]
 
 
-def describe(model: Any, batch: Mapping[str, Any]) -> SparsityReport:
+def describe(model: Any, batch: Mapping[str, Any] | None = None) -> SparsityReport:
     """Counts what the plan on a model allows in a batch, and says what computes it and why.
 
     Where the model's last batch was padded like this one, the backends are those that computed it;
     otherwise those that would, in the mode in which the model is.
 
     Args:
-        model: A sparsified model.
+        model: A sparsified model, however it was loaded.
         batch: A collated batch as the model takes it, annotation columns included.
 
     Returns:
@@ -38,22 +38,21 @@ def describe(model: Any, batch: Mapping[str, Any]) -> SparsityReport:
     Raises:
         PlanError: The model carries no plan.
         AnnotationError: The batch lacks an annotation that a pattern needs.
-        DataError: The batch is longer than the positions that the model has.
+        DataError: It is no batch, or longer than the positions that the model has.
     """
-    encoder = encoder_of(model)
-    state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
-    if state is None:
-        raise PlanError(f"{type(model).__name__} is not sparsified; there is nothing to describe")
-    tokens = state.record.tokens(checked(dict(batch)), embedding_of(encoder))
-    if batch.get("position_ids") is None:
-        state.check_length(encoder, tokens)
-    compiled = state.compile(tokens)
-    groups = state.record.plan.resolve(state.heads)
+    state = _state_of(model, "describe")
+    if not isinstance(batch, Mapping):
+        raise DataError(
+            "a plan is counted over a batch, such as tokenizer(texts, padding=True, "
+            f"return_tensors='pt') makes; got {'none' if batch is None else repr(batch)}"
+        )
+    compiled = state.compile(state.tokens(dict(batch)))
+    groups = state.config.plan.resolve(state.heads)
     report = SparsityReport.of(compiled, [" / ".join(str(p) for _, p in group) for group in groups])
     layers = []
     for index, (count, rule) in enumerate(zip(report.layers, compiled.layers, strict=True)):
         bias = compiled.biases[index] if compiled.biases else None
-        name, reason = _chosen(state, index, rule) or _expected(encoder, state, index, rule, bias)
+        name, reason = _chosen(state, index, rule) or _expected(state, index, rule, bias)
         computed = backends.backend(name).computed(rule)
         layers.append(replace(count, computed=computed, backend=name, reason=reason))
     return replace(report, layers=tuple(layers))
@@ -69,34 +68,40 @@ def measure(model: Any, batches: Iterable[Mapping[str, Any]]) -> MeasuredSparsit
     Raises:
         PlanError: The model carries no plan.
     """
-    encoder = encoder_of(model)
-    state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
-    if state is None:
-        raise PlanError(f"{type(model).__name__} is not sparsified; there is nothing to count")
+    state = _state_of(model, "count")
     computed = 0
 
-    def tokens_of(attached: SparsityState) -> Iterator[TokenBatch]:
+    def tokens_of() -> Iterator[TokenBatch]:
         nonlocal computed
         names: list[str] = []
         for batch in batches:
-            here = {name: column.to(encoder.device) for name, column in batch.items()}
+            here = {name: column.to(state.encoder.device) for name, column in batch.items()}
             names = names or [layer.backend for layer in describe(model, here).layers]
-            tokens = attached.record.tokens(here, embedding_of(encoder))
-            rules = attached.compile(tokens).layers
+            tokens = state.tokens(here)
             known: dict[int, int] = {}
-            for rule, name in zip(rules, names, strict=True):
+            for rule, name in zip(state.compile(tokens).layers, names, strict=True):
                 if id(rule) not in known:
                     known[id(rule)] = backends.backend(name).computed(rule)
                 computed += known[id(rule)]
             yield tokens
 
-    measured = MeasuredSparsity.of(state.record.plan, tokens_of(state), state.heads, state.windows)
+    measured = MeasuredSparsity.of(state.config.plan, tokens_of(), state.heads, state.windows)
     return replace(measured, computed=computed)
+
+
+def _state_of(model: Any, purpose: str) -> SparsityState:
+    """What a model follows, however it was loaded."""
+    encoder = encoder_of(model)
+    config = followed(encoder)
+    if config is None:
+        raise PlanError(f"{type(model).__name__} is not sparsified; there is nothing to {purpose}")
+    state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
+    return state or SparsityState.of(encoder, config)
 
 
 def _chosen(state: SparsityState, index: int, rule: LayerRule) -> tuple[str, str] | None:
     """The backend of a layer in the last pass, if its batch was as long as this one."""
-    last = state.current
+    last = state.last
     if last is None or index not in last.chosen:
         return None
     before = last.compiled.layers[index].valid
@@ -104,14 +109,14 @@ def _chosen(state: SparsityState, index: int, rule: LayerRule) -> tuple[str, str
 
 
 def _expected(
-    encoder: Any, state: SparsityState, index: int, rule: LayerRule, bias: Tensor | None
+    state: SparsityState, index: int, rule: LayerRule, bias: Tensor | None
 ) -> tuple[str, str]:
     """The backend that a layer would take."""
     if state.mask_route:
         return masks.ONLY
-    if state.record.backend != backends.AUTO:
-        return state.record.backend, backends.BY_NAME
-    layer = state.layers[index]
+    if state.config.backend != backends.AUTO:
+        return state.config.backend, backends.BY_NAME
+    layer, encoder = state.layers[index], state.encoder
     trains = encoder.training and any(p.requires_grad for p in encoder.parameters())
     # One number that looks like all of them: only shape, type and device are asked about.
     one = torch.empty((), dtype=encoder.dtype, device=rule.valid.device).requires_grad_(trains)

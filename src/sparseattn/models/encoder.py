@@ -1,9 +1,9 @@
-"""Finding the encoder inside whatever a user passes, and the attention layers inside it."""
+"""Finding the encoder inside whatever a user passes, its attention layers, and running it."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseattn.errors import UnsupportedModelError
+from sparseattn.errors import SparseAttnError, UnsupportedModelError, first_line
 from sparseattn.models import interface, masks
+from sparseattn.models.config import NAME
 
-__all__ = ["Attention", "attention_dropout", "encoder_of", "probe"]
+__all__ = [
+    "Attention",
+    "attention_dropout",
+    "attention_layers",
+    "default_implementation",
+    "encoder_of",
+    "owner_of",
+    "random_batch",
+    "random_outputs",
+]
 
 _WORKING = (
     "BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, ELECTRA, ALBERT, ERNIE, MobileBERT, "
@@ -42,29 +52,50 @@ class Attention:
     biased: bool = False
 
 
-def encoder_of(model: nn.Module) -> Any:
-    """The innermost transformers encoder of a model: what receives `input_ids`.
+def owner_of(model: Any) -> Any:
+    """The transformers model, head included, inside whatever the user passed.
 
     Looks through PEFT, sentence-transformers, DataParallel and compiled wrappers.
 
     Raises:
-        UnsupportedModelError: There is none, or more than one, or it is not an encoder.
+        UnsupportedModelError: There is none, or more than one.
     """
-    from transformers import PreTrainedModel
-
-    found: list[PreTrainedModel] = []
-    for module in model.modules():
-        inside = any(module is part for outer in found for part in outer.modules())
-        if isinstance(module, PreTrainedModel) and not inside:
-            found.append(module)
-    if len(found) != 1:
-        names = ", ".join(type(one).__name__ for one in found) or "none"
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModelError(
+            f"a model is a transformers model or a wrapper around one, not {model!r}; load it "
+            "first, for example with transformers.AutoModel.from_pretrained(name)"
+        )
+    owners = list({id(module): module for module in _pretrained(model)}.values())
+    if len(owners) != 1:
+        names = ", ".join(type(module).__name__ for module in owners) or "none"
         raise UnsupportedModelError(
             f"{type(model).__name__} holds no single transformers model (found: {names}); "
             "pass the encoder itself"
         )
-    encoder = found[0].base_model
-    if getattr(encoder.config, "is_encoder_decoder", False) and _has_decoder(encoder):
+    return owners[0]
+
+
+def _pretrained(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost transformers models."""
+    from transformers import PreTrainedModel
+
+    if isinstance(module, PreTrainedModel):
+        yield module
+    else:
+        for child in module.children():
+            yield from _pretrained(child)
+
+
+def encoder_of(model: Any) -> Any:
+    """The innermost transformers encoder of a model: what receives `input_ids`.
+
+    Raises:
+        UnsupportedModelError: See `owner_of`; or it is not an encoder.
+    """
+    encoder = owner_of(model).base_model
+    if getattr(encoder.config, "is_encoder_decoder", False) and isinstance(
+        getattr(encoder, "decoder", None), nn.Module
+    ):
         raise UnsupportedModelError(
             f"{type(encoder).__name__} is an encoder-decoder; only its encoder can be sparsified, "
             "for example as T5EncoderModel"
@@ -78,11 +109,12 @@ def attention_dropout(config: Any) -> float:
     return float(next((getattr(config, name) for name in names if hasattr(config, name)), 0.0))
 
 
-def _has_decoder(encoder: nn.Module) -> bool:
-    return isinstance(getattr(encoder, "decoder", None), nn.Module)
+def default_implementation(encoder: Any) -> str:
+    """The attention implementation that transformers chooses for an encoder."""
+    return str(encoder._check_and_adjust_attn_implementation(None))
 
 
-def probe(encoder: Any) -> list[Attention]:
+def attention_layers(encoder: Any) -> list[Attention]:
     """Runs the encoder on three tokens and records which attention modules it calls, in order.
 
     A run says what no list of classes can: whether the model really goes through the interface,
@@ -91,9 +123,8 @@ def probe(encoder: Any) -> list[Attention]:
     Raises:
         UnsupportedModelError: The encoder does not let its attention be replaced.
     """
-    hooked = masks.modules_of(encoder)
-    if hooked:
-        return [Attention(module, module.num_attention_heads) for module in hooked]
+    if modules := masks.modules_of(encoder):
+        return [Attention(module, module.num_attention_heads) for module in modules]
     calls: list[Attention] = []
 
     def record(
@@ -111,43 +142,38 @@ def probe(encoder: Any) -> list[Attention]:
         return repeated.transpose(1, 2), None
 
     if not type(encoder)._can_set_attn_implementation():
-        raise UnsupportedModelError(_unsupported(encoder, "it does not use AttentionInterface"))
-    with _probing(encoder, record):
+        raise _unsupported(encoder, "it does not use AttentionInterface")
+    if "input_ids" not in inspect.signature(encoder.forward).parameters:
+        raise _unsupported(encoder, "it does not read text (input_ids)")
+    device = next(encoder.parameters()).device
+    ids = torch.tensor([[5, 6, 7]], device=device) % (getattr(encoder.config, "vocab_size", 0) or 8)
+    with _recording(encoder, record):
         try:
-            encoder(**_three_tokens(encoder))
+            encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
         except UnsupportedModelError:
             raise
         except Exception as error:
-            why = f"a probe of three tokens failed: {str(error).splitlines()[0]}"
-            raise UnsupportedModelError(_unsupported(encoder, why)) from error
+            why = f"a probe of three tokens failed: {first_line(error)}"
+            raise _unsupported(encoder, why) from error
     if not calls:
-        raise UnsupportedModelError(_unsupported(encoder, "its attention is never called"))
+        raise _unsupported(encoder, "its attention is never called")
     return calls
 
 
-def _unsupported(encoder: nn.Module, why: str) -> str:
-    return f"{type(encoder).__name__} cannot be sparsified: {why}; what works: {_WORKING}"
-
-
-def _three_tokens(encoder: Any) -> dict[str, Tensor]:
-    parameter = next(encoder.parameters())
-    if "input_ids" not in inspect.signature(encoder.forward).parameters:
-        raise UnsupportedModelError(_unsupported(encoder, "it does not read text (input_ids)"))
-    size = getattr(encoder.config, "vocab_size", None) or 8
-    return {
-        "input_ids": torch.tensor([[5, 6, 7]], device=parameter.device).remainder(size),
-        "attention_mask": torch.ones(1, 3, dtype=torch.long, device=parameter.device),
-    }
+def _unsupported(encoder: nn.Module, why: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{type(encoder).__name__} cannot be sparsified: {why}; what works: {_WORKING}"
+    )
 
 
 @contextmanager
-def _probing(encoder: Any, record: Any) -> Iterator[None]:
+def _recording(encoder: Any, record: Any) -> Iterator[None]:
     """Lets `record` stand in for the attention; leaves no gradient and no random draw behind."""
     from transformers.masking_utils import AttentionMaskInterface
     from transformers.modeling_utils import AttentionInterface
 
     before = encoder.config._attn_implementation
-    name = f"{interface.NAME}_probe"
+    name = f"{NAME}_probe"
     AttentionInterface.register(name, record)
     AttentionMaskInterface.register(name, interface.padding_mask)
     encoder.set_attn_implementation(name)
@@ -158,3 +184,61 @@ def _probing(encoder: Any, record: Any) -> Iterator[None]:
         encoder.set_attn_implementation(before)
         del AttentionInterface._global_mapping[name]
         del AttentionMaskInterface._global_mapping[name]
+
+
+def random_batch(
+    encoder: Any, lengths: Sequence[int], annotated: bool = False
+) -> dict[str, Tensor]:
+    """Ordinary tokens of the encoder's vocabulary, the same each time, padded on the right.
+
+    Args:
+        encoder: Says how many tokens there are, and which of them are special.
+        lengths: Real tokens of each text.
+        annotated: Whether to add annotations: one sentence of one-token words, all under the first.
+
+    Returns:
+        `input_ids`, `attention_mask` and annotations. Shape: [texts, longest] each.
+    """
+    config = encoder.config
+    special = {value for name, value in vars(config).items() if name.endswith("_token_id")}
+    size = getattr(config, "vocab_size", None) or 8
+    ordinary = torch.tensor([index for index in range(size) if index not in special])
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(len(ordinary), (len(lengths), max(lengths)), generator=generator)
+    mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
+    ids = torch.where(mask, ordinary[drawn], getattr(config, "pad_token_id", None) or 0)
+    columns = {"input_ids": ids, "attention_mask": mask.long()}
+    if annotated:
+        words = torch.arange(max(lengths)).expand_as(ids)
+        columns["word_index"] = words.where(mask, -1)
+        columns["sentence_index"] = columns["head_index"] = torch.zeros_like(ids).where(mask, -1)
+        columns["special_tokens_mask"] = (~mask).long()
+    device = next(encoder.parameters()).device
+    return {name: column.to(device) for name, column in columns.items()}
+
+
+def random_outputs(encoder: Any, lengths: Sequence[int], annotated: bool = False) -> Tensor:
+    """The encoder's first output for a random batch. Shape: [texts, longest, hidden width].
+
+    Args:
+        encoder: What to run.
+        lengths: See `random_batch`.
+        annotated: See `random_batch`.
+
+    Raises:
+        UnsupportedModelError: It does not read tokens, or it does not run.
+    """
+    who = f"{type(encoder).__name__} cannot be lengthened: "
+    if "input_ids" not in inspect.signature(encoder.forward).parameters:
+        raise UnsupportedModelError(f"{who}it does not read text (input_ids)")
+    batch = random_batch(encoder, lengths, annotated)
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            output: Tensor = encoder(**batch)[0]
+    except SparseAttnError:
+        raise
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"{who}a text of {max(lengths):,} tokens does not run: {first_line(error)}"
+        ) from error
+    return output

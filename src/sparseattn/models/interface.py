@@ -3,14 +3,20 @@
 One name is registered in both of transformers' registries. The mask function returns the padding
 mask as it is (a name missing there would drop padding without a word). The compiled plan arrives as
 a forward keyword, so that there is no global state: gradient checkpointing, several models and
-interleaved forward passes all see their own.
+threads and interleaved forward passes all see their own.
+
+Models that plain `from_pretrained` loaded have no such keyword: no hook sees their batch. Their
+plan comes out of their config, and only one that needs nothing but positions can be applied.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,13 +25,13 @@ from torch import Tensor, nn
 from sparseattn.auto import select
 from sparseattn.backend import Call
 from sparseattn.errors import PlanNotAppliedError, UnsupportedModelError
+from sparseattn.models.config import FIELD, NAME, SparsityConfig
 from sparseattn.plan import CompiledPlan
 from sparseattn.rules import LayerRule
+from sparseattn.tokens import TokenBatch
 
-__all__ = ["KEYWORD", "LAYERS", "NAME", "Pass", "attention", "padding_mask", "register"]
+__all__ = ["KEYWORD", "LAYERS", "Pass", "attention", "padding_mask", "register"]
 
-#: The `attn_implementation` of a sparsified model.
-NAME = "sparseattn"
 #: The forward keyword that carries a `Pass`.
 KEYWORD = "sparseattn_pass"
 #: Attribute of an attention module: the layers that it computes, in the order of its calls.
@@ -34,24 +40,30 @@ LAYERS = "_sparseattn_layers"
 #: Keywords that change what an attention computes and that no backend knows.
 _UNKNOWN = ("softcap", "s_aux", "head_mask")
 
+#: The last pass of a plainly loaded model in this thread, its config, mask, shape and device: the
+#: layers of one pass share its masks.
+_LAST: ContextVar[tuple[Any, Tensor | None, Any, Pass] | None] = ContextVar("_LAST", default=None)
 
-@dataclass
+
+@dataclass(eq=False)
 class Pass:
     """One forward pass of a sparsified model.
 
     Attributes:
         compiled: The plan applied to this pass's batch.
         backend: The backend asked for, or `auto`.
-        calls: How often each attention module has been called, by its identity.
-        chosen: The backend that computed each layer, and why.
         observer: Told of each layer's attention before it is computed.
+        outer: The pass that this one runs inside; see `masks.RUNNING`.
+        calls: How often each attention module that computes several layers has been called.
+        chosen: The backend that computed each layer, and why.
     """
 
     compiled: CompiledPlan
     backend: str
+    observer: Callable[[int, Call], None] | None = None
+    outer: Pass | None = None
     calls: Counter[int] = field(default_factory=Counter)
     chosen: dict[int, tuple[str, str]] = field(default_factory=dict)
-    observer: Callable[[int, Call], None] | None = None
 
     def layer(self, module: nn.Module) -> int:
         """The layer that this call of an attention module computes.
@@ -66,10 +78,10 @@ class Pass:
                 f"{type(module).__name__} was not there when the model was sparsified; "
                 "call sparsify() again"
             )
-        call = self.calls[id(module)]
-        self.calls[id(module)] += 1
         if len(layers) == 1:  # called once more when gradient checkpointing recomputes it
             return layers[0]
+        call = self.calls[id(module)]
+        self.calls[id(module)] += 1
         if call >= len(layers):
             raise PlanNotAppliedError(
                 f"{type(module).__name__} computes {len(layers)} layers and was called more often "
@@ -130,15 +142,14 @@ def attention(
         BackendError: The backend asked for cannot compute this.
     """
     current: Pass | None = keywords.get(KEYWORD)
-    if current is None:
-        from sparseattn.models.plain import pass_from_config
-
-        current, index = pass_from_config(module, query, attention_mask)
-    else:
+    if current is not None:
         index = current.layer(module)
-    rule = current.compiled.layers[index]
-    if KEYWORD not in keywords and sliding_window is not None:
-        rule = rule.within(sliding_window - 1)
+        rule = current.compiled.layers[index]
+    else:
+        current, index = _pass_of_config(module, query, attention_mask)
+        rule = current.compiled.layers[index]
+        if sliding_window is not None:
+            rule = rule.within(sliding_window - 1)
     _check(module, key, rule, keywords)
     biases = current.compiled.biases
     call = Call(
@@ -180,3 +191,60 @@ def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     if first is None or second is None:
         return second if first is None else first
     return torch.add(first, second)
+
+
+def _pass_of_config(module: nn.Module, query: Tensor, mask: Tensor | None) -> tuple[Pass, int]:
+    """The pass of a plainly loaded model, and the layer that a module of it computes.
+
+    Args:
+        module: An attention module.
+        query: Shape: [batch, heads, length, head width].
+        mask: The padding mask; None for no padding. Shape: [batch, length], bool.
+
+    Raises:
+        PlanNotAppliedError: The model was sparsified and its hooks are gone; or its config has no
+            plan; or the plan needs more than positions, or the model does not number its layers.
+    """
+    if hasattr(module, LAYERS):
+        raise PlanNotAppliedError(
+            f"the plan did not reach {type(module).__name__}: the hooks of sparsify() are gone; "
+            "call sparsify() again"
+        )
+    config, index = getattr(module, "config", None), getattr(module, "layer_idx", None)
+    data = getattr(config, FIELD, None)
+    if config is None or data is None:
+        raise PlanNotAppliedError(
+            "attn_implementation='sparseattn' needs a plan and this model's config has none; "
+            "call sparsify(), or load a saved model with sparseattn.load()"
+        )
+    if not isinstance(index, int):
+        raise PlanNotAppliedError(
+            f"{type(module).__name__} does not know which layer it is; load this model with "
+            "sparseattn.load()"
+        )
+    key = (query.shape[:3], query.device)
+    last = _LAST.get()
+    # A layer that comes again begins another pass: its mask may have been changed in place.
+    if (
+        last is None
+        or (last[0] is not config or last[1] is not mask or last[2] != key)
+        or index in last[3].chosen
+    ):
+        sparsity = _parsed(json.dumps(data))
+        if needs := sparsity.plan.needs:
+            raise PlanNotAppliedError(
+                f"this model's plan needs {', '.join(sorted(needs))}, which from_pretrained() "
+                "alone cannot supply; load it with sparseattn.load()"
+            )
+        batch, heads, length = key[0]
+        valid = query.new_ones(batch, length, dtype=torch.bool) if mask is None else mask.bool()
+        compiled = sparsity.plan.compile(TokenBatch(valid), [heads] * config.num_hidden_layers)
+        config.attn_implementation = NAME  # saved again, the config still asks for it
+        last = (config, mask, key, Pass(compiled, sparsity.backend))
+        _LAST.set(last)
+    return last[3], index
+
+
+@lru_cache(maxsize=16)
+def _parsed(text: str) -> SparsityConfig:
+    return SparsityConfig.from_json(json.loads(text))

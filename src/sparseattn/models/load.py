@@ -1,24 +1,60 @@
-"""Loading a sparsified model that `save_pretrained` wrote."""
+"""Loading models and their parts by name, without running code that comes with them."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sparseattn.errors import PlanError
-from sparseattn.models.config import FIELD, SparsityConfig
-from sparseattn.models.sparsify import attach_record
+import transformers
+from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 
-__all__ = ["load"]
+from sparseattn.errors import (
+    DataError,
+    MissingExtraError,
+    PlanError,
+    SparseAttnError,
+    first_line,
+)
+from sparseattn.models.config import FIELD, SparsityConfig
+from sparseattn.models.encoder import encoder_of
+from sparseattn.models.names import resolve
+from sparseattn.models.sparsify import attach, plan_of, restore
+
+__all__ = ["load", "load_model", "load_part", "quiet"]
+
+#: What says which files are meant, of the arguments of `from_pretrained`.
+_PLACE = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hides transformers' progress bars, and its notes about unused weights and new heads."""
+    level, bars = (
+        transformers_logging.get_verbosity(),
+        transformers_logging.is_progress_bar_enabled(),
+    )
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def load(path: str | Path, model_class: Any = None, **kwargs: Any) -> Any:
     """Loads a model with the plan that its config.json carries.
 
     Args:
-        path: A folder or Hub name that `model.save_pretrained` wrote to while sparsified.
+        path: A folder or Hub name that `model.save_pretrained`, or `save` of a
+            `SentenceTransformer`, wrote to while sparsified.
         model_class: The class to load; by default the one that was saved.
-        **kwargs: Passed on to `from_pretrained`.
+        **kwargs: Passed on to `from_pretrained`, or to `SentenceTransformer`.
 
     Returns:
         The model, sparsified, in evaluation mode.
@@ -26,45 +62,143 @@ def load(path: str | Path, model_class: Any = None, **kwargs: Any) -> Any:
     Raises:
         PlanError: There is no config, or it carries no plan, transformers lacks the class, or there
             are no weights as safetensors.
+        DataError: Code that lies beside the model would have to be run.
+        MissingExtraError: It is one of sentence-transformers, which is not installed.
     """
-    import transformers
-
-    if _folder(path) and not Path(path).exists():
+    if kwargs.pop("trust_remote_code", False):
+        raise DataError(f"code that comes with a model is never run: {path}, trust_remote_code")
+    # A Hub name is `name` or `owner/name`.
+    local = Path(path).is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1
+    if local and not Path(path).exists():
         raise PlanError(f"no model at {path}: there is no such folder")
+    place = {name: kwargs[name] for name in _PLACE if name in kwargs}
+    if model_class is None and _is_sentence_transformer(path, **place):
+        model = _sentence_transformer(path, **kwargs)
+        if plan_of(model) is None:
+            raise PlanError(
+                f"the model at {path} carries no plan; load it with SentenceTransformer() and call "
+                "sparsify()"
+            )
+        return model
     try:
-        config = transformers.AutoConfig.from_pretrained(path, **_where(kwargs))
+        config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False, **place)
     except (OSError, ValueError) as error:
-        raise PlanError(f"no model at {path}: {str(error).splitlines()[0]}") from None
+        raise PlanError(f"no model at {path}: {_why(error)}") from None
     data = getattr(config, FIELD, None)
     if data is None:
         raise PlanError(
             f"the model at {path} carries no plan; load it with from_pretrained() and call "
             "sparsify()"
         )
-    record = SparsityConfig.from_json(data)
+    sparsity = SparsityConfig.from_json(data)
     delattr(config, FIELD)
     config._attn_implementation = None
+    name = (config.architectures or ["AutoModel"])[0]
+    model_class = model_class or getattr(transformers, name, None)
     if model_class is None:
-        name = (config.architectures or ["AutoModel"])[0]
-        model_class = getattr(transformers, name, None)
-        if model_class is None:
-            raise PlanError(f"transformers has no class {name!r}; pass the class as model_class=")
+        raise PlanError(f"transformers has no class {name!r}; pass the class as model_class=")
     # Weights as pickles are never read: unpickling can run code.
     kwargs.setdefault("use_safetensors", True)
     try:
-        model = model_class.from_pretrained(path, config=config, **kwargs)
+        model = model_class.from_pretrained(path, config=config, trust_remote_code=False, **kwargs)
     except OSError as error:
-        raise PlanError(f"no weights at {path}: {str(error).splitlines()[0]}") from None
-    return attach_record(model, record)
+        raise PlanError(f"no weights at {path}: {first_line(error)}") from None
+    return attach(model, sparsity)
 
 
-def _where(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Those of the arguments of `from_pretrained` that say which files are meant."""
-    names = ("cache_dir", "local_files_only", "revision", "subfolder", "token", "trust_remote_code")
-    return {name: kwargs[name] for name in names if name in kwargs}
+def load_model(name: str) -> Any:
+    """A saved model as it is: with the plan that it carries, or dense.
+
+    Args:
+        name: See `sparseattn.models.names.resolve`.
+
+    Returns:
+        A `SentenceTransformer` on the CPU where it is one; otherwise the class that was saved.
+
+    Raises:
+        DataError: It cannot be loaded.
+        MissingExtraError: It is one of sentence-transformers, which is not installed.
+    """
+    place = resolve(name)
+    with _loading(name):
+        if _is_sentence_transformer(place):
+            return _sentence_transformer(place, device="cpu")
+        config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
+        if getattr(config, FIELD, None) is not None:
+            return load(place)
+        kind = (config.architectures or ["AutoModel"])[0]
+        if not hasattr(transformers, kind):
+            raise DataError(f"transformers has no class {kind!r}, which the config of {name} names")
+        return getattr(transformers, kind).from_pretrained(
+            place, use_safetensors=True, trust_remote_code=False
+        )
 
 
-def _folder(path: str | Path) -> bool:
-    """Whether this can only be a folder: a Hub name is `name` or `owner/name`."""
-    text = str(path)
-    return Path(path).is_absolute() or text.startswith((".", "~")) or text.count("/") > 1
+def load_part(name: str, kind: str, **options: Any) -> Any:
+    """Loads a part of a model, weights from safetensors only.
+
+    Args:
+        name: See `sparseattn.models.names.resolve`.
+        kind: `AutoTokenizer`, `AutoConfig`, or the class of a model.
+        **options: Passed on to `from_pretrained`.
+
+    Raises:
+        DataError: It cannot be loaded.
+    """
+    place = resolve(name)
+    if kind not in ("AutoTokenizer", "AutoConfig"):
+        options["use_safetensors"] = True
+    with quiet(), _loading(name):
+        auto = getattr(transformers, kind)
+        return auto.from_pretrained(place, trust_remote_code=False, **options)
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Turns a failure to load into one line."""
+    try:
+        yield
+    except SparseAttnError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"model {name!r} cannot be loaded; give a local folder, a Hub name or package:NAME "
+            f"({_why(error)})"
+        ) from error
+
+
+def _why(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return "it needs code that lies beside it, and such code is never run"
+    return first_line(error)
+
+
+def _is_sentence_transformer(path: str | Path, **place: Any) -> bool:
+    file = cached_file(
+        str(path),
+        "modules.json",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        **place,
+    )
+    return file is not None
+
+
+def _sentence_transformer(path: str | Path, **kwargs: Any) -> Any:
+    """A `SentenceTransformer`, with the plan that it carries."""
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise MissingExtraError(
+            f"the model {path} is one of sentence-transformers, which is not installed: "
+            "pip install sentence-transformers"
+        ) from None
+    # Not the implementation that config.json asks for: it cannot apply every plan by itself.
+    first = {"attn_implementation": None, "use_safetensors": True}
+    kwargs["model_kwargs"] = {**first, **kwargs.get("model_kwargs", {})}
+    try:
+        model = SentenceTransformer(str(path), **kwargs)
+    except (OSError, ValueError) as error:
+        raise PlanError(f"cannot load the model at {path}: {_why(error)}") from None
+    data = getattr(encoder_of(model).config, FIELD, None)
+    return model if data is None else attach(restore(model), SparsityConfig.from_json(data))

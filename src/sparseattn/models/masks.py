@@ -7,54 +7,46 @@ forward pre-hook rewrites it. What they compute stays dense, as with the `masked
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparseattn.backend import AUTO
-from sparseattn.errors import BackendError
-from sparseattn.rules import LayerRule
+from sparseattn.errors import BackendError, PlanNotAppliedError
+from sparseattn.models.interface import KEYWORD, Pass
 
-__all__ = ["ONLY", "check_backend", "entering", "mask_for", "modules_of"]
+__all__ = ["ONLY", "RUNNING", "check_backend", "entry_mask", "modules_of", "rewrite_mask"]
 
 #: The backend of these families, and why.
 ONLY = ("masked", "the only one for this model family")
 
+#: The pass that the innermost encoder of such a family runs in this thread.
+RUNNING: ContextVar[Pass | None] = ContextVar("sparseattn_running", default=None)
 
-def _added(rule: LayerRule, like: Tensor) -> Tensor:
-    """A mask to add to the scores. Shape: [batch, heads or 1, length, length]."""
-    zero = torch.zeros((), dtype=like.dtype, device=like.device)
-    return torch.where(rule.finite, zero, torch.finfo(like.dtype).min)
-
-
-def _boolean(rule: LayerRule, like: Tensor) -> Tensor:  # noqa: ARG001
-    """A mask that is 1 where a pair is allowed. Shape: [batch, heads or 1, length, length]."""
-    return rule.dense.long()
-
-
-#: The self-attention classes of these families, and the kind of mask that each one takes.
-_FAMILIES: dict[str, Callable[[LayerRule, Tensor], Tensor]] = {
-    "transformers.models.mpnet.modeling_mpnet.MPNetSelfAttention": _added,
-    "transformers.models.deberta.modeling_deberta.DisentangledSelfAttention": _boolean,
-    "transformers.models.deberta_v2.modeling_deberta_v2.DisentangledSelfAttention": _boolean,
-    "transformers.models.roformer.modeling_roformer.RoFormerSelfAttention": _added,
-    "transformers.models.rembert.modeling_rembert.RemBertSelfAttention": _added,
-    "transformers.models.megatron_bert.modeling_megatron_bert.MegatronBertSelfAttention": _added,
+#: The self-attention classes of these families, and whether their mask is added to the scores;
+#: otherwise it is 1 where a pair is allowed.
+_ADDED = {
+    "transformers.models.mpnet.modeling_mpnet.MPNetSelfAttention": True,
+    "transformers.models.deberta.modeling_deberta.DisentangledSelfAttention": False,
+    "transformers.models.deberta_v2.modeling_deberta_v2.DisentangledSelfAttention": False,
+    "transformers.models.roformer.modeling_roformer.RoFormerSelfAttention": True,
+    "transformers.models.rembert.modeling_rembert.RemBertSelfAttention": True,
+    "transformers.models.megatron_bert.modeling_megatron_bert.MegatronBertSelfAttention": True,
 }
 
 
-def _kind(module: nn.Module) -> Callable[[LayerRule, Tensor], Tensor] | None:
-    return _FAMILIES.get(f"{type(module).__module__}.{type(module).__qualname__}")
+def _name(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def modules_of(encoder: nn.Module) -> list[Any]:
     """The self-attention modules that take a mask, in the order of the layers; maybe none."""
-    return [module for module in encoder.modules() if _kind(module) is not None]
+    return [module for module in encoder.modules() if _name(module) in _ADDED]
 
 
-def entering(module: nn.Module, valid: Tensor) -> Tensor:
+def entry_mask(module: nn.Module, valid: Tensor) -> Tensor:
     """The mask to call an encoder with, such that its layers are handed one.
 
     Given a mask of two dimensions and no padding, most families hand their layers None; one of four
@@ -64,20 +56,40 @@ def entering(module: nn.Module, valid: Tensor) -> Tensor:
         module: One of `modules_of`.
         valid: True for a real token. Shape: [batch, length], bool.
     """
-    return valid.long() if _kind(module) is _boolean else valid[:, None, None, :]
+    return valid[:, None, None, :] if _ADDED[_name(module)] else valid.long()
 
 
-def mask_for(module: nn.Module, rule: LayerRule, like: Tensor) -> Tensor:
-    """The mask that gives a module's attention the pairs of a rule.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def rewrite_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Pre-hook of a self-attention: gives it the pairs of its layer's rule for a mask.
 
-    Args:
-        module: One of `modules_of`.
-        rule: What each query may attend to.
-        like: Hidden states, for dtype and device.
+    The mask that it is handed is marked with the pass: activation checkpointing hands the same one
+    in again, in whichever thread, when other passes may have come since.
+
+    Raises:
+        PlanNotAppliedError: It runs outside a forward pass of its encoder.
     """
-    kind = _kind(module)
-    assert kind is not None, "only called for modules_of"
-    return kind(rule, like)
+    hidden = args[0] if args else kwargs["hidden_states"]
+    mask = args[1] if len(args) > 1 else kwargs.get("attention_mask")
+    current: Pass | None = getattr(mask, KEYWORD, None) or RUNNING.get()
+    if current is None:
+        raise PlanNotAppliedError(
+            f"no plan reached {type(module).__name__}; call sparsify() again, and checkpoint "
+            "activations with use_reentrant=False"
+        )
+    if mask is not None:
+        setattr(mask, KEYWORD, current)
+    index = current.layer(module)
+    rule = current.compiled.layers[index]
+    current.chosen[index] = ONLY
+    if _ADDED[_name(module)]:
+        zero = torch.zeros((), dtype=hidden.dtype, device=hidden.device)
+        mask = torch.where(rule.finite, zero, torch.finfo(hidden.dtype).min)
+    else:
+        mask = rule.dense.long()
+    if len(args) > 1:
+        return (hidden, mask, *args[2:]), kwargs
+    return args, {**kwargs, "attention_mask": mask}
 
 
 def check_backend(encoder: nn.Module, backend: str) -> None:

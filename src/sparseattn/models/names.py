@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hashlib import file_digest, sha256
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from sparseattn.errors import DataError, MissingExtraError
@@ -29,12 +29,12 @@ def brief(name: str) -> str:
     return Path(name.removeprefix(PACKAGE)).resolve().name
 
 
-def resolve(name: str) -> str | Path:
-    """Turns a model's name into what `from_pretrained` takes.
+def resolve(name: str) -> str:
+    """Turns a model's name into what `from_pretrained` and `SentenceTransformer` take.
 
     Args:
         name: A local folder, a name on the Hugging Face Hub, or `package:NAME` for the folder
-            `model` inside an installed Python package.
+            `model` inside an installed Python package, which is not imported.
 
     Raises:
         MissingExtraError: The package is not installed.
@@ -44,21 +44,23 @@ def resolve(name: str) -> str | Path:
     'bert-base-uncased'
     """
     if not name.startswith(PACKAGE):
-        return Path(name) if Path(name).is_dir() else name
+        return str(Path(name)) if Path(name).is_dir() else name
     package = name.removeprefix(PACKAGE)
-    try:
-        folder = Path(str(files(package))) / "model"
-    except ModuleNotFoundError:
+    top, *inner = package.split(".")  # a search for a dotted name would import its parents
+    spec = find_spec(top) if top.isidentifier() else None
+    if spec is None and top.isidentifier():
         known = f"the one that comes with sparseattn[demo] is {DEFAULT}"
         how = 'pip install "sparseattn[demo]"' if name == DEFAULT else known
         raise MissingExtraError(
             f"model {name!r} needs the Python package {package!r}, which is not installed: {how}"
-        ) from None
-    except (TypeError, ValueError):
-        raise DataError(f"model {name!r}: {package!r} is not a Python package") from None
-    if not (folder / "config.json").is_file():
-        raise DataError(f"model {name!r}: the package holds no folder model/ with a config.json")
-    return folder
+        )
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(f"model {name!r}: {package!r} is not a Python package")
+    for place in spec.submodule_search_locations:
+        folder = Path(place, *inner, "model")
+        if (folder / "config.json").is_file():
+            return str(folder)
+    raise DataError(f"model {name!r}: the package holds no folder model/ with a config.json")
 
 
 def identity(name: str) -> str:
@@ -75,22 +77,23 @@ def identity(name: str) -> str:
         MissingExtraError: See `resolve`.
         DataError: See `resolve`; or a file cannot be read.
     """
-    place = resolve(name)
-    if isinstance(place, str):
+    place = Path(resolve(name))
+    if not place.is_dir():
         from transformers import AutoConfig
 
         try:
-            commit = getattr(AutoConfig.from_pretrained(place), "_commit_hash", None)
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError):
-            commit = None  # whoever loads it says what is wrong
+            return ""  # whoever loads it says what is wrong
+        commit = getattr(config, "_commit_hash", None)
         return f"commit {commit}" if commit else ""
-    found = sha256()
+    digest = sha256()
     try:
         for path in sorted(place.iterdir()):
             if path.suffix in _DECISIVE and path.is_file():
-                found.update(f"{path.name} {path.stat().st_size}\n".encode())
+                digest.update(f"{path.name} {path.stat().st_size}\n".encode())
                 with path.open("rb") as file:
-                    found.update(file_digest(file, "sha256").digest())
+                    digest.update(file_digest(file, "sha256").digest())
     except OSError as error:
         raise DataError(f"model {name!r}: cannot read {place}: {error.strerror}") from None
-    return found.hexdigest()[:16]
+    return digest.hexdigest()[:16]

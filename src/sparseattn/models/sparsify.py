@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from types import MethodType
 from typing import Any
 
 from torch import nn
 
 from sparseattn import backend as backends
-from sparseattn.errors import PlanError
+from sparseattn.errors import PlanError, UnsupportedModelError
 from sparseattn.models import masks
-from sparseattn.models.config import FIELD, SparsityConfig
-from sparseattn.models.encoder import encoder_of, probe
-from sparseattn.models.interface import LAYERS, NAME, register
-from sparseattn.models.lengthen.positions import tables_of
-from sparseattn.models.state import ATTRIBUTE, SparsityState, attached_state, refuse_replica
+from sparseattn.models.config import FIELD, NAME, SparsityConfig, remove_plan
+from sparseattn.models.encoder import default_implementation, encoder_of, owner_of
+from sparseattn.models.interface import LAYERS, register
+from sparseattn.models.state import ATTRIBUTE, SparsityState, followed, refuse_replica
 from sparseattn.plan import Plan, Selection
 
-__all__ = ["attach_record", "restore", "sparsified", "sparsify"]
+__all__ = ["attach", "plan_of", "restore", "sparsified", "sparsify"]
 
 #: What plain `from_pretrained` is told where it could only run the model dense.
 _NEEDS_LOAD = "sparseattn (load this model with sparseattn.load)"
@@ -55,44 +53,59 @@ def sparsify(
 
     Raises:
         UnsupportedModelError: The model does not let its attention be replaced.
-        PlanError: The plan names a layer or head that the model lacks.
+        PlanError: The plan names a layer or head that the model lacks, or was made for another
+            shape of model.
         PatternError: A spec string is wrong.
         BackendError: There is no such backend, or it cannot serve this model family.
     """
-    made = Plan.of(plan, layers, heads)
+    plan = Plan.of(plan, layers, heads)
     encoder = encoder_of(model)
-    special, separators = _special_ids(tokenizer, encoder.config)
-    state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
-    if state is not None and tokenizer is None:
-        special, separators = state.record.special, state.record.separators
-    return attach_record(model, SparsityConfig(made, backend, special, separators))
+    known = followed(encoder)
+    if known is not None and tokenizer is None:
+        special, separators = known.special, known.separators
+    else:
+        special, separators = _special_ids(tokenizer, encoder.config)
+    return attach(model, SparsityConfig(plan, backend, special, separators))
 
 
-def attach_record(model: Any, record: SparsityConfig) -> Any:
+def attach(model: Any, config: SparsityConfig) -> Any:
     """`sparsify`, with everything that a config.json keeps already known."""
-    if record.backend != backends.AUTO:
-        backends.backend(record.backend)
+    if config.backend != backends.AUTO:
+        backends.backend(config.backend)
     encoder = encoder_of(model)
     state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
-    if state is not None and not _intact(encoder, state):
-        restore(model)
-        state = None
+    if state is not None:
+        _refuse_shallow_copy(model, encoder, state)
+        if not _intact(encoder, state):
+            restore(model)
+            state = None
     if state is None:
         register()
-        found = probe(encoder)
-        names = list(inspect.signature(encoder.forward).parameters)
-        route = bool(masks.modules_of(encoder))
-        tables = [(encoder.get_submodule(name), at) for name, at in tables_of(encoder).items()]
-        before = encoder.config._attn_implementation
-        state = SparsityState(record, found, names, before, route, tables)
-    record.plan.resolve(state.heads)
-    if state.mask_route:
-        masks.check_backend(encoder, record.backend)
-    if not state.attached:
-        _attach(model, encoder, state)
-    state.record, state.compiler, state.current = record, None, None
-    _write_config(encoder.config, state)
+    new = state or SparsityState.of(encoder, config)
+    config.plan.resolve(new.heads)
+    if new.mask_route:
+        masks.check_backend(encoder, config.backend)
+    if state is None:
+        _attach(encoder, new)
+    if model is not encoder and all(model is not owner for owner in new.owners):
+        _attach_owner(model, encoder, new)
+    new.config, new.compiler, new.last = config, None, None
+    for carrier in (encoder.config, owner_of(model).config):
+        setattr(carrier, FIELD, config.to_json())
+        # A public name in config.json: plain from_pretrained() then asks for this implementation,
+        # and fails where it could only run dense, instead of running dense without a word.
+        carrier.attn_implementation = _NEEDS_LOAD if new.mask_route else NAME
     return model
+
+
+def _refuse_shallow_copy(model: nn.Module, encoder: Any, state: SparsityState) -> None:
+    """A shallow copy shares its modules with the original, which would change with it."""
+    shared = any(owner._modules is model._modules for owner in state.owners if owner is not model)
+    if shared or (encoder is not state.encoder and encoder._modules is state.encoder._modules):
+        raise UnsupportedModelError(
+            f"this {type(model).__name__} is a shallow copy (copy.copy) that shares its layers "
+            "with a sparsified model; use copy.deepcopy()"
+        )
 
 
 def _intact(encoder: Any, state: SparsityState) -> bool:
@@ -115,21 +128,17 @@ def _following(kind: Any) -> Callable[..., Any]:
     @wraps(stock)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         state: SparsityState = getattr(self, ATTRIBUTE)
-        return state.forward(self, stock, args, kwargs)
+        return state.forward(stock, args, kwargs)
 
     return forward
 
 
-def _attach(model: nn.Module, encoder: Any, state: SparsityState) -> None:
-    state.attached = True
+def _attach(encoder: Any, state: SparsityState) -> None:
     for index, layer in enumerate(state.layers):
         setattr(layer.module, LAYERS, (*getattr(layer.module, LAYERS, ()), index))
     if not state.mask_route:
         encoder.set_attn_implementation(NAME)
     setattr(encoder, ATTRIBUTE, state)
-    if model is not encoder:
-        hook = model.register_forward_pre_hook(state.take_columns, with_kwargs=True, prepend=True)
-        state.hooks.append(hook)
     state.hooks.append(encoder.register_forward_pre_hook(refuse_replica))
     # Not a hook: PEFT and sentence-transformers call `forward` itself, which passes hooks by. A
     # bound method is copied together with its model.
@@ -137,33 +146,41 @@ def _attach(model: nn.Module, encoder: Any, state: SparsityState) -> None:
     encoder.forward = MethodType(_following(encoder.__class__), encoder)
     if state.mask_route:
         for layer in state.layers:
-            hook = layer.module.register_forward_pre_hook(state.rewrite_mask, with_kwargs=True)
+            hook = layer.module.register_forward_pre_hook(masks.rewrite_mask, with_kwargs=True)
             state.hooks.append(hook)
 
 
-def _write_config(config: Any, state: SparsityState) -> None:
-    setattr(config, FIELD, state.record.to_json())
-    # A public name in config.json: plain from_pretrained() then asks for this implementation, and
-    # fails where it could only run dense, instead of running dense without a word.
-    config.attn_implementation = _NEEDS_LOAD if state.mask_route else NAME
+def _attach_owner(owner: nn.Module, encoder: Any, state: SparsityState) -> None:
+    for key, hook in list(owner._forward_pre_hooks.items()):
+        other = getattr(getattr(hook, "func", None), "__self__", None)
+        if isinstance(other, SparsityState):  # of an encoder that was replaced
+            for handle in other.hooks:
+                if handle.id == key:
+                    handle.remove()
+    path = next(name for name, module in owner.named_modules() if module is encoder)
+    enter = partial(state.before_owner, path=tuple(path.split(".")))
+    state.hooks.append(owner.register_forward_pre_hook(enter, with_kwargs=True, prepend=True))
+    state.owners.append(owner)
 
 
 def _special_ids(
     tokenizer: Any, config: Any
 ) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
     """Ids of the special tokens and of the separators, from the tokenizer or else the config."""
-    if tokenizer is not None:
-        separators = {tokenizer.sep_token_id, tokenizer.eos_token_id} - {None}
-        # Unknown and masked words are words: special is what the tokenizer adds by itself.
-        edges = {tokenizer.cls_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id} - {None}
-        return tuple(sorted(separators | edges)), tuple(sorted(separators)) or None
-    named = {getattr(config, name, None) for name in ("sep_token_id", "eos_token_id")}
-    separators = {index for index in named if isinstance(index, int)}
-    return None, tuple(sorted(separators)) or None
+    source = config if tokenizer is None else tokenizer
+    ids = {getattr(source, name, None) for name in ("sep_token_id", "eos_token_id")}
+    separators = {index for index in ids if isinstance(index, int)}
+    if tokenizer is None:
+        return None, tuple(sorted(separators)) or None
+    # Unknown and masked words are words: special is what the tokenizer adds by itself.
+    edges = {tokenizer.cls_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id} - {None}
+    return tuple(sorted(separators | edges)), tuple(sorted(separators)) or None
 
 
 def restore(model: Any) -> Any:
     """Takes a plan off a model, which is then exactly as before `sparsify`.
+
+    Takes it off a model that plain `from_pretrained` loaded, too.
 
     Returns:
         The model.
@@ -173,8 +190,20 @@ def restore(model: Any) -> Any:
     """
     encoder = encoder_of(model)
     state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
-    if state is None:
+    if state is None and FIELD not in vars(encoder.config):
         raise PlanError(f"{type(model).__name__} is not sparsified; there is nothing to restore")
+    if state is not None:
+        _refuse_shallow_copy(model, encoder, state)
+        _detach(encoder, state)
+    for carrier in (encoder.config, owner_of(model).config):
+        remove_plan(carrier)
+    if encoder.config._attn_implementation == NAME:
+        before = default_implementation(encoder) if state is None else state.before
+        encoder.set_attn_implementation(before)
+    return model
+
+
+def _detach(encoder: Any, state: SparsityState) -> None:
     for hook in state.hooks:
         hook.remove()
     if "forward" in encoder.__dict__:
@@ -185,17 +214,21 @@ def restore(model: Any) -> Any:
         if hasattr(layer.module, LAYERS):
             delattr(layer.module, LAYERS)
     delattr(encoder, ATTRIBUTE)
-    for name in (FIELD, "attn_implementation"):
-        if name in encoder.config.__dict__:
-            delattr(encoder.config, name)
-    if not state.mask_route and encoder.config._attn_implementation == NAME:
-        encoder.set_attn_implementation(state.before)
-    return model
+
+
+def plan_of(model: Any) -> Plan | None:
+    """The plan that a model follows, however it was loaded; None where it is dense.
+
+    Args:
+        model: See `sparsify`.
+    """
+    config = followed(encoder_of(model))
+    return None if config is None else config.plan
 
 
 @contextmanager
 def sparsified(model: Any, plan: Plan | Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-    """`sparsify` for the length of a block; afterwards the model is as it was.
+    """`sparsify` for the length of a block; afterwards the model follows what it did before.
 
     Args:
         model: See `sparsify`.
@@ -203,14 +236,15 @@ def sparsified(model: Any, plan: Plan | Any, *args: Any, **kwargs: Any) -> Itera
         *args: See `sparsify`.
         **kwargs: See `sparsify`.
     """
-    state = attached_state(model)
-    before = None if state is None else (state.record, state.compiler)
+    encoder = encoder_of(model)
+    before = followed(encoder)
+    compiler = getattr(getattr(encoder, ATTRIBUTE, None), "compiler", None)
     sparsify(model, plan, *args, **kwargs)
     try:
         yield model
     finally:
         if before is None:
             restore(model)
-        elif state is not None:
-            state.record, state.compiler = before
-            _write_config(encoder_of(model).config, state)
+        else:
+            attach(model, before)
+            getattr(encoder, ATTRIBUTE).compiler = compiler

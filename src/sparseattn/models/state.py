@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,23 +16,27 @@ from torch.utils.hooks import RemovableHandle
 from sparseattn.backend import Call
 from sparseattn.errors import DataError, PlanError, PlanNotAppliedError
 from sparseattn.models import masks
-from sparseattn.models.config import SparsityConfig
-from sparseattn.models.encoder import Attention, encoder_of
-from sparseattn.models.interface import KEYWORD, NAME, Pass
+from sparseattn.models.config import NAME, SparsityConfig
+from sparseattn.models.encoder import (
+    Attention,
+    attention_layers,
+    default_implementation,
+    encoder_of,
+)
+from sparseattn.models.interface import KEYWORD, Pass
+from sparseattn.models.positions import position_tables
 from sparseattn.plan import CompiledPlan
 from sparseattn.tokens import COLUMNS, TokenBatch
 
-__all__ = [
-    "ATTRIBUTE",
-    "SparsityState",
-    "attached_state",
-    "checked",
-    "embedding_of",
-    "refuse_replica",
-]
+__all__ = ["ATTRIBUTE", "SparsityState", "attached_state", "followed", "refuse_replica"]
 
 #: Where an encoder keeps it.
 ATTRIBUTE = "_sparseattn_state"
+
+#: Annotation columns that an outer model was called with in this thread, for whose encoder.
+_COLUMNS: ContextVar[tuple[Any, dict[str, Any]]] = ContextVar("_COLUMNS", default=(None, {}))
+
+_TOKENIZE = "tokenize texts first: tokenizer(texts, padding=True, return_tensors='pt')"
 
 
 @dataclass(eq=False)
@@ -38,37 +44,54 @@ class SparsityState:
     """What `sparsify` put on a model; lives on its encoder.
 
     Attributes:
-        record: The plan and how to apply it.
-        layers: The encoder's attention layers, in the order of their calls.
-        names: Names of the encoder's positional parameters.
-        before: The attention implementation to go back to.
+        config: The plan and how to apply it.
+        encoder: The encoder.
+        layers: Its attention layers, in the order of their calls.
         mask_route: Whether the plan reaches the layers through their masks.
+        names: Names of the encoder's positional parameters.
         tables: The embeddings of learned positions, and the number of the first position.
-        hooks: What to remove.
-        pending: Annotation columns taken from an outer model's keywords.
-        current: The last pass.
-        running: Whether it still is.
-        attached: Whether it is on the model.
+        before: The attention implementation to go back to.
         inner: A forward that something else had put on the encoder before.
+        hooks: What to remove.
+        owners: The models around the encoder that were handed to `sparsify`.
+        last: The last pass, for `describe`; in several threads that of any.
         compiler: Makes the compiled plan of a batch in place of the plan itself; for plans that are
             being learned.
         observer: Told of each layer's attention before it is computed; for calibration.
     """
 
-    record: SparsityConfig
+    config: SparsityConfig
+    encoder: Any
     layers: list[Attention]
-    names: list[str]
-    before: str
     mask_route: bool
-    tables: list[tuple[Any, int]] = field(default_factory=list)
-    hooks: list[RemovableHandle] = field(default_factory=list)
-    pending: dict[str, Any] = field(default_factory=dict)
-    current: Pass | None = None
-    running: bool = False
-    attached: bool = False
+    names: list[str]
+    tables: list[tuple[Any, int]]
+    before: str
     inner: Callable[..., Any] | None = None
+    hooks: list[RemovableHandle] = field(default_factory=list)
+    owners: list[nn.Module] = field(default_factory=list)
+    last: Pass | None = None
     compiler: Callable[[TokenBatch], CompiledPlan] | None = None
     observer: Callable[[int, Call], None] | None = None
+
+    @classmethod
+    def of(cls, encoder: Any, config: SparsityConfig) -> SparsityState:
+        """Looks at an encoder, and changes nothing.
+
+        Raises:
+            UnsupportedModelError: The encoder does not let its attention be replaced.
+        """
+        layers = attention_layers(encoder)
+        before = encoder.config._attn_implementation
+        return cls(
+            config,
+            encoder,
+            layers,
+            mask_route=bool(masks.modules_of(encoder)),
+            names=list(inspect.signature(encoder.forward).parameters),
+            tables=[(encoder.get_submodule(n), at) for n, at in position_tables(encoder).items()],
+            before=default_implementation(encoder) if before == NAME else before,
+        )
 
     @property
     def heads(self) -> list[int]:
@@ -80,57 +103,25 @@ class SparsityState:
         """Radius that each layer never exceeds."""
         return [layer.window for layer in self.layers]
 
-    def take_columns(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Pre-hook of the outer model: keeps the annotation columns for the encoder."""
-        refuse_replica(module, args)
-        self.pending = {name: kwargs.pop(name) for name in COLUMNS if name in kwargs}
-        return args, kwargs
+    def tokens(self, columns: dict[str, Any]) -> TokenBatch:
+        """What the plan may know of a batch.
 
-    def forward(self, encoder: Any, stock: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-        """Runs the encoder's own forward with the plan compiled for its batch."""
-        kwargs = self.before_forward(encoder, args, dict(kwargs))
-        own = self.inner or partial(stock, encoder)
-        self.running = True
-        try:
-            output = own(*args, **kwargs)
-        finally:
-            self.running = False
-        self.after_forward(encoder)
-        return output
-
-    # Not to be traced by a compiler, see `interface.attention`.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def before_forward(
-        self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Compiles the plan for a batch and adds it to the forward keywords."""
-        if not self.mask_route and encoder.config._attn_implementation != NAME:
-            raise PlanNotAppliedError(
-                f"this model was sparsified, but its attn_implementation is now "
-                f"{encoder.config._attn_implementation!r}; call sparsify() again, or restore()"
-            )
-        columns = {name: kwargs.pop(name) for name in COLUMNS if name in kwargs}
-        columns = {**self.pending, **columns, **dict(zip(self.names, args, strict=False)), **kwargs}
-        self.pending = {}
-        tokens = self.record.tokens(checked(columns), embedding_of(encoder))
-        if columns.get("position_ids") is None:
-            self.check_length(encoder, tokens)
-        made = self.compile(tokens)
-        self.current = Pass(made, self.record.backend, observer=self.observer)
-        if not self.mask_route:
-            return {**kwargs, KEYWORD: self.current}
-        if "attention_mask" in self.names[: len(args)]:
-            return kwargs
-        return {**kwargs, "attention_mask": masks.entering(self.layers[0].module, tokens.valid)}
-
-    def check_length(self, encoder: nn.Module, tokens: TokenBatch) -> None:
-        """Checks that a batch is no longer than the model's table of positions.
-
-        PyTorch's own error names neither, and on a GPU it ends the process.
+        Args:
+            columns: The batch as the model takes it.
 
         Raises:
-            DataError: It is longer.
+            DataError: It is no batch, or longer than the model's table of positions.
+            PlanError: Its mask has other dimensions.
         """
+        columns = _checked(columns)
+        weight = getattr(self.encoder.get_input_embeddings(), "weight", None)
+        tokens = self.config.tokens(columns, None if weight is None else weight.detach())
+        if columns.get("position_ids") is None:
+            self._check_length(tokens)
+        return tokens
+
+    def _check_length(self, tokens: TokenBatch) -> None:
+        """PyTorch's own error names no length, and on a GPU it ends the process."""
         for table, first in self.tables:
             limit, longest = table.weight.shape[0] - first, tokens.length
             if longest > limit and first:  # a table that keeps a row for padding
@@ -138,55 +129,99 @@ class SparsityState:
             if longest > limit:
                 raise DataError(
                     f"a text of {longest:,} tokens is more than the {limit:,} positions of "
-                    f"{type(encoder).__name__}; cut it (truncation=True, max_length={limit}) or "
-                    f"sparseattn.lengthen(model, tokenizer, to={longest}) before"
+                    f"{type(self.encoder).__name__}; cut it (truncation=True, max_length={limit}) "
+                    f"or sparseattn.lengthen(model, tokenizer, to={longest}) before"
                 )
 
     def compile(self, tokens: TokenBatch) -> CompiledPlan:
         """The compiled plan of a batch."""
         if self.compiler is not None:
             return self.compiler(tokens)
-        return self.record.plan.compile(tokens, self.heads, self.windows)
+        return self.config.plan.compile(tokens, self.heads, self.windows)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def rewrite_mask(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Pre-hook of a self-attention that takes a mask."""
-        hidden = args[0] if args else kwargs["hidden_states"]
-        made = self._pass_of(module, args[1] if len(args) > 1 else kwargs.get("attention_mask"))
-        index = made.layer(module)
-        mask = masks.mask_for(module, made.compiled.layers[index], hidden)
-        made.chosen[index] = masks.ONLY
-        if len(args) > 1:
-            return (hidden, mask, *args[2:]), kwargs
-        return args, {**kwargs, "attention_mask": mask}
+    def before_owner(
+        self, owner: nn.Module, args: Any, kwargs: dict[str, Any], *, path: tuple[str, ...]
+    ) -> Any:
+        """Pre-hook of a model around the encoder: keeps the annotation columns for the encoder.
 
-    def _pass_of(self, module: nn.Module, mask: Tensor | None) -> Pass:
-        """The pass that a self-attention runs in, or ran in if it is now being recomputed.
-
-        The mask is marked with it: activation checkpointing hands the same one in again, when other
-        passes may have come since.
+        Raises:
+            PlanNotAppliedError: It is a replica, or it holds another encoder now.
         """
-        if self.running and self.current is not None:
-            if mask is not None:
-                setattr(mask, KEYWORD, self.current)
-            return self.current
-        marked: Pass | None = getattr(mask, KEYWORD, None)
-        if marked is None:
+        refuse_replica(owner, args)
+        here: Any = owner
+        for name in path:
+            here = getattr(here, name, None)
+        if here is not self.encoder and all(m is not self.encoder for m in owner.modules()):
             raise PlanNotAppliedError(
-                f"no plan reached {type(module).__name__}; call sparsify() again, and checkpoint "
-                "activations with use_reentrant=False"
+                f"the encoder of {type(owner).__name__} was replaced after sparsify(); "
+                "call sparsify() again"
             )
-        return marked
+        columns = {name: kwargs.pop(name) for name in COLUMNS if name in kwargs}
+        if columns:
+            _keep_columns(self, columns)
+        return args, kwargs
 
-    def after_forward(self, encoder: nn.Module) -> None:
-        """Checks that every layer has followed the plan."""
-        made = self.current
-        if made is None or len(made.chosen) < len(self.layers):
-            count = 0 if made is None else len(made.chosen)
+    def forward(self, stock: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs the encoder's own forward with the plan compiled for its batch."""
+        args, kwargs, current = self.before_forward(args, dict(kwargs))
+        own = self.inner or partial(stock, self.encoder)
+        try:
+            output = own(*args, **kwargs)
+        finally:
+            if self.mask_route:
+                _leave(current)
+        self.after_forward(current)
+        return output
+
+    # Not to be traced by a compiler, see `interface.attention`.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def before_forward(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any], Pass]:
+        """Compiles the plan for a batch, and hands its pass to the layers."""
+        encoder = self.encoder
+        if not self.mask_route and encoder.config._attn_implementation != NAME:
             raise PlanNotAppliedError(
-                f"only {count} of {len(self.layers)} attention layers of {type(encoder).__name__} "
-                "followed the plan; call sparsify() again"
+                f"this model was sparsified, but its attn_implementation is now "
+                f"{encoder.config._attn_implementation!r}; call sparsify() again, or restore()"
             )
+        state, columns = _COLUMNS.get()
+        if state is not None:
+            _COLUMNS.set((None, {}))
+        columns = dict(columns) if state is self else {}
+        columns |= {name: kwargs.pop(name) for name in COLUMNS if name in kwargs}
+        columns |= dict(zip(self.names, args, strict=False)) | kwargs
+        tokens = self.tokens(columns)
+        current = Pass(self.compile(tokens), self.config.backend, self.observer)
+        if not self.mask_route:
+            return args, {**kwargs, KEYWORD: current}, current
+        current.outer = masks.RUNNING.get()
+        masks.RUNNING.set(current)
+        mask = masks.entry_mask(self.layers[0].module, tokens.valid)
+        at = self.names.index("attention_mask")
+        if at < len(args):
+            return (*args[:at], mask, *args[at + 1 :]), kwargs, current
+        return args, {**kwargs, "attention_mask": mask}, current
+
+    def after_forward(self, current: Pass) -> None:
+        """Checks that every layer has followed the plan."""
+        self.last = current
+        if len(current.chosen) < len(self.layers):
+            raise PlanNotAppliedError(
+                f"only {len(current.chosen)} of {len(self.layers)} attention layers of "
+                f"{type(self.encoder).__name__} followed the plan; call sparsify() again"
+            )
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _keep_columns(state: SparsityState, columns: dict[str, Any]) -> None:
+    owner, before = _COLUMNS.get()  # of a model around this one
+    _COLUMNS.set((state, {**(before if owner is state else {}), **columns}))
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _leave(current: Pass) -> None:
+    masks.RUNNING.set(current.outer)
 
 
 def refuse_replica(module: nn.Module, _args: Any) -> None:
@@ -203,28 +238,30 @@ def refuse_replica(module: nn.Module, _args: Any) -> None:
         )
 
 
-def checked(columns: dict[str, Any]) -> dict[str, Any]:
-    """Makes sure that a batch's padding mask has a row a text; adds one for bare embeddings.
-
-    Raises:
-        PlanError: The mask has other dimensions.
-    """
-    mask, embeds = columns.get("attention_mask"), columns.get("inputs_embeds")
+def _checked(columns: dict[str, Any]) -> dict[str, Any]:
+    """Refuses what is no batch of tokens; adds a padding mask for bare embeddings."""
+    for name in ("input_ids", "attention_mask", "inputs_embeds"):
+        value = columns.get(name)
+        if value is not None and not isinstance(value, Tensor):
+            raise DataError(f"{name} must be a tensor; got a {type(value).__name__}: {_TOKENIZE}")
+    ids, mask, embeds = map(columns.get, ("input_ids", "attention_mask", "inputs_embeds"))
+    if ids is not None and ids.dim() != 2:
+        raise DataError(f"input_ids must be [batch, length]; got {list(ids.shape)}: {_TOKENIZE}")
     if mask is not None and mask.dim() != 2:
         raise PlanError(
             f"attention_mask must be [batch, length] on a sparsified model; got {list(mask.shape)}"
         )
-    if mask is None and columns.get("input_ids") is None and embeds is not None:
-        columns["attention_mask"] = torch.ones(embeds.shape[:2], device=embeds.device)
+    if mask is None and ids is None and embeds is not None:
+        return {**columns, "attention_mask": torch.ones(embeds.shape[:2], device=embeds.device)}
     return columns
-
-
-def embedding_of(encoder: Any) -> Tensor | None:
-    """The input embeddings, without gradient. Shape: [vocabulary, width]."""
-    weight = getattr(encoder.get_input_embeddings(), "weight", None)
-    return None if weight is None else weight.detach()
 
 
 def attached_state(model: nn.Module) -> SparsityState | None:
     """What `sparsify` put on a model, or None."""
     return getattr(encoder_of(model), ATTRIBUTE, None)
+
+
+def followed(encoder: Any) -> SparsityConfig | None:
+    """What an encoder follows: `sparsify` or plain `from_pretrained` made it so. None if dense."""
+    state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
+    return SparsityConfig.of_loaded(encoder.config) if state is None else state.config

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
 from sparseattn.counting import MeasuredSparsity
 from sparseattn.errors import DataError, StudyError, UnsupportedModelError
 from sparseattn.models.describe import measure
-from sparseattn.models.quiet import quiet
+from sparseattn.models.load import load_part, quiet
+from sparseattn.models.positions import max_tokens
 from sparseattn.models.sparsify import sparsified, sparsify
 from sparseattn.plan import Plan
 from sparseattn.study.arms import is_method
@@ -46,9 +46,6 @@ _ELSEWHERE = (
     "embedding_dropout",
     "mlp_dropout",
 )
-
-#: Families that count positions from after the padding token's number.
-_OFFSET = ("roberta", "camembert", "data2vec-text", "roberta-prelayernorm", "xlm-roberta-xl")
 
 
 def run(spec: TrialSpec, folder: Path | None, progress: Progress, cache: TrialCache) -> TrialResult:
@@ -178,11 +175,9 @@ def configured(place: str, spec: TrialSpec) -> dict[str, float]:
         DataError: The model has fewer positions than `max_length`.
         StudyError: It has no dropout to change.
     """
-    config = AutoConfig.from_pretrained(place)
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and config.model_type.endswith(_OFFSET):
-        positions -= (config.pad_token_id or 0) + 1
-    if positions and positions > 0 and spec.task.max_length > positions:
+    config = load_part(place, "AutoConfig")
+    positions = max_tokens(config)
+    if positions is not None and spec.task.max_length > positions:
         raise DataError(
             f"task.max_length: {spec.task.max_length} is more than the {positions} positions of "
             f"{spec.model}; choose from 8 to {positions}"

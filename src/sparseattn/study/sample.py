@@ -13,7 +13,7 @@ from sparseattn.degrees.methods.fixed import UniformMethod
 from sparseattn.degrees.texts import Texts, every
 from sparseattn.errors import DataError, PlanError
 from sparseattn.models.describe import measure
-from sparseattn.models.quiet import quiet
+from sparseattn.models.load import quiet
 from sparseattn.models.sparsify import sparsified
 from sparseattn.plan import Plan
 from sparseattn.selection import select_indices

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparseattn.errors import DataError
-
 if TYPE_CHECKING:
     from sparseattn.counting import MeasuredSparsity
     from sparseattn.tasks.base import Prepared
@@ -43,7 +41,7 @@ class TrialCache:
         if model not in self._places:
             from sparseattn.models.names import resolve
 
-            self._places[model] = str(resolve(model))
+            self._places[model] = resolve(model)
         return self._places[model]
 
     def identity(self, model: str) -> str:
@@ -64,21 +62,13 @@ class TrialCache:
         Raises:
             DataError: There is no such model, or it has no tokenizer.
         """
-        from transformers import AutoConfig, AutoTokenizer
+        from sparseattn.models.load import load_part
 
         split = task.kind == "token-classification"
         if (model, split) not in self._tokenizers:
-            place = self.place(model)
-            try:
-                family = AutoConfig.from_pretrained(place).model_type if split else ""
-                options = {"add_prefix_space": True} if family.endswith(_SPLIT_WORDS) else {}
-                self._tokenizers[model, split] = AutoTokenizer.from_pretrained(place, **options)
-            except (OSError, ValueError) as error:
-                why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise DataError(
-                    f"model {model!r} cannot be loaded; give a local folder, a Hub name or "
-                    f"package:NAME ({why})"
-                ) from None
+            family = load_part(model, "AutoConfig").model_type if split else ""
+            options = {"add_prefix_space": True} if family.endswith(_SPLIT_WORDS) else {}
+            self._tokenizers[model, split] = load_part(model, "AutoTokenizer", **options)
         return self._tokenizers[model, split]
 
     def prepared(

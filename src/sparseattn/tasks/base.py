@@ -92,7 +92,9 @@ class Prepared:
             **config: Changes to the model's configuration, such as its dropout.
         """
         transformers.set_seed(seed)
-        made = transformers.AutoConfig.from_pretrained(path, **{**self.kind.config, **config})
+        made = transformers.AutoConfig.from_pretrained(
+            path, trust_remote_code=False, **{**self.kind.config, **config}
+        )
         model_class = getattr(transformers, self.kind.model_class)
         try:
             # Weights as pickles are never read: unpickling can run code.
@@ -102,6 +104,7 @@ class Prepared:
                 dtype=torch.float32,
                 ignore_mismatched_sizes=True,
                 use_safetensors=True,
+                trust_remote_code=False,
             )
         except OSError as error:
             what = str(error).strip().splitlines()[0]

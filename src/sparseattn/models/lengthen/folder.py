@@ -8,14 +8,23 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from sparseattn.errors import DataError, reason
-from sparseattn.models.config import FIELD
-from sparseattn.models.encoder import encoder_of
-from sparseattn.models.lengthen.lengthening import Lengthened, lengthened, owner_of
-from sparseattn.models.lengthen.loading import loaded, read_back
+import torch
+import transformers
+
+from sparseattn.errors import DataError, PlanNotAppliedError, first_line, reason
+from sparseattn.models.encoder import encoder_of, owner_of
+from sparseattn.models.lengthen.growth import tensors
+from sparseattn.models.lengthen.lengthening import (
+    PADDED,
+    Lengthened,
+    lengthened,
+    planned_outputs,
+)
+from sparseattn.models.load import load, load_model, quiet
 from sparseattn.models.names import resolve
-from sparseattn.models.quiet import quiet
+from sparseattn.models.sparsify import plan_of
 from sparseattn.plan import Plan
 
 __all__ = ["lengthen_folder"]
@@ -43,34 +52,39 @@ def lengthen_folder(name: str, to: int, out: Path, plan: str) -> Iterator[str]:
         PlanError: The plan's file holds none, or it does not fit the model.
         PatternError: A spec string is wrong.
     """
-    wanted = _plan(plan)
-    where = resolve(name)
+    new_plan = None if plan == _NONE else Plan.read(plan)
     with _draft(out) as draft, quiet():
-        model, tokenizer = loaded(name, where)
-        stock = FIELD not in vars(encoder_of(model).config)
-        done = lengthened(model, tokenizer, to=to, plan=wanted)
+        model = load_model(name)
+        is_bare = model is owner_of(model)
+        tokenizer = _tokenizer(resolve(name)) if is_bare else model.tokenizer
+        was_dense = plan_of(model) is None
+        done = lengthened(model, tokenizer, to=to, plan=new_plan)
         yield str(done)
         if tokenizer is None:
             yield f"note: {name} has no tokenizer; give yours model_max_length={to}"
         with _writing(out):
-            done.model.save_pretrained(str(draft))
-            if done.model is owner_of(done.model) and tokenizer is not None:
+            model.save_pretrained(str(draft))
+            if is_bare and tokenizer is not None:
                 tokenizer.save_pretrained(draft)
-        problem = read_back(done, draft)
+        problem = _read_back(done, draft)
     yield f"wrote {out}; read back, its tensors and outputs are the same"
     yield from _how_to_load(done, out, problem)
-    if stock and wanted is not None and len(wanted.entries) == 1:
+    if was_dense and new_plan is not None and len(new_plan.entries) == 1:
         lengths = sorted({min(done.before or to, to), to})
         yield (
             f"next: sparseattn bench predict {shlex.quote(name)} --plan "
-            f"{shlex.quote(str(wanted.entries[0].pattern))} --lengths {','.join(map(str, lengths))}"
+            f"{shlex.quote(str(new_plan.entries[0].pattern))} "
+            f"--lengths {','.join(map(str, lengths))}"
         )
 
 
-def _plan(text: str) -> Plan | None:
-    if text == _NONE:
+def _tokenizer(place: str) -> Any:
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    except (OSError, ValueError, KeyError):
         return None
-    return Plan.read(text)
+    # Where there are no files, transformers makes one up that knows special tokens alone.
+    return tokenizer if len(tokenizer) > len(set(tokenizer.all_special_ids)) else None
 
 
 def _how_to_load(done: Lengthened, out: Path, problem: str | None) -> Iterator[str]:
@@ -86,6 +100,40 @@ def _how_to_load(done: Lengthened, out: Path, problem: str | None) -> Iterator[s
         yield f"or, {first}with SentenceTransformer({str(out)!r})"
     else:
         yield f"SentenceTransformer({str(out)!r}) cannot apply the plan by itself: {problem}"
+
+
+def _read_back(done: Lengthened, folder: Path) -> str | None:
+    """Loads what was written and compares tensors and outputs with the model at hand.
+
+    Returns:
+        Why `SentenceTransformer` cannot load the folder by itself, or None.
+
+    Raises:
+        DataError: What was read is not what was written.
+    """
+    owner = owner_of(done.model)
+    kind = type(owner)
+    _compare(owner, load(folder, kind) if done.plan else kind.from_pretrained(folder), folder)
+    if owner is done.model:
+        return None
+    try:
+        whole = type(done.model)(str(folder), device="cpu")
+        _compare(owner, owner_of(whole), folder)
+    except (PlanNotAppliedError, ValueError) as error:
+        return first_line(error)
+    if whole.max_seq_length != done.after:
+        raise DataError(f"read back, {folder} takes {whole.max_seq_length} tokens")
+    return None
+
+
+def _compare(model: Any, again: Any, folder: Path) -> None:
+    mine, other = tensors(model), tensors(again)
+    for name, tensor in mine.items():
+        if name not in other or not torch.equal(tensor.cpu(), other[name].cpu()):
+            raise DataError(f"read back from {folder}, {name} is not what was written")
+    first, second = encoder_of(model), encoder_of(again)
+    if not torch.equal(planned_outputs(first, PADDED), planned_outputs(second, PADDED)):
+        raise DataError(f"read back from {folder}, the model has other outputs")
 
 
 @contextmanager

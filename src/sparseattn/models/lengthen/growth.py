@@ -15,12 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseattn.models.lengthen.positions import Positions, limit_of
-from sparseattn.models.lengthen.runs import outputs, refused
+from sparseattn.errors import UnsupportedModelError, first_line
+from sparseattn.models.encoder import random_outputs
+from sparseattn.models.positions import Positions
 
-__all__ = ["Edits", "Growth", "tensors"]
+__all__ = ["Edits", "Growth", "refused", "tensors"]
 
 _FIELD = "max_position_embeddings"
+
+
+def refused(model: nn.Module, why: str) -> UnsupportedModelError:
+    """The error that says why a model cannot be lengthened."""
+    return UnsupportedModelError(f"{type(model).__name__} cannot be lengthened: {why}")
 
 
 class Edits:
@@ -64,31 +70,31 @@ class Growth:
         return any(tensor.is_floating_point() for tensor in self.computed.values())
 
     @classmethod
-    def of(cls, model: Any, encoder: Any, found: Positions, to: int) -> Growth:
+    def of(cls, model: Any, encoder: Any, positions: Positions, to: int) -> Growth:
         """Builds the longer model.
 
         Args:
             model: The transformers model that holds the encoder, head included; without a plan.
             encoder: What receives `input_ids`.
-            found: How it knows where a token stands; it has a limit.
+            positions: How it knows where a token stands; it has a limit.
             to: Tokens to take, more than that limit.
 
         Raises:
             UnsupportedModelError: Something that depends on the limit is neither a table of learned
                 positions nor computed, or the model is not what its config says.
         """
-        assert found.limit is not None, "a model without a limit needs no growth"
-        stated = limit_of(encoder.config)
-        if stated is None:
+        assert positions.limit is not None, "a model without a limit needs no growth"
+        stated = getattr(encoder.config, _FIELD, None)
+        if not stated or stated < 0:
             raise refused(encoder, f"its config has no {_FIELD}, so the length would not be saved")
-        limit = stated + to - found.limit
+        limit = stated + to - positions.limit
         fresh = _built(model, encoder, limit)
         old, new = tensors(model), tensors(fresh)
         longer = [name for name in new if name in old and new[name].shape != old[name].shape]
         computed = {n: new[n].to(old[n]) for n in longer if _goes_on(old[n], new[n])}
         copied = {}
         for name in set(longer) - computed.keys():
-            start = found.tables.get(name.removesuffix(".weight"))
+            start = positions.tables.get(name.removesuffix(".weight"))
             if start is None or new[name].shape != (start + to, *old[name].shape[1:]):
                 raise refused(
                     encoder,
@@ -96,7 +102,7 @@ class Growth:
                     "table of absolute positions, so that copies of its rows would mean nothing",
                 )
             copied[name] = _tiled(old[name], start, to)
-        for table in found.tables:
+        for table in positions.tables:
             if f"{table}.weight" not in {**copied, **computed}:
                 raise refused(encoder, f"the size of {table}.weight does not follow {_FIELD}")
         _fill(fresh, encoder, old, {**model.state_dict(), **copied, **computed})
@@ -114,7 +120,7 @@ class Growth:
         """
         longer = self.fresh.base_model.eval()
         for batch in lengths:
-            if not torch.equal(outputs(encoder, batch), outputs(longer, batch)):
+            if not torch.equal(random_outputs(encoder, batch), random_outputs(longer, batch)):
                 raise refused(
                     encoder,
                     f"built with {_FIELD}={self.limit} it has other outputs at {max(batch):,} "
@@ -124,7 +130,7 @@ class Growth:
 
     def apply(self, model: Any, edits: Edits) -> None:
         """Makes the model at hand the longer one."""
-        stated = limit_of(model.base_model.config)
+        stated = getattr(model.base_model.config, _FIELD, None)
         configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None))}
         for config in configs.values():
             if getattr(config, _FIELD, None) == stated:
@@ -158,8 +164,8 @@ def _built(model: Any, encoder: Any, limit: int) -> Any:
         with torch.random.fork_rng():
             return type(model)(config)
     except Exception as error:
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise refused(encoder, f"it cannot be built with {limit:,} positions: {why}") from error
+        why = f"it cannot be built with {limit:,} positions: {first_line(error)}"
+        raise refused(encoder, why) from error
 
 
 def _goes_on(old: Tensor, new: Tensor) -> bool:

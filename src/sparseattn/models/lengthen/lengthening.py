@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from sparseattn.backend import AUTO
 from sparseattn.errors import UnsupportedModelError
-from sparseattn.models.config import FIELD, SparsityConfig
-from sparseattn.models.encoder import encoder_of
+from sparseattn.models.encoder import encoder_of, owner_of, random_outputs
 from sparseattn.models.lengthen import PLAN
-from sparseattn.models.lengthen.growth import Edits, Growth
-from sparseattn.models.lengthen.positions import Positions, find
-from sparseattn.models.lengthen.runs import PADDED, evaluating, outputs, refused
-from sparseattn.models.sparsify import attach_record, restore, sparsify
-from sparseattn.models.state import attached_state
+from sparseattn.models.lengthen.growth import Edits, Growth, refused
+from sparseattn.models.positions import Positions
+from sparseattn.models.sparsify import attach, plan_of, restore, sparsify
+from sparseattn.models.state import ATTRIBUTE, SparsityState, followed
 from sparseattn.plan import Plan
 
-__all__ = ["Lengthened", "lengthen", "lengthened", "owner_of"]
+__all__ = ["PADDED", "Lengthened", "lengthen", "lengthened", "planned_outputs"]
+
+#: A short batch with padding: real tokens of each text.
+PADDED = (24, 7)
 
 
 @dataclass(frozen=True)
@@ -119,124 +123,119 @@ def lengthened(
     encoder = encoder_of(model)
     if isinstance(to, bool) or not isinstance(to, int) or to < 1:
         raise refused(encoder, f"to must be a whole number of tokens >= 1; got {to!r}")
-    wanted = None if plan is None else Plan.of(plan)
+    plan = None if plan is None else Plan.of(plan)
     reader = getattr(model, "tokenizer", None) if tokenizer is None else tokenizer
-    edits, record = Edits(), _bare(model, encoder)
+    kept, edits, before = _kept(reader), Edits(), followed(encoder)
+    if before is not None:
+        restore(model)
     try:
-        with evaluating(model):
-            found, growth = _grown(model, encoder, _limit(reader), to, edits)
-        read = _limit(reader)
+        with _evaluating(model):
+            positions, growth = _grown(model, encoder, kept, to, edits)
         if reader is not None:
             edits.set(reader, "model_max_length", to)
         if hasattr(model, "max_seq_length"):
             edits.set(model, "max_seq_length", to)
-        if record is not None:
-            attach_record(model, record)
-        if wanted is not None:
-            _sparsified(model, wanted, reader, backend)
-        with evaluating(model):
+        if before is not None:
+            attach(model, before)
+        if plan is not None:
+            _sparsify(model, plan, reader, backend)
+        with _evaluating(model):
             _check_long(encoder, to)
     except BaseException:
-        if attached_state(model) is not None:
+        if followed(encoder) is not None:
             restore(model)
         edits.undo()
-        if record is not None:
-            attach_record(model, record)
+        if before is not None:
+            attach(model, before)
         raise
-    state = attached_state(model)
     return Lengthened(
         model=model,
         tokenizer=reader,
-        before=found.limit,
-        read=read,
+        before=positions.limit,
+        read=kept,
         after=to,
-        how=_told(encoder, found, growth),
+        how=_how(encoder, positions, growth),
         copied=tuple(growth.copied) if growth else (),
         computed=tuple(growth.computed) if growth else (),
-        plan=None if state is None else state.record.plan,
+        plan=plan_of(model),
     )
 
 
 def _grown(
-    model: Any, encoder: Any, read: int | None, to: int, edits: Edits
+    model: Any, encoder: Any, kept: int | None, to: int, edits: Edits
 ) -> tuple[Positions, Growth | None]:
     """Gives the model the positions that it lacks."""
-    owner = owner_of(model)
-    found = find(owner, encoder)
-    reach = min((n for n in (found.limit, read) if n is not None), default=None)
-    if reach is not None and to <= reach:
-        raise UnsupportedModelError(_reached(type(encoder).__name__, found.limit, read, to))
-    if found.limit is None or to <= found.limit:
-        return found, None
-    growth = Growth.of(owner, encoder, found, to)
-    batches = [[min(n, found.limit) for n in PADDED], [found.limit]]
-    if not found.tables and not growth.fixed:
+    owner, name = owner_of(model), type(encoder).__name__
+    positions = Positions.of(owner, encoder)
+    limit = positions.limit
+    if kept is not None and to <= kept and (limit is None or kept < limit):
+        own = "" if limit is None else f", and {name} has {limit:,} positions"
+        raise UnsupportedModelError(
+            f"the tokenizer keeps {kept:,} tokens of a text already{own}; {to:,} are no more"
+        )
+    if limit is not None and to <= limit and (kept is None or to <= kept):
+        raise UnsupportedModelError(f"{name} takes {limit:,} tokens already; {to:,} are no more")
+    if limit is None or to <= limit:
+        return positions, None
+    growth = Growth.of(owner, encoder, positions, to)
+    batches = [[min(n, limit) for n in PADDED], [limit]]
+    if not positions.tables and not growth.fixed:
         # One that scales its positions by the limit may do so only beyond it.
-        batches.append([min(found.limit + max(PADDED), to)])
+        batches.append([min(limit + max(PADDED), to)])
     growth.check(encoder, batches)
-    _told(encoder, found, growth)
+    _how(encoder, positions, growth)
     growth.apply(owner, edits)
-    return found, growth
+    return positions, growth
 
 
-def _reached(model: str, positions: int | None, read: int | None, to: int) -> str:
-    if read is not None and (positions is None or read < positions):
-        own = f", and {model} has {positions:,} positions" if positions is not None else ""
-        return f"the tokenizer keeps {read:,} tokens of a text already{own}; {to:,} are no more"
-    return f"{model} takes {positions:,} tokens already; {to:,} are no more"
+def _kept(tokenizer: Any) -> int | None:
+    """Tokens that a tokenizer keeps of a text; those that know no limit say 10 ** 30."""
+    kept = getattr(tokenizer, "model_max_length", None)
+    return kept if kept is not None and kept < 10**9 else None
 
 
-def owner_of(model: Any) -> Any:
-    """The transformers model, head included, inside whatever the user passed."""
-    from transformers import PreTrainedModel
-
-    return next(module for module in model.modules() if isinstance(module, PreTrainedModel))
-
-
-def _bare(model: Any, encoder: Any) -> SparsityConfig | None:
-    """Takes a plan off, whether `sparsify` or plain `from_pretrained` put it on."""
-    state = attached_state(model)
-    if state is not None:
-        restore(model)
-        return state.record
-    if FIELD not in vars(encoder.config):
-        return None
-    record = SparsityConfig.from_json(getattr(encoder.config, FIELD))
-    for name in {FIELD, "attn_implementation"} & vars(encoder.config).keys():
-        delattr(encoder.config, name)
-    encoder.set_attn_implementation(encoder._check_and_adjust_attn_implementation(None))
-    return record
-
-
-def _limit(tokenizer: Any) -> int | None:
-    # Tokenizers that know no limit say 10 ** 30.
-    found = getattr(tokenizer, "model_max_length", None)
-    return found if found is not None and found < 10**9 else None
-
-
-def _sparsified(model: Any, plan: Plan, tokenizer: Any, backend: str) -> None:
+def _sparsify(model: Any, plan: Plan, tokenizer: Any, backend: str) -> None:
     try:
         sparsify(model, plan, tokenizer=tokenizer, backend=backend)
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{error}; without a plan it can be lengthened") from error
 
 
+def planned_outputs(encoder: Any, lengths: Sequence[int]) -> Tensor:
+    """`random_outputs`, with the annotations that a plan on the encoder needs."""
+    state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
+    annotated = state is not None and bool(state.config.plan.needs)
+    return random_outputs(encoder, lengths, annotated)
+
+
 def _check_long(encoder: Any, to: int) -> None:
-    if not bool(torch.isfinite(outputs(encoder, [to])).all()):
+    if not bool(torch.isfinite(planned_outputs(encoder, [to])).all()):
         raise refused(encoder, f"its outputs at {to:,} tokens are not finite")
 
 
-def _told(encoder: Any, found: Positions, growth: Growth | None) -> str:
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Turns dropout off; afterwards each module is in the mode in which it was."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+def _how(encoder: Any, positions: Positions, growth: Growth | None) -> str:
     """How a model knows where a token stands, and what came of it."""
     if growth is None:
-        return f"{'relative ' if found.relative else ''}positions: no new ones needed"
+        return f"{'relative ' if positions.relative else ''}positions: no new ones needed"
     if growth.copied:
         return "learned positions: the new ones are copies, untrained; fine-tune on long texts"
     if growth.fixed:
         return "fixed positions, computed further"
-    if found.rotary:
+    if positions.rotary:
         return "rotary positions: nothing to extend, only the limit was raised"
-    if found.relative:
+    if positions.relative:
         return "relative positions, the same beyond some distance: only the limit was raised"
     raise refused(
         encoder,
