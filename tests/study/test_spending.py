@@ -83,7 +83,7 @@ def test_phases_are_scored_on_the_evaluation_examples_in_their_own_order(make, c
     seen = []
     score = type(cache.prepared(make("dense").model, make("dense").task, frozenset(), "")).score
     monkeypatch.setattr(
-        "sparseattn.tasks.base.Prepared.score",
+        "sparseattn.tasks.prepare.Prepared.score",
         lambda self, raw: seen.append(raw) or score(self, raw),
     )
     spec = make("learned(sparsity=0.5)", training={"learning_rate": 1e-12})

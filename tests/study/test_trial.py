@@ -12,8 +12,8 @@ from sparseattn.errors import DataError, PlanError, StudyError
 from sparseattn.models.names import identity
 from sparseattn.study import run_trial as running
 from sparseattn.study.trial import TrialCache, TrialFailed, TrialSpec, run_trial
-from sparseattn.tasks.base import fingerprint
-from sparseattn.tasks.rows import digest
+from sparseattn.tasks.examples import digest
+from sparseattn.tasks.prepare import fingerprint
 from sparseattn.tasks.spec import TrainingSpec
 from tests.tasks.material import REVIEWS, task_of, tiny_model
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sparseattn.study.trial import TrialCache, TrialSpec, run_trial
-from sparseattn.tasks.base import prepare
+from sparseattn.tasks.prepare import prepare
 from sparseattn.tasks.spec import TrainingSpec
 from sparseattn.training.train import train
 from tests.tasks.material import task_of, tiny_model, tokenizer

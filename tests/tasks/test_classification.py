@@ -6,7 +6,7 @@ from scipy import stats
 from sklearn import metrics
 
 from sparseattn.errors import DataError
-from sparseattn.tasks.base import prepare
+from sparseattn.tasks.prepare import prepare
 from tests.tasks.material import REVIEWS, task_of, tokenizer
 
 RNG = np.random.default_rng(0)

@@ -9,8 +9,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from sparseattn.errors import DataError
-from sparseattn.tasks import base
-from sparseattn.tasks.base import available, fingerprint, prepare, survey
+from sparseattn.tasks.prepare import prepare, read_examples
 from tests.tasks.material import REVIEWS, task_of, tiny_model, tokenizer
 
 
@@ -44,6 +43,9 @@ def test_what_is_cut_is_counted(tmp_path):
 
 
 def test_the_fingerprint_is_of_the_content(tmp_path):
+    def fingerprint(task):
+        return read_examples(task).fingerprint
+
     first = task_of(tmp_path / "a")
     assert fingerprint(first) == fingerprint(task_of(tmp_path / "b"))
     assert fingerprint(first) == prepare(first, tokenizer(), cache_dir=tmp_path).fingerprint
@@ -58,15 +60,17 @@ def test_the_fingerprint_is_of_the_content(tmp_path):
     assert len(set(prints)) == len(prints)
 
 
-def test_available_counts_what_a_task_uses(tmp_path):
+def test_what_a_task_uses_is_counted(tmp_path):
     task = task_of(tmp_path, train={"count": 3}, evaluation={"min_words": 6})
-    assert available(task) == (3, 5)
+    assert read_examples(task).counts == (3, 5)
 
 
 def test_tokenised_data_are_made_once(tmp_path, monkeypatch):
     task = task_of(tmp_path)
     first = prepare(task, tokenizer(), cache_dir=tmp_path)
-    monkeypatch.setattr(base, "tokenised", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(
+        "sparseattn.tasks.prepare._tokenize", lambda *_: pytest.fail("tokenised again")
+    )
     again = prepare(task, tokenizer(), cache_dir=tmp_path)
     assert again.key == first.key
     assert again.counts == first.counts
@@ -116,7 +120,7 @@ def test_what_changes_tokens_changes_the_key(tmp_path):
 def test_another_version_of_the_tokenizers_has_inputs_of_its_own(tmp_path, monkeypatch):
     """Environments may share a cache, and versions cut windows differently."""
     key = prepare(task_of(tmp_path), tokenizer(), cache_dir=tmp_path).key
-    monkeypatch.setattr(base, "version", {"tokenizers": "0.0.1"}.__getitem__)
+    monkeypatch.setattr("sparseattn.tasks.prepare.version", {"tokenizers": "0.0.1"}.__getitem__)
     other = prepare(task_of(tmp_path), tokenizer(), cache_dir=tmp_path).key
     assert other != key
     assert {path.name for path in (tmp_path / "inputs").iterdir()} == {key, other}
@@ -207,8 +211,9 @@ def test_the_cache_folder_follows_the_environment(tmp_path, monkeypatch):
 def test_evaluation_texts_that_are_trained_on_are_counted(tmp_path):
     rows = [{"text": f"text {n}", "label": n % 2} for n in range(6)]
     apart = task_of(tmp_path / "a", rows, others=[{"text": "other", "label": 1}])
-    assert survey(apart) == (fingerprint(apart), [])
+    assert read_examples(apart).notices == []
     others = [*rows[:2], {"text": "other", "label": 1}]
     mixed = task_of(tmp_path / "b", rows, others)
-    _, told = survey(mixed)
-    assert told == ["2 of 3 evaluation examples have the same text as a training example"]
+    assert read_examples(mixed).notices == [
+        "2 of 3 evaluation examples have the same text as a training example"
+    ]

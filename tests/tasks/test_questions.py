@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sparseattn.errors import DataError
-from sparseattn.tasks.base import prepare
+from sparseattn.tasks.prepare import prepare
 from sparseattn.tasks.spans import Span, answer_tokens, best_spans, merged
 from tests.tasks.material import task_of, tokenizer
 

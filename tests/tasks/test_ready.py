@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from sparseattn.errors import DataError
-from sparseattn.tasks.base import available, prepare
+from sparseattn.tasks.prepare import prepare, read_examples
 from sparseattn.tasks.ready import ready
 from sparseattn.tasks.spec import TaskSpec
 from tests.tasks.material import tokenizer
@@ -46,7 +46,7 @@ def stsb(folder, kind: str = "tsv", **changes) -> TaskSpec:
 @pytest.mark.parametrize("kind", ["tsv", "csv"])
 def test_sts_b_is_read_from_files(tmp_path, kind):
     task = stsb(tmp_path, kind)
-    assert available(task) == (5, 4)
+    assert read_examples(task).counts == (5, 4)
     prepared = prepare(task, tokenizer(), cache_dir=tmp_path / "cache")
     assert prepared.headline == "pearson"
     assert list(prepared.train["labels"]) == [score for *_, score in PAIRS]
@@ -70,4 +70,4 @@ def test_sts_b_is_read_from_files(tmp_path, kind):
 
 def test_sts_b_without_its_column_of_scores_says_what_is_there(tmp_path):
     with pytest.raises(DataError, match=r"no column 'label' .*it has: genre, sentence1, sentence2"):
-        available(stsb(tmp_path, columns={}))
+        read_examples(stsb(tmp_path, columns={}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparseattn.tasks.base import available, prepare
+from sparseattn.tasks.prepare import prepare, read_examples
 from sparseattn.tasks.ready import ready
 from sparseattn.tasks.spec import TaskSpec
 from tests.corpora import shared
@@ -37,7 +37,7 @@ def task(name: str, **changes) -> TaskSpec:
     ],
 )
 def test_every_published_example_is_read(name, rows):
-    assert available(task(name)) == rows
+    assert read_examples(task(name)).counts == rows
 
 
 @pytest.mark.parametrize("name", ["sst2", "mrpc", "rte", "imdb"])

@@ -5,7 +5,7 @@ import pytest
 from seqeval import metrics
 
 from sparseattn.errors import DataError
-from sparseattn.tasks.base import prepare
+from sparseattn.tasks.prepare import prepare
 from sparseattn.tasks.tagging import IGNORED
 from tests.tasks.material import task_of, tokenizer
 

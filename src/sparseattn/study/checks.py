@@ -71,9 +71,9 @@ def check_data(study: Study, folder: Path) -> None:
         StudyError: They are not.
         DataError: They cannot be read.
     """
-    from sparseattn.tasks.base import fingerprint
+    from sparseattn.tasks.prepare import read_examples
 
-    now = fingerprint(study.spec.task)
+    now = read_examples(study.spec.task).fingerprint
     if now != study.fingerprint:
         raise StudyError(
             f"{folder} was begun with other data (fingerprint {study.fingerprint}, now {now}); "

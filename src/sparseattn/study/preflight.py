@@ -59,11 +59,11 @@ def check_fit(spec: StudySpec, cache: TrialCache) -> None:
 
 
 def _check_held_out(spec: StudySpec) -> None:
-    from sparseattn.tasks.base import available
+    from sparseattn.tasks.prepare import read_examples
     from sparseattn.training.held_out import held_out_count
 
     if spec.training.early_stopping is not None:
-        held_out_count(spec.training, available(spec.task)[0])
+        held_out_count(spec.training, read_examples(spec.task).counts[0])
 
 
 def check_machine(spec: StudySpec, executor: ExecutorSpec) -> None:

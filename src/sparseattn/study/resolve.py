@@ -13,7 +13,7 @@ from sparseattn.study.sample import Sample
 from sparseattn.study.spec import StudySpec
 from sparseattn.study.study import Study, installed
 from sparseattn.study.trial_cache import TrialCache
-from sparseattn.tasks.base import survey
+from sparseattn.tasks.prepare import read_examples
 
 __all__ = ["resolve"]
 
@@ -40,12 +40,12 @@ def resolve(
     """
     check_size(spec, most)
     needs = _needs(spec)
-    fingerprint, notices = survey(spec.task)
+    examples = read_examples(spec.task)
     check_fit(spec, cache)
     sample = Sample(spec, needs, cache)
     resolved = tuple(resolve_arms(spec, sample.measure, sample.longest))
     check_count(len(resolved) * len(spec.seeds), most)
-    study = Study(spec, resolved, fingerprint, installed(spec, resolved))
+    study = Study(spec, resolved, examples.fingerprint, installed(spec, resolved))
     # A GPU that is here is the workers': what its backends can do is found out there.
     step = here and spec.backend != AUTO and not torch.cuda.is_available()
     for arm in resolved:
@@ -53,7 +53,7 @@ def resolve(
             sample.check(arm.pattern, arm.layers, spec.backend, step)
         except (BackendError, PlanError) as error:
             raise StudyError(f"arm {arm.name!r}: {error}") from None
-    return study, sample, notices
+    return study, sample, examples.notices
 
 
 def _needs(spec: StudySpec) -> frozenset[str]:

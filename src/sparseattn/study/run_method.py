@@ -14,7 +14,7 @@ from sparseattn.errors import PlanError, UnsupportedModelError
 from sparseattn.plan import Plan
 from sparseattn.study.processes import agreed, leads
 from sparseattn.study.trial import Progress, TrialFailed, TrialSpec
-from sparseattn.tasks.base import Prepared
+from sparseattn.tasks.prepare import Prepared
 from sparseattn.tasks.spec import TrainingSpec
 from sparseattn.training.arguments import arguments, seed_of
 from sparseattn.training.train import last_checkpoint, split, watch

@@ -31,7 +31,7 @@ from sparseattn.study.trial import (
     TrialSpec,
 )
 from sparseattn.study.trial_cache import TrialCache
-from sparseattn.tasks.base import Prepared
+from sparseattn.tasks.prepare import Prepared
 from sparseattn.training.environment import environment
 from sparseattn.training.train import Run, train
 

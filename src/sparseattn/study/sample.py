@@ -21,10 +21,9 @@ from sparseattn.study.arms import DENSE, is_method
 from sparseattn.study.grid import ArmSparsity
 from sparseattn.study.spec import StudySpec
 from sparseattn.study.trial_cache import TrialCache
-from sparseattn.tasks.base import Prepared
 from sparseattn.tasks.kind import DETAILS
+from sparseattn.tasks.prepare import Prepared, longest_first
 from sparseattn.tasks.spec import Subset
-from sparseattn.tasks.tokenize import longest_first
 
 __all__ = ["TEXTS", "Sample"]
 

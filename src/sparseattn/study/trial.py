@@ -63,7 +63,7 @@ class TrialSpec(StrictModel):
         seed: Draws the weights of the head, the order of the data, and dropout.
         pipeline: The spaCy pipeline for patterns that need a parse.
         backend: What computes the attention.
-        data_fingerprint: `sparseattn.tasks.base.fingerprint` of the task; the trial fails if the
+        data_fingerprint: `sparseattn.tasks.prepare.fingerprint` of the task; the trial fails if the
             data are no longer those. Empty to take whatever is there.
         versions: Versions of packages that a study wants to keep apart.
     """
@@ -92,6 +92,8 @@ class TrialSpec(StrictModel):
         del values["training"]["report_to"]
         if self.training.early_stopping is None:
             del values["training"]["checkpoint_steps"]
+        if (files := values["task"]["data"]["files"]) and files["format"] is None:
+            del files["format"]
         if self.data_fingerprint:
             del values["task"]["data"]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparseattn.counting import MeasuredSparsity
-    from sparseattn.tasks.base import Prepared
+    from sparseattn.tasks.prepare import Prepared
     from sparseattn.tasks.spec import TaskSpec
 
 __all__ = ["TrialCache"]
@@ -74,8 +74,8 @@ class TrialCache:
     def prepared(
         self, model: str, task: TaskSpec, needs: frozenset[str], pipeline: str
     ) -> Prepared:
-        """A task's data for a model; see `sparseattn.tasks.base.prepare`."""
-        from sparseattn.tasks.base import prepare
+        """A task's data for a model; see `sparseattn.tasks.prepare.prepare`."""
+        from sparseattn.tasks.prepare import prepare
 
         key = (model, task, needs, pipeline)
         if key not in self._prepared:

@@ -10,22 +10,21 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseattn.tasks.kind import Encoded, Kind, Scores, example_table, model_inputs
-from sparseattn.tasks.labels import Labels
-from sparseattn.tasks.rows import Rows, located, names_of, texts, values
-from sparseattn.tasks.sources import Split
+from sparseattn.tasks.data import Split
+from sparseattn.tasks.examples import Labels, Rows, located, names_of, texts, values
+from sparseattn.tasks.kind import Encoded, Scores, TaskKind, example_table, model_inputs
 
 __all__ = ["Classification", "Regression"]
 
 
-class _OfTexts(Kind):
+class _OfTexts(TaskKind):
     """A label for a text or a pair."""
 
     model_class = "AutoModelForSequenceClassification"
     counted = "text"
 
     def rows(self, split: Split, chosen: Sequence[int]) -> Rows:
-        """See `Kind.rows`."""
+        """See `TaskKind.rows`."""
         columns = self.task.columns
         found: Rows = {
             "example": names_of(split, columns.id, chosen),
@@ -44,7 +43,7 @@ class _OfTexts(Kind):
         raise NotImplementedError
 
     def encode(self, rows: Rows, tokenizer: Any, labelled: bool) -> Encoded:  # noqa: ARG002
-        """See `Kind.encode`."""
+        """See `TaskKind.encode`."""
         given = [rows["text"], *([rows["text_pair"]] if "text_pair" in rows else [])]
         encoding = tokenizer(
             *given,
@@ -74,12 +73,12 @@ class Classification(_OfTexts):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """See `Kind.metrics`."""
+        """See `TaskKind.metrics`."""
         return ("accuracy", "f1" if len(self.labels.names) == 2 else "f1_macro", "mcc")
 
     @property
     def config(self) -> dict[str, Any]:
-        """See `Kind.config`."""
+        """See `TaskKind.config`."""
         return {
             "num_labels": len(self.labels.names),
             "id2label": dict(enumerate(self.labels.names)),
@@ -95,7 +94,7 @@ class Classification(_OfTexts):
         return number
 
     def score(self, rows: Rows, inputs: datasets.Dataset, raw: Any) -> Scores:
-        """See `Kind.score`."""
+        """See `TaskKind.score`."""
         from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
         predicted = _in_order(np.asarray(raw).argmax(axis=-1), inputs)
@@ -130,7 +129,7 @@ class Regression(_OfTexts):
 
     @property
     def config(self) -> dict[str, Any]:
-        """See `Kind.config`."""
+        """See `TaskKind.config`."""
         return {"num_labels": 1, "problem_type": "regression"}
 
     def label(self, split: Split, row: int, value: Any) -> float:
@@ -145,7 +144,7 @@ class Regression(_OfTexts):
         return float(value)
 
     def score(self, rows: Rows, inputs: datasets.Dataset, raw: Any) -> Scores:
-        """See `Kind.score`."""
+        """See `TaskKind.score`."""
         from scipy.stats import pearsonr, spearmanr
 
         predicted = _in_order(np.asarray(raw, dtype=float).reshape(-1), inputs)

@@ -11,12 +11,11 @@ import datasets
 import pyarrow
 
 from sparseattn.errors import DataError, unknown
-from sparseattn.tasks.labels import Labels
-from sparseattn.tasks.rows import Rows
-from sparseattn.tasks.sources import Split
+from sparseattn.tasks.data import Split
+from sparseattn.tasks.examples import Labels, Rows
 from sparseattn.tasks.spec import METRICS, TaskSpec
 
-__all__ = ["Encoded", "Kind", "Scores", "example_table", "model_inputs"]
+__all__ = ["Encoded", "Scores", "TaskKind", "example_table", "model_inputs"]
 
 #: Columns that stay with the examples and do not go to the model.
 DETAILS = ("row", "cut", "words", "starts", "ends")
@@ -53,7 +52,7 @@ class Encoded:
     texts: tuple[Sequence[Any], ...]
 
 
-class Kind(ABC):
+class TaskKind(ABC):
     """A kind of task.
 
     Args:

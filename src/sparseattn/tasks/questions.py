@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseattn.errors import DataError
-from sparseattn.tasks.kind import Encoded, Kind, Scores, example_table, model_inputs
-from sparseattn.tasks.rows import Rows, located, names_of, texts, values
-from sparseattn.tasks.sources import Split
+from sparseattn.tasks.data import Split
+from sparseattn.tasks.examples import Rows, located, names_of, texts, values
+from sparseattn.tasks.kind import Encoded, Scores, TaskKind, example_table, model_inputs
 from sparseattn.tasks.spans import Span, answer_tokens, best_spans, merged
 
 __all__ = ["QuestionAnswering"]
@@ -21,7 +21,7 @@ __all__ = ["QuestionAnswering"]
 _QUESTION = 64
 
 
-class QuestionAnswering(Kind):
+class QuestionAnswering(TaskKind):
     """Extractive question answering as in SQuAD 1.1: F1 and exact match.
 
     A context that is too long is read through overlapping windows; the best span over all windows
@@ -33,7 +33,7 @@ class QuestionAnswering(Kind):
     counted = "context"
 
     def rows(self, split: Split, chosen: Sequence[int]) -> Rows:
-        """See `Kind.rows`."""
+        """See `TaskKind.rows`."""
         columns = self.task.columns
         found: Rows = {
             "example": names_of(split, columns.id, chosen),
@@ -52,7 +52,7 @@ class QuestionAnswering(Kind):
         return found
 
     def encode(self, rows: Rows, tokenizer: Any, labelled: bool) -> Encoded:
-        """See `Kind.encode`."""
+        """See `TaskKind.encode`."""
         questions, cut = self._short_questions(rows["question"], tokenizer)
         encoding = tokenizer(
             questions,
@@ -101,7 +101,7 @@ class QuestionAnswering(Kind):
         return short, cut
 
     def score(self, rows: Rows, inputs: datasets.Dataset, raw: Any) -> Scores:
-        """See `Kind.score`."""
+        """See `TaskKind.score`."""
         predicted = self.predict(rows, inputs, raw)
         best = [spans[0].text if spans else "" for spans in predicted]
         exact, f1 = _squad(best, rows)

@@ -60,10 +60,12 @@ class Files(StrictModel):
     Attributes:
         train: A path or a list of them; `~` and `$VARIABLES` are expanded.
         evaluation: Likewise; left out where `hold_out` is given.
+        format: How they are read, where their names do not say so: csv, tsv, json, jsonl, parquet.
     """
 
     train: Paths
     evaluation: Paths | None = None
+    format: Literal["csv", "tsv", "json", "jsonl", "parquet"] | None = None
 
 
 class DataSpec(StrictModel):

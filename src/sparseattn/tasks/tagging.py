@@ -9,10 +9,9 @@ import datasets
 import numpy as np
 
 from sparseattn.errors import DataError
-from sparseattn.tasks.kind import Encoded, Kind, Scores, example_table, model_inputs
-from sparseattn.tasks.labels import Labels
-from sparseattn.tasks.rows import Rows, located, names_of, values
-from sparseattn.tasks.sources import Split
+from sparseattn.tasks.data import Split
+from sparseattn.tasks.examples import Labels, Rows, located, names_of, values
+from sparseattn.tasks.kind import Encoded, Scores, TaskKind, example_table, model_inputs
 
 __all__ = ["IGNORED", "TokenClassification"]
 
@@ -23,7 +22,7 @@ _OUTSIDE = "O"
 _PREFIXES = ("B-", "I-", "E-", "S-", "L-", "U-")
 
 
-class TokenClassification(Kind):
+class TokenClassification(TaskKind):
     """Entities, scored by seqeval: F1, precision and recall over all entities.
 
     A word is tagged by its first subword. A word of which the model saw nothing (the sentence was
@@ -46,7 +45,7 @@ class TokenClassification(Kind):
 
     @property
     def config(self) -> dict[str, Any]:
-        """See `Kind.config`."""
+        """See `TaskKind.config`."""
         return {
             "num_labels": len(self.labels.names),
             "id2label": dict(enumerate(self.labels.names)),
@@ -54,7 +53,7 @@ class TokenClassification(Kind):
         }
 
     def rows(self, split: Split, chosen: Sequence[int]) -> Rows:
-        """See `Kind.rows`."""
+        """See `TaskKind.rows`."""
         columns = self.task.columns
         found: Rows = {
             "example": names_of(split, columns.id, chosen),
@@ -79,7 +78,7 @@ class TokenClassification(Kind):
         return number
 
     def encode(self, rows: Rows, tokenizer: Any, labelled: bool) -> Encoded:  # noqa: ARG002
-        """See `Kind.encode`."""
+        """See `TaskKind.encode`."""
         encoding = tokenizer(
             rows["tokens"],
             is_split_into_words=True,
@@ -102,7 +101,7 @@ class TokenClassification(Kind):
         return Encoded(columns, encoding, (rows["tokens"],))
 
     def score(self, rows: Rows, inputs: datasets.Dataset, raw: Any) -> Scores:
-        """See `Kind.score`."""
+        """See `TaskKind.score`."""
         from seqeval.metrics import f1_score, precision_score, recall_score
 
         outside = self.labels.names.index(_OUTSIDE)

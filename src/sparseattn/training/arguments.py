@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 
 from sparseattn.errors import StudyError
 from sparseattn.study.processes import processes
-from sparseattn.tasks.rows import digest
+from sparseattn.tasks.examples import digest
 from sparseattn.tasks.spec import TrainingSpec
 
 __all__ = ["arguments", "seed_of"]

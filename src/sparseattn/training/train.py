@@ -17,8 +17,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from sparseattn.errors import StudyError
 from sparseattn.study.processes import Shares, processes
 from sparseattn.study.trial import Progress, TrialFailed
-from sparseattn.tasks.base import Prepared
-from sparseattn.tasks.rows import digest
+from sparseattn.tasks.examples import digest
+from sparseattn.tasks.prepare import Prepared
 from sparseattn.tasks.spec import TrainingSpec
 from sparseattn.training.arguments import arguments, seed_of
 from sparseattn.training.held_out import held_out_count

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from sparseattn.errors import DataError
 from sparseattn.tasks import bbc
-from sparseattn.tasks.sources import FORMATS, read
+from sparseattn.tasks.data import FORMATS, read
 from sparseattn.tasks.spec import DataSpec, Files
 
 ROWS = [
@@ -111,7 +111,7 @@ def test_several_files_and_variables_in_their_names(tmp_path, monkeypatch):
         (
             "rows.xlsx",
             b"",
-            "unknown file format 'xlsx'; choose from: csv, json, jsonl, parquet, tsv",
+            "unknown file format 'xlsx'; choose from: csv, json, jsonl, parquet, tsv, or name it",
         ),
         ("rows.csv", b"a,b\n1\n", "CSV parse error: Expected 2 columns, got 1: 1"),
         ("rows.csv", b"", "Empty CSV file"),
@@ -210,3 +210,13 @@ def test_holding_out_nothing_or_everything_is_refused(tmp_path):
 def test_files_without_evaluation_need_a_share_to_hold_out():
     with pytest.raises(ValueError, match="files needs evaluation: a path, or hold_out"):
         DataSpec(files=Files(train="a.csv"))
+
+
+def test_a_link_is_read_under_its_own_name_and_a_format_says_what_a_name_does_not(tmp_path):
+    written(tmp_path / "rows.csv").rename(tmp_path / "0a1b2c")
+    (tmp_path / "link.csv").symlink_to("0a1b2c")
+    assert read(files(tmp_path / "link.csv"))[0].table.to_pylist() == ROWS
+    with pytest.raises(DataError, match="unknown file format '0a1b2c'"):
+        read(files(tmp_path / "0a1b2c"))
+    named = DataSpec(files=Files(train=str(tmp_path / "0a1b2c"), format="csv"), hold_out=0.4)
+    assert sum(len(split.table) for split in read(named)) == len(ROWS)

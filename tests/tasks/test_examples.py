@@ -4,9 +4,8 @@ import pyarrow
 import pytest
 
 from sparseattn.errors import DataError
-from sparseattn.tasks.labels import Labels
-from sparseattn.tasks.rows import check_columns, choose, digest, names_of, texts
-from sparseattn.tasks.sources import Split
+from sparseattn.tasks.data import Split
+from sparseattn.tasks.examples import Labels, check_columns, choose, digest, names_of, texts
 from sparseattn.tasks.spec import Subset, TaskSpec
 
 
