@@ -8,8 +8,9 @@ import pytest
 
 from sparseattn.errors import DataError, MissingExtraError
 from sparseattn.models.names import DEFAULT, resolve
-from sparseattn.models.positions import max_tokens
+from sparseattn.models.positions import Positions, max_tokens
 from sparseattn.models.read import read
+from tests.models.families import FAMILIES, build
 
 FOX = "The quick brown fox jumps."
 
@@ -90,3 +91,9 @@ def test_a_model_in_a_folder_with_a_byte_level_tokenizer(tmp_path):
     assert not any("Ġ" in label for label in reading.labels)
     assert (reading.longest, reading.layers) == (8, 3)
     assert reading.cut == len(fast("known words of text of a well")["input_ids"]) - 8
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_config_says_what_a_run_shows(family):
+    model = build(family)
+    assert max_tokens(model.config) == Positions.of(model, model).limit

@@ -33,8 +33,11 @@ __all__ = ["ATTRIBUTE", "SparsityState", "attached_state", "followed", "refuse_r
 #: Where an encoder keeps it.
 ATTRIBUTE = "_sparseattn_state"
 
-#: Annotation columns that an outer model was called with in this thread, for whose encoder.
-_COLUMNS: ContextVar[tuple[Any, dict[str, Any]]] = ContextVar("_COLUMNS", default=(None, {}))
+#: Annotation columns that a model around an encoder was called with in this thread: the encoder's
+#: state, that model, and the columns.
+_COLUMNS: ContextVar[tuple[Any, Any, dict[str, Any]]] = ContextVar(
+    "_COLUMNS", default=(None, None, {})
+)
 
 _TOKENIZE = "tokenize texts first: tokenizer(texts, padding=True, return_tensors='pt')"
 
@@ -157,8 +160,8 @@ class SparsityState:
                 "call sparsify() again"
             )
         columns = {name: kwargs.pop(name) for name in COLUMNS if name in kwargs}
-        if columns:
-            _keep_columns(self, columns)
+        if columns or not torch.compiler.is_compiling():
+            _keep_columns(self, owner, columns)
         return args, kwargs
 
     def forward(self, stock: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -185,9 +188,9 @@ class SparsityState:
                 f"this model was sparsified, but its attn_implementation is now "
                 f"{encoder.config._attn_implementation!r}; call sparsify() again, or restore()"
             )
-        state, columns = _COLUMNS.get()
-        if state is not None:
-            _COLUMNS.set((None, {}))
+        state, _, columns = _COLUMNS.get()
+        if columns:
+            _COLUMNS.set((None, None, {}))
         columns = dict(columns) if state is self else {}
         columns |= {name: kwargs.pop(name) for name in COLUMNS if name in kwargs}
         columns |= dict(zip(self.names, args, strict=False)) | kwargs
@@ -214,9 +217,12 @@ class SparsityState:
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _keep_columns(state: SparsityState, columns: dict[str, Any]) -> None:
-    owner, before = _COLUMNS.get()  # of a model around this one
-    _COLUMNS.set((state, {**(before if owner is state else {}), **columns}))
+def _keep_columns(state: SparsityState, owner: nn.Module, columns: dict[str, Any]) -> None:
+    whose, outer, before = _COLUMNS.get()
+    if whose is state and outer is not owner:  # `outer` calls this model
+        columns = before | columns
+    if columns or before:
+        _COLUMNS.set((state, owner, columns))
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -1,0 +1,242 @@
+"""What is said of a model is true, whichever way it was loaded, copied or changed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import sys
+
+import pytest
+import torch
+import transformers
+
+import sparseattn as sa
+from sparseattn.errors import (
+    DataError,
+    PlanError,
+    PlanNotAppliedError,
+    SparseAttnError,
+    UnsupportedModelError,
+)
+from sparseattn.models.load import load_model, load_part
+from sparseattn.models.names import identity
+from sparseattn.plan import Plan
+from tests.models.families import batch, build
+
+PLAN = Plan.of({0: "neighbor(radius=1)", 2: "random(degree=2) | global(cls)"})
+
+
+def run(model, **inputs):
+    with torch.no_grad():
+        return model(**inputs)[0]
+
+
+def sentence_transformer(folder, family, plan=PLAN):
+    """Saves a tiny sparsified SentenceTransformer; returns it."""
+    st = pytest.importorskip("sentence_transformers")
+    parts = pytest.importorskip("sentence_transformers.models")
+    build(family).save_pretrained(folder / "encoder")
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "fox", "sat"]
+    words = {name: index for index, name in enumerate(names)}
+    transformers.BertTokenizer(words, model_max_length=64).save_pretrained(folder / "encoder")
+    encoder = parts.Transformer(str(folder / "encoder"))
+    model = st.SentenceTransformer(modules=[encoder, parts.Pooling(32)], device="cpu")
+    if plan is not None:
+        sa.sparsify(model, plan)
+    model.save(str(folder / "st"))
+    return model
+
+
+def test_a_plainly_loaded_model_tells_its_plan(tmp_path):
+    model, inputs = build("bert", "ForSequenceClassification"), batch()
+    dense = run(model, **inputs)
+    assert sa.plan_of(model) is None
+    sparse = run(sa.sparsify(model, PLAN), **inputs)
+    counts = sa.describe(model, inputs)
+    model.save_pretrained(tmp_path / "sparse")
+
+    def plain():
+        return type(model).from_pretrained(tmp_path / "sparse")
+
+    loaded = plain()
+    assert sa.plan_of(loaded) == sa.plan_of(model) == PLAN
+    assert sa.describe(loaded, inputs).sparsity == counts.sparsity
+    with sa.sparsified(loaded, "self()"):
+        assert sa.plan_of(loaded) == Plan.of("self()")
+    assert sa.plan_of(loaded) == PLAN
+    assert torch.equal(run(loaded, **inputs), sparse)
+    for loaded in (plain(), sa.sparsify(plain(), "self()"), sa.load(tmp_path / "sparse")):
+        assert sa.restore(loaded) is loaded
+        assert sa.plan_of(loaded) is None
+        assert torch.equal(run(loaded, **inputs), dense)
+        assert loaded.config._attn_implementation == "sdpa"
+        with pytest.raises(PlanError, match="nothing to restore"):
+            sa.restore(loaded)
+        loaded.save_pretrained(tmp_path / "dense")
+        assert "sparseattn" not in (tmp_path / "dense" / "config.json").read_text()
+    loaded = plain()
+    run(loaded, **inputs)
+    loaded.save_pretrained(tmp_path / "again")
+    assert torch.equal(run(type(model).from_pretrained(tmp_path / "again"), **inputs), sparse)
+
+
+def test_a_model_that_was_loaded_dense_says_so(tmp_path):
+    sa.sparsify(build("bert"), PLAN).save_pretrained(tmp_path)
+    model = transformers.BertModel.from_pretrained(tmp_path, attn_implementation="eager")
+    assert sa.plan_of(model) is None
+    with pytest.raises(PlanError, match="BertModel is not sparsified; there is nothing to descr"):
+        sa.describe(model, batch())
+    assert "sparseattn" not in sa.restore(model).config.to_dict()
+    assert model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "mpnet"])
+def test_a_sentence_transformer_comes_back_as_one(family, tmp_path):
+    model = sentence_transformer(tmp_path, family)
+    texts = ["the fox sat the fox sat", "the fox"]
+    sparse = model.encode(texts, convert_to_tensor=True)
+    loaded = sa.load(tmp_path / "st", device="cpu")
+    assert type(loaded) is type(model)
+    assert sa.plan_of(loaded) == PLAN
+    assert torch.equal(loaded.encode(texts, convert_to_tensor=True), sparse)
+    assert type(load_model(str(tmp_path / "st"))) is type(model)
+    dense = sa.restore(model).encode(texts, convert_to_tensor=True)
+    copies = [loaded]
+    if family == "bert":  # which SentenceTransformer can load by itself
+        plain = type(model)(str(tmp_path / "st"), device="cpu")
+        assert sa.plan_of(plain) == PLAN
+        assert sa.describe(plain, batch((9,))).sparsity > 0
+        assert torch.equal(plain.encode(texts, convert_to_tensor=True), sparse)
+        copies.append(plain)
+    for copied in copies:
+        assert torch.equal(sa.restore(copied).encode(texts, convert_to_tensor=True), dense)
+        copied.save(str(tmp_path / "dense"))
+        with pytest.raises(PlanError, match="carries no plan; load it with SentenceTransformer"):
+            sa.load(tmp_path / "dense", device="cpu")
+
+
+def test_a_boolean_mask_that_is_changed_in_place(tmp_path):
+    model = sa.sparsify(build("bert"), PLAN)
+    model.save_pretrained(tmp_path)
+    plain = transformers.BertModel.from_pretrained(tmp_path)
+    inputs = batch((23, 7))
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            mask = inputs["attention_mask"].bool()
+            for length in (20, 12):
+                plain(inputs["input_ids"], mask)
+                mask[0, length:] = False
+                expected = model(inputs["input_ids"], mask)[0]
+                assert torch.equal(plain(inputs["input_ids"], mask)[0], expected)
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_another_encoder_in_its_place_is_noticed(family, tmp_path):
+    model, inputs = build(family, "ForSequenceClassification"), batch()
+    sa.sparsify(model, "neighbor(radius=1)")
+    setattr(model, family, build(family, hidden_act="relu"))
+    with pytest.raises(PlanNotAppliedError, match=r"encoder of \w+ was replaced after sparsify"):
+        model(**inputs)
+    sa.sparsify(model, PLAN)
+    expected = run(model, **inputs)
+    model.save_pretrained(tmp_path)
+    assert sa.plan_of(sa.load(tmp_path)) == sa.plan_of(model) == PLAN
+    sa.restore(model)
+    assert not torch.equal(run(model, **inputs), expected)
+
+
+@pytest.mark.parametrize("kind", [None, "ForSequenceClassification"])
+def test_a_shallow_copy_does_not_change_the_original(kind):
+    model, inputs = sa.sparsify(build("bert", kind), PLAN), batch()
+    expected = run(model, **inputs)
+    shallow = copy.copy(model)
+    for change in (lambda: sa.sparsify(shallow, "self()"), lambda: sa.restore(shallow)):
+        with pytest.raises(UnsupportedModelError, match=r"is a shallow copy.*use copy.deepcopy"):
+            change()
+    assert torch.equal(run(model, **inputs), expected)
+    sa.sparsify(copy.deepcopy(model), "self()")
+    assert torch.equal(run(model, **inputs), expected)
+
+
+def test_columns_of_a_call_that_failed_are_not_used_again():
+    model, inputs = build("bert", "ForSequenceClassification"), batch((6,))
+    sa.sparsify(model, "sentence()")
+    sentences = torch.tensor([[0, 0, 0, 1, 1, 1]])
+    failing = model.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(**inputs, sentence_index=sentences)
+    failing.remove()
+    with pytest.raises(SparseAttnError, match="Annotator"):
+        model(**inputs)
+
+
+def test_code_beside_a_model_is_never_run(tmp_path, monkeypatch):
+    def asked(*_):
+        raise AssertionError("it asks")
+
+    monkeypatch.setattr("builtins.input", asked)
+    sa.sparsify(build("bert"), PLAN).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    classes = {"AutoConfig": "code.Config", "AutoModel": "code.Model"}
+    path.write_text(json.dumps({**config, "model_type": "mine", "auto_map": classes}))
+    (tmp_path / "code.py").write_text("raise SystemExit('it runs')")
+    place = str(tmp_path)
+    for load in (sa.load, load_model, lambda name: load_part(name, "AutoModel")):
+        with pytest.raises(SparseAttnError, match="needs code that lies beside it") as caught:
+            load(place)
+        assert "\n" not in str(caught.value)
+    assert len(identity(place)) == 16
+    with pytest.raises(DataError, match=r"^code that comes with a model is never run: .*trust"):
+        sa.load(place, trust_remote_code=True)
+
+
+def test_a_package_is_not_imported_to_find_its_model(tmp_path, monkeypatch):
+    build("bert").save_pretrained(tmp_path / "loud" / "inner" / "model")
+    (tmp_path / "loud" / "__init__.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "loud" / "inner" / "__init__.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert sa.resolve("package:loud.inner") == str(tmp_path / "loud" / "inner" / "model")
+    assert "loud" not in sys.modules
+
+
+MODEL = "a model is a transformers model or a wrapper around one, not 'bert'; load it first"
+BATCH = "a plan is counted over a batch, such as tokenizer(texts, padding=True, return_tensors='pt"
+
+
+@pytest.mark.parametrize(
+    ("slip", "error", "message"),
+    [
+        (lambda _: sa.sparsify("bert", "self()"), UnsupportedModelError, MODEL),
+        (lambda _: sa.plan_of("bert"), UnsupportedModelError, MODEL),
+        (lambda _: sa.restore("bert"), UnsupportedModelError, MODEL),
+        (lambda _: sa.lengthen("bert", to=99), UnsupportedModelError, MODEL),
+        (lambda m: sa.describe(m), DataError, f"{BATCH}') makes; got none"),
+        (lambda m: sa.describe(m, "a text"), DataError, f"{BATCH}') makes; got 'a text'"),
+        (lambda m: sa.describe(m, ["a text"]), DataError, f"{BATCH}') makes; got ['a text']"),
+        (lambda m: m(["a text"]), DataError, "input_ids must be a tensor; got a list: tokenize te"),
+        (lambda m: m("a text"), DataError, "input_ids must be a tensor; got a str: tokenize texts"),
+        (
+            lambda m: sa.describe(m, {"input_ids": [[5, 6]], "attention_mask": [[1, 1]]}),
+            DataError,
+            "input_ids must be a tensor; got a list: tokenize texts first: tokenizer(texts, ",
+        ),
+        (
+            lambda m: m(torch.tensor([5, 6])),
+            DataError,
+            "input_ids must be [batch, length]; got [2]: tokenize texts first",
+        ),
+        (
+            lambda m: sa.sparsify(m, "self()", layers="2:1"),
+            PlanError,
+            "layer selection '2:1' names none of the model's 3",
+        ),
+    ],
+)
+def test_slips_are_one_line_that_says_what_to_pass(slip, error, message):
+    model = sa.sparsify(build("bert"), PLAN)
+    with pytest.raises(error, match=f"^{re.escape(message)}") as caught:
+        slip(model)
+    assert "\n" not in str(caught.value)
+    assert sa.plan_of(model) == PLAN
