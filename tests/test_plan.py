@@ -117,6 +117,7 @@ def test_lines_of_a_plan_name_their_own_layers():
         ("{}", "not a plan"),
         ("[]", "not a plan"),
         ('{"format": "sparseattn-plan-1", "entries": [{}]}', "have pattern, layers and heads"),
+        ('{"format": "sparseattn-plan-1", "entries": [], "shape": 6}', "lists the heads of each"),
         ("{", "cannot read a plan from"),
     ],
 )
@@ -124,6 +125,18 @@ def test_files_that_hold_no_plan(text, message, tmp_path):
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(PlanError, match=message):
         Plan.load(tmp_path / "plan.json")
+
+
+def test_a_plan_that_was_made_for_a_model_is_refused_on_another(tmp_path):
+    Plan.of("self()", "0:2").save(tmp_path / "any.json")
+    Plan(Plan.of("self()", "0:2").entries, (4, 4)).save(tmp_path / "plan.json")
+    plan = Plan.load(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "any.json") == plan
+    assert plan.resolve([4, 4]) == Plan.load(tmp_path / "any.json").resolve([4, 4])
+    for heads, there in (([4] * 4, "4 layers of 4 heads"), ([4, 8], "2 layers of 4 or 8 heads")):
+        message = f"made for a model of 2 layers of 4 heads, and this one has {there}$"
+        with pytest.raises(PlanError, match=message):
+            plan.resolve(heads)
 
 
 def test_a_file_that_is_not_there(tmp_path):

@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -66,9 +66,12 @@ class Plan:
 
     Attributes:
         entries: Later entries override earlier ones on the heads that both name.
+        shape: Heads of each layer of the model that it was made for, if it was made for one; on
+            another it is refused.
     """
 
     entries: tuple[Entry, ...]
+    shape: tuple[int, ...] | None = field(default=None, compare=False)
 
     @classmethod
     def of(
@@ -158,7 +161,8 @@ class Plan:
             For each layer, a partition of its heads with a pattern each.
 
         Raises:
-            PlanError: An entry names a layer or head that the model lacks, or none at all.
+            PlanError: An entry names a layer or head that the model lacks, or none at all, or the
+                plan was made for another shape of model.
         """
         heads_key = tuple(heads)
         if heads_key not in self._resolved:  # asked for every batch
@@ -170,6 +174,11 @@ class Plan:
         return {}
 
     def _resolve(self, heads: tuple[int, ...]) -> tuple[Groups, ...]:
+        if self.shape not in (None, heads):
+            raise PlanError(
+                f"this plan was made for a model of {_spell_shape(self.shape)}, and this one has "
+                f"{_spell_shape(heads)}"
+            )
         owners: list[list[int | None]] = [[None] * count for count in heads]
         used: set[int] = set()
         for index, entry in enumerate(self.entries):
@@ -224,13 +233,11 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain values, for `json.dumps`."""
-        return {
-            "format": FORMAT,
-            "entries": [
-                {"pattern": str(e.pattern), "layers": e.layers, "heads": e.heads}
-                for e in self.entries
-            ],
-        }
+        entries = [
+            {"pattern": str(e.pattern), "layers": e.layers, "heads": e.heads} for e in self.entries
+        ]
+        shape = {} if self.shape is None else {"shape": list(self.shape)}
+        return {"format": FORMAT, **shape, "entries": entries}
 
     @classmethod
     def from_json(cls, data: Any) -> Plan:
@@ -245,7 +252,13 @@ class Plan:
             entries = [(e["pattern"], e["layers"], e["heads"]) for e in data["entries"]]
         except (KeyError, TypeError) as error:
             raise PlanError(f"a plan's entries have pattern, layers and heads: {error}") from None
-        return cls(tuple(entry for e in entries for entry in cls.of(*e).entries))
+        shape = data.get("shape")
+        if shape is not None and not (
+            isinstance(shape, list) and all(type(count) is int for count in shape)
+        ):
+            raise PlanError(f"a plan's shape lists the heads of each layer; got {shape!r}")
+        made_for = None if shape is None else tuple(shape)
+        return cls(tuple(entry for e in entries for entry in cls.of(*e).entries), made_for)
 
     def save(self, path: str | Path) -> None:
         """Writes the plan as JSON."""
@@ -296,6 +309,11 @@ def _check_own(what: str, **selections: Selection) -> None:
                 f"{name}={spell_selection(selection)!r} goes with a single pattern; "
                 f"this {what} names its own {name}"
             )
+
+
+def _spell_shape(shape: Sequence[int] | None) -> str:
+    counts = sorted(set(shape or ()))
+    return f"{len(shape or ())} layers of {' or '.join(map(str, counts))} heads"
 
 
 def _chosen(text: str, count: int, what: str) -> list[int]:

@@ -12,6 +12,7 @@ from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.diagnostics import Diagnostics
 from sparseattn.degrees.discretize import irregular_plan, regular_choice, regular_plan
+from sparseattn.errors import PlanError
 
 HEADS, WINDOWS = [12] * 6, [None] * 6
 
@@ -79,6 +80,10 @@ def test_irregular_plans_depend_on_the_seed_and_on_nothing_else():
     assert one == same
     assert one != other
     assert Plan.from_json(one.to_json()) == one
+    with pytest.raises(
+        PlanError, match=r"^this plan was made for a model of \d layers of .* heads"
+    ):
+        Plan.from_json(one.to_json()).resolve([*HEADS, 4])
     together = one.compile(TokenBatch.of_lengths(17, 9), HEADS).layers
     alone = one.compile(TokenBatch.of_lengths(9), HEADS).layers
     for whole, part in zip(together, alone, strict=True):

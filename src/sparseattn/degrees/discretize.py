@@ -55,7 +55,7 @@ def regular_plan(
         [make(int(entry)) for entry in np.broadcast_to(row, costs.heads[layer])]
         for row, layer in zip(choice, costs.learned, strict=True)
     ]
-    return plan_of(grid, costs.learned)
+    return plan_of(grid, costs.learned, costs.heads)
 
 
 def irregular_plan(
@@ -90,7 +90,7 @@ def irregular_plan(
             window = _drawn(radii, row[head % groups], seed * 10_000 + layer * 100 + head)
             patterns.append(window if windows_only else menu.joined(window))
         grid.append(patterns)
-    return plan_of(grid, costs.learned)
+    return plan_of(grid, costs.learned, costs.heads)
 
 
 def _drawn(radii: tuple[int, ...], chances: NDArray[np.float64], seed: int) -> Irregular:
@@ -100,8 +100,14 @@ def _drawn(radii: tuple[int, ...], chances: NDArray[np.float64], seed: int) -> I
     return Irregular(tuple(radii[i] for i in kept), tuple(weights[i] for i in kept), seed)
 
 
-def plan_of(grid: Sequence[Sequence[Pattern]], layers: Sequence[int]) -> Plan:
-    """A plan from a pattern a head, with an entry for the heads of a layer that share one."""
+def plan_of(grid: Sequence[Sequence[Pattern]], layers: Sequence[int], shape: Sequence[int]) -> Plan:
+    """A plan from a pattern a head, with an entry for the heads of a layer that share one.
+
+    Args:
+        grid: A pattern for each head of each of the layers.
+        layers: These layers.
+        shape: Heads of each layer of the model.
+    """
     entries = []
     for patterns, layer in zip(grid, layers, strict=True):
         heads: dict[Pattern, list[int]] = {}
@@ -110,7 +116,7 @@ def plan_of(grid: Sequence[Sequence[Pattern]], layers: Sequence[int]) -> Plan:
         for pattern, members in heads.items():
             which = ":" if len(heads) == 1 else ",".join(map(str, members))
             entries.append(Entry(pattern, str(layer), which))
-    return Plan(tuple(entries))
+    return Plan(tuple(entries), tuple(shape))
 
 
 def dealt(flat: Sequence[Pattern], heads: Sequence[int]) -> Plan:
@@ -122,4 +128,4 @@ def dealt(flat: Sequence[Pattern], heads: Sequence[int]) -> Plan:
     """
     ends = list(accumulate(heads))
     grid = [flat[end - many : end] for end, many in zip(ends, heads, strict=True)]
-    return plan_of(grid, range(len(heads)))
+    return plan_of(grid, range(len(heads)), heads)
