@@ -10,10 +10,10 @@ from pyarrow import csv
 
 from sparseattn.report.load import load_study
 from sparseattn.study import resume
-from sparseattn.study.create import begin
 from sparseattn.study.resolve import resolve
 from sparseattn.study.spec import spec_of
 from sparseattn.study.store import Store
+from sparseattn.study.study import create
 from sparseattn.study.trial import TrialCache, run_trial
 from tests.study import fakes, observed
 from tests.tasks.material import task_of, tiny_model
@@ -44,7 +44,7 @@ def begun(tmp_path, monkeypatch, log):
     )
     cache = TrialCache()
     study, *_ = resolve(spec, 10, cache)
-    begin(study, Store(tmp_path / "s"))
+    create(study, Store(tmp_path / "s"))
     return tmp_path / "s", study.trials()[0], cache
 
 

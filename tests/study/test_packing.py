@@ -7,7 +7,8 @@ import pytest
 
 from sparseattn.errors import StudyError
 from sparseattn.report.load import load_study, rebuild
-from sparseattn.study.archive import pack, unpack
+from sparseattn.study.archive import pack
+from sparseattn.study.import_trials import unpack
 from sparseattn.study.store import Store
 from sparseattn.study.study import Study
 from tests.study import fakes

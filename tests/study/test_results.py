@@ -12,7 +12,6 @@ from sparseattn.report import write_report
 from sparseattn.report.load import load_study, rebuild
 from sparseattn.study import record
 from sparseattn.study.grid import Arm
-from sparseattn.study.record import check
 from sparseattn.study.store import STUDY, Store
 from sparseattn.study.study import Study
 from tests.study import fakes
@@ -138,7 +137,7 @@ def test_a_trial_in_another_one_s_folder_is_damaged(study):
     for path in first.iterdir():
         path.write_bytes((second / path.name).read_bytes())
     with pytest.raises(StudyError, match=r"result\.json is damaged: its checksum does not match"):
-        check(first)
+        store.read(trials[0].digest)
 
 
 def test_what_is_not_there_is_said(study, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from sparseattn.cli import main as cli
 from sparseattn.errors import StudyError
 from sparseattn.plan import Plan
-from sparseattn.study.checks import check_same
+from sparseattn.study.preflight import check_same
 from sparseattn.study.spec import load_spec, spec_of
 from sparseattn.study.study import Study
 

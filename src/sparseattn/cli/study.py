@@ -212,7 +212,7 @@ def unpack(
 ) -> None:
     """Bring the trials of a packed study into a folder, to report on them or to go on."""
     from sparseattn.report.load import rebuild
-    from sparseattn.study.archive import unpack as unpacked
+    from sparseattn.study.import_trials import unpack as unpacked
 
     added = unpacked(file, out)
     rebuild(out)

@@ -2,21 +2,104 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import lzma
 import os
+import re
 import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from sparseattn.errors import StudyError
-from sparseattn.study.checks import check_new
-from sparseattn.study.create import begin
-from sparseattn.study.import_trials import copy
-from sparseattn.study.locks import TrialLocks
-from sparseattn.study.packed import read_packed
+from sparseattn.errors import StudyError, reason
+from sparseattn.files import write_whole
+from sparseattn.study import record
 from sparseattn.study.store import STUDY, Store, writing
 from sparseattn.study.study import Study
 
-__all__ = ["pack", "unpack"]
+__all__ = ["Archive", "pack"]
+
+#: What a packed study may hold: its spec, and the files of its trials.
+_NAMES = re.compile(rf"study\.json|trials/[0-9a-f]{{16}}/{record.NAME.pattern}")
+
+#: The longest file inside one, and all of them together, in bytes.
+_LONGEST, _LARGEST = 1 << 28, 1 << 31
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A packed study in memory. It may come from anybody; none of it is written on reading.
+
+    Attributes:
+        study: The study.
+        trials: The files of each of its trials by name, by digest; their checksums are not checked.
+        path: Where it lies.
+    """
+
+    study: Study
+    trials: Mapping[str, Mapping[str, bytes]]
+    path: Path
+
+    @classmethod
+    def load(cls, path: Path) -> Archive:
+        """Reads a file that `pack` wrote.
+
+        Raises:
+            StudyError: It is not a packed study, is damaged or cannot be read.
+        """
+        files = _read(path)
+        if STUDY not in files:
+            raise StudyError(f"{path} is not a packed study: it has no {STUDY}")
+        study = Study.from_json(files.pop(STUDY), f"{path}: {STUDY}")
+        trials: dict[str, dict[str, bytes]] = {}
+        for name, data in files.items():
+            _, digest, inner = name.split("/")
+            trials.setdefault(digest, {})[inner] = data
+        return cls(study, trials, path)
+
+    def finished(self) -> set[str]:
+        """Digests of the trials that it holds."""
+        return set(self.trials)
+
+    def files(self, digest: str) -> dict[str, bytes]:
+        """The files of a trial by name, once they are checked.
+
+        Raises:
+            StudyError: One is damaged; the message names it.
+        """
+        where = f"{self.path}: trials/{digest}"
+        return record.check(digest, partial(_file, self.trials[digest]), where)
+
+
+def _file(files: Mapping[str, bytes], name: str) -> bytes:
+    if name not in files:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    return files[name]
+
+
+def _read(path: Path) -> dict[str, bytes]:
+    """The files inside, once all are known to be ours."""
+    files: dict[str, bytes] = {}
+    total = 0
+    try:
+        with tarfile.open(path, mode="r:xz") as archive:
+            for member in archive:
+                if not (member.isreg() and _NAMES.fullmatch(member.name)):
+                    raise StudyError(f"{path} is not a packed study: it holds {member.name!r}")
+                if member.size > _LONGEST or member.name in files:
+                    raise StudyError(f"{path} is damaged: {member.name!r} is too long or doubled")
+                total += member.size
+                if total > _LARGEST:
+                    raise StudyError(f"{path} holds more than {_LARGEST / 1e9:.1f} GB")
+                inner = archive.extractfile(member)
+                files[member.name] = inner.read() if inner else b""
+    except (tarfile.TarError, lzma.LZMAError, EOFError):
+        raise StudyError(f"{path} is not a packed study, or is cut short") from None
+    except OSError as error:
+        raise StudyError(f"cannot read {path}: {reason(error)}") from None
+    return files
 
 
 def pack(folder: str | Path, file: str | Path) -> int:
@@ -34,53 +117,19 @@ def pack(folder: str | Path, file: str | Path) -> int:
     Raises:
         StudyError: It is not a study's folder, a trial is damaged, or the file cannot be written.
     """
-    store, place = Store(folder), Path(file)
+    store, path = Store(folder), Path(file)
     Study.load(store.folder)
     files = {STUDY: (store.folder / STUDY).read_bytes()}
     digests = sorted(store.finished())
     for digest in digests:
-        files |= {f"trials/{digest}/{name}": d for name, d in store.files(digest).items()}
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w:xz", format=tarfile.USTAR_FORMAT, preset=9) as archive:
+        for name, data in sorted(store.files(digest).items()):
+            files[f"trials/{digest}/{name}"] = data
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:xz", format=tarfile.USTAR_FORMAT, preset=9) as made:
         for name, data in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    with writing(place.parent):
-        temporary = place.with_name(f".{place.name}.{os.getpid()}")
-        try:
-            temporary.write_bytes(made.getvalue())
-            temporary.replace(place)
-        finally:
-            temporary.unlink(missing_ok=True)
+            made.addfile(member, io.BytesIO(data))
+    with writing(path.parent):
+        write_whole(path, packed.getvalue())
     return len(digests)
-
-
-def unpack(file: str | Path, folder: str | Path) -> int:
-    """Brings the trials of a packed study into a folder, where they can be reported and resumed.
-
-    Args:
-        file: What `pack` wrote.
-        folder: A new folder, or one of a study that has these trials, too, such as the same with
-            more seeds or arms: it gets those that it lacks.
-
-    Returns:
-        How many trials were added.
-
-    Raises:
-        StudyError: The file is not a packed study or is damaged, the folder holds something else or
-            cannot be written to. A trial is added whole or not at all.
-    """
-    place, store = Path(file), Store(folder)
-    packed = read_packed(place)
-    trials = {digest: packed.files(digest) for digest in sorted(packed.trials)}
-    if not (store.folder / STUDY).is_file():
-        check_new(store.folder)
-        begin(packed.study, store)
-    elif not packed.finished() <= {t.digest for t in Study.load(store.folder).trials()[0]}:
-        raise StudyError(
-            f"{store.folder} holds another study, without some of these trials; to begin a study "
-            f"with those that it shares: sparseattn study run SPEC --out DIR --reuse {place}"
-        )
-    with TrialLocks(store.folder) as locks:
-        return sum(copy(files, digest, store, locks) for digest, files in trials.items())

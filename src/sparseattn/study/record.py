@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -15,19 +16,7 @@ from sparseattn.errors import StudyError
 from sparseattn.selection import select_indices
 from sparseattn.study.arms import DENSE
 
-__all__ = [
-    "DONE",
-    "FAILED",
-    "NAME",
-    "RESULT",
-    "check",
-    "check_files",
-    "encode",
-    "failed",
-    "finished",
-    "names",
-    "plain",
-]
+__all__ = ["DONE", "FAILED", "NAME", "RESULT", "check", "encode", "failed", "finished", "plain"]
 
 FORMAT = "sparseattn-trial-1"
 
@@ -39,21 +28,8 @@ DONE, FAILED = "done", "failed"
 #: What a file of a trial may be called.
 NAME = re.compile(r"[a-z]+\.(json|jsonl|parquet)")
 
-#: What `result.json` takes over from a `TrialResult`.
-_FIELDS = (
-    "metrics",
-    "headline",
-    "sparsity",
-    "block_density",
-    "mean_degree",
-    "allowed_pairs",
-    "valid_pairs",
-    "sparsity_by_layer",
-    "counts",
-    "seconds",
-    "history",
-    "phases",
-)
+#: Parts of a `TrialResult` that have a file of their own.
+_FILES = ("predictions", "environment", "plan")
 
 
 def finished(spec: Mapping[str, Any], digest: str, result: Any, log: bytes) -> dict[str, bytes]:
@@ -77,8 +53,9 @@ def finished(spec: Mapping[str, Any], digest: str, result: Any, log: bytes) -> d
     }
     if result.plan is not None:
         files["plan.json"] = encode(result.plan)
-    values = {name: getattr(result, name) for name in _FIELDS}
-    values["layer_sparsity"] = _on_its_layers(result.sparsity_by_layer, spec)
+    names = [each.name for each in dataclasses.fields(result) if each.name not in _FILES]
+    values = {name: getattr(result, name) for name in names}
+    values["layer_sparsity"] = _layer_sparsity(result.sparsity_by_layer, spec)
     return files | {RESULT: _result(digest, {"status": DONE, "reason": "", **values}, files)}
 
 
@@ -102,71 +79,7 @@ def failed(
     return files | {RESULT: _result(digest, {"status": FAILED, "reason": reason}, files)}
 
 
-def _result(digest: str, values: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
-    sums = {
-        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        for name, data in sorted(files.items())
-    }
-    whole = {"format": FORMAT, "digest": digest, **plain(dict(values)), "files": sums}
-    return encode({**whole, "checksum": _checksum(whole)})
-
-
-def check(folder: Path) -> dict[str, Any]:
-    """Reads a trial's result and checks every file of its folder against it.
-
-    Raises:
-        StudyError: A file is missing, cut short or changed; the message names it.
-    """
-    return check_files(folder.name, lambda name: (folder / name).read_bytes(), folder)
-
-
-def check_files(digest: str, read: Callable[[str], bytes], where: str | Path) -> dict[str, Any]:
-    """The same for files that may lie elsewhere than in a folder.
-
-    Args:
-        digest: The trial's digest.
-        read: Gives a file by its name; raises an `OSError` if it cannot.
-        where: What messages call the place.
-
-    Raises:
-        StudyError: See `check`.
-    """
-    try:
-        result = json.loads(read(RESULT))
-    except (OSError, ValueError) as error:
-        what = error.strerror if isinstance(error, OSError) else "cut short or not JSON"
-        raise StudyError(f"{where}/{RESULT} is damaged: {what}") from None
-    if not isinstance(result, dict) or result.get("format") != FORMAT:
-        raise StudyError(f"{where}/{RESULT} is damaged: it does not say {FORMAT!r}")
-    said = result.pop("checksum", None)
-    try:
-        right = said == _checksum(result) and result["digest"] == digest
-        listed = {name: (sums["bytes"], sums["sha256"]) for name, sums in result["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):  # a NaN, or not what we write
-        right = False
-    if not right:
-        raise StudyError(f"{where}/{RESULT} is damaged: its checksum does not match")
-    for name, (size, digits) in listed.items():
-        if not NAME.fullmatch(name):
-            raise StudyError(f"{where}/{RESULT} is damaged: it lists {name!r}")
-        try:
-            data = read(name)
-        except OSError as error:
-            raise StudyError(f"{where}/{name} is damaged: {error.strerror}") from None
-        if len(data) != size:
-            found = f"{len(data)} bytes instead of {size}"
-            raise StudyError(f"{where}/{name} is damaged: {found}")
-        if hashlib.sha256(data).hexdigest() != digits:
-            raise StudyError(f"{where}/{name} is damaged: its checksum does not match")
-    return result
-
-
-def names(result: Mapping[str, Any]) -> list[str]:
-    """The files of a trial, as its checked `result.json` lists them, that one included."""
-    return sorted([RESULT, *result["files"]])
-
-
-def _on_its_layers(by_layer: Sequence[float], spec: Mapping[str, Any]) -> float | None:
+def _layer_sparsity(by_layer: Sequence[float], spec: Mapping[str, Any]) -> float | None:
     """Sparsity over the layers that carry the pattern; every layer has as many pairs."""
     if not by_layer or spec["pattern"] == DENSE:
         return None
@@ -174,9 +87,71 @@ def _on_its_layers(by_layer: Sequence[float], spec: Mapping[str, Any]) -> float 
     return sum(chosen) / len(chosen) if chosen else None
 
 
+def _result(digest: str, values: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
+    sums = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in sorted(files.items())
+    }
+    result = {"format": FORMAT, "digest": digest, **plain(values), "files": sums}
+    return encode({**result, "checksum": _checksum(result)})
+
+
 def _checksum(values: Mapping[str, Any]) -> str:
     compact = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(compact.encode()).hexdigest()
+
+
+def check(digest: str, read: Callable[[str], bytes], where: str | Path) -> dict[str, bytes]:
+    """Reads the files of a trial, `result.json` first, and checks all of them against it.
+
+    Args:
+        digest: The trial's digest.
+        read: Gives a file by its name; raises an `OSError` if it cannot.
+        where: What messages call the place.
+
+    Returns:
+        The files by name; others that lie there are left out.
+
+    Raises:
+        StudyError: A file is missing, cut short or changed; the message names it.
+    """
+    files = {RESULT: _read(RESULT, read, where)}
+    for name, (size, sha256) in _listed(digest, files[RESULT], f"{where}/{RESULT}").items():
+        data = files[name] = _read(name, read, where)
+        if len(data) != size:
+            raise StudyError(f"{where}/{name} is damaged: {len(data)} bytes instead of {size}")
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise StudyError(f"{where}/{name} is damaged: its checksum does not match")
+    return files
+
+
+def _read(name: str, read: Callable[[str], bytes], where: str | Path) -> bytes:
+    try:
+        return read(name)
+    except OSError as error:
+        raise StudyError(f"{where}/{name} is damaged: {error.strerror}") from None
+
+
+def _listed(digest: str, data: bytes, where: str) -> dict[str, tuple[int, str]]:
+    """The size and checksum of each file that a `result.json` lists, once it is checked itself."""
+    try:
+        result = json.loads(data)
+    except ValueError:
+        raise StudyError(f"{where} is damaged: cut short or not JSON") from None
+    if not isinstance(result, dict) or result.get("format") != FORMAT:
+        raise StudyError(f"{where} is damaged: it does not say {FORMAT!r}")
+    checksum = result.pop("checksum", None)
+    try:
+        right = checksum == _checksum(result) and result["digest"] == digest
+        listed = {name: (sums["bytes"], sums["sha256"]) for name, sums in result["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):  # a NaN, or not what we write
+        right = False
+    if not right:
+        raise StudyError(f"{where} is damaged: its checksum does not match")
+    for name in listed:
+        if not NAME.fullmatch(name):
+            raise StudyError(f"{where} is damaged: it lists {name!r}")
+    return listed
 
 
 def encode(values: Any) -> bytes:

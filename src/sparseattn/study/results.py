@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import sparseattn
 from sparseattn.errors import StudyError
 from sparseattn.study.arms import DENSE
 from sparseattn.study.columns import COLUMNS
-from sparseattn.study.record import DONE
+from sparseattn.study.record import DONE, RESULT
 from sparseattn.study.store import Store
 from sparseattn.study.trial import TrialSpec
 
@@ -76,9 +76,9 @@ def collect(store: Store, trials: Iterable[TrialSpec], anew: bool = False) -> Re
             They say what their arms are called: another study may have run them under other names.
         anew: Read and check all of them, whatever the table says.
     """
-    made = Results()
+    results = Results()
     old = Results() if anew else _remembered(store.folder / "results.parquet")
-    made.metrics.update(old.metrics)
+    results.metrics.update(old.metrics)
     finished = store.finished()
     for trial in trials:
         digest = trial.digest
@@ -86,17 +86,18 @@ def collect(store: Store, trials: Iterable[TrialSpec], anew: bool = False) -> Re
             continue
         stamp = _stamp(store.trials / digest)
         if old.stamps.get(digest) == stamp and digest in old.rows:
-            made.rows[digest] = old.rows[digest]
+            results.rows[digest] = old.rows[digest]
         else:
             try:
-                made.rows[digest] = _row(store, digest, made.metrics)
+                results.rows[digest], metrics = _row(digest, store.files(digest))
             except StudyError as error:
-                made.damaged[digest] = str(error)
+                results.damaged[digest] = str(error)
                 continue
-            made.read += 1
-        made.rows[digest]["arm"] = trial.arm
-        made.stamps[digest] = stamp
-    return made
+            results.metrics |= dict.fromkeys(metrics)
+            results.read += 1
+        results.rows[digest]["arm"] = trial.arm
+        results.stamps[digest] = stamp
+    return results
 
 
 def write(store: Store, results: Results) -> None:
@@ -108,14 +109,14 @@ def write(store: Store, results: Results) -> None:
     table = results.table()
     as_csv, as_parquet = io.BytesIO(), io.BytesIO()
     csv.write_csv(table.drop_columns([ENVIRONMENT]), as_csv)
-    told = json.dumps(
+    metadata = json.dumps(
         {
             "version": sparseattn.__version__,
             "stamps": results.stamps,
             "metrics": list(results.metrics),
         }
     )
-    table = table.replace_schema_metadata({_KEY: told.encode()})
+    table = table.replace_schema_metadata({_KEY: metadata.encode()})
     parquet.write_table(table, as_parquet, compression="zstd")
     store.write("results.csv", as_csv.getvalue())
     store.write("results.parquet", as_parquet.getvalue())
@@ -124,11 +125,11 @@ def write(store: Store, results: Results) -> None:
 def _remembered(path: Path) -> Results:
     try:
         table = parquet.read_table(path)
-        told = json.loads((table.schema.metadata or {})[_KEY])
-        if told["version"] != sparseattn.__version__:
+        metadata = json.loads((table.schema.metadata or {})[_KEY])
+        if metadata["version"] != sparseattn.__version__:
             return Results()
         rows = {row["digest"]: row for row in table.to_pylist()}
-        return Results(rows, dict.fromkeys(told["metrics"]), told["stamps"])
+        return Results(rows, dict.fromkeys(metadata["metrics"]), metadata["stamps"])
     except (OSError, KeyError, ValueError, pyarrow.ArrowException):
         return Results()  # there is none yet, or it is damaged: everything is read
 
@@ -143,9 +144,9 @@ def _stamp(folder: Path) -> str:
     return f"{len(found)} {sum(stat.st_size for stat in found)} {last}"
 
 
-def _row(store: Store, digest: str, metrics: dict[str, None]) -> Row:
-    result, folder = store.read(digest), store.trials / digest
-    spec = json.loads((folder / "spec.json").read_bytes())
+def _row(digest: str, files: Mapping[str, bytes]) -> tuple[Row, dict[str, float]]:
+    """The row of a trial, and those of its columns that are metrics."""
+    result, spec = json.loads(files[RESULT]), json.loads(files["spec.json"])
     counts, seconds = result.get("counts") or {}, result.get("seconds") or {}
     layers = "" if spec["pattern"] == DENSE else spec["layers"]
     row: Row = {"digest": digest, **{name: spec[name] for name in _SPEC}, "layers": layers}
@@ -154,11 +155,10 @@ def _row(store: Store, digest: str, metrics: dict[str, None]) -> Row:
     row |= {name: counts[name] for name in ("train_cut", "evaluation_cut") if name in counts}
     row |= {f"seconds_{name}": value for name, value in seconds.items() if name != "total"}
     row |= {"seconds": seconds.get("total")}
-    row |= {ENVIRONMENT: (folder / "environment.json").read_text(encoding="utf-8")}
+    row |= {ENVIRONMENT: files["environment.json"].decode()}
     row |= {f"headline_{phase}": v for phase, v in (result.get("phases") or {}).items()}
-    found = result.get("metrics") or {}
-    metrics.update(dict.fromkeys(found))
-    return row | found
+    metrics = result.get("metrics") or {}
+    return row | metrics, metrics
 
 
 _SPEC = ("arm", "pattern", "seed", "model", "backend")

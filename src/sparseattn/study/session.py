@@ -13,20 +13,25 @@ from typing import Any
 from rich.console import Console
 
 from sparseattn.errors import StudyError
-from sparseattn.study.checks import check_data, check_new, check_same, check_versions
-from sparseattn.study.create import begin
 from sparseattn.study.display import display, say
 from sparseattn.study.executors import make, reached
-from sparseattn.study.import_trials import Source, take
+from sparseattn.study.import_trials import Source, import_trials
 from sparseattn.study.locks import TrialLocks, remove_stale_work
-from sparseattn.study.preflight import check_alone, check_machine
+from sparseattn.study.preflight import (
+    check_alone,
+    check_data,
+    check_machine,
+    check_new,
+    check_same,
+    check_versions,
+)
 from sparseattn.study.reading import validated
 from sparseattn.study.record import FAILED
 from sparseattn.study.results import Results, collect, write
 from sparseattn.study.runner import Runner
 from sparseattn.study.spec import ExecutorSpec, StudySpec, load_spec, spec_of
 from sparseattn.study.store import DAMAGED, STUDY, Store
-from sparseattn.study.study import Study
+from sparseattn.study.study import Study, create
 from sparseattn.study.trial import TrialSpec
 from sparseattn.study.trial_cache import TrialCache
 from sparseattn.study.trial_runner import RUN_TRIAL
@@ -174,7 +179,7 @@ def _run(
         if missing:
             results = _filled(study, store, results, missing, options, screen)
         elif changed:
-            begin(study, store)
+            create(study, store)
     if missing or results.read or not (store.folder / "results.csv").is_file():
         write(store, results)
     reasons = {digest: str(results.rows[digest]["reason"]) for digest in results.failed}
@@ -197,7 +202,7 @@ def _filled(
         _check_fresh(study, store, options)
     trials = study.trials()[0]
     with _interruptible():
-        begin(study, store)
+        create(study, store)
         try:
             _train(study, store, results, missing, options, screen)
         except BaseException:
@@ -212,14 +217,14 @@ def _reused(
 ) -> None:
     """Takes trials over from other studies, and says how many of each."""
     _check_fresh(study, store, options)
-    begin(study, store)
+    create(study, store)
     trials, _ = study.trials()
     with TrialLocks(store.folder) as locks:
         for other in others:
-            taken = take(other, study, trials, store, locks)
+            taken = import_trials(other, study, trials, store, locks)
             for problem in taken.damaged:
                 say(screen, f"{problem}; it is not taken over")
-            say(screen, f"note: trials taken over from {other.place}: {taken.words}")
+            say(screen, f"note: trials taken over from {other.path}: {taken.words}")
 
 
 def _missing(

@@ -15,6 +15,7 @@ A trial is written as `trials/.<digest>` and renamed, so that it is there whole 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -85,18 +86,19 @@ class Store:
         """What `result.json` of a trial says, once all of its files are checked.
 
         Raises:
-            StudyError: One is damaged; the message names it.
+            StudyError: See `files`.
         """
-        return record.check(self.trials / digest)
+        result: dict[str, Any] = json.loads(self.files(digest)[record.RESULT])
+        return result
 
     def files(self, digest: str) -> dict[str, bytes]:
         """The files of a trial by name, once they are checked.
 
         Raises:
-            StudyError: See `read`.
+            StudyError: One is damaged; the message names it.
         """
         folder = self.trials / digest
-        return {name: (folder / name).read_bytes() for name in record.names(self.read(digest))}
+        return record.check(digest, lambda name: (folder / name).read_bytes(), folder)
 
     def put(self, digest: str, files: Mapping[str, bytes]) -> None:
         """Stores a trial, unless it is there already.

@@ -15,13 +15,14 @@ from sparseattn.errors import StudyError
 from sparseattn.models.names import PACKAGE, identity
 from sparseattn.study.arms import learns
 from sparseattn.study.grid import Arm
+from sparseattn.study.locks import TrialLocks
 from sparseattn.study.reading import place, validated
 from sparseattn.study.record import encode
 from sparseattn.study.spec import StudySpec
-from sparseattn.study.store import STUDY
+from sparseattn.study.store import STUDY, Store
 from sparseattn.study.trial import MODEL, TrialSpec
 
-__all__ = ["Study", "differing_versions", "first_difference", "installed"]
+__all__ = ["Study", "create", "differing_versions", "first_difference", "installed"]
 
 FORMAT = "sparseattn-study-1"
 
@@ -33,7 +34,6 @@ _PACKAGES = ("tokenizers", "torch", "transformers")
 _DEGREES = "learned degrees"
 
 #: Annotations that are the work of spaCy.
-_SYNTAX = ("spacy",)
 _PARSED = frozenset({"words", "sentences", "heads"})
 
 
@@ -55,26 +55,30 @@ class Study:
 
     def trials(self) -> tuple[list[TrialSpec], list[str]]:
         """The trials, each once, and a notice for each arm that is another one's double."""
-        found: dict[str, TrialSpec] = {}
-        doubles: dict[str, None] = {}
+        trials: dict[str, TrialSpec] = {}
+        notices: dict[str, None] = {}
         for arm in self.arms:
-            syntax = bool(_PARSED.intersection(arm.needs))
+            versions = self._versions(arm)
             for seed in self.spec.seeds:
-                trial = self._trial(arm, seed, syntax)
-                first = found.setdefault(trial.digest, trial)
+                trial = self._trial(arm, seed, versions)
+                first = trials.setdefault(trial.digest, trial)
                 if first is not trial:
-                    told = f"{arm.name}@{arm.layers} is the same as {first.arm}@{first.layers}"
-                    doubles[f"{told}; its trials are run once"] = None
-        return list(found.values()), list(doubles)
+                    same = f"{arm.name}@{arm.layers} is the same as {first.arm}@{first.layers}"
+                    notices[f"{same}; its trials are run once"] = None
+        return list(trials.values()), list(notices)
 
-    def _trial(self, arm: Arm, seed: int, syntax: bool) -> TrialSpec:
-        others = {
-            *((*_SYNTAX, self.spec.pipeline) if syntax else ()),
-            *((_DEGREES,) if learns(arm.pattern) else ()),
-            *(() if self.spec.model.startswith(PACKAGE) else (MODEL,)),
-        }
-        wanted = {"sparseattn", *_PACKAGES, *others}
-        ours = {name: version for name, version in self.versions.items() if name in wanted}
+    def _versions(self, arm: Arm) -> dict[str, str]:
+        """The versions that decide the results of an arm."""
+        names = {"sparseattn", *_PACKAGES}
+        if _PARSED.intersection(arm.needs):
+            names |= {"spacy", self.spec.pipeline}
+        if learns(arm.pattern):
+            names.add(_DEGREES)
+        if not self.spec.model.startswith(PACKAGE):
+            names.add(MODEL)
+        return {name: version for name, version in self.versions.items() if name in names}
+
+    def _trial(self, arm: Arm, seed: int, versions: dict[str, str]) -> TrialSpec:
         return TrialSpec(
             model=self.spec.model,
             task=self.spec.task,
@@ -86,7 +90,7 @@ class Study:
             pipeline=self.spec.pipeline,
             backend=self.spec.backend,
             data_fingerprint=self.fingerprint,
-            versions=ours,
+            versions=versions,
         )
 
     def to_json(self) -> bytes:
@@ -109,61 +113,52 @@ class Study:
         Raises:
             StudyError: The folder holds no study, or one that another version wrote.
         """
-        return cls.of(read_values(folder), folder / STUDY)
+        path = folder / STUDY
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            why = f"{STUDY}: {error.strerror}"
+            raise StudyError(f"{folder} is not a study's folder: {why}") from None
+        return cls.from_json(data, path)
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], where: str | Path) -> Study:
-        """Makes a study of what a `study.json` says.
+    def from_json(cls, data: bytes, where: str | Path) -> Study:
+        """Makes a study of the text of `study.json`.
 
         Args:
-            values: Its values.
+            data: The text.
             where: What messages call it.
 
         Raises:
             StudyError: See `load`.
         """
         try:
-            declared = {**values["spec"], "executor": values["executor"]}
-            if isinstance(declared.get("contrasts"), list):  # before they had questions
-                declared["contrasts"] = {"": declared["contrasts"]} if declared["contrasts"] else {}
-            spec = validated(StudySpec, declared)
-            found = [Arm(**{**arm, "needs": tuple(arm["needs"])}) for arm in values["arms"]]
-            return cls(spec, tuple(found), values["fingerprint"], values["versions"])
+            values = json.loads(data)
+        except ValueError:
+            raise StudyError(f"{where} is damaged: it is not JSON") from None
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise StudyError(f"{where} is not the {FORMAT!r} of this version of sparseattn")
+        try:
+            spec = validated(StudySpec, {**values["spec"], "executor": values["executor"]})
+            arms = [Arm(**{**arm, "needs": tuple(arm["needs"])}) for arm in values["arms"]]
+            return cls(spec, tuple(arms), values["fingerprint"], values["versions"])
         except (KeyError, TypeError, StudyError) as error:
             raise StudyError(f"{where} is damaged: {error}") from None
 
 
-def read_values(folder: Path) -> dict[str, Any]:
-    """What `study.json` says, as plain values.
+def create(study: Study, store: Store) -> None:
+    """Writes a study's file, once for all processes that may create it.
 
     Raises:
-        StudyError: See `Study.load`.
+        StudyError: It is there, and of another study.
     """
-    path = folder / STUDY
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise StudyError(f"{folder} is not a study's folder: {STUDY}: {error.strerror}") from None
-    return values_of(data, path)
-
-
-def values_of(data: bytes, where: str | Path) -> dict[str, Any]:
-    """The same from the bytes of the file.
-
-    Args:
-        data: The bytes.
-        where: What messages call it.
-
-    Raises:
-        StudyError: See `Study.load`.
-    """
-    try:
-        values = json.loads(data)
-    except ValueError:
-        raise StudyError(f"{where} is damaged: it is not JSON") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise StudyError(f"{where} is not the {FORMAT!r} of this version of sparseattn")
-    return values
+    store.prepare()
+    with TrialLocks(store.folder) as locks, locks.study():
+        if (store.folder / STUDY).is_file():
+            there = Study.load(store.folder)
+            if {t.digest for t in there.trials()[0]} != {t.digest for t in study.trials()[0]}:
+                raise StudyError(f"{store.folder} holds another study; give another --out")
+        store.write(STUDY, study.to_json())
 
 
 def installed(spec: StudySpec, arms: Sequence[Arm]) -> dict[str, str]:
@@ -177,19 +172,18 @@ def installed(spec: StudySpec, arms: Sequence[Arm]) -> dict[str, str]:
         DataError: The model's files cannot be read.
     """
     parsed = any(_PARSED.intersection(arm.needs) for arm in arms)
-    names = [*_PACKAGES, *((*_SYNTAX, spec.pipeline) if parsed else ())]
-    found = {"sparseattn": sparseattn.__version__}
-    for name in names:
+    versions = {"sparseattn": sparseattn.__version__}
+    for name in (*_PACKAGES, *(("spacy", spec.pipeline) if parsed else ())):
         try:
             # What follows a + says for which hardware it was built.
-            found[name] = version(name.replace("_", "-")).partition("+")[0]
+            versions[name] = version(name.replace("_", "-")).partition("+")[0]
         except PackageNotFoundError:
-            found[name] = "none"
+            versions[name] = "none"
     if which := identity(spec.model):
-        found[MODEL] = which
+        versions[MODEL] = which
     if any(learns(arm.pattern) for arm in arms):
-        found[_DEGREES] = REVISION
-    return found
+        versions[_DEGREES] = REVISION
+    return versions
 
 
 def differing_versions(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -208,16 +202,16 @@ def first_difference(ours: Any, theirs: Any, where: tuple[Any, ...] = ()) -> str
     'seeds[1] is 1 here and 2 there'
     """
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in dict.fromkeys([*ours, *theirs]):
-            found = first_difference(ours.get(key), theirs.get(key), (*where, key))
-            if found:
-                return found
+        pairs = [(key, ours.get(key), theirs.get(key)) for key in dict.fromkeys([*ours, *theirs])]
+    elif isinstance(ours, list) and isinstance(theirs, list):
+        pairs = [(at, *pair) for at, pair in enumerate(zip(ours, theirs, strict=False))]
+    elif ours == theirs:
         return None
-    if isinstance(ours, list) and isinstance(theirs, list):
-        for index, pair in enumerate(zip(ours, theirs, strict=False)):
-            if found := first_difference(*pair, (*where, index)):
-                return found
-        if len(ours) != len(theirs):
-            return f"{place(where)} has {len(ours)} entries here and {len(theirs)} there"
-        return None
-    return None if ours == theirs else f"{place(where)} is {ours!r} here and {theirs!r} there"
+    else:
+        return f"{place(where)} is {ours!r} here and {theirs!r} there"
+    for key, one, other in pairs:
+        if difference := first_difference(one, other, (*where, key)):
+            return difference
+    if isinstance(ours, list) and len(ours) != len(theirs):
+        return f"{place(where)} has {len(ours)} entries here and {len(theirs)} there"
+    return None
