@@ -1,4 +1,4 @@
-"""What a study found: tables, comparisons, figures and pages. Never loads torch."""
+"""Reports of a study: tables, comparisons, figures and pages. Never loads torch."""
 
 from __future__ import annotations
 
@@ -8,34 +8,38 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sparseattn.report.comparison import Comparison as Comparison
     from sparseattn.report.comparison import compare as compare
-    from sparseattn.report.data import Arm as Arm
+    from sparseattn.report.comparison import questions as questions
     from sparseattn.report.data import StudyData as StudyData
+    from sparseattn.report.load import load_study as load_study
     from sparseattn.report.page import write_report as write_report
-    from sparseattn.report.results import write_results as write_results
     from sparseattn.report.summary import Summary as Summary
     from sparseattn.report.summary import summarise as summarise
-    from sparseattn.report.table import terminal_table as terminal_table
+    from sparseattn.report.tables import write_results as write_results
+    from sparseattn.report.terminal import terminal_table as terminal_table
+    from sparseattn.study.arm_key import ArmKey as ArmKey
 
 _PUBLIC = {
-    "Arm": "data",
+    "ArmKey": "data",
     "Comparison": "comparison",
     "StudyData": "data",
     "Summary": "summary",
     "compare": "comparison",
     "load_study": "load",
+    "questions": "comparison",
     "summarise": "summary",
-    "terminal_table": "table",
+    "terminal_table": "terminal",
     "write_report": "page",
-    "write_results": "results",
+    "write_results": "tables",
 }
 
 __all__ = [
-    "Arm",
+    "ArmKey",
     "Comparison",
     "StudyData",
     "Summary",
     "compare",
     "load_study",
+    "questions",
     "summarise",
     "terminal_table",
     "write_report",

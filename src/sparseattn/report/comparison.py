@@ -1,115 +1,286 @@
-"""Two arms of a study, on the same examples."""
+"""Arms of a study against each other, on the same examples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from sparseattn.errors import StudyError
-from sparseattn.report.data import Arm, StudyData
-from sparseattn.report.evidence import Evidence, read, test_difference
-from sparseattn.report.text import interval, points, probability, spell
-from sparseattn.stats import LEVEL, Mean, Outcome, mean_interval
+from sparseattn.report.data import ArmKey, StudyData
+from sparseattn.report.evidence import read, test_difference
+from sparseattn.report.text import detectable, interval, points, probability, spell
+from sparseattn.stats import LEVEL, Mean, TestResult, holm, mean_interval
 
-__all__ = ["Comparison", "compare", "compare_all"]
+__all__ = [
+    "SHOWN",
+    "Comparison",
+    "Question",
+    "baseline_pairs",
+    "compare",
+    "compare_pairs",
+    "questions",
+]
+
+Pair = tuple[ArmKey, ArmKey]
+
+#: Arms that tables and figures show; the rest is counted, and is in the results file.
+SHOWN = 60
+
+#: Differences that the answer to a question names.
+_NAMED = 4
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two arms compared.
+    """Two arms, compared as one of the comparisons of a table.
 
     Attributes:
-        metric: What is compared.
+        metric: The metric that is compared.
         a: The first arm.
         b: The second arm.
-        mean_a: The mean of its trials that were compared.
-        mean_b: Likewise.
-        outcome: The difference `a - b` and its test.
+        comparisons: How many comparisons the table holds.
+        table: What the table compares, in words, such as `with dense`; empty if the pair stands
+            alone.
+        result: The difference `a - b` and its test; None if the arms could not be compared.
+        means: The mean of each arm's trials that were compared; None likewise.
+        p: The p-value after Holm's correction for the comparisons of the table; None likewise.
+        reason: Why the arms could not be compared; else empty.
     """
 
     metric: str
-    a: Arm
-    b: Arm
-    mean_a: Mean
-    mean_b: Mean
-    outcome: Outcome
+    a: ArmKey
+    b: ArmKey
+    comparisons: int = 1
+    table: str = ""
+    result: TestResult | None = None
+    means: tuple[Mean, Mean] | None = None
+    p: float | None = None
+    reason: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """`higher` or `lower`, as the first arm is; `none` if no difference was found."""
+        if self.result is None or self.p is None:
+            return "not compared"
+        if self.p >= LEVEL:
+            return "none"
+        return "higher" if self.result.difference > 0 else "lower"
 
     @property
     def differs(self) -> bool:
-        """Whether a difference is called, without a correction for other comparisons."""
-        return self.outcome.p < LEVEL
+        """Whether a difference was found."""
+        return self.verdict in ("higher", "lower")
+
+    @property
+    def detectable(self) -> str:
+        """The smallest difference that would have been found, where none was; see `detectable`."""
+        if self.result is None or self.differs:
+            return ""
+        return detectable(self.metric, self.result.detectable)
 
     def __str__(self) -> str:
         """The result in sentences."""
-        outcome, metric = self.outcome, self.metric
-        of_a, of_b = (spell(metric, mean.value) for mean in (self.mean_a, self.mean_b))
-        counts = sorted({self.mean_a.count, self.mean_b.count})
-        found = (
+        if self.result is None or self.means is None:
+            return f"{self.a} and {self.b} were not compared: {self.reason}."
+        result, counts = self.result, sorted({mean.count for mean in self.means})
+        values = [spell(self.metric, mean.value) for mean in self.means]
+        seeds = f"{' and '.join(map(str, counts))} {'seed' if counts == [1] else 'seeds'}"
+        sentences = [
+            f"{self.metric}: {self.a} {values[0]}, {self.b} {values[1]}.",
             f"{'A' if self.differs else 'No'} difference was found: "
-            f"{points(metric, outcome.difference)} points, "
-            f"95% interval {interval(metric, outcome.low, outcome.high)}, "
-            f"p {probability(outcome.p)}"
-        )
-        lines = [
-            f"{metric}: {self.a} {of_a}, {self.b} {of_b}.",
-            f"{found}, not corrected for other comparisons ({outcome.test}; "
-            f"{' and '.join(map(str, counts))} "
-            f"{'seed' if counts == [1] else 'seeds'}, {outcome.examples:,} examples).",
+            f"{points(self.metric, result.difference)} points, "
+            f"95% interval {interval(self.metric, result.low, result.high)}, "
+            f"p {probability(self.p)}, {self._corrected(result)} ({result.test}; "
+            f"{seeds}, {result.examples:,} examples).",
         ]
         if not self.differs:
-            size = spell(metric, outcome.detectable)
-            lines.append(f"A true difference of {size} points would be found 4 times in 5.")
-        return " ".join([*lines, *([f"Note: {outcome.caveat}."] if outcome.caveat else [])])
+            sentences.append(f"Detectable in 80% of such studies: {self.detectable}.")
+        if result.caveat:
+            sentences.append(f"Note: {result.caveat}.")
+        return " ".join(sentences)
+
+    def _corrected(self, result: TestResult) -> str:
+        if self.comparisons == 1:
+            return "not corrected for other comparisons"
+        table = f"the {self.comparisons} comparisons {self.table}"
+        return f"corrected for {table} after Holm ({probability(result.p)} before)"
 
 
-def compare(
-    data: StudyData, arm_a: str | Arm, arm_b: str | Arm, comparisons: int = 1
-) -> Comparison:
+def compare(data: StudyData, arm_a: str | ArmKey, arm_b: str | ArmKey) -> Comparison:
     """Compares two arms by the study's main metric.
+
+    A pair that stands in a table of the report, among the comparisons that the study declared or
+    those with the baseline, is answered as there: with the same p-value and the same detectable
+    difference. Any other pair stands alone.
 
     Args:
         data: The study.
         arm_a: A name, `name@layers`, or the arm itself.
         arm_b: Likewise.
-        comparisons: How many comparisons the table holds that this one is for.
 
     Raises:
         StudyError: An arm is unknown or ambiguous, has no finished trial, or the arms were not
             evaluated on the same examples.
     """
-    a, b = (arm if isinstance(arm, Arm) else data.find(arm) for arm in (arm_a, arm_b))
+    a, b = (arm if isinstance(arm, ArmKey) else data.find(arm) for arm in (arm_a, arm_b))
     if a == b:
         raise StudyError(f"cannot compare arm {a.address!r} with itself; name two arms")
-    return _compared(data.headline, read(data, a), read(data, b), comparisons)
+    pairs, table = [(a, b)], ""
+    for known, words in _tables(data):
+        if (a, b) in known or (b, a) in known:
+            pairs, table = [(a, b) if pair == (b, a) else pair for pair in known], words
+            break
+    found = compare_pairs(data, pairs, table)[pairs.index((a, b))]
+    if found.result is None:
+        raise StudyError(found.reason)
+    return found
 
 
-def compare_all(data: StudyData, arms: Iterable[Arm]) -> dict[Arm, Comparison | str]:
-    """Compares arms with the study's baseline.
+def compare_pairs(
+    data: StudyData, pairs: Sequence[Pair], table: str = ""
+) -> tuple[Comparison, ...]:
+    """Compares the pairs of one table, corrected for their number.
 
     Args:
         data: The study.
-        arms: Which ones; the baseline itself and arms without a finished trial are left out.
-
-    Returns:
-        The comparison of each arm, or the reason why there is none.
+        pairs: The arms of each comparison.
+        table: What the table compares, in words.
     """
-    base = data.reference
-    chosen = [arm for arm in arms if arm != base and len(data.done_in(arm))]
-    if base is None or not chosen:
-        return {}
-    try:
-        against = read(data, base)
-    except StudyError as error:
-        return dict.fromkeys(chosen, str(error))
-    made: dict[Arm, Comparison | str] = {}
-    for arm in chosen:
+    # An arm that many are compared with is read once; the others are not kept.
+    reading = lru_cache(maxsize=2)(lambda arm: read(data, arm))
+    tested = []
+    for a, b in pairs:
+        comparison = Comparison(data.headline, a, b, len(pairs), table)
         try:
-            made[arm] = _compared(data.headline, read(data, arm), against, len(chosen))
+            result, of_a, of_b = test_difference(
+                data.headline, data.task, reading(a), reading(b), len(pairs)
+            )
         except StudyError as error:
-            made[arm] = str(error)
+            tested.append(replace(comparison, reason=str(error)))
+        else:
+            means = mean_interval(of_a), mean_interval(of_b)
+            tested.append(replace(comparison, result=result, means=means))
+    corrected = iter(holm([each.result.p for each in tested if each.result]))
+    return tuple(replace(each, p=next(corrected)) if each.result else each for each in tested)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that a study declared before it was run.
+
+    Attributes:
+        text: The question; empty if the study did not word it.
+        comparisons: Those that answer it.
+        notes: Why others could not be made: no trial of an arm has finished, or two arms have no
+            placement in common.
+    """
+
+    text: str
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def answer(self) -> str:
+        """The result in a sentence."""
+        tested = [each for each in self.comparisons if each.result]
+        if not tested:
+            return "No comparison could be made."
+        differing = [each for each in tested if each.differs]
+        none = len(tested) - len(differing)
+        if not differing:
+            where = "the one comparison" if none == 1 else f"any of {none:,} comparisons"
+            return f"No difference was found in {where}."
+        named = "; ".join(
+            f"{each.a} is {each.verdict} than {each.b} "
+            f"({points(each.metric, each.result.difference)})"
+            for each in differing[:_NAMED]
+            if each.result
+        )
+        more = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
+        rest = f"; no difference was found in {none:,} of {len(tested):,} comparisons"
+        return f"{named}{more}{rest if none else ''}."
+
+
+def questions(data: StudyData) -> list[Question]:
+    """Compares what a study declared, corrected for the number of comparisons of each question.
+
+    A name without layers stands for all placements of an arm, and for all cells of its grid: they
+    are compared one by one with those of the other arm.
+
+    Args:
+        data: The study.
+    """
+    made = []
+    for text in data.contrasts:
+        pairs, notes = _declared(data, text)
+        made.append(Question(text, compare_pairs(data, pairs, _words(text)), tuple(notes)))
     return made
 
 
-def _compared(metric: str, a: Evidence, b: Evidence, comparisons: int) -> Comparison:
-    outcome, of_a, of_b = test_difference(metric, a, b, comparisons)
-    return Comparison(metric, a.arm, b.arm, mean_interval(of_a), mean_interval(of_b), outcome)
+def baseline_pairs(data: StudyData, shown: int = SHOWN) -> list[Pair]:
+    """The first arms of a study, each with its baseline; without arms of which no trial finished.
+
+    The arms are taken in the study's own order: a choice by their results would make the
+    correction for the number of comparisons wrong.
+
+    Args:
+        data: The study.
+        shown: How many arms.
+    """
+    arms, base = list(data.groups)[:shown], data.reference
+    return [(arm, base) for arm in arms if base and arm != base and len(data.done_in(arm))]
+
+
+def _tables(data: StudyData) -> Iterator[tuple[list[Pair], str]]:
+    """The pairs of each table of the report, and what it compares."""
+    for text in data.contrasts:
+        yield _declared(data, text)[0], _words(text)
+    yield baseline_pairs(data), f"with {data.baseline}"
+
+
+def _words(question: str) -> str:
+    return f'of "{question}"' if question else "that the study declared"
+
+
+def _declared(data: StudyData, question: str) -> tuple[list[Pair], list[str]]:
+    """The pairs of a question, and why others could not be found."""
+    pairs: dict[Pair, None] = {}
+    notes: list[str] = []
+    for a, b in data.contrasts[question]:
+        try:
+            pairs |= dict.fromkeys(_pairs(data, a, b))
+        except StudyError as error:
+            notes.append(str(error))
+    return list(pairs), notes
+
+
+def _pairs(data: StudyData, a: str, b: str) -> Iterator[Pair]:
+    left, right = _cells(data, a), _cells(data, b)
+    found = False
+    for (cell, layers), one in left.items():
+        for (other, place), two in right.items():
+            same_cell = cell == other or not cell or not other
+            # The dense arm has no layers of its own, and is compared with every placement.
+            same_place = layers == place or not layers or not place or "@" in a or "@" in b
+            if one != two and same_cell and same_place:
+                found = True
+                yield one, two
+    if not found:
+        raise StudyError(f"{a!r} and {b!r} have no placement and no grid cell in common")
+
+
+def _cells(data: StudyData, text: str) -> dict[tuple[str, str], ArmKey]:
+    """Arms by what follows their name, and their layers."""
+    name, at, layers = text.partition("@")
+    found = {
+        (arm.name[len(name) :], arm.layers): arm
+        for arm in data.groups
+        if f"{arm.name} ".startswith(f"{name} ") and (not at or arm.layers == layers)
+    }
+    # `matched_random x` is an arm of its own, not a cell of another one.
+    exact = {key: arm for key, arm in found.items() if not key[0]}
+    cells = {key: arm for key, arm in found.items() if "=" in key[0]}
+    if not (exact or cells):
+        raise StudyError(f"{text!r} is not compared: it has no trial yet")
+    return exact or cells

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,60 +11,12 @@ import pandas as pd
 
 from sparseattn.errors import SparseAttnError, StudyError, unknown
 from sparseattn.selection import select_indices
+from sparseattn.study.arm_key import ArmKey
 from sparseattn.study.columns import COLUMNS
 
-__all__ = ["Arm", "StudyData"]
-
-#: Selections of layers that have a plain name.
-_PLACEMENTS = (
-    ("", "none"),
-    (":", "all"),
-    (r"-(\d+):", r"last \1"),
-    (r"(\d+):", r"from \1 on"),
-    (r":(\d+)", r"first \1"),
-)
+__all__ = ["ArmKey", "StudyData"]
 
 _NEEDED = ("digest", "arm", "layers", "seed", "status", "headline")
-
-
-@dataclass(frozen=True)
-class Arm:
-    """What is varied: a named setting on a choice of layers.
-
-    Attributes:
-        name: The name that the study's spec gives it.
-        layers: The layers that carry its pattern, such as `"3:"`; `":"` is all of them and empty
-            is none.
-    """
-
-    name: str
-    layers: str = ""
-
-    @property
-    def address(self) -> str:
-        """How to name it on the command line: `name@layers`, or `name` without layers."""
-        return f"{self.name}@{self.layers}" if self.layers else self.name
-
-    @property
-    def family(self) -> str:
-        """Its name without its place in a grid.
-
-        >>> Arm("learned s=0.7 k=2").family
-        'learned'
-        """
-        return re.sub(r"( \w+=\S+)+$", "", self.name)
-
-    @property
-    def placement(self) -> str:
-        """Its layers in words; layers are counted from 0."""
-        for spelled, words in _PLACEMENTS:
-            if found := re.fullmatch(spelled, self.layers):
-                return found.expand(words)
-        return self.layers
-
-    def __str__(self) -> str:
-        """Its name and layers in words."""
-        return f"{self.name}, layers {self.placement}" if self.layers else self.name
 
 
 @dataclass(frozen=True)
@@ -73,17 +24,19 @@ class StudyData:
     """A study's results.
 
     Attributes:
-        name: What it is called.
+        name: The study's name.
         question: What it asks, in a sentence.
-        spec: The resolved spec as plain values; `model`, `task` and `training` are shown.
-        rows: A row a trial: digest, arm, layers, seed, status ("done" or "failed"), headline (the
-            name of the main metric), a column a metric, and what else of `COLUMNS` is known.
-        predictions: Gives a trial's predictions by its digest: a row an example, with `example`,
-            `label`, `prediction` and `score`. Called only for what is compared.
+        spec: The resolved spec as plain values; `model`, `task` and `training` are shown, and the
+            task's `kind` and `labels` decide how a metric is computed again.
+        rows: A row for each trial: digest, arm, layers, seed, status ("done" or "failed"), headline
+            (the name of the main metric), a column for each metric, and what else of `COLUMNS` is
+            known.
+        predictions: Gives a trial's predictions by its digest: a row for each example, with
+            `example`, `label`, `prediction` and `score`. Called only for what is compared.
         environments: Versions, devices and the like; different ones are shown apart.
         baseline: The arm that the others are compared with, by name or address.
         counted_over: What sparsity is counted over, in words.
-        metrics: The columns that hold metrics; found from their types if not given.
+        metrics: The columns that hold metrics; by default all numeric ones not in `COLUMNS`.
         contrasts: For each question, the pairs of arms that the study set out to compare, each a
             name or `name@layers`.
         planned: Trials of the study, those that have not run included; None if unknown.
@@ -117,13 +70,12 @@ class StudyData:
         rows["layers"] = rows["layers"].astype(object).where(rows["layers"].notna(), "").astype(str)
         rows["arm"] = rows["arm"].astype(str)
         object.__setattr__(self, "rows", rows)
+        numeric = map(str, rows.select_dtypes("number").columns)
+        metrics = self.metrics or [
+            name for name in numeric if name not in COLUMNS and not name.startswith("seconds")
+        ]
         main = [self.headline] if self.headline in rows else []
-        metrics = dict.fromkeys([*main, *(self.metrics or self._find_metrics())])
-        object.__setattr__(self, "metrics", tuple(metrics))
-
-    def _find_metrics(self) -> list[str]:
-        numeric = map(str, self.rows.select_dtypes("number").columns)
-        return [c for c in numeric if c not in COLUMNS and not c.startswith("seconds")]
+        object.__setattr__(self, "metrics", tuple(dict.fromkeys([*main, *metrics])))
 
     @cached_property
     def headline(self) -> str:
@@ -132,6 +84,12 @@ class StudyData:
         if len(names) > 1:
             raise StudyError(f"trials have different main metrics: {', '.join(names)}")
         return names[0] if names else ""
+
+    @property
+    def task(self) -> Mapping[str, Any]:
+        """The task of the spec; empty if it is not known."""
+        task = self.spec.get("task")
+        return task if isinstance(task, Mapping) else {}
 
     @cached_property
     def done(self) -> pd.DataFrame:
@@ -144,15 +102,15 @@ class StudyData:
         return self.rows[self.rows["status"] == "failed"]
 
     @property
-    def lacking(self) -> str:
-        """What is not there, in a sentence; empty for a whole study."""
+    def missing(self) -> str:
+        """Which trials are not there, in a sentence; empty for a whole study."""
         absent = max(0, (self.planned or 0) - len(self.rows) - len(self.damaged))
         parts = [f"{absent:,} have not run"] if absent else []
         parts += [f"{len(self.damaged):,} are damaged"] if self.damaged else []
         return f"Of {self.planned:,} trials {' and '.join(parts)}." if parts else ""
 
     def only(self, seeds: str) -> StudyData:
-        """The same study with some of its seeds alone, to look at those that nobody saw before.
+        """The same study with some of its seeds alone, such as those that nobody has looked at.
 
         Args:
             seeds: Which, written as layers are: `"5:"`, `"0,2"`.
@@ -172,28 +130,30 @@ class StudyData:
         return replace(self, rows=rows, planned=None)
 
     @cached_property
-    def groups(self) -> dict[Arm, pd.DataFrame]:
-        """Every arm's rows: the baseline first, the others in the order of the table."""
-        found = {
-            Arm(str(name), str(layers)): rows
+    def groups(self) -> dict[ArmKey, pd.DataFrame]:
+        """The rows of each arm: the baseline first, the others in the order of the table."""
+        rows_of = {
+            ArmKey(str(name), str(layers)): rows
             for (name, layers), rows in self.rows.groupby(["arm", "layers"], sort=False)
         }
-        first = [arm for arm in found if self.baseline in (arm.name, arm.address)]
-        return {arm: found[arm] for arm in dict.fromkeys([*first, *found])}
+        return {arm: rows_of[arm] for arm in dict.fromkeys([*self._named(rows_of), *rows_of])}
 
-    def done_in(self, arm: Arm) -> pd.DataFrame:
+    def _named(self, arms: Mapping[ArmKey, pd.DataFrame]) -> list[ArmKey]:
+        return [arm for arm in arms if self.baseline in (arm.name, arm.address)]
+
+    def done_in(self, arm: ArmKey) -> pd.DataFrame:
         """The finished trials of an arm that have the main metric."""
         rows = self.groups[arm]
         done = rows["status"] == "done"
         return rows[done & rows[self.headline].notna()] if self.headline in rows else rows[:0]
 
     @cached_property
-    def reference(self) -> Arm | None:
+    def reference(self) -> ArmKey | None:
         """The baseline, if the study has it in one placement and a trial of it finished."""
-        found = [arm for arm in self.groups if self.baseline in (arm.name, arm.address)]
-        return found[0] if len(found) == 1 and len(self.done_in(found[0])) else None
+        named = self._named(self.groups)
+        return named[0] if len(named) == 1 and len(self.done_in(named[0])) else None
 
-    def find(self, text: str) -> Arm:
+    def find(self, text: str) -> ArmKey:
         """The arm called `text`.
 
         Args:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from sparseattn.errors import StudyError
-from sparseattn.report.data import Arm, StudyData
+from sparseattn.report.data import ArmKey, StudyData
 from sparseattn.stats import (
     Measure,
-    Outcome,
     OverExamples,
+    TestResult,
     compare_binary,
     compare_bootstrap,
     compare_runs,
     mean_of,
-    recognise,
+    measure,
     replicates,
 )
 
@@ -27,11 +28,12 @@ __all__ = ["Evidence", "read", "test_difference"]
 
 Array = NDArray[np.float64]
 
-#: Trials of an arm whose predictions are read. The spread over seeds comes from all of them; the
-#: spread over examples is known well enough from these.
+#: Trials of an arm whose predictions are read. The variance over seeds comes from all of them; that
+#: over examples is known well enough from these.
 _READ = 20
 
-_ONCE = "{metric} could not be computed again from the predictions: example scores are compared"
+#: Metrics may be computed in single precision where they are recorded.
+_TOLERANCE = 2e-6
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Evidence:
         frames: The predictions of the first trials, by example.
     """
 
-    arm: Arm
+    arm: ArmKey
     values: Array
     seeds: tuple[int, ...]
     frames: tuple[pd.DataFrame, ...]
@@ -57,7 +59,7 @@ class Evidence:
         return Evidence(self.arm, self.values[one], self.seeds[one], self.frames[one])
 
 
-def read(data: StudyData, arm: Arm) -> Evidence:
+def read(data: StudyData, arm: ArmKey) -> Evidence:
     """Reads what an arm's trials predicted.
 
     Raises:
@@ -77,41 +79,41 @@ def read(data: StudyData, arm: Arm) -> Evidence:
 
 
 def test_difference(
-    metric: str, a: Evidence, b: Evidence, comparisons: int
-) -> tuple[Outcome, Array, Array]:
+    metric: str, task: Mapping[str, Any], a: Evidence, b: Evidence, comparisons: int
+) -> tuple[TestResult, Array, Array]:
     """Tests the difference of two arms.
 
     Args:
         metric: The main metric.
+        task: The task of the study's spec: its `kind` and `labels` say how the metric is computed.
         a: The first arm's trials.
         b: The second arm's.
         comparisons: How many comparisons the table holds.
 
     Returns:
-        The outcome, and the values of each arm that went into it.
+        The result, and the values of each arm that it was computed from.
 
     Raises:
-        StudyError: The arms have no example in common.
+        StudyError: The arms have no example in common, or a correlation cannot be recomputed.
     """
     if min(len(a.values), len(b.values)) < 2:
         shared = [seed for seed in a.seeds if seed in b.seeds]
         a, b = (each.only(shared[0] if shared else None) for each in (a, b))
     frames = _on_common_examples(a, b)
     recorded = [*a.values[: len(a.frames)], *b.values[: len(b.frames)]]
-    measures, exact = _measures(frames, metric, recorded)
+    measures, exact = _measures(frames, metric, task, recorded)
     of_a, of_b = a.values, b.values
     if not exact:
-        means = np.array([measure(np.ones((1, len(frames[0]))))[0] for measure in measures])
+        means = np.array([each.once(len(frames[0])) for each in measures])
         of_a, of_b = means[: len(a.frames)], means[len(a.frames) :]
     if len(of_a) == 1 or len(of_b) == 1:
-        outcome = _one_seed(frames, measures, comparisons)
+        result = _one_seed(measures, len(frames[0]), comparisons)
     else:
-        examples = _over_examples(frames, measures, len(a.frames))
-        outcome = compare_runs(of_a, of_b, examples, comparisons)
+        result = compare_runs(of_a, of_b, _over_examples(frames, measures, a), comparisons)
     if not exact:
-        notes = [outcome.caveat, _ONCE.format(metric=metric)]
-        outcome = replace(outcome, caveat="; ".join(filter(None, notes)))
-    return outcome, of_a, of_b
+        note = f"{metric} could not be computed again from the predictions: example scores are "
+        result = replace(result, caveat="; ".join(filter(None, [result.caveat, f"{note}compared"])))
+    return result, of_a, of_b
 
 
 def _on_common_examples(a: Evidence, b: Evidence) -> list[pd.DataFrame]:
@@ -130,38 +132,38 @@ def _on_common_examples(a: Evidence, b: Evidence) -> list[pd.DataFrame]:
 
 
 def _measures(
-    frames: Sequence[pd.DataFrame], metric: str, recorded: Sequence[float]
+    frames: Sequence[pd.DataFrame], metric: str, task: Mapping[str, Any], recorded: Sequence[float]
 ) -> tuple[list[Measure], bool]:
-    """How to compute the metric of each frame anew, and whether that gives what is recorded."""
-    found = [recognise(frame, metric, value) for frame, value in zip(frames, recorded, strict=True)]
-    known = [measure for measure in found if measure is not None]
-    if len(known) == len(found):
-        return known, True
-    if "pearson" in metric or "spearman" in metric:  # their scores are errors: less is better
+    """The metric of each frame, and whether it gives what is recorded; else the mean score."""
+    kind, labels = task.get("kind", ""), task.get("labels") or ()
+    measures = []
+    for frame, value in zip(frames, recorded, strict=True):
+        known = measure(kind, metric, frame, labels)
+        if known and abs(known.once(len(frame)) - value) <= _TOLERANCE:
+            measures.append(known)
+    if len(measures) == len(frames):
+        return measures, True
+    if kind == "regression":  # its scores are errors: less is better
         raise StudyError(f"{metric} could not be computed again from the predictions")
-    return [mean_of(frame["score"].to_numpy(float)) for frame in frames], False
+    return [mean_of(frame["score"]) for frame in frames], False
 
 
-def _one_seed(
-    frames: Sequence[pd.DataFrame], measures: Sequence[Measure], comparisons: int
-) -> Outcome:
-    a, b = (frame["score"].to_numpy(float) for frame in frames)
-    values = [float(measure(np.ones((1, len(a))))[0]) for measure in measures]
-    binary = np.isin(np.concatenate([a, b]), (0.0, 1.0)).all()
-    if binary and np.allclose(values, [a.mean(), b.mean()], atol=1e-9):
+def _one_seed(measures: Sequence[Measure], n: int, comparisons: int) -> TestResult:
+    a, b = (each.scores for each in measures)
+    if a is not None and b is not None and np.isin(np.concatenate([a, b]), (0.0, 1.0)).all():
         return compare_binary(a, b, comparisons)
-    made = replicates(measures, len(a))
-    return compare_bootstrap(values[0] - values[1], made[0] - made[1], len(a), comparisons)
+    difference = measures[0].once(n) - measures[1].once(n)
+    values = replicates(measures, n)
+    return compare_bootstrap(difference, values[0] - values[1], n, comparisons)
 
 
 def _over_examples(
-    frames: Sequence[pd.DataFrame], measures: Sequence[Measure], first: int
+    frames: Sequence[pd.DataFrame], measures: Sequence[Measure], a: Evidence
 ) -> OverExamples:
-    """The spread over examples: exact for a mean of scores, else by the paired bootstrap."""
-    scores = np.stack([frame["score"].to_numpy(float) for frame in frames])
+    """The variance over examples: exact for a mean of scores, else by the paired bootstrap."""
+    means = [each.scores for each in measures if each.scores is not None]
+    scores = np.stack(means or [frame["score"].to_numpy(float) for frame in frames])
     n = scores.shape[1]
-    once = np.array([measure(np.ones((1, n)))[0] for measure in measures])
-    means = np.allclose(once, scores.mean(axis=1), atol=1e-9)
     covariance = np.cov(scores) / n if means else np.cov(replicates(measures, n))
     differing = int((np.ptp(scores, axis=0) > 0).sum())
-    return OverExamples.of(covariance, first, n, differing)
+    return OverExamples.of(covariance, len(a.frames), n, differing)

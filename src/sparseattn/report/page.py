@@ -12,21 +12,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sparseattn import __version__
-from sparseattn.report.comparison import Comparison
-from sparseattn.report.contrasts import questions
+from sparseattn.report.comparison import Question, questions
 from sparseattn.report.data import StudyData
 from sparseattn.report.figures import Drawing, placement_figure, sparsity_figure
-from sparseattn.report.figures.svg import NARROW, WIDE
-from sparseattn.report.figures.theme import css
-from sparseattn.report.results import ordered
 from sparseattn.report.setting import environments_table, setting_lines, spec_text
 from sparseattn.report.summary import Summary, summarise
 from sparseattn.report.tables import (
     arms_frame,
     arms_table,
-    contrasts_frame,
-    contrasts_table,
+    comparisons_frame,
+    comparisons_table,
     failures_table,
+    ordered,
     seeds_table,
 )
 from sparseattn.report.text import markdown
@@ -36,15 +33,23 @@ __all__ = ["write_report"]
 #: A table of trials larger than this, in bytes, is not put into the page.
 _EMBEDDED = 1_000_000
 
+#: What a reader of the declared comparisons must know.
+_DECLARED = (
+    "The study file names these pairs, under the questions that they are to answer. Means and "
+    "changes are in hundredths; p is corrected for the comparisons of a table after Holm, and the "
+    'column "Found" says whether it is below 0.05. "Detectable" is the smallest true '
+    "difference that 80% of such studies would find, with this number of comparisons."
+)
+
 
 def write_report(study: StudyData | Summary, folder: str | Path) -> list[Path]:
-    """Writes `report.html`, `report.md`, and each figure as SVG and PNG.
+    """Writes `report.html`, `report.md`, and each figure as SVG (light and dark) and PNG.
 
     The same study gives the same bytes.
 
     Args:
-        study: The study, or what `summarise` made of it.
-        folder: Where to; made if missing.
+        study: The study, or its summary.
+        folder: Where to; created if missing.
 
     Returns:
         The paths, `report.html` first.
@@ -52,124 +57,142 @@ def write_report(study: StudyData | Summary, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     summary = study if isinstance(study, Summary) else summarise(study)
+    data, declared = summary.data, questions(summary.data)
     drawings = [d for d in (sparsity_figure(summary), placement_figure(summary)) if d]
-    context = _context(summary, drawings)
-    html, text = folder / "report.html", folder / "report.md"
-    html.write_text(_html().render(context, downloads=_downloads(summary)), encoding="utf-8")
-    text.write_text(_markdown().render(context), encoding="utf-8")
-    return [html, text, *(path for drawing in drawings for path in drawing.write(folder))]
-
-
-def _context(summary: Summary, drawings: list[Drawing]) -> dict[str, Any]:
-    data = summary.data
-    return {
+    context = {
         "data": data,
-        "questions": [(each, contrasts_table(data, each.contrasts)) for each in questions(data)],
+        "questions": [(each, comparisons_table(each.comparisons)) for each in declared],
         "summary": summary,
         "glance": _glance(summary),
         "setting": setting_lines(data),
         "spec": spec_text(data),
         "arms": arms_table(summary),
+        "legend": _legend(summary),
+        "declared": _DECLARED,
         "notes": _notes(summary),
         "drawings": drawings,
         "details": [(each, seeds_table(each)) for each in summary.arms],
         "failures": failures_table(data),
         "environments": environments_table(data),
+        "downloads": _downloads(summary, declared),
         "version": __version__,
     }
+    html, text = folder / "report.html", folder / "report.md"
+    html.write_text(_template("html").render(context), encoding="utf-8")
+    text.write_text(_template("md").render(context), encoding="utf-8")
+    return [html, text, *(path for drawing in drawings for path in drawing.write(folder))]
 
 
-def _html() -> Any:
+def _template(ending: str) -> Any:
+    """A template in which whatever is printed is escaped, for HTML or for Markdown."""
+    html = ending == "html"
+
+    def escaped(value: object) -> object:
+        return value if html or isinstance(value, Markup) else markdown(value)
+
     env = Environment(
         loader=PackageLoader("sparseattn.report"),
-        autoescape=True,
+        autoescape=html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=escaped,
     )
-    # A drawing's text went through an XML writer: it holds no markup of the user's.
-    env.filters["svg"] = lambda drawing, width: Markup(drawing.inline(width))
-    env.globals |= {"theme": Markup(css(":root")), "wide": WIDE, "narrow": NARROW}
-    return env.get_template("report.html.j2")
-
-
-def _markdown() -> Any:
-    # Whatever a template prints is escaped, as with autoescape; only `raw` text is not.
-    env = Environment(
-        loader=PackageLoader("sparseattn.report"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else markdown(value),
-    )
+    env.filters["svg_uri"] = _svg_uri
     env.filters["raw"] = Markup
     env.filters["indent_code"] = lambda text: Markup(
-        "\n".join(f"    {s}" for s in text.split("\n"))
+        "\n".join(f"    {line}" for line in text.split("\n"))
     )
-    return env.get_template("report.md.j2")
+    return env.get_template(f"report.{ending}.j2")
 
 
-def _downloads(summary: Summary) -> list[tuple[str, str, str]]:
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{quote(base64.b64encode(content), safe='=/+')}"
+
+
+def _svg_uri(drawing: Drawing, suffix: str) -> str:
+    return _uri("image/svg+xml", drawing.svg(suffix))
+
+
+def _downloads(summary: Summary, declared: list[Question]) -> list[tuple[str, str, str]]:
     """Label, file name and data URI of each table; the trials only if they are not too many."""
     data = summary.data
     tables = [("this table", "arms.csv", arms_frame(summary))]
-    declared = questions(data)
     if declared:
-        tables.append(("the declared comparisons", "contrasts.csv", contrasts_frame(declared)))
-    tables += [("all trials", "results.csv", ordered(data.rows, data.metrics))]
-    made = []
-    for label, name, frame in tables:
-        content = frame.to_csv(index=False, lineterminator="\n").encode()
-        if len(content) <= _EMBEDDED:
-            coded = quote(base64.b64encode(content), safe="=/+")
-            made.append((label, name, f"data:text/csv;charset=utf-8;base64,{coded}"))
-    return made
+        tables.append(("the declared comparisons", "contrasts.csv", comparisons_frame(declared)))
+    tables.append(("all trials", "results.csv", ordered(data.rows, data.metrics)))
+    files = [
+        (label, name, frame.to_csv(index=False, lineterminator="\n").encode())
+        for label, name, frame in tables
+    ]
+    return [
+        (label, name, _uri("text/csv;charset=utf-8", content))
+        for label, name, content in files
+        if len(content) <= _EMBEDDED
+    ]
 
 
 def _glance(summary: Summary) -> str:
     """The main finding in a sentence."""
     data = summary.data
-    if data.lacking:
-        return f"This study is not complete. {data.lacking} {_compared(summary)}"
-    return _compared(summary)
-
-
-def _compared(summary: Summary) -> str:
-    data = summary.data
-    if not summary.comparisons:
+    verdicts = [each.verdict for each in summary.arms if each.comparison and each.comparison.result]
+    if not verdicts:
         why = "" if data.reference else ": no trial of it finished"
-        return f"No arm could be compared with {data.baseline}{why}."
-    verdicts = [each.verdict for each in summary.arms if each.verdict]
-    lower, higher = verdicts.count("lower"), verdicts.count("higher")
+        finding = f"No arm could be compared with {data.baseline}{why}."
+    else:
+        lower, higher = verdicts.count("lower"), verdicts.count("higher")
+        finding = (
+            f"Of {len(verdicts)} arms compared with {data.baseline} in {data.headline}, "
+            f"{lower} {'is' if lower == 1 else 'are'} lower, {higher} higher, and for "
+            f"{len(verdicts) - lower - higher} no difference was found."
+        )
+    return f"This study is not complete. {data.missing} {finding}" if data.missing else finding
+
+
+def _legend(summary: Summary) -> str:
+    """What the columns of the main table are counted over."""
+    data, number = summary.data, summary.comparisons
+    text = (
+        "Layers are counted from 0. Metrics and changes are in hundredths. The interval of a mean "
+        "covers other seeds on the same examples. Sparsity is one minus allowed over valid pairs, "
+        f"over {data.counted_over}; layer sparsity the same over the sparse layers alone. Block "
+        "density is the share of the scores that is computed, mean degree the number of keys that "
+        "a query attends to, time that of a trial."
+    )
+    if not number:
+        return text
     return (
-        f"Of {len(verdicts)} arms compared with {data.baseline} in {data.headline}, "
-        f"{lower} {'is' if lower == 1 else 'are'} lower, {higher} higher, and for "
-        f"{len(verdicts) - lower - higher} no difference was found."
+        f"{text} A change against {data.baseline} is tested over other seeds and other examples "
+        "where both arms have two seeds or more. Its interval is not corrected; p is, after Holm, "
+        f"for the {number} comparison{'' if number == 1 else 's'} of this table, and the column "
+        '"Found" says whether it is below 0.05. "Detectable" is the smallest true difference '
+        f"that 80% of such studies would find at 0.05 / {number}."
     )
 
 
 def _notes(summary: Summary) -> list[str]:
     """What a reader of the main table must know beyond its headings."""
     metric = summary.data.headline
-    notes = [summary.data.lacking] if summary.data.lacking else []
+    notes = [summary.data.missing] if summary.data.missing else []
     patterns = summary.data.rows.get("pattern", pd.Series(dtype=str)).astype(str)
     if patterns.str.contains("(sparsity=", regex=False).any():
         notes.append(
-            "Arms that are given a sparsity meet it on the training texts; the table counts the "
-            "evaluation texts. Windows are sparser where texts are longer."
+            "A target sparsity holds over the training texts. The table has the sparsity measured "
+            "over the evaluation texts: the longer a text, the sparser a window."
         )
-    for each in summary.arms:
-        if isinstance(each.comparison, str):
-            notes.append(f"{each.arm} is not compared: {each.comparison}.")
     caveats: dict[str, list[str]] = {}
     for each in summary.arms:
-        if isinstance(each.comparison, Comparison) and each.comparison.outcome.caveat:
-            caveats.setdefault(each.comparison.outcome.caveat, []).append(str(each.arm))
+        comparison = each.comparison
+        if comparison and comparison.reason:
+            notes.append(f"{each.arm} is not compared: {comparison.reason}.")
+        if comparison and comparison.result and comparison.result.caveat:
+            caveats.setdefault(comparison.result.caveat, []).append(str(each.arm))
     for caveat, arms in caveats.items():
-        which = "All comparisons" if len(arms) == summary.comparisons else "; ".join(arms[:5])
-        more = f" and {len(arms) - 5} more" if len(arms) > 5 and which != "All comparisons" else ""
-        notes.append(f"{which}{more}: {caveat}.")
+        more = f" and {len(arms) - 5} more" if len(arms) > 5 else ""
+        which = "; ".join(arms[:5]) + more
+        notes.append(
+            f"{'All comparisons' if len(arms) == summary.comparisons else which}: {caveat}."
+        )
     if summary.hidden:
         notes.append(
             f"{summary.hidden:,} more arms are not shown or compared: the first "

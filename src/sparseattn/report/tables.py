@@ -1,43 +1,52 @@
-"""The report's tables, as text for the pages and as numbers for the downloads."""
+"""The report's tables: as text for pages and terminal, as numbers for files."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from sparseattn.report.comparison import Comparison
-from sparseattn.report.contrasts import Contrast, Question
-from sparseattn.report.data import Arm, StudyData
+from sparseattn.report.comparison import Comparison, Question
+from sparseattn.report.data import ArmKey, StudyData
 from sparseattn.report.summary import ArmSummary, Summary
 from sparseattn.report.text import (
+    NONE,
     count,
-    detectable,
     duration,
     fraction,
     interval,
+    one_line,
     points,
     probability,
     spell,
 )
 from sparseattn.stats import Mean
+from sparseattn.study.columns import COLUMNS
 
 __all__ = [
     "Column",
     "Table",
     "arms_frame",
     "arms_table",
-    "contrasts_frame",
-    "contrasts_table",
+    "comparisons_frame",
+    "comparisons_table",
     "failures_table",
     "mean_text",
+    "ordered",
     "seeds_table",
+    "write_results",
 ]
 
 #: Seeds with a column of their own, and failures with a row.
 SEEDS, FAILURES = 12, 50
+
+#: Columns of which a table of numbers has an arm's mean.
+_MEANS = ("sparsity", "layer_sparsity", "block_density", "mean_degree", "seconds")
 
 
 @dataclass(frozen=True)
@@ -46,13 +55,15 @@ class Column:
 
     Attributes:
         label: The heading.
-        number: Whether it holds numbers, to be set to the right.
-        explain: What it means, if the heading does not say.
+        number: Whether it holds numbers, which stand on the right.
+        explain: What it is counted over, if the heading does not say.
+        brief: Whether a terminal shows it.
     """
 
     label: str
     number: bool = True
     explain: str = ""
+    brief: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,13 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     left_out: int = 0
 
+    @property
+    def brief(self) -> Table:
+        """The same with the columns that a terminal shows."""
+        shown = [at for at, column in enumerate(self.columns) if column.brief]
+        columns = tuple(self.columns[at] for at in shown)
+        return Table(columns, tuple(tuple(row[at] for at in shown) for row in self.rows))
+
 
 def mean_text(metric: str, mean: Mean | None) -> str:
     """A mean with its interval, where there is one."""
@@ -79,161 +97,93 @@ def mean_text(metric: str, mean: Mean | None) -> str:
 
 
 def arms_table(summary: Summary) -> Table:
-    """The main table: a row an arm."""
+    """The main table: a row for each arm."""
     data = summary.data
-    inside = summary.has("layer_sparsity")
     columns = [
         Column("Arm", number=False),
         Column("Layers", number=False),
-        Column(data.headline.capitalize() or "Metric", explain="mean ± 95%"),
-        Column("Change", explain=f"against {data.baseline} (95%)"),
-        Column("p", explain="Holm"),
-        Column("Difference", number=False),
-        Column("Sparsity"),
-        *([Column("Layer sparsity")] if inside else []),
-        Column("Block density"),
-        Column("Mean degree"),
-        Column("Time"),
-        Column("Seeds"),
+        Column(data.headline.capitalize() or "Metric", explain="mean over seeds ± 95%"),
+        Column("Change", explain=f"against {data.baseline}"),
+        Column("95% interval", explain="of the change", brief=False),
+        Column("p", explain="Holm", brief=False),
+        Column("Found", number=False),
+        Column("Detectable", explain="where none found", brief=False),
+        Column("Sparsity", explain="all layers"),
+        Column("Layer sparsity", explain="sparse layers"),
+        Column("Block density", explain="scores computed", brief=False),
+        Column("Mean degree", explain="keys a query", brief=False),
+        Column("Time", explain="of a trial"),
+        Column("Seeds", explain="finished", brief=False),
     ]
     rows = []
     for each in summary.arms:
-        change, p, verdict = _change(each, data.headline)
+        done, failed = len(each.done), each.failed
         rows.append(
             (
                 each.arm.name,
                 each.arm.placement,
                 mean_text(data.headline, each.metrics.get(data.headline)),
-                change,
-                p,
-                verdict,
+                *_comparison(each.comparison),
                 fraction(each.mean("sparsity")),
-                *([fraction(each.mean("layer_sparsity"))] if inside else []),
+                fraction(each.mean("layer_sparsity")),
                 fraction(each.mean("block_density")),
                 count(each.mean("mean_degree")),
                 duration(each.mean("seconds")),
-                _seeds(each),
+                f"{done} of {done + failed}" if failed else f"{done}",
             )
         )
+    if not summary.has("layer_sparsity"):
+        del columns[9]
+        rows = [row[:9] + row[10:] for row in rows]
     return Table(tuple(columns), tuple(rows), summary.hidden)
 
 
-def _change(each: ArmSummary, metric: str) -> tuple[str, str, str]:
-    comparison = each.comparison
-    if isinstance(comparison, str):
-        return "–", "–", "not compared"
-    if comparison is None:
-        return "–", "–", "–"
-    outcome = comparison.outcome
-    verdict = each.verdict
-    if verdict not in ("higher", "lower"):
-        verdict = f"none found; {detectable(metric, outcome.detectable)}"
-    change = f"{points(metric, outcome.difference)} ({interval(metric, outcome.low, outcome.high)})"
-    return change, probability(each.p).removeprefix("= "), verdict
+def _comparison(each: Comparison | None) -> tuple[str, ...]:
+    """The difference, its interval, p, the verdict, and what was detectable."""
+    if each is None or each.result is None:
+        return (NONE, NONE, NONE, each.verdict if each else NONE, NONE)
+    result = each.result
+    return (
+        points(each.metric, result.difference),
+        interval(each.metric, result.low, result.high),
+        probability(each.p).removeprefix("= "),
+        each.verdict,
+        each.detectable or NONE,
+    )
 
 
-def contrasts_table(data: StudyData, found: Sequence[Contrast]) -> Table:
-    """The comparisons of a question that the study declared."""
+def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
+    """The comparisons that answer a question."""
     columns = (
         Column("Arm", number=False),
         Column("Layers", number=False),
         Column("Against", number=False),
         Column("Layers", number=False),
-        Column("Means"),
-        Column("Difference", explain="95%"),
+        Column("Means", explain="over seeds"),
+        Column("Change"),
+        Column("95% interval", explain="of the change"),
         Column("p", explain="Holm"),
         Column("Found", number=False),
+        Column("Detectable", explain="where none found"),
     )
-    return Table(columns, tuple(_contrast(data.headline, each) for each in found))
-
-
-def _contrast(metric: str, each: Contrast) -> tuple[str, ...]:
-    names = (each.a.name, each.a.placement, each.b.name, each.b.placement)
-    if isinstance(each.comparison, str):
-        return (*names, "–", "–", "–", each.comparison)
-    outcome = each.comparison.outcome
-    means = " : ".join(
-        spell(metric, m.value) for m in (each.comparison.mean_a, each.comparison.mean_b)
-    )
-    change = f"{points(metric, outcome.difference)} ({interval(metric, outcome.low, outcome.high)})"
-    found = each.verdict
-    if found not in ("higher", "lower"):
-        found = f"none; {detectable(metric, outcome.detectable)}"
-    return (*names, means, change, probability(each.p).removeprefix("= "), found)
-
-
-def contrasts_frame(found: Sequence[Question]) -> pd.DataFrame:
-    """The comparisons of all questions as numbers: fractions, not percent."""
-    records = []
-    for question, each in [(one.text, each) for one in found for each in one.contrasts]:
-        real = each.comparison if isinstance(each.comparison, Comparison) else None
-        records.append(
-            {
-                "question": question,
-                "a": each.a.address,
-                "b": each.b.address,
-                "mean_a": real.mean_a.value if real else None,
-                "mean_b": real.mean_b.value if real else None,
-                "difference": real.outcome.difference if real else None,
-                "low": real.outcome.low if real else None,
-                "high": real.outcome.high if real else None,
-                "p": real.outcome.p if real else None,
-                "p_holm": each.p,
-                "detectable": real.outcome.detectable if real else None,
-                "test": real.outcome.test if real else str(each.comparison),
-            }
-        )
-    return pd.DataFrame(records)
-
-
-def _seeds(each: ArmSummary) -> str:
-    done, failed = len(each.done), each.failed
-    return f"{done} of {done + failed}" if failed else f"{done}"
-
-
-def arms_frame(summary: Summary) -> pd.DataFrame:
-    """The main table as numbers: fractions, not percent."""
-    metric = summary.data.headline
-    records = []
-    for each in summary.arms:
-        mean = each.metrics.get(metric)
-        outcome = each.comparison.outcome if isinstance(each.comparison, Comparison) else None
-        records.append(
-            {
-                "arm": each.arm.name,
-                "layers": each.arm.layers,
-                "pattern": each.pattern,
-                "metric": metric,
-                "mean": mean.value if mean else math.nan,
-                "low": mean.low if mean else None,
-                "high": mean.high if mean else None,
-                "seeds": len(each.done),
-                "failed": each.failed,
-                "change": outcome.difference if outcome else None,
-                "change_low": outcome.low if outcome else None,
-                "change_high": outcome.high if outcome else None,
-                "p": outcome.p if outcome else None,
-                "p_holm": each.p,
-                "detectable": outcome.detectable if outcome else None,
-                "test": outcome.test if outcome else "",
-                **{c: each.mean(c) for c in _MEANS},
-            }
-        )
-    return pd.DataFrame(records)
-
-
-_MEANS = ("sparsity", "layer_sparsity", "block_density", "mean_degree", "seconds")
+    rows = []
+    for each in comparisons:
+        names = (each.a.name, each.a.placement, each.b.name, each.b.placement)
+        means = " : ".join(spell(each.metric, mean.value) for mean in each.means or ()) or NONE
+        *cells, verdict, detectable = _comparison(each)
+        rows.append((*names, means, *cells, each.reason or verdict, detectable))
+    return Table(columns, tuple(rows))
 
 
 def seeds_table(each: ArmSummary) -> Table:
-    """An arm's metrics: the mean, the spread and every seed."""
+    """An arm's metrics: the mean, the standard deviation and every seed."""
     shown = each.done.iloc[:SEEDS]
-    columns = [
+    columns = (
         Column("Metric", number=False),
-        Column("Mean"),
+        Column("Mean", explain="over seeds ± 95%"),
         Column("SD", explain="over seeds"),
         *(Column(f"Seed {seed}") for seed in shown["seed"]),
-    ]
+    )
     rows = [
         (
             metric,
@@ -244,23 +194,99 @@ def seeds_table(each: ArmSummary) -> Table:
         for metric, mean in each.metrics.items()
         if mean.count
     ]
-    return Table(tuple(columns), tuple(rows), len(each.done) - len(shown))
+    return Table(columns, tuple(rows), len(each.done) - len(shown))
 
 
 def failures_table(data: StudyData) -> Table:
     """The trials that failed, and why."""
-    failed = data.failed
     labels = ("Arm", "Layers", "Seed", "Reason", "Trial")
     columns = tuple(Column(label, number=label == "Seed") for label in labels)
     fields = ["arm", "layers", "seed", "reason", "digest"]
-    known = failed.reindex(columns=fields).iloc[:FAILURES].astype(object)
+    known = data.failed.reindex(columns=fields).iloc[:FAILURES].astype(object)
     rows = []
     for name, layers, *others in known.where(known.notna(), "").itertuples(index=False):
-        arm = Arm(str(name), str(layers))
-        rows.append((arm.name, arm.placement, *(_cell(value) for value in others)))
-    return Table(columns, tuple(rows), max(0, len(failed) - FAILURES))
+        arm = ArmKey(str(name), str(layers))
+        rows.append((arm.name, arm.placement, *(one_line(value, 300) for value in others)))
+    return Table(columns, tuple(rows), max(0, len(data.failed) - FAILURES))
 
 
-def _cell(value: object, length: int = 300) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def arms_frame(summary: Summary) -> pd.DataFrame:
+    """The main table as numbers: fractions, not percent."""
+    metric = summary.data.headline
+    records = []
+    for each in summary.arms:
+        mean = each.metrics.get(metric) or Mean(math.nan, None, None, 0)
+        records.append(
+            {
+                "arm": each.arm.name,
+                "layers": each.arm.layers,
+                "pattern": each.pattern,
+                "metric": metric,
+                "mean": mean.value,
+                "mean_low": mean.low,
+                "mean_high": mean.high,
+                "seeds": len(each.done),
+                "failed": each.failed,
+                **_numbers(each.comparison),
+                **{column: each.mean(column) for column in _MEANS},
+            }
+        )
+    return pd.DataFrame(records)
+
+
+def comparisons_frame(questions: Sequence[Question]) -> pd.DataFrame:
+    """The comparisons of all questions as numbers: fractions, not percent."""
+    records = []
+    for question, each in [(one, each) for one in questions for each in one.comparisons]:
+        mean_a, mean_b = (mean.value for mean in each.means) if each.means else (None, None)
+        arms = {"question": question.text, "a": each.a.address, "b": each.b.address}
+        records.append({**arms, "mean_a": mean_a, "mean_b": mean_b, **_numbers(each)})
+    return pd.DataFrame(records)
+
+
+def _numbers(each: Comparison | None) -> dict[str, Any]:
+    result = each.result if each else None
+    names = ("difference", "low", "high", "p", "detectable")
+    numbers = {name: getattr(result, name) if result else None for name in names}
+    test = result.test if result else each.reason if each else ""
+    return {**numbers, "p_holm": each.p if each else None, "test": test}
+
+
+def ordered(rows: pd.DataFrame, metrics: Sequence[str] = ()) -> pd.DataFrame:
+    """The rows of trials with their columns in the same order every time.
+
+    Args:
+        rows: A row for each trial.
+        metrics: Columns that hold metrics, to stand after the name of the main one.
+    """
+    at = COLUMNS.index("headline") + 1
+    first = dict.fromkeys([*COLUMNS[:at], *metrics, *COLUMNS[at:]])
+    others = sorted(set(map(str, rows.columns)) - set(first))
+    return rows[[column for column in [*first, *others] if column in rows]]
+
+
+def write_results(
+    rows: pd.DataFrame, folder: str | Path, metrics: Sequence[str] = ()
+) -> tuple[Path, Path]:
+    """Writes `results.csv` and `results.json`, the same bytes for the same rows.
+
+    Args:
+        rows: A row for each trial.
+        folder: An existing folder.
+        metrics: Columns that hold metrics.
+
+    Returns:
+        The two paths. What is not known is empty in the CSV and null in the JSON.
+    """
+    table = ordered(rows, metrics)
+    as_csv, as_json = Path(folder) / "results.csv", Path(folder) / "results.json"
+    as_csv.write_text(table.to_csv(index=False, lineterminator="\n"), encoding="utf-8")
+    known = table.astype(object).where(table.notna(), None)
+    text = json.dumps(known.to_dict("records"), indent=1, ensure_ascii=False, default=_plain)
+    as_json.write_text(text + "\n", encoding="utf-8")
+    return as_csv, as_json
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's as Python's, anything else as text."""
+    return value.item() if hasattr(value, "item") else str(value)

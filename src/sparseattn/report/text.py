@@ -6,15 +6,16 @@ import math
 import re
 
 __all__ = [
+    "NONE",
     "count",
     "detectable",
     "duration",
     "fraction",
     "interval",
     "markdown",
+    "one_line",
     "points",
     "probability",
-    "smallest",
     "spell",
     "unit",
 ]
@@ -22,7 +23,8 @@ __all__ = [
 #: Metrics that are no share or correlation, and so are not shown in hundredths.
 _RAW = re.compile(r"(loss|mse|mae|rmse|error|perplexity)$", re.IGNORECASE)
 
-_NONE = "–"
+#: Stands for what is not known.
+NONE = "–"
 
 
 def unit(metric: str) -> float:
@@ -37,27 +39,17 @@ def spell(metric: str, value: float | None) -> str:
     ('91.2', '0.251', '–')
     """
     if value is None or math.isnan(value):
-        return _NONE
+        return NONE
     return f"{value * unit(metric):.1f}" if unit(metric) == 100 else f"{value:.3f}"
 
 
 def detectable(metric: str, size: float) -> str:
-    """The smallest difference that a design finds, in words; half of everything is none at all.
+    """The smallest true difference that a design finds; half of everything is none at all.
 
     >>> detectable("accuracy", 0.0481), detectable("accuracy", 2.97)
-    ('detectable from 4.8', 'too few runs to find any')
+    ('4.8', 'too few runs')
     """
-    found = smallest(metric, size)
-    return f"detectable from {found}" if found else "too few runs to find any"
-
-
-def smallest(metric: str, size: float) -> str:
-    """The smallest difference that a design finds, as a number; empty where it finds none at all.
-
-    >>> smallest("accuracy", 0.0481), smallest("accuracy", 2.97)
-    ('4.8', '')
-    """
-    return "" if unit(metric) == 100 and size >= 0.5 else spell(metric, size)
+    return "too few runs" if unit(metric) == 100 and size >= 0.5 else spell(metric, size)
 
 
 def points(metric: str, value: float | None) -> str:
@@ -67,7 +59,7 @@ def points(metric: str, value: float | None) -> str:
     ('−1.2', '+0.4', '0.0')
     """
     text = spell(metric, value)
-    if text == _NONE:
+    if text == NONE:
         return text
     if float(text) == 0:
         return text.removeprefix("-")
@@ -89,7 +81,7 @@ def fraction(value: float | None) -> str:
     >>> fraction(0.7834), fraction(None)
     ('78.3%', '–')
     """
-    return _NONE if value is None or math.isnan(value) else f"{value:.1%}"
+    return NONE if value is None or math.isnan(value) else f"{value:.1%}"
 
 
 def count(value: float | None) -> str:
@@ -99,7 +91,7 @@ def count(value: float | None) -> str:
     ('17.2', '1,234')
     """
     if value is None or math.isnan(value):
-        return _NONE
+        return NONE
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
 
 
@@ -110,7 +102,7 @@ def duration(seconds: float | None) -> str:
     ('4.2 s', '1 min 15 s', '2 h 2 min')
     """
     if seconds is None or math.isnan(seconds):
-        return _NONE
+        return NONE
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     whole = round(seconds)
@@ -127,8 +119,18 @@ def probability(p: float | None) -> str:
     ('= 0.031', '< 0.001', '= 1.000')
     """
     if p is None:
-        return _NONE
+        return NONE
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def one_line(text: object, length: int) -> str:
+    """Any text as one line of printable letters that is not too long.
+
+    >>> one_line("a\\n b", 9), one_line("neighbor", 5)
+    ('a b', 'neig…')
+    """
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
 def markdown(text: object) -> str:

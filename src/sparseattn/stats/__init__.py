@@ -1,4 +1,4 @@
-"""Means, intervals and paired comparisons; what is chosen and why is in docs/statistics.md.
+"""Means, intervals and paired comparisons; docs/statistics.md says what is used and why.
 
 >>> from sparseattn.stats import mean_interval
 >>> print(mean_interval([0.90, 0.91, 0.92]))
@@ -7,10 +7,9 @@
 
 from sparseattn.stats.bootstrap import replicates
 from sparseattn.stats.crossed import OverExamples, VarianceComponents, compare_runs
-from sparseattn.stats.holm import holm
-from sparseattn.stats.intervals import Mean, mean_interval
-from sparseattn.stats.measures import Measure, mean_of, recognise
-from sparseattn.stats.outcome import LEVEL, POWER, Outcome
+from sparseattn.stats.intervals import Mean, holm, mean_interval
+from sparseattn.stats.measures import Measure, mean_of, measure
+from sparseattn.stats.result import LEVEL, POWER, TestResult
 from sparseattn.stats.single_seed import compare_binary, compare_bootstrap
 
 __all__ = [
@@ -18,8 +17,8 @@ __all__ = [
     "POWER",
     "Mean",
     "Measure",
-    "Outcome",
     "OverExamples",
+    "TestResult",
     "VarianceComponents",
     "compare_binary",
     "compare_bootstrap",
@@ -27,6 +26,6 @@ __all__ = [
     "holm",
     "mean_interval",
     "mean_of",
-    "recognise",
+    "measure",
     "replicates",
 ]

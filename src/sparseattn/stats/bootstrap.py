@@ -23,7 +23,7 @@ def replicates(
     """The metric of each run in each resample of the examples.
 
     Args:
-        measures: A metric a run, all on the same `n` examples in the same order.
+        measures: The metric of each run, all on the same `n` examples in the same order.
         n: Examples.
         resamples: How many resamples of `n` examples with replacement.
         seed: Of the resampling.
@@ -33,11 +33,11 @@ def replicates(
     """
     generator = np.random.default_rng(seed)
     chunk = max(1, min(resamples, _AT_ONCE // n))
-    made = np.empty((len(measures), resamples))
+    values = np.empty((len(measures), resamples))
     for start in range(0, resamples, chunk):
         count = min(chunk, resamples - start)
         drawn = generator.integers(n, size=(count, n)) + n * np.arange(count)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n).astype(float)
         for run, measure in enumerate(measures):
-            made[run, start : start + count] = measure(weights)
-    return made
+            values[run, start : start + count] = measure.weighted(weights)
+    return values

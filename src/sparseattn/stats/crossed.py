@@ -1,10 +1,8 @@
 """Two arms with several seeds each: a test for new seeds *and* new examples.
 
-All seeds of all arms are evaluated on the same examples, so their scores vary for two reasons at
-once: another training run would have done a little better or worse, and other examples would have
-been a little easier for one of the arms. McNemar's test on the pooled predictions sees neither that
-an example comes back with each seed nor that a run as a whole may be lucky; the t-test over seeds
-does not see the examples. docs/statistics.md has the simulations that led to what is here.
+All seeds of all arms are evaluated on the same examples. McNemar's test on the pooled predictions
+sees neither that an example comes back with each seed nor that a run as a whole may be lucky; the
+t-test over seeds does not see the examples. docs/statistics.md has the simulations.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import stdtrit
 
-from sparseattn.stats.outcome import LEVEL, POWER, Outcome, fewest_examples
+from sparseattn.stats.result import LEVEL, POWER, TestResult, fewest_examples
 
 __all__ = ["OverExamples", "VarianceComponents", "compare_runs"]
 
@@ -33,7 +31,7 @@ class OverExamples:
 
     Attributes:
         variance: With the runs being what they are.
-        common: The part of it that more runs would not take away: examples that suit one arm better
+        common: The part that more runs would not take away: examples that suit one arm better
             whatever the seed. At least 0.
         count: Examples.
         differing: Examples on which any two runs of the arms differ.
@@ -46,17 +44,14 @@ class OverExamples:
 
     @classmethod
     def of(cls, covariance: Array, first: int, count: int, differing: int) -> OverExamples:
-        """Takes the covariance between runs apart.
+        """Splits the covariance between runs.
 
         Args:
-            covariance: Covariance of the runs' metrics over draws of the examples: the runs of the
-                first arm, then those of the second.
+            covariance: Of the runs' metrics over draws of the examples, [runs, runs]: the runs of
+                the first arm, then those of the second.
             first: How many of them are the first arm's.
             count: Examples.
             differing: Examples on which any two runs differ.
-
-        Shape:
-            covariance: [runs, runs].
         """
         second = len(covariance) - first
         weights = np.concatenate([np.full(first, 1 / first), np.full(second, -1 / second)])
@@ -80,8 +75,7 @@ class VarianceComponents:
     """Where the variance of the difference of two arms' means comes from.
 
     Attributes:
-        runs: For each arm, the variance of its mean that its runs show: that of a run over their
-            number. It holds the luck of a run and what an example happens to do in it.
+        runs: For each arm, the variance of its mean over runs: that of a run over their number.
         counts: For each arm, how many runs; at least 2.
         examples: The variance over examples.
     """
@@ -92,23 +86,17 @@ class VarianceComponents:
 
     @classmethod
     def of(cls, a: Array, b: Array, examples: OverExamples) -> VarianceComponents:
-        """Measures it.
-
-        Args:
-            a: The metric of each run of the first arm, at least two.
-            b: Likewise of the second.
-            examples: The variance over examples.
-        """
+        """From the metric of each run of the two arms, at least two runs each."""
         runs = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
         return cls(runs, (len(a), len(b)), examples)
 
     def half_width(self, level: float) -> float:
-        """The difference at which the two-sided test at this level turns."""
+        """The smallest difference that is significant at this level, two-sided."""
         a, b = (np.array([variance]) for variance in self.runs)
         return float(self._half_widths(a, b, level)[0])
 
     def p(self, difference: float) -> float:
-        """The level at which the test turns at this difference."""
+        """The level at which this difference is just significant."""
         size = abs(difference)
         if size == 0:
             return 1.0
@@ -117,11 +105,11 @@ class VarianceComponents:
         return float(brentq(lambda level: self.half_width(level) - size, _SMALLEST, 1, xtol=1e-13))
 
     def detectable(self, level: float, power: float = POWER) -> float:
-        """The true difference that the test at this level would call with this chance.
+        """The true difference that the test at this level finds with this chance.
 
-        Studies with this spread are drawn anew, and what they would estimate of it varies as our
-        own estimate does. A true difference is called when it and the luck of the draw together
-        pass the half width of that draw.
+        Studies with these variances are drawn; their estimates of the variances differ as ours do.
+        A true difference is found when, with the luck of the draw, it passes that draw's half
+        width.
         """
         generator = np.random.default_rng(0)
         a, b = (
@@ -144,15 +132,13 @@ class VarianceComponents:
         return widths
 
 
-def compare_runs(a: Array, b: Array, examples: OverExamples, comparisons: int = 1) -> Outcome:
+def compare_runs(a: Array, b: Array, examples: OverExamples, comparisons: int = 1) -> TestResult:
     """Compares two arms with at least two runs each, over new runs and new examples.
 
-    A difference is called when its square passes `t_f^2 V_runs + t_(n-1)^2 V_common` (Banerjee's
-    bound for a sum of variances that have different degrees of freedom) and also what the test
-    over examples alone asks for. `V_runs` is Welch's, `s_a^2 / S_a + s_b^2 / S_b`: each arm has its
-    own spread, and the arms may have different numbers of runs. Examples are paired. Seeds are not,
-    which is right where a seed that two arms share says little about both, and cautious where it
-    says more.
+    A difference is significant when its square passes `t_f^2 V_runs + t_(n-1)^2 V_common`
+    (Banerjee's bound for a sum of variances with different degrees of freedom) and also what the
+    test over examples alone asks for. `V_runs = s_a^2 / S_a + s_b^2 / S_b` is Welch's. Examples are
+    paired, seeds are not.
 
     No exact test on k differing examples can give a p-value under `2^(1 - k)`; nor does this one,
     and where that is 0.05 or more the interval holds zero, too.
@@ -161,26 +147,26 @@ def compare_runs(a: Array, b: Array, examples: OverExamples, comparisons: int = 
         a: The metric of each run of the first arm.
         b: Likewise of the second.
         examples: The variance of the difference over examples.
-        comparisons: How many comparisons the table holds, for `Outcome.level`.
+        comparisons: How many comparisons the table holds, for `TestResult.level`.
 
     Source:
         Banerjee, "Approximate confidence interval for linear functions of means of k populations
         when the population variances are not equal", Sankhya 22, 1960. Clark, "The
         language-as-fixed-effect fallacy", 1973, on subjects and examples that are both drawn.
     """
-    spread = VarianceComponents.of(a, b, examples)
+    components = VarianceComponents.of(a, b, examples)
     difference = float(a.mean() - b.mean())
-    half = spread.half_width(LEVEL)
+    half = components.half_width(LEVEL)
     least = min(1.0, 2.0 ** (1 - examples.differing))
     if least >= LEVEL:
         half = max(half, abs(difference))
     level = LEVEL / comparisons
-    return Outcome(
+    return TestResult(
         difference=difference,
         low=difference - half,
         high=difference + half,
-        p=max(spread.p(difference), least),
-        detectable=spread.detectable(level),
+        p=max(components.p(difference), least),
+        detectable=components.detectable(level),
         level=level,
         test="seeds and examples",
         examples=examples.count,

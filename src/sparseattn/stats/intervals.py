@@ -1,15 +1,15 @@
-"""The mean over seeds and how far to trust it."""
+"""The mean over seeds with its interval, and Holm's correction for several comparisons."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtrit
 
-__all__ = ["Mean", "mean_interval"]
+__all__ = ["Mean", "holm", "mean_interval"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Mean:
 
     Attributes:
         value: The mean; NaN of nothing.
-        half: Half the width of the interval; None where one value or none leaves it unknown.
+        half: Half the width of the interval; None for fewer than two values.
         deviation: The standard deviation between the values (n - 1); None likewise.
         count: How many values there were.
     """
@@ -48,7 +48,7 @@ def mean_interval(values: Iterable[float], confidence: float = 0.95) -> Mean:
     """The mean of independent values and Student's interval for what they are draws of.
 
     Args:
-        values: A value a seed; NaN are left out.
+        values: One value for each seed; NaN are left out.
         confidence: How often such intervals hold the truth, in (0, 1).
 
     >>> print(mean_interval([0.9]))
@@ -62,3 +62,22 @@ def mean_interval(values: Iterable[float], confidence: float = 0.95) -> Mean:
     deviation = float(known.std(ddof=1))
     quantile = float(stdtrit(count - 1, 0.5 + confidence / 2))
     return Mean(float(known.mean()), quantile * deviation / math.sqrt(count), deviation, count)
+
+
+def holm(probabilities: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of the p-values of a table, in the order given.
+
+    Compared with 0.05, they keep the chance of any false finding in the table at 0.05.
+
+    Source:
+        Holm, "A simple sequentially rejective multiple test procedure", 1979.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(probabilities, dtype=float)
+    order = np.argsort(p, kind="stable")
+    raised = p[order] * np.arange(len(p), 0, -1)
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(np.maximum.accumulate(raised), 1.0)
+    return [float(value) for value in corrected]

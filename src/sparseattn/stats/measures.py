@@ -1,160 +1,147 @@
-"""Metrics of weighted examples, so that a bootstrap can compute all resamples at once.
-
-A trial's record says what its metric is called, not how it averages. `recognise` therefore finds
-the definition that gives the recorded number on the recorded predictions; what it cannot
-reproduce, it does not guess.
-"""
+"""Metrics of weighted examples, so that a bootstrap can compute all resamples at once."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["Measure", "mean_of", "recognise"]
+__all__ = ["Measure", "mean_of", "measure"]
 
 Array = NDArray[np.float64]
 
-#: Takes how often each example is drawn, [resamples, examples]; gives the metric, [resamples].
-Measure = Callable[[Array], Array]
 
-#: Metrics may be computed in single precision where they are recorded.
-_TOLERANCE = 2e-6
+@dataclass(frozen=True)
+class Measure:
+    """A metric of one run, bound to its predictions.
 
-#: More different labels than this are free text.
-_CLASSES = 200
+    Attributes:
+        weighted: Takes how often each example counts, [resamples, examples]; gives the metric,
+            [resamples].
+        scores: The score of each example where the metric is their mean; None elsewhere.
+    """
 
-_TAG = re.compile(r"O|[BILUES]-\S+")
+    weighted: Callable[[Array], Array]
+    scores: Array | None = None
+
+    def once(self, examples: int) -> float:
+        """The metric with each of the `examples` counted once."""
+        return float(self.weighted(np.ones((1, examples)))[0])
 
 
-def recognise(frame: pd.DataFrame, metric: str, recorded: float) -> Measure | None:
-    """The definition that reproduces a recorded metric from a trial's predictions.
+def measure(
+    kind: str, metric: str, predictions: pd.DataFrame, labels: Sequence[str] = ()
+) -> Measure | None:
+    """The measure that a metric's name stands for.
 
     Args:
-        frame: The predictions: columns `label`, `prediction` and `score`; a line of tags such as
-            `O B-PER` is one label.
-        metric: The metric's name.
-        recorded: Its value in the trial's record.
+        kind: The kind of task, such as `classification`.
+        metric: The name of the metric.
+        predictions: A row an example: `label`, `prediction`, `score`, and for questions `exact`. A
+            line of tags such as `O B-PER` is one label.
+        labels: The classes in the order of their numbers; by default those that occur, sorted.
 
     Returns:
-        The definition, bound to these predictions; None if none fits.
+        The measure; None for a metric that is not of this kind of task.
     """
-    once = np.ones((1, len(frame)))
-    for measure in _candidates(frame, metric.lower()):
-        if abs(float(measure(once)[0]) - recorded) <= _TOLERANCE:
-            return measure
-    return None
+    make = _MEASURES.get((kind, metric))
+    return make(predictions, labels) if make else None
 
 
-def _candidates(frame: pd.DataFrame, metric: str) -> Iterator[Measure]:
-    if "score" in frame and pd.api.types.is_numeric_dtype(frame["score"]):
-        yield mean_of(frame["score"].to_numpy(float))
-    if {"label", "prediction"} <= set(frame):
-        label, guess = frame["label"], frame["prediction"]
-        if "pearson" in metric or "spearman" in metric:
-            kind = pearson if "pearson" in metric else spearman
-            yield kind(label.to_numpy(float), guess.to_numpy(float))
-        elif "f1" in metric or "mcc" in metric or "matthews" in metric:
-            yield from _of_classes(label, guess, metric)
-        if "f1" in metric and label.map(_is_tagged).all():
-            yield pooled_f1(*entity_counts(label, guess))
+def mean_of(scores: pd.Series) -> Measure:
+    """The mean of the examples' scores."""
+    values = scores.to_numpy(float)
+    return Measure(lambda weights: weights @ values / weights.sum(axis=1), values)
 
 
-def _of_classes(label: pd.Series, guess: pd.Series, metric: str) -> Iterator[Measure]:
-    try:
-        expected, predicted = one_hot(label, guess)
-    except (TypeError, ValueError):  # lists of labels, or free text: no classes to count
-        return
-    if "f1" not in metric:
-        yield matthews(expected, predicted)
-        return
-    yield f1(expected, predicted, "macro")
-    yield f1(expected, predicted, "weighted")
-    if expected.shape[1] <= 2:  # which class is the positive one is not recorded
-        yield from (f1(expected, predicted, place) for place in range(expected.shape[1]))
+def _mean_score(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+    return mean_of(frame["score"])
 
 
-def mean_of(score: Array) -> Measure:
-    """The mean of the examples' scores: accuracy, exact match, F1 of answers."""
-    return lambda weights: weights @ score / weights.sum(axis=1)
+def _exact_match(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+    return mean_of(frame["exact"])
 
 
-def one_hot(label: pd.Series, guess: pd.Series) -> tuple[Array, Array]:
-    """Labels and predictions as indicators of the sorted classes of both.
-
-    Raises:
-        TypeError: The values cannot be hashed or sorted.
-        ValueError: They are too many to be classes.
-    """
-    classes = {value: place for place, value in enumerate(sorted(set(label) | set(guess)))}
-    if len(classes) > _CLASSES:
-        raise ValueError(f"{len(classes)} different labels are no classes")
-    both = np.eye(len(classes))[[classes[value] for value in [*label, *guess]]]
-    return both[: len(label)], both[len(label) :]
+def _one_hot(frame: pd.DataFrame, labels: Sequence[str]) -> tuple[Array, Array]:
+    """Labels and predictions as indicators, each [examples, classes]."""
+    found = set(frame["label"]) | set(frame["prediction"])
+    classes = [*labels, *sorted(found - set(labels))]
+    number = {name: place for place, name in enumerate(classes)}
+    one_hot = np.eye(len(classes))
+    return one_hot[frame["label"].map(number)], one_hot[frame["prediction"].map(number)]
 
 
-def f1(label: Array, guess: Array, average: str | int) -> Measure:
-    """F1 of one class, by its place, or the mean over the classes: "macro" or "weighted"."""
+def _f1_of_classes(frame: pd.DataFrame, labels: Sequence[str]) -> Callable[[Array], Array]:
+    label, guess = _one_hot(frame, labels)
+    return lambda weights: _ratio(
+        2 * (weights @ (label * guess)), weights @ label + weights @ guess
+    )
 
-    def measure(weights: Array) -> Array:
+
+def _f1_of_second(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+    f1 = _f1_of_classes(frame, labels)
+    return Measure(lambda weights: f1(weights)[:, -1])
+
+
+def _f1_macro(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+    f1 = _f1_of_classes(frame, labels)
+    return Measure(lambda weights: f1(weights).mean(axis=1))
+
+
+def _matthews(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+    """Matthews' correlation of any number of classes."""
+    label, guess = _one_hot(frame, labels)
+    right = (label * guess).sum(axis=1)
+
+    def weighted(weights: Array) -> Array:
+        total = weights.sum(axis=1)
         expected, predicted = weights @ label, weights @ guess
-        each = _ratio(2 * (weights @ (label * guess)), expected + predicted)
-        if isinstance(average, int):
-            return each[:, average]
-        if average == "weighted":
-            return _ratio((each * expected).sum(axis=1), expected.sum(axis=1))
-        mean: Array = each.mean(axis=1)
-        return mean
+        above = weights @ right * total - (expected * predicted).sum(axis=1)
+        spread = (total**2 - (expected**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
+        return _ratio(above, np.sqrt(np.maximum(spread, 0.0)))
 
-    return measure
+    return Measure(weighted)
 
 
-def pooled_f1(matched: Array, predicted: Array, expected: Array) -> Measure:
-    """F1 of counts pooled over the examples, as seqeval's for entities."""
-    return lambda weights: _ratio(2 * weights @ matched, weights @ (predicted + expected))
-
-
-def _is_tagged(text: object) -> bool:
-    return isinstance(text, str) and all(_TAG.fullmatch(tag) for tag in text.split())
-
-
-def entity_counts(label: pd.Series, guess: pd.Series) -> tuple[Array, Array, Array]:
+def _entities(frame: pd.DataFrame) -> tuple[Array, Array, Array]:
     """Entities that agree, that were predicted and that are expected, in each line of tags."""
     from seqeval.metrics.sequence_labeling import get_entities
 
     pairs = [
         tuple(set(get_entities(text.split())) for text in pair)
-        for pair in zip(label, guess, strict=True)
+        for pair in zip(frame["label"], frame["prediction"], strict=True)
     ]
     counts = np.array([(len(a & b), len(b), len(a)) for a, b in pairs], dtype=float)
     return counts[:, 0], counts[:, 1], counts[:, 2]
 
 
-def matthews(label: Array, guess: Array) -> Measure:
-    """Matthews' correlation of any number of classes."""
-
-    def measure(weights: Array) -> Array:
-        total = weights.sum(axis=1)
-        expected, predicted = weights @ label, weights @ guess
-        right = weights @ (label * guess).sum(axis=1)
-        above = right * total - (expected * predicted).sum(axis=1)
-        spread = (total**2 - (expected**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
-        return _ratio(above, np.sqrt(np.maximum(spread, 0.0)))
-
-    return measure
+def _pooled_f1(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+    matched, predicted, expected = _entities(frame)
+    return Measure(lambda weights: _ratio(2 * weights @ matched, weights @ (predicted + expected)))
 
 
-def pearson(label: Array, guess: Array) -> Measure:
-    """Pearson's correlation."""
-    return lambda weights: _correlation(weights, label[None], guess[None])
+def _pooled_precision(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+    matched, predicted, _ = _entities(frame)
+    return Measure(lambda weights: _ratio(weights @ matched, weights @ predicted))
 
 
-def spearman(label: Array, guess: Array) -> Measure:
-    """Spearman's correlation: ties share their middle rank, within each resample."""
-    return lambda weights: _correlation(weights, _ranks(label, weights), _ranks(guess, weights))
+def _pooled_recall(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+    matched, _, expected = _entities(frame)
+    return Measure(lambda weights: _ratio(weights @ matched, weights @ expected))
+
+
+def _pearson(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+    label, guess = (frame[name].to_numpy(float)[None] for name in ("label", "prediction"))
+    return Measure(lambda weights: _correlation(weights, label, guess))
+
+
+def _spearman(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+    """Ties share their middle rank, within each resample."""
+    label, guess = (frame[name].to_numpy(float) for name in ("label", "prediction"))
+    return Measure(lambda w: _correlation(w, _ranks(label, w), _ranks(guess, w)))
 
 
 def _ranks(values: Array, weights: Array) -> Array:
@@ -179,3 +166,19 @@ def _ratio(above: Array, below: Array) -> Array:
     """The quotient, 0 where there is nothing to divide by, as scikit-learn has it."""
     quotient: Array = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
     return quotient
+
+
+#: The measure of each metric of each kind of task, as `sparseattn.tasks` computes it.
+_MEASURES: dict[tuple[str, str], Callable[[pd.DataFrame, Sequence[str]], Measure]] = {
+    ("classification", "accuracy"): _mean_score,
+    ("classification", "f1"): _f1_of_second,
+    ("classification", "f1_macro"): _f1_macro,
+    ("classification", "mcc"): _matthews,
+    ("regression", "pearson"): _pearson,
+    ("regression", "spearman"): _spearman,
+    ("token-classification", "f1"): _pooled_f1,
+    ("token-classification", "precision"): _pooled_precision,
+    ("token-classification", "recall"): _pooled_recall,
+    ("question-answering", "f1"): _mean_score,
+    ("question-answering", "exact_match"): _exact_match,
+}

@@ -1,36 +1,37 @@
-"""What a comparison of two arms came to."""
+"""The result of comparing two arms."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-__all__ = ["LEVEL", "POWER", "Outcome", "fewest_examples"]
+__all__ = ["LEVEL", "POWER", "TestResult", "fewest_examples"]
 
-#: The level at which a difference is called.
+#: The level at which a difference is significant.
 LEVEL = 0.05
 
-#: How often a difference of the detectable size would be called.
+#: How often a difference of the detectable size would be found.
 POWER = 0.8
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The difference `a - b` of a metric between two arms, and how sure it is.
+class TestResult:
+    """The difference `a - b` of a metric between two arms, and its test.
 
     Attributes:
         difference: In the metric's own unit, a fraction for accuracy.
         low: The lower end of the 95% interval.
         high: The upper end.
-        p: The chance of a difference at least this large if there were none; not yet corrected
-            for other comparisons.
-        detectable: The smallest true difference that a study like this one would call in
-            `POWER` of the cases, at `level`.
+        p: The p-value, not yet corrected for other comparisons.
+        detectable: The smallest true difference that a study like this one would find in `POWER`
+            of the cases, at `level`.
         level: The level that `detectable` is for: 0.05 over the number of comparisons in the table.
         test: The name of the test.
         examples: Evaluation examples that both arms saw.
-        caveat: What the test does not cover; empty where there is nothing to add.
+        caveat: What the test does not cover; may be empty.
     """
+
+    __test__ = False  # not a test class, whatever pytest makes of its name
 
     difference: float
     low: float

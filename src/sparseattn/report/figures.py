@@ -1,0 +1,406 @@
+"""Figures: the main metric against sparsity, and by the layers that are sparse."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from cycler import cycler
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sparseattn.report.data import ArmKey
+from sparseattn.report.summary import Summary
+from sparseattn.report.tables import mean_text
+from sparseattn.report.text import fraction, one_line, unit
+from sparseattn.stats import Mean
+
+__all__ = [
+    "MARKS_ARE",
+    "Drawing",
+    "Marks",
+    "Point",
+    "legend",
+    "placement_figure",
+    "points_of",
+    "scatter",
+    "sparsity_figure",
+]
+
+#: What every caption says of the marks.
+MARKS_ARE = (
+    "Small dots are seeds. With three seeds or more a mark is their mean, its bar the 95% interval "
+    "over seeds, cut at the frame and left out where it is wider than the frame; one or two seeds "
+    "are marks of their own."
+)
+
+#: Markers of placements, in the order of their use.
+_SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+#: How marks are filled, each with every colour in turn.
+_FILLS = ("full", "none", "left", "bottom")
+
+#: Names with a row in the placement figure.
+_ROWS = 16
+
+#: The axis of sparsity covers at least this much, in percent; farther than `_FAR` from the other
+#: points, the baseline is a line alone.
+_SPAN, _FAR = 5.0, 45.0
+
+#: Series that a colour-blind reader can tell apart, after Okabe and Ito, "Color universal design",
+#: 2008: darkened or lightened until each has a contrast of at least 3 to the page.
+_LIGHT = ("0072b2", "c4500a", "00795a", "a8408a", "946b00", "2b87b8", "6a4fb3", "b3303f")
+_DARK = ("58b4ec", "f2894f", "35c79b", "e58fcb", "dfb045", "a3d7f7", "ab98f0", "f38592")
+
+
+def _style(page: str, ink: str, rule: str, series: Sequence[str]) -> dict[Any, Any]:
+    return {
+        "figure.facecolor": page,
+        "savefig.facecolor": page,
+        "axes.facecolor": page,
+        "text.color": ink,
+        "axes.labelcolor": ink,
+        "axes.edgecolor": ink,
+        "xtick.color": ink,
+        "ytick.color": ink,
+        "grid.color": rule,
+        "axes.prop_cycle": cycler(color=[f"#{colour}" for colour in series]),
+    }
+
+
+#: By the end of the file's name. Nothing depends on the time or on the user's own settings.
+_STYLES = {
+    "": _style("#ffffff", "#1f2328", "#d8dee4", _LIGHT),
+    "-dark": _style("#14181d", "#e6eaef", "#353c45", _DARK),
+}
+_SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "sparseattn",
+    "font.size": 9.0,
+    "text.parse_math": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def _styled(suffix: str) -> Iterator[None]:
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_SETTINGS | _STYLES[suffix])
+        # Names may hold letters that the measuring font lacks; the reader's fonts have them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure on a light and on a dark page.
+
+    Attributes:
+        name: Its file name without an ending.
+        title: A short title.
+        description: What it shows, in words and numbers, for those who do not see it.
+        caption: What a reader needs to read it.
+        draw: Draws it with the colours of matplotlib's current settings.
+    """
+
+    name: str
+    title: str
+    description: str
+    caption: str
+    draw: Callable[[], Figure]
+
+    def svg(self, suffix: str = "") -> bytes:
+        """The SVG file for a light page, or with `-dark` for a dark one."""
+        buffer = io.BytesIO()
+        words = {"Title": one_line(self.title, 200), "Description": one_line(self.description, 9999)}
+        with _styled(suffix):
+            nobody = {"Date": None, "Creator": None}
+            self.draw().savefig(buffer, format="svg", metadata={**words, **nobody})
+        return buffer.getvalue()
+
+    def write(self, folder: Path) -> list[Path]:
+        """Writes `NAME.svg`, `NAME-dark.svg` and `NAME.png`."""
+        paths = [folder / f"{self.name}{suffix}.svg" for suffix in _STYLES]
+        for path, suffix in zip(paths, _STYLES, strict=True):
+            path.write_bytes(self.svg(suffix))
+        png = folder / f"{self.name}.png"
+        with _styled(""):
+            self.draw().savefig(png, dpi=144, metadata={"Software": None})
+        return [*paths, png]
+
+
+@dataclass(frozen=True)
+class Point:
+    """An arm in a figure, metrics as displayed (in hundredths for shares).
+
+    Attributes:
+        arm: The arm.
+        sparsity: In percent; NaN if unknown.
+        mean: The mean of its seeds.
+        interval: The 95% interval of the mean; None for fewer than three seeds.
+        values: The metric of each seed.
+        words: Name and numbers as text.
+    """
+
+    arm: ArmKey
+    sparsity: float
+    mean: float
+    interval: tuple[float, float] | None
+    values: tuple[float, ...]
+    words: str
+
+
+def points_of(summary: Summary) -> list[Point]:
+    """The arms that have a main metric."""
+    metric = summary.data.headline
+    scale, made = unit(metric), []
+    for each in summary.arms:
+        mean = each.metrics.get(metric, Mean(math.nan, None, None, 0))
+        if not mean.count:
+            continue
+        share = each.mean("sparsity")
+        ends = None
+        if mean.low is not None and mean.high is not None and mean.count > 2:
+            ends = scale * mean.low, scale * mean.high
+        made.append(
+            Point(
+                each.arm,
+                math.nan if share is None else 100 * share,
+                scale * mean.value,
+                ends,
+                tuple(scale * float(value) for value in each.done[metric].dropna()),
+                f"{each.arm}: {mean_text(metric, mean)} at sparsity {fraction(share)}",
+            )
+        )
+    return made
+
+
+class Marks:
+    """The colour of each family of arms and the shape of each placement, in all figures of a report.
+
+    Families beyond the eighth have the same colours and are drawn hollow, then half filled.
+
+    Args:
+        arms: All arms of the report but the baseline.
+    """
+
+    def __init__(self, arms: Iterable[ArmKey]) -> None:
+        arms = list(arms)
+        self.families = list(dict.fromkeys(arm.family for arm in arms))
+        self.placements = list(dict.fromkeys(arm.placement for arm in arms))
+
+    def of(self, family: str, placement: str | None = None) -> dict[str, Any]:
+        """What `plot` takes for a mark."""
+        at = self.families.index(family)
+        shape = 0 if placement is None else self.placements.index(placement)
+        colour = f"C{at % len(_LIGHT)}"
+        return {
+            "color": colour,
+            "marker": _SHAPES[shape % len(_SHAPES)],
+            "fillstyle": _FILLS[at // len(_LIGHT) % len(_FILLS)],
+            "markeredgecolor": colour,
+        }
+
+
+def limits(points: Sequence[Point], metric: str) -> tuple[float, float]:
+    """Where the metric's axis ends: every seed is seen, wide intervals are cut.
+
+    An axis in hundredths ends at 0 and 100, unless a value lies beyond.
+    """
+    values = [value for point in points for value in point.values]
+    least, most = min(values), max(values)
+    room = 0.4 * max(most - least, 0.5)
+    lows, highs = zip(*(point.interval or (point.mean, point.mean) for point in points), strict=True)
+    low, high = max(least - room, min(least, *lows)), min(most + room, max(most, *highs))
+    pad = 0.05 * max(high - low, 0.5)
+    low, high = low - pad, high + pad
+    if unit(metric) == 100:
+        low, high = max(low, min(least - pad, 0.0)), min(high, max(most + pad, 100.0))
+    return low, high
+
+
+def scatter(
+    axes: Any, points: Sequence[Point], metric: str, marks: Marks, base: Point | None
+) -> None:
+    """Draws arms against sparsity, and the baseline as a line across.
+
+    Args:
+        axes: Matplotlib's axes.
+        points: The arms but the baseline.
+        metric: The metric.
+        marks: Colours and shapes.
+        base: The baseline.
+    """
+    axes.set_ylim(*limits([*points, *([base] if base else [])], metric))
+    axes.grid(axis="y")
+    ink = matplotlib.rcParams["text.color"]
+    if base:
+        if base.interval:
+            axes.axhspan(*base.interval, color=ink, alpha=0.1, linewidth=0)
+        axes.axhline(base.mean, color=ink, linewidth=1, linestyle="--")
+        if min((point.sparsity for point in points), default=0.0) - base.sparsity < _FAR:
+            axes.plot([base.sparsity], [base.mean], marker="o", color=ink, markersize=6)
+    lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for point in points:
+        lines.setdefault((point.arm.family, point.arm.layers), []).append(
+            (point.sparsity, point.mean)
+        )
+        _mark(axes, point, marks, point.sparsity, upright=True)
+    for (family, _), cells in lines.items():
+        if len(cells) > 1:
+            across, up = zip(*sorted(cells), strict=True)
+            axes.plot(across, up, color=marks.of(family)["color"], linewidth=1, alpha=0.6)
+    low, high = axes.get_xlim()
+    if high - low < _SPAN:
+        low = min(max(0.0, (low + high - _SPAN) / 2), 100.0 - _SPAN)
+        high = low + _SPAN
+    axes.set_xlim(max(low, -2.0), min(high, 102.0))
+    axes.set_xlabel("sparsity of all layers, real tokens (%)")
+
+
+def _mark(axes: Any, point: Point, marks: Marks, place: float, upright: bool) -> None:
+    """A point's seeds, and with three or more the mean and its interval."""
+    look = marks.of(point.arm.family, point.arm.placement)
+
+    def plot(values: Sequence[float], **kwargs: Any) -> None:
+        places = [place] * len(values)
+        axes.plot(*((places, values) if upright else (values, places)), **kwargs)
+
+    if len(point.values) < 3:
+        plot(point.values, **look, linestyle="none", markersize=6)
+        return
+    low, high = axes.get_ylim() if upright else axes.get_xlim()
+    if point.interval and not (point.interval[0] <= low and point.interval[1] >= high):
+        plot(point.interval, color=look["color"], linewidth=1)
+    seeds = {"marker": ".", "markersize": 5, "alpha": 0.7, "linestyle": "none"}
+    plot(point.values, color=look["color"], **seeds)
+    plot([point.mean], **look, markersize=7)
+
+
+def legend(figure: Figure, marks: Marks, points: Sequence[Point], base: Point | None) -> None:
+    """A legend below the axes: families by colour, placements by shape, the baseline."""
+    ink = matplotlib.rcParams["text.color"]
+    families = dict.fromkeys(point.arm.family for point in points)
+    placements = dict.fromkeys(point.arm.placement for point in points)
+    handles = [
+        Line2D([], [], label=one_line(name, 32), linestyle="none", **marks.of(name))
+        for name in families
+    ]
+    shapes = [_SHAPES[marks.placements.index(place) % len(_SHAPES)] for place in placements]
+    handles += [
+        Line2D([], [], label=one_line(f"layers: {place}", 24), linestyle="none", marker=shape,
+               markerfacecolor="none", markeredgecolor=ink)
+        for place, shape in zip(placements, shapes, strict=True)
+    ]  # fmt: skip
+    if base:
+        name = one_line(base.arm.name, 32)
+        handles.append(Line2D([], [], label=name, color=ink, linewidth=1, linestyle="--"))
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / (0.4 + 0.085 * longest))))
+    rows = math.ceil(len(handles) / columns)
+    figure.set_figheight(figure.get_figheight() + 0.2 * rows)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def _split(summary: Summary, points: Iterable[Point]) -> tuple[list[Point], Point | None]:
+    """The arms but the baseline, and the baseline."""
+    points = list(points)
+    base = next((point for point in points if point.arm == summary.data.reference), None)
+    return [point for point in points if point is not base], base
+
+
+def _marks(summary: Summary) -> Marks:
+    return Marks(each.arm for each in summary.arms if each.arm != summary.data.reference)
+
+
+def sparsity_figure(summary: Summary) -> Drawing | None:
+    """Draws every arm against its sparsity, and the baseline as a line across.
+
+    Returns:
+        The drawing; None where no arm has both a metric and a sparsity.
+    """
+    every = [point for point in points_of(summary) if not math.isnan(point.sparsity)]
+    if not every:
+        return None
+    metric, marks = summary.data.headline, _marks(summary)
+    points, base = _split(summary, every)
+
+    def draw() -> Figure:
+        figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+        axes: Any = figure.add_subplot()
+        axes.set_ylabel(one_line(metric, 26))
+        scatter(axes, points, metric, marks, base)
+        legend(figure, marks, points, base)
+        return figure
+
+    return Drawing(
+        name="sparsity",
+        title=f"{metric} against sparsity",
+        description="; ".join(point.words for point in every) + ".",
+        caption=f"{metric.capitalize()} against sparsity. {MARKS_ARE} The dashed line is the "
+        "baseline, the band its interval. Lines join the cells of one grid.",
+        draw=draw,
+    )
+
+
+def placement_figure(summary: Summary) -> Drawing | None:
+    """Draws a row for each arm that stands on several choices of layers.
+
+    Returns:
+        The drawing; None where no arm has two placements.
+    """
+    metric, marks = summary.data.headline, _marks(summary)
+    points, base = _split(summary, points_of(summary))
+    by_name: dict[str, list[Point]] = {}
+    for point in points:
+        by_name.setdefault(point.arm.name, []).append(point)
+    several = {name: each for name, each in by_name.items() if len(each) > 1}
+    if not several:
+        return None
+    rows = dict(list(several.items())[:_ROWS])
+    drawn = [point for each in rows.values() for point in each]
+    places = list(dict.fromkeys(point.arm.placement for point in drawn))
+
+    def draw() -> Figure:
+        height = 0.7 + 0.2 * len(places) * len(rows)
+        figure = Figure(figsize=(7.2, height), layout="constrained")
+        axes: Any = figure.add_subplot()
+        ink = matplotlib.rcParams["text.color"]
+        axes.set_xlim(*limits([*drawn, *([base] if base else [])], metric))
+        axes.set_xlabel(one_line(metric, 26))
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), [one_line(name, 28) for name in rows])
+        axes.hlines([row + 0.5 for row in range(len(rows) - 1)], 0, 1, linewidth=0.8,
+                    transform=axes.get_yaxis_transform(), color=matplotlib.rcParams["grid.color"])  # fmt: skip
+        if base:
+            if base.interval:
+                axes.axvspan(*base.interval, color=ink, alpha=0.1, linewidth=0)
+            axes.axvline(base.mean, color=ink, linewidth=1, linestyle="--")
+        for row, each in enumerate(rows.values()):
+            for point in each:
+                lane = (places.index(point.arm.placement) + 0.5) / len(places) - 0.5
+                _mark(axes, point, marks, row + 0.8 * lane, upright=False)
+        legend(figure, marks, drawn, base)
+        return figure
+
+    more = f" {len(several) - len(rows)} more arms are not drawn." if len(several) > _ROWS else ""
+    return Drawing(
+        name="placement",
+        title=f"{metric} by the layers that are sparse",
+        description="; ".join(point.words for point in drawn) + ".",
+        caption=f"{metric.capitalize()} by the layers that are sparse, a line for each choice of "
+        f"layers within the row of an arm. {MARKS_ARE} The dashed line is the baseline, the band "
+        f"its interval.{more}",
+        draw=draw,
+    )

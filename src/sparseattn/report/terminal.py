@@ -1,0 +1,93 @@
+"""The report's tables in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from sparseattn.report.comparison import Question, questions
+from sparseattn.report.data import StudyData
+from sparseattn.report.summary import Summary, summarise
+from sparseattn.report.tables import Table, arms_table, comparisons_table
+
+__all__ = ["questions_terminal", "terminal_table"]
+
+
+def terminal_table(study: StudyData | Summary) -> RichTable:
+    """The arms of a study: main metric, change against the baseline, sparsity, time.
+
+    Args:
+        study: The study, or its summary.
+    """
+    summary = study if isinstance(study, Summary) else summarise(study)
+    data = summary.data
+    lines = [
+        f"{data.headline.capitalize()} and change in hundredths; sparsity over "
+        f"{data.counted_over}; layer sparsity over the sparse layers alone."
+    ]
+    if any(mean.count > 1 for each in summary.arms for mean in each.metrics.values()):
+        lines.append("± is the 95% interval of the mean over seeds.")
+    if summary.comparisons:
+        lines.append(
+            f"Found: p < 0.05 after Holm's correction for {summary.comparisons} comparisons; "
+            "the report has p, intervals and the smallest detectable difference."
+        )
+    if summary.hidden:
+        lines.append(f"{summary.hidden:,} more arms are not shown.")
+    return _rich(data.name, arms_table(summary).brief, lines)
+
+
+def questions_terminal(data: StudyData) -> Group:
+    """The comparisons that a study declared, a table for each question."""
+    # Each table but the last is followed by an empty line.
+    tables = [(_question(data, each), "") for each in questions(data)]
+    return Group(*[part for pair in tables for part in pair][:-1])
+
+
+def _question(data: StudyData, question: Question) -> RichTable:
+    table = comparisons_table(question.comparisons)
+    lines = ["No comparison could be made."]
+    if number := len(question.comparisons):
+        corrected = f"is corrected for the {number} comparisons of this table (Holm)"
+        lines = [
+            "Means and changes in hundredths; p "
+            f"{corrected if number > 1 else 'is that of one comparison'}. Detectable: the smallest "
+            "true difference that 80% of such studies would find."
+        ]
+    placements = {row[at] for row in table.rows for at in (1, 3)}
+    if len(placements) == 1:
+        lines.insert(0, f"Layers: {placements.pop()}.")
+        columns = tuple(replace(each, brief=each.label != "Layers") for each in table.columns)
+        table = Table(columns, table.rows).brief
+    caveats = {each.result.caveat for each in question.comparisons if each.result} - {""}
+    lines += [f"{note[0].upper()}{note[1:]}." for note in [*question.notes, *sorted(caveats)]]
+    return _rich(question.text or data.name, table, lines)
+
+
+def _rich(title: str, table: Table, caption: Sequence[str]) -> RichTable:
+    made = RichTable(
+        title=Text(title),
+        title_justify="left",
+        caption=Text(" ".join(dict.fromkeys(caption))),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
+    )
+    for at, column in enumerate(table.columns):
+        # A heading or a name may break between words; neither may lose its end.
+        words, cells = column.label.split(), [row[at] for row in table.rows]
+        words += [cell for cell in cells if column.number and len(cell) <= 10]
+        words += [word for cell in cells for word in cell.split() if len(word) <= 24]
+        side: Literal["left", "right"] = "right" if column.number else "left"
+        longest = max(map(len, words))
+        made.add_column(Text(column.label), justify=side, min_width=longest, overflow="fold")
+    for row in table.rows:
+        made.add_row(*map(Text, row))
+    return made
