@@ -20,8 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from sparseattn.report import StudyData, summarise
-from sparseattn.report.data import Arm
+from sparseattn.report import ArmKey, StudyData, summarise
 from sparseattn.report.evidence import Evidence, test_difference
 from sparseattn.stats import OverExamples, VarianceComponents
 
@@ -156,7 +155,8 @@ def whole_study(right: NDArray[np.bool_]) -> StudyData:
             }
         )
     columns = ["digest", "arm", "layers", "seed", "status", "headline", "accuracy"]
-    return StudyData("simulated", "", {}, pd.DataFrame(rows, columns=columns), kept.__getitem__)
+    spec = {"task": {"kind": "classification"}}
+    return StudyData("simulated", "", spec, pd.DataFrame(rows, columns=columns), kept.__getitem__)
 
 
 def under_005(dense: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
@@ -235,6 +235,9 @@ RESAMPLED = {
     "pearson": (correlated_runs, lambda frame: frame["label"].corr(frame["prediction"])),
 }
 
+#: The kind of task that each is a metric of.
+KINDS = {"f1": "classification", "pearson": "regression"}
+
 #: Arms that are alike in everything have the same expected metric, whichever it is.
 ALIKE = [one for one in SETTINGS if one.luck[0] == one.luck[1]]
 
@@ -249,10 +252,10 @@ def by_report(metric: str, frames: list[pd.DataFrame], values: NDArray[np.float6
     """Whether the report has p under 0.05 for the two arms, each with half of the frames."""
     seeds = len(frames) // 2
     arms = [
-        Evidence(Arm(name, ":"), values[part], tuple(range(seeds)), tuple(frames[part]))
+        Evidence(ArmKey(name, ":"), values[part], tuple(range(seeds)), tuple(frames[part]))
         for name, part in (("a", slice(seeds)), ("b", slice(seeds, None)))
     ]
-    return test_difference(metric, *arms, comparisons=1)[0].p < 0.05
+    return test_difference(metric, {"kind": KINDS[metric]}, *arms, comparisons=1)[0].p < 0.05
 
 
 def resampled_calls(metric: str, setting: Setting, studies: int, seed: int = 1) -> float:

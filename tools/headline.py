@@ -1,15 +1,17 @@
-"""The two tables at the top of the README and of docs/results.md, from the studies' summaries."""
+"""The tables of README.md and docs/results.md, from the studies' own numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
-from sparseattn.report.comparison import Comparison
-from sparseattn.report.summary import ArmSummary, Summary
+from sparseattn.report import Comparison, Summary
+from sparseattn.report.comparison import Question
+from sparseattn.report.summary import ArmSummary
 from sparseattn.report.tables import Column, Table, mean_text
 from sparseattn.report.text import fraction, interval, points
 
-__all__ = ["STUDIES", "headline"]
+__all__ = ["DEGREES", "MORE", "PATTERNS", "STUDIES", "Published", "claims", "headline"]
 
 #: Studies of patterns, and what a column of each is called.
 PATTERNS = {"patterns-sst2": "SST-2", "patterns-mrpc": "MRPC", "large-squad": "SQuAD"}
@@ -24,7 +26,7 @@ KINDS = {
 }
 PLACES = {"-3:": "last 3 of 6", ":": "all"}
 
-#: Studies of degrees, what a column of each is called, and their cells of the grid; and their arms.
+#: Studies of degrees, what a column of each is called, and their target sparsities; their arms.
 DEGREES = {
     "learned-sst2-ten": ("SST-2", ("0.78", "0.84")),
     "learned-mrpc": ("MRPC", ("0.85",)),
@@ -33,27 +35,247 @@ DEGREES = {
 WAYS = {
     "dense": "all (dense)",
     "learned": "learned",
-    "restarted": "learned, then trained anew",
-    "spared": "one radius, last layer emptied",
+    "restarted": "learned, then retrained",
+    "spared": "one radius, last layer empty",
     "uniform": "one radius",
     "bigbird": "BigBird's mix",
 }
 
-
-#: The studies that are shown.
+#: The studies of the headline tables.
 STUDIES = (*PATTERNS, *MORE.values(), *DEGREES)
 
 
-def headline(studies: Mapping[str, Summary]) -> tuple[Table, Table]:
-    """Both tables.
+@dataclass(frozen=True)
+class Published:
+    """A study with everything that its pages show.
+
+    Attributes:
+        summary: Its arms.
+        questions: Its declared comparisons.
+    """
+
+    summary: Summary
+    questions: list[Question]
+
+    def compared(self, a: str, b: str) -> Comparison:
+        """Two arms, as the first table that holds them has it.
+
+        Raises:
+            KeyError: No table holds them.
+        """
+        tables = [each for question in self.questions for each in question.comparisons]
+        tables += [each.comparison for each in self.summary.arms if each.comparison]
+        for each in tables:
+            if (each.a.address, each.b.address) == (a, b):
+                return each
+        raise KeyError(f"{self.summary.data.name} does not compare {a} with {b}")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row of the table of claims: what was found on one task.
+
+    Attributes:
+        claim: The paper's claim.
+        task: The task.
+        verdict: Our reading, in words.
+        pairs: The comparisons that it rests on: the words for it, the study, and the two arms.
+    """
+
+    claim: str
+    task: str
+    verdict: str
+    pairs: list[tuple[str, str, str, str]] = field(default_factory=list)
+
+
+CLAIMS = (
+    Claim(
+        "P1 which: neighbours and random keys damage least",
+        "SST-2",
+        "holds for neighbours, not for random keys",
+        [
+            ("neighbours − random keys", "patterns-sst2-ten", "neighbor@:", "random@:"),
+            ("neighbours − parse", "patterns-sst2-ten", "neighbor@:", "dependency@:"),
+            ("random − similar keys", "patterns-sst2-ten", "random@:", "similarity@:"),
+        ],
+    ),
+    Claim(
+        "P1",
+        "MRPC",
+        "does not hold in one study, undecided in another",
+        [
+            ("similar keys − neighbours", "pairs-mrpc", "similarity@:", "neighbor@:"),
+            (
+                "neighbours − similar keys, second study",
+                "placements-mrpc",
+                "neighbor@:",
+                "similarity@:",
+            ),
+        ],
+    ),
+    Claim(
+        "P1",
+        "SQuAD",
+        "undecided: with all layers sparse no pattern learns the task in 714 steps",
+        [
+            ("neighbours − parse", "large-squad", "neighbor@:", "dependency@:"),
+            ("random − similar keys", "large-squad", "random@:", "similarity@:"),
+        ],
+    ),
+    Claim(
+        "P2 where: late layers can be sparse at little cost, all layers cannot",
+        "SST-2",
+        "holds",
+        [
+            ("neighbours: last 3 − all", "patterns-sst2", "neighbor@-3:", "neighbor@:"),
+            ("similar keys: last 3 − all", "patterns-sst2", "similarity@-3:", "similarity@:"),
+            ("neighbours: last 3 − dense", "patterns-sst2", "neighbor@-3:", "dense"),
+        ],
+    ),
+    Claim(
+        "P2",
+        "MRPC",
+        "holds in one study of two, not for similar keys",
+        [
+            ("neighbours: last 3 − all", "patterns-mrpc", "neighbor@-3:", "neighbor@:"),
+            ("similar keys: last 3 − all", "patterns-mrpc", "similarity@-3:", "similarity@:"),
+            (
+                "neighbours: last 3 − all, second study",
+                "placements-mrpc",
+                "neighbor@-3:",
+                "neighbor@:",
+            ),
+        ],
+    ),
+    Claim(
+        "P2",
+        "SQuAD",
+        "half of it, for neighbours and similar keys: late layers lose far less, but not little",
+        [
+            ("neighbours: last 3 − all", "large-squad", "neighbor@-3:", "neighbor@:"),
+            ("parse: last 3 − all", "large-squad", "dependency@-3:", "dependency@:"),
+            ("neighbours: last 3 − dense", "large-squad", "neighbor@-3:", "dense"),
+        ],
+    ),
+    Claim(
+        "P3 how many: of BigBird's parts neighbours matter most",
+        "SST-2",
+        "holds against random keys; no difference found between neighbours and CLS",
+        [
+            ("mix − without neighbours", "degrees-sst2-mix", "mix@:", "without neighbours@:"),
+            ("mix − without random keys", "degrees-sst2-mix", "mix@:", "without random keys@:"),
+            ("mix − without CLS", "degrees-sst2-mix", "mix@:", "without CLS@:"),
+        ],
+    ),
+    Claim(
+        "P3",
+        "MRPC",
+        "undecided: no mix does the task",
+        [
+            (
+                "one neighbour a side − none",
+                "degrees-mrpc",
+                "with globals n=1 r=2@:",
+                "with globals n=0 r=2@:",
+            )
+        ],
+    ),
+    Claim("P3", "SQuAD", "not run"),
+    Claim(
+        "P4 learned: learned degrees beat BigBird where attention is very sparse",
+        "SST-2",
+        "holds",
+        [
+            (
+                "learned − BigBird's mix, target 0.84",
+                "learned-sst2-ten",
+                "learned s=0.84@:",
+                "bigbird s=0.84@:",
+            ),
+            (
+                "retrained − BigBird's mix, target 0.84",
+                "learned-sst2-ten",
+                "restarted s=0.84@:",
+                "bigbird s=0.84@:",
+            ),
+        ],
+    ),
+    Claim(
+        "P4",
+        "MRPC",
+        "holds for the plan on a fresh model",
+        [
+            (
+                "retrained − BigBird's mix, target 0.85",
+                "learned-mrpc",
+                "restarted s=0.85@:",
+                "bigbird s=0.85@:",
+            ),
+            (
+                "learned − BigBird's mix, target 0.85",
+                "learned-mrpc",
+                "learned s=0.85@:",
+                "bigbird s=0.85@:",
+            ),
+        ],
+    ),
+    Claim(
+        "P4",
+        "SQuAD",
+        "holds at 90%, by far",
+        [
+            (
+                "learned − BigBird's mix, target 0.9",
+                "large-squad",
+                "learned s=0.9@:",
+                "bigbird s=0.9@:",
+            ),
+            (
+                "retrained − BigBird's mix, target 0.9",
+                "large-squad",
+                "restarted s=0.9@:",
+                "bigbird s=0.9@:",
+            ),
+        ],
+    ),
+)
+
+
+def claims(studies: Mapping[str, Published]) -> Table:
+    """A row for each claim and task: the verdict, and the effects that it rests on.
+
+    Raises:
+        KeyError: A study does not compare two arms.
+    """
+    rows = []
+    for each in CLAIMS:
+        effects, seeds = [], []
+        for words, study, a, b in each.pairs:
+            found = studies[study].compared(a, b)
+            if not found.result or not found.means:
+                raise KeyError(f"{study}: {a} and {b} are not compared")
+            ends = interval(found.metric, found.result.low, found.result.high)
+            star = "\\*" if found.differs else ""
+            effects.append(
+                f"{words}: **{points(found.metric, found.result.difference)}**{star} ({ends})"
+            )
+            seeds.append(" : ".join(dict.fromkeys(str(mean.count) for mean in found.means)))
+        rows.append((each.claim, each.task, each.verdict, "<br>".join(effects), "<br>".join(seeds)))
+    columns = ("claim of the paper", "task", "verdict here", "effect (95% interval)", "seeds")
+    return Table(tuple(Column(name, number=False) for name in columns), tuple(rows))
+
+
+def headline(studies: Mapping[str, Published]) -> tuple[Table, Table]:
+    """The table of patterns and the table of degrees.
 
     Args:
-        studies: Summaries by the names of their studies.
+        studies: By name.
 
     Raises:
         KeyError: A study or an arm is not there.
     """
-    return _patterns(studies), _degrees(studies)
+    summaries = {name: each.summary for name, each in studies.items()}
+    return _patterns(summaries), _degrees(summaries)
 
 
 def _patterns(studies: Mapping[str, Summary]) -> Table:
@@ -64,15 +286,15 @@ def _patterns(studies: Mapping[str, Summary]) -> Table:
         for task, study in zip(PATTERNS.values(), late, strict=True)
     ]
     rows = [["all (dense)", "", *(_mean(each, _arm(each, "dense", "")) for each in whole)]]
-    for kind, said in KINDS.items():
+    for kind, words in KINDS.items():
         for layers, where in PLACES.items():
-            found = whole if layers == ":" else late
-            rows.append([said, where, *(_change(each, _arm(each, kind, layers)) for each in found)])
+            used = whole if layers == ":" else late
+            rows.append([words, where, *(_change(each, _arm(each, kind, layers)) for each in used)])
     arms = [[_arm(each, kind, ":") for kind in KINDS] for each in whole]
     rows.append(["sparsity", "all", *map(_between, arms)])
     for layers, where in PLACES.items():
-        found = whole if layers == ":" else late
-        seeds = [f"{len(_arm(each, next(iter(KINDS)), layers).done)}" for each in found]
+        used = whole if layers == ":" else late
+        seeds = [f"{len(_arm(each, next(iter(KINDS)), layers).done)}" for each in used]
         rows.append(["seeds", where, *seeds])
     return _table(["connections", "layers"], heads, rows)
 
@@ -80,21 +302,15 @@ def _patterns(studies: Mapping[str, Summary]) -> Table:
 def _degrees(studies: Mapping[str, Summary]) -> Table:
     dense, *others = WAYS
     heads, columns = [], []
-    for name, (task, cells) in DEGREES.items():
+    for name, (task, targets) in DEGREES.items():
         study = studies[name]
-        for stated in cells:
-            arms = [_known(study, f"{way} s={stated}", ":") for way in others]
-            found = [each for each in arms if each]
+        for target in targets:
+            arms = [_known(study, f"{way} s={target}", ":") for way in others]
+            run = [each for each in arms if each]
             means = [_mean(study, each) if each else "not run" for each in arms]
-            heads.append(f"{task}, {stated} stated")
-            columns.append(
-                [
-                    _mean(study, _arm(study, dense, "")),
-                    *means,
-                    _between(found),
-                    f"{len(found[0].done)}",
-                ]
-            )
+            heads.append(f"{task}, target {target}")
+            dense_mean = _mean(study, _arm(study, dense, ""))
+            columns.append([dense_mean, *means, _between(run), f"{len(run[0].done)}"])
     rows = [list(row) for row in zip((*WAYS.values(), "sparsity", "seeds"), *columns, strict=True)]
     return _table(["degrees"], heads, rows)
 
@@ -104,8 +320,8 @@ def _known(study: Summary, name: str, layers: str) -> ArmSummary | None:
 
 
 def _arm(study: Summary, name: str, layers: str) -> ArmSummary:
-    if found := _known(study, name, layers):
-        return found
+    if known := _known(study, name, layers):
+        return known
     raise KeyError(f"{study.data.name} has no arm {name}@{layers}")
 
 
@@ -115,18 +331,16 @@ def _mean(study: Summary, each: ArmSummary) -> str:
 
 def _change(study: Summary, each: ArmSummary) -> str:
     metric = study.data.headline
-    if not isinstance(each.comparison, Comparison):
+    if not each.comparison or not each.comparison.result:
         raise KeyError(f"{study.data.name}: {each.arm} is not compared")
-    outcome = each.comparison.outcome
-    between = interval(metric, outcome.low, outcome.high)
-    return f"{points(metric, outcome.difference)} ({between})"
+    result = each.comparison.result
+    return f"{points(metric, result.difference)} ({interval(metric, result.low, result.high)})"
 
 
 def _between(arms: Iterable[ArmSummary]) -> str:
     """The lowest and the highest sparsity of some arms."""
-    found = [each.mean("sparsity") or 0.0 for each in arms]
-    ends = dict.fromkeys((fraction(min(found)), fraction(max(found))))
-    return " to ".join(ends)
+    shares = [each.mean("sparsity") or 0.0 for each in arms]
+    return " to ".join(dict.fromkeys((fraction(min(shares)), fraction(max(shares)))))
 
 
 def _table(names: list[str], numbers: list[str], rows: list[list[str]]) -> Table:

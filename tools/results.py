@@ -2,14 +2,17 @@
 
 python tools/results.py
 
-    results/NAME.tar.xz            a study, as `sparseattn study pack` writes it
-    results/trials.csv             a row a trial of all of them
-    docs/results/NAME/             its report in Markdown, and its figures
-    docs/results.md                the text is written by hand; what stands between a comment
-                                   `<!-- contrasts NAME -->` and `<!-- end -->` is written here. It
-                                   may name some of the study's seeds (`seeds 5:`) and questions
-                                   (`questions 1,3`)
-    README.md, docs/results.md     the two tables behind `<!-- headline -->`
+    results/NAME.tar.xz        a study, as `sparseattn study pack` writes it
+    results/trials.csv         a row for each trial of all of them
+    docs/results/NAME/         its report in Markdown, and its figures
+    docs/results/overview.svg  the figure of docs/results.md, and -dark.svg
+    README.md, docs/results.md, docs/results/*.md
+                               the text is written by hand; what stands between a comment and
+                               `<!-- end -->` is written here:
+                               `<!-- claims -->`    the table of claims
+                               `<!-- headline -->`  the two tables of patterns and degrees
+                               `<!-- contrasts NAME -->`  the comparisons that a study declared, or
+                               some: `<!-- contrasts NAME seeds 5: questions 1,3 -->`
 
 Nothing is trained, and running it again changes nothing.
 """
@@ -20,106 +23,94 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from headline import STUDIES, headline
+from headline import CLAIMS, STUDIES, Published, claims, headline
+from overview import overview
 
-from sparseattn.report import StudyData, summarise, write_report
-from sparseattn.report.contrasts import questions
-from sparseattn.report.load import load_study
-from sparseattn.report.results import ordered
-from sparseattn.report.summary import Summary
-from sparseattn.report.tables import Table, contrasts_table
+from sparseattn.report import StudyData, load_study, questions, summarise, write_report
+from sparseattn.report.comparison import Question
+from sparseattn.report.tables import Table, comparisons_table, ordered
 from sparseattn.report.text import markdown
 from sparseattn.study import unpack
 
 ROOT = Path(__file__).parents[1]
-PACKED, PAGES, TEXT = ROOT / "results", ROOT / "docs" / "results", ROOT / "docs" / "results.md"
+PACKED, FOLDERS = ROOT / "results", ROOT / "docs" / "results"
 
 PLACE = re.compile(
     r"(<!-- contrasts ([\w-]+)(?: seeds ([\d:,]+))?(?: questions ([\d,]+))? -->\n)"
     r".*?(<!-- end -->)",
     re.DOTALL,
 )
-HEADLINE = re.compile(r"(<!-- headline -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- (claims|headline) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def grid(table: Table) -> str:
-    """A table in Markdown."""
-    lines = [
-        "| " + " | ".join(markdown(column.label) for column in table.columns) + " |",
-        "| " + " | ".join("---:" if column.number else "---" for column in table.columns) + " |",
-    ]
-    lines += ["| " + " | ".join(map(markdown, row)) + " |" for row in table.rows]
-    return "\n".join(lines) + "\n"
+def grid(table: Table, raw: bool = False) -> str:
+    """A table in Markdown; `raw` cells are Markdown themselves."""
+    heads = [f"{c.label} ({c.explain})" if c.explain else c.label for c in table.columns]
+    rules = ["---:" if column.number else "---" for column in table.columns]
+    rows = [list(map(str if raw else markdown, row)) for row in [heads, *table.rows]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rules, *rows[1:]]) + "\n"
 
 
-def opened(file: Path, place: Path) -> StudyData:
-    """A packed study."""
-    unpack(file, place)
-    return load_study(place)
-
-
-def publish(data: StudyData, folder: Path) -> None:
+def publish(data: StudyData, folder: Path) -> Published:
     """Writes a study's report."""
-    with tempfile.TemporaryDirectory() as made:
-        for path in write_report(data, made):
+    summary = summarise(data)
+    with tempfile.TemporaryDirectory() as written:
+        for path in write_report(summary, written):
             if path.suffix in (".md", ".svg"):
                 folder.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, folder / path.name)
+    return Published(summary, questions(data))
 
 
-def tables_of(data: StudyData, text: str) -> dict[tuple[str, ...], str]:
-    """The tables of a study that the text shows, by the study, its seeds and questions."""
-    found = {}
-    for _, name, seeds, numbers, _ in PLACE.findall(text):
-        if name == data.name:
-            found[name, seeds, numbers] = contrasts(data.only(seeds) if seeds else data, numbers)
-    return found
-
-
-def contrasts(data: StudyData, numbers: str = "") -> str:
-    """The comparisons that the study declared, a table a question; of some questions, from 1."""
+def contrasts(asked: Sequence[Question], numbers: str) -> str:
+    """The comparisons that a study declared, a table for each question; or some, from 1."""
     wanted = [int(number) for number in numbers.split(",")] if numbers else None
-    found = [each for at, each in enumerate(questions(data), 1) if not wanted or at in wanted]
+    shown = [each for at, each in enumerate(asked, 1) if not wanted or at in wanted]
     return "\n".join(
-        f"*{markdown(each.text)}*\n\n{grid(contrasts_table(data, each.contrasts))}"
-        for each in found
+        f"*{markdown(each.text)}*\n\n{grid(comparisons_table(each.comparisons))}" for each in shown
     )
 
 
 def main() -> int:
     """Rebuilds everything."""
+    pages = [ROOT / "README.md", ROOT / "docs" / "results.md", *sorted(FOLDERS.glob("*.md"))]
+    texts = {page: page.read_text(encoding="utf-8") for page in pages}
+    places = [match.groups("")[1:4] for text in texts.values() for match in PLACE.finditer(text)]
+    packed = {file.name.removesuffix(".tar.xz"): file for file in sorted(PACKED.glob("*.tar.xz"))}
+    claimed = {study for claim in CLAIMS for _, study, *_ in claim.pairs}
+    if missing := sorted({*STUDIES, *claimed, *(name for name, *_ in places)} - packed.keys()):
+        print(f"the pages show {', '.join(missing)}: not in {PACKED}", file=sys.stderr)
+        return 1
     frames: list[pd.DataFrame] = []
     tables: dict[tuple[str, ...], str] = {}
-    summaries: dict[str, Summary] = {}
-    text = TEXT.read_text(encoding="utf-8")
-    packed = {file.name.removesuffix(".tar.xz"): file for file in sorted(PACKED.glob("*.tar.xz"))}
-    wanted = {*STUDIES, *(name for _, name, *_ in PLACE.findall(text))}
-    if lacking := sorted(wanted - packed.keys()):
-        print(f"{TEXT.name} shows {', '.join(lacking)}: not in {PACKED}", file=sys.stderr)
-        return 1
+    studies: dict[str, Published] = {}
     for name, file in packed.items():
-        with tempfile.TemporaryDirectory() as made:
-            data = opened(file, Path(made) / name)
-            if name in STUDIES:
-                summaries[name] = summarise(data)
-            publish(data, PAGES / name)
-            tables |= tables_of(data, text)
+        with tempfile.TemporaryDirectory() as place:
+            unpack(file, Path(place) / name)
+            data = load_study(Path(place) / name)
+            studies[name] = publish(data, FOLDERS / name)
+            for key in (key for key in places if key[0] == name):
+                asked = questions(data.only(key[1])) if key[1] else studies[name].questions
+                tables[key] = contrasts(asked, key[2])
             frames.append(ordered(data.rows, data.metrics).assign(study=name))
             print(f"{name}: {len(data.rows)} trials")
     whole = pd.concat(frames)
-    whole = whole[["study", *(c for c in whole.columns if c != "study")]]
+    whole = whole[["study", *(column for column in whole.columns if column != "study")]]
     whole.to_csv(PACKED / "trials.csv", index=False, lineterminator="\n")
-    text = PLACE.sub(
-        lambda m: f"{m[1]}\n{tables[tuple(part or '' for part in m.groups()[1:4])]}\n{m[5]}", text
-    )
-    TEXT.write_text(text, encoding="utf-8")
-    top = "\n".join(map(grid, headline(summaries)))
-    for page in (TEXT, ROOT / "README.md"):
-        text = page.read_text(encoding="utf-8")
-        text = HEADLINE.sub(lambda m: f"{m[1]}\n{top}\n{m[2]}", text)
+    for path in overview(studies).write(FOLDERS):
+        if path.suffix != ".svg":
+            path.unlink()
+    top = {
+        "claims": grid(claims(studies), raw=True),
+        "headline": "\n".join(map(grid, headline(studies))),
+    }
+    for page, text in texts.items():
+        text = PLACE.sub(lambda m: f"{m[1]}\n{tables[m.groups('')[1:4]]}\n{m[5]}", text)
+        text = TABLE.sub(lambda m: f"{m[1]}\n{top[m[2]]}\n{m[3]}", text)
         page.write_text(text, encoding="utf-8")
     return 0
 

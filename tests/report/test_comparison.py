@@ -1,4 +1,4 @@
-"""Two arms against each other."""
+"""Two arms against each other, and the comparisons that a study declared."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from sparseattn.errors import StudyError
-from sparseattn.report import Arm, StudyData, compare, summarise
-from sparseattn.report.comparison import Comparison
+from sparseattn.report import ArmKey, StudyData, compare, questions, summarise
 from sparseattn.stats import holm
 from tests.report.fake import counting, study
 
@@ -36,7 +35,8 @@ def _regression(seeds: int) -> StudyData:
             row = {"digest": f"{arm}{seed}", "arm": arm, "layers": "", "seed": seed}
             value = stats.spearmanr(truth, guess)[0]
             rows.append({**row, "status": "done", "headline": "spearman", "spearman": value})
-    return StudyData("sts", "", {}, pd.DataFrame(rows), kept.__getitem__)
+    spec = {"task": {"kind": "regression"}}
+    return StudyData("sts", "", spec, pd.DataFrame(rows), kept.__getitem__)
 
 
 def test_a_large_difference_is_called_and_said() -> None:
@@ -44,25 +44,59 @@ def test_a_large_difference_is_called_and_said() -> None:
     assert found.differs
     data = study()
     means = [data.done_in(arm)["accuracy"].mean() for arm in (found.a, found.b)]
-    assert found.outcome.difference == pytest.approx(means[0] - means[1])
+    assert found.result.difference == pytest.approx(means[0] - means[1])
     text = str(found)
     assert text.startswith("accuracy: similarity, layers all 74.4, dense 91.7. A difference was")
     assert "−17.2 points, 95% interval −19.5 to −14.9, p < 0.001" in text
+    assert "corrected for the 8 comparisons with dense after Holm (< 0.001 before)" in text
     assert "3 seeds, 872 examples" in text
     assert "\n" not in text
 
 
 def test_no_difference_says_what_would_have_been_found() -> None:
-    found = compare(study(), Arm("neighbor", "3:"), "dense")
+    found = compare(study(), ArmKey("neighbor", "3:"), "dense")
     assert not found.differs
     assert "No difference was found" in str(found)
-    assert f"A true difference of {100 * found.outcome.detectable:.1f} points" in str(found)
+    size = f"{100 * found.result.detectable:.1f}"
+    assert str(found).endswith(f"Detectable in 80% of such studies: {size}.")
+
+
+def _answers(data: StudyData, a: str, b: str) -> set[tuple[float, float, str, float]]:
+    """What each way to ask says of two arms: p, its correction, what is detectable, the level."""
+    every = [each for question in questions(data) for each in question.comparisons]
+    every += [each.comparison for each in summarise(data).arms if each.comparison]
+    tables = [each for each in every if (each.a.address, each.b.address) == (a, b)]
+    asked = [*tables, compare(data, a, b), compare(data, b, a)]
+    return {
+        (round(each.result.p, 9), round(each.p, 9), each.detectable, each.result.level)
+        for each in asked
+    }
+
+
+def test_a_pair_is_answered_as_in_the_table_that_holds_it() -> None:
+    data = study()
+    assert len(_answers(data, "neighbor@3:", "dense")) == 1
+    declared = replace(
+        data, contrasts={"Which?": [("neighbor", "random"), ("random", "neighbor@:")]}
+    )
+    assert len(_answers(declared, "neighbor@3:", "random@3:")) == 1
+    found = compare(declared, "random@3:", "neighbor@3:")
+    assert found.comparisons == 4
+    assert 'corrected for the 4 comparisons of "Which?" after Holm' in str(found)
+
+
+def test_a_design_that_finds_nothing_says_so_in_the_same_words_everywhere() -> None:
+    data = replace(study(seeds=2, examples=10), contrasts={"": [("neighbor@:", "random@:")]})
+    found = compare(data, "neighbor@:", "random@:")
+    assert found.result.detectable > 0.5
+    assert "Detectable in 80% of such studies: too few runs." in str(found)
+    assert found.detectable == questions(data)[0].comparisons[0].detectable == "too few runs"
 
 
 def test_turning_the_arms_turns_the_difference() -> None:
     one, two = compare(study(), "random@:", "dense"), compare(study(), "dense", "random@:")
-    assert one.outcome.difference == -two.outcome.difference
-    assert one.outcome.p == pytest.approx(two.outcome.p)
+    assert one.result.difference == -two.result.difference
+    assert one.p == pytest.approx(two.p)
 
 
 def test_one_seed_is_mcnemars_test_and_says_what_it_leaves_open() -> None:
@@ -70,18 +104,18 @@ def test_one_seed_is_mcnemars_test_and_says_what_it_leaves_open() -> None:
     found = compare(data, "random@:", "dense")
     a, b = (data.predictions(data.done_in(arm)["digest"].iloc[0]) for arm in (found.a, found.b))
     wins = int((a["score"] > b["score"]).sum()), int((a["score"] < b["score"]).sum())
-    assert found.outcome.p == pytest.approx(stats.binomtest(wins[0], sum(wins)).pvalue)
+    assert found.result.p == pytest.approx(stats.binomtest(wins[0], sum(wins)).pvalue)
     assert "exact McNemar; 1 seed" in str(found)
     assert str(found).endswith("not another training run.")
-    assert (found.mean_a.count, found.mean_a.half) == (1, None)
+    assert (found.means[0].count, found.means[0].half) == (1, None)
 
 
 def test_an_arm_left_with_one_seed_is_compared_on_that_seed() -> None:
     data = study(failures=2)
     found = compare(data, "similarity@:", "dense")
-    dense = data.done_in(Arm("dense")).set_index("seed")["accuracy"]
-    assert found.outcome.test == "exact McNemar"
-    assert found.mean_b.value == pytest.approx(dense[0])
+    dense = data.done_in(ArmKey("dense")).set_index("seed")["accuracy"]
+    assert found.result.test == "exact McNemar"
+    assert found.means[1].value == pytest.approx(dense[0])
 
 
 @pytest.mark.parametrize(
@@ -96,12 +130,12 @@ def test_metrics_that_are_no_mean_are_bootstrapped(name: str, metric, seeds: int
     data = _with_metric(study(seeds=seeds), name, metric)
     weak, strong = (compare(data, arm, "dense") for arm in ("neighbor@3:", "similarity@:"))
     assert (weak.differs, strong.differs) == (False, True)
-    assert strong.outcome.caveat == weak.outcome.caveat
-    assert strong.outcome.test == ("paired bootstrap" if seeds == 1 else "seeds and examples")
+    assert strong.result.caveat == weak.result.caveat
+    assert strong.result.test == ("paired bootstrap" if seeds == 1 else "seeds and examples")
     # About as sure as for accuracy: the labels are balanced and so are the errors.
-    of_accuracy = compare(study(seeds=seeds), "neighbor@3:", "dense").outcome.detectable
+    of_accuracy = compare(study(seeds=seeds), "neighbor@3:", "dense").result.detectable
     scale = 1 if name == "f1" else 2
-    assert weak.outcome.detectable == pytest.approx(scale * of_accuracy, rel=0.25)
+    assert weak.result.detectable == pytest.approx(scale * of_accuracy, rel=0.25)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -110,14 +144,14 @@ def test_correlations_are_bootstrapped(seeds: int) -> None:
     assert not compare(data, "good", "dense").differs
     found = compare(data, "bad", "dense")
     assert found.differs
-    assert found.outcome.difference < -0.2
+    assert found.result.difference < -0.2
 
 
 def test_a_metric_that_cannot_be_computed_again_is_said() -> None:
     data = study()
     data = replace(data, rows=data.rows.assign(headline="quality", quality=0.123), metrics=())
     found = compare(data, "random@:", "dense")
-    assert found.mean_b.value == pytest.approx(study().rows["accuracy"][:3].mean())
+    assert found.means[1].value == pytest.approx(study().rows["accuracy"][:3].mean())
     assert "quality could not be computed again from the predictions" in str(found)
 
 
@@ -139,8 +173,8 @@ def test_only_common_examples_are_compared_in_any_order() -> None:
         compare(data, "random@:", "dense"),
         compare(replace(data, predictions=shuffled), "random@:", "dense"),
     )
-    assert one.outcome.p == pytest.approx(two.outcome.p)
-    assert one.outcome.low == pytest.approx(two.outcome.low)
+    assert one.result.p == pytest.approx(two.result.p)
+    assert one.result.low == pytest.approx(two.result.low)
 
 
 def test_arms_without_common_examples_are_not_compared() -> None:
@@ -153,7 +187,7 @@ def test_arms_without_common_examples_are_not_compared() -> None:
     apart = replace(data, predictions=renamed)
     with pytest.raises(StudyError, match="share 0 evaluation examples over their seeds"):
         compare(apart, "random@:", "dense")
-    assert "share 0" in str(summarise(apart).arms[1].comparison)
+    assert "share 0" in summarise(apart).arms[1].comparison.reason
 
 
 @pytest.mark.parametrize("lost", ["dense", "random"])
@@ -167,7 +201,7 @@ def test_lost_predictions_are_a_reason_not_to_compare(lost: str) -> None:
         return data.predictions(digest)
 
     summary = summarise(replace(data, predictions=some))
-    reasons = [s.comparison for s in summary.arms if isinstance(s.comparison, str)]
+    reasons = [s.comparison.reason for s in summary.arms if s.verdict == "not compared"]
     assert len(reasons) == (8 if lost == "dense" else 2)
     assert all("are damaged" in reason for reason in reasons)
     assert summary.comparisons == 8 - len(reasons)
@@ -203,18 +237,18 @@ def test_an_arm_without_a_finished_trial() -> None:
 def test_only_what_is_compared_is_read() -> None:
     data = study()
     predictions, seen = counting(data)
-    compare(replace(data, predictions=predictions), "random@:", "dense")
+    compare(replace(data, predictions=predictions), "random@:", "neighbor@:")
     assert len(seen) == len(set(seen)) == 6
 
 
 def test_a_table_is_corrected_after_holm() -> None:
     summary = summarise(study())
-    real = [s for s in summary.arms if isinstance(s.comparison, Comparison)]
+    real = [s.comparison for s in summary.arms if s.comparison]
     assert len(real) == summary.comparisons == 8
-    assert [s.p for s in real] == pytest.approx(holm([s.comparison.outcome.p for s in real]))
-    assert {s.comparison.outcome.level for s in real} == {0.05 / 8}
+    assert [each.p for each in real] == pytest.approx(holm([each.result.p for each in real]))
+    assert {each.result.level for each in real} == {0.05 / 8}
     assert summary.baseline.comparison is None
-    assert {s.verdict for s in real} == {"lower", "no difference found"}
+    assert {each.verdict for each in real} == {"lower", "none"}
 
 
 def test_arms_are_shown_in_order_and_the_rest_counted() -> None:
@@ -223,3 +257,78 @@ def test_arms_are_shown_in_order_and_the_rest_counted() -> None:
     summary = summarise(replace(data, predictions=predictions), shown=3)
     assert [s.arm.address for s in summary.arms] == ["dense", "neighbor@3:", "neighbor@:"]
     assert (summary.hidden, summary.comparisons, len(seen)) == (6, 2, 9)
+
+
+def declared(*pairs: tuple[str, str], **values) -> StudyData:
+    return replace(study(**values), contrasts={"Does it matter which?": pairs})
+
+
+def named(data: StudyData) -> tuple[list[tuple[str, str]], list[str]]:
+    (question,) = questions(data)
+    pairs = [(each.a.address, each.b.address) for each in question.comparisons]
+    return pairs, list(question.notes)
+
+
+@pytest.mark.parametrize(
+    ("pair", "expected"),
+    [
+        (("neighbor", "similarity"), "neighbor@3: similarity@3:, neighbor@: similarity@:"),
+        (("neighbor@3:", "neighbor@:"), "neighbor@3: neighbor@:"),
+        (("neighbor@:", "dense"), "neighbor@: dense"),
+        (("dense", "neighbor"), "dense neighbor@3:, dense neighbor@:"),
+    ],
+)
+def test_a_name_stands_for_every_placement_that_both_arms_have(pair, expected: str) -> None:
+    pairs, notes = named(declared(pair))
+    assert ", ".join(map(" ".join, pairs)) == expected
+    assert not notes
+
+
+def test_cells_of_a_grid_are_compared_one_by_one() -> None:
+    data = declared(("learned", "uniform"), ("learned", "neighbor"))
+    names = {"neighbor": "learned s=0.7", "random": "learned s=0.8", "similarity": "uniform s=0.8"}
+    names["dependency"] = "learned alone"
+    rows = data.rows.assign(arm=data.rows["arm"].replace(names))
+    pairs, notes = named(replace(data, rows=rows))
+    assert pairs == [
+        ("learned s=0.8@3:", "uniform s=0.8@3:"),
+        ("learned s=0.8@:", "uniform s=0.8@:"),
+    ]
+    assert notes == ["'neighbor' is not compared: it has no trial yet"]
+
+
+def test_pairs_without_a_common_placement_are_said() -> None:
+    data = declared(("neighbor", "similarity"))
+    placed = {"neighbor": ":", "similarity": "3:"}
+    kept = data.rows[data.rows["layers"] == data.rows["arm"].map(placed).fillna("")]
+    pairs, notes = named(replace(data, rows=kept))
+    assert pairs == []
+    assert notes == ["'neighbor' and 'similarity' have no placement and no grid cell in common"]
+
+
+def test_p_is_corrected_within_a_question() -> None:
+    data = study()
+    pairs = [("neighbor@:", "similarity@:"), ("random@:", "similarity@:")]
+    plain = [compare(data, *pair) for pair in pairs]
+    (both,) = questions(replace(data, contrasts={"both": pairs}))
+    for each, alone in zip(both.comparisons, plain, strict=True):
+        assert each.result.difference == alone.result.difference
+        assert each.result.p == alone.result.p == alone.p
+        assert each.result.detectable > alone.result.detectable
+    assert [each.p for each in both.comparisons] == holm([alone.p for alone in plain])
+    for one in questions(replace(data, contrasts={"one": pairs[:1], "two": pairs[1:]})):
+        assert one.comparisons[0].p == one.comparisons[0].result.p
+
+
+def test_one_declared_twice_counts_once() -> None:
+    assert len(named(declared(*[("neighbor@:", "random@:")] * 2))[0]) == 1
+
+
+def test_answers_say_what_was_found() -> None:
+    data = replace(
+        study(),
+        contrasts={"Late?": [("random@3:", "random@:")], "Which?": [("dense", "random@3:")]},
+    )
+    late, which = (question.answer for question in questions(data))
+    assert late.startswith("random, layers from 3 on is higher than random, layers all (+")
+    assert which == "No difference was found in the one comparison."

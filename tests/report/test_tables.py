@@ -12,57 +12,81 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from sparseattn.report import StudyData, summarise, terminal_table, write_results
-from sparseattn.report.tables import arms_frame, arms_table, failures_table, seeds_table
+from sparseattn.report import questions, summarise, terminal_table, write_results
+from sparseattn.report.tables import (
+    arms_frame,
+    arms_table,
+    comparisons_frame,
+    comparisons_table,
+    failures_table,
+    seeds_table,
+)
+from sparseattn.report.terminal import questions_terminal
 from tests.report.fake import study
 
 
-def _printed(data: StudyData, width: int = 100) -> str:
+def printed(table: object, width: int = 100) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    console.print(terminal_table(data))
+    console.print(table)
     return console.file.getvalue()
 
 
+def rows_of(table) -> list[dict[str, str]]:
+    labels = [column.label for column in table.columns]
+    return [dict(zip(labels, row, strict=True)) for row in table.rows]
+
+
 def test_the_terminal_shows_the_arms() -> None:
-    text = _printed(study())
-    assert "against dense" in " ".join(text.split())
+    text = printed(terminal_table(study()))
     row = next(line for line in text.splitlines() if "similarity" in line and "all" in line)
     cells = re.split(r"\s{2,}", row.strip())
-    assert cells == ["similarity", "all", "74.4 ± 2.2", "−17.2 *", "82.0%", "82.0%", "47"]
-    assert "corrected for 8 comparisons (Holm)" in " ".join(text.split())
+    assert cells == ["similarity", "all", "74.4 ± 2.2", "−17.2", "lower", "82.0%", "82.0%", "47 s"]
+    assert "Holm's correction for 8 comparisons" in " ".join(text.split())
 
 
-def test_the_terminal_needs_80_columns() -> None:
-    lines = _printed(study(), width=80).splitlines()
+@pytest.mark.parametrize("show", [terminal_table, questions_terminal])
+def test_the_terminal_needs_80_columns(show) -> None:
+    data = replace(study(), contrasts={"Which?": [("neighbor", "similarity")]})
+    lines = printed(show(data), width=80).splitlines()
     assert max(map(len, lines)) <= 80
+    assert " ".join(printed(show(data), width=300).split())[-60:] in " ".join(
+        " ".join(lines).split()
+    )
     assert sum("neighbor" in line for line in lines) == 2
     assert "…" not in "".join(lines)
+
+
+def test_the_terminal_shows_declared_comparisons() -> None:
+    pairs = {"Which?": [("neighbor", "similarity"), ("no such", "dense")]}
+    text = " ".join(printed(questions_terminal(replace(study(), contrasts=pairs))).split())
+    assert "corrected for the 2 comparisons of this table (Holm)" in text
+    assert "'no such' is not compared: it has no trial yet." in text
+    one = {"Which?": [("neighbor@:", "random@:")]}
+    text = " ".join(printed(questions_terminal(replace(study(seeds=1), contrasts=one))).split())
+    assert "p is that of one comparison." in text
+    assert "With one seed the test covers other examples" in text
 
 
 def test_markup_in_names_is_text() -> None:
     data = study()
     rows = data.rows.assign(arm=data.rows["arm"].replace("neighbor", "[red]x[/red] [/]"))
-    assert "[red]x[/red] [/]" in _printed(replace(data, rows=rows), 140)
+    assert "[red]x[/red] [/]" in printed(terminal_table(replace(data, rows=rows)), 140)
 
 
-def test_failed_arms_say_so() -> None:
-    text = _printed(study(failures=3))
-    assert next(line for line in text.splitlines() if "failed" in line).count("–") == 4
-
-
-def test_one_seed_has_no_plus_minus() -> None:
-    text = _printed(study(seeds=1))
-    assert "±" not in text
+def test_failed_arms_say_so_and_one_seed_has_no_interval() -> None:
+    text = printed(terminal_table(study(failures=3)))
+    assert next(line for line in text.splitlines() if "failed" in line).count("–") == 5
+    assert "±" not in printed(terminal_table(study(seeds=1)))
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_results_files_are_stable(tmp_path, order: int) -> None:
     data = study(failures=1)
-    shuffled = data.rows[data.rows.columns[::order]]
+    shuffled = data.rows[data.rows.columns[::order]].assign(zeta=1, alpha=2)
     as_csv, as_json = write_results(shuffled, tmp_path, data.metrics)
     head = as_csv.read_text(encoding="utf-8").splitlines()[0].split(",")
     assert head[:7] == ["arm", "layers", "seed", "status", "headline", "accuracy", "f1"]
-    assert head[-1] == "digest"
+    assert head[-3:] == ["digest", "alpha", "zeta"]
     first = as_csv.read_bytes(), as_json.read_bytes()
     write_results(shuffled, tmp_path, data.metrics)
     assert (as_csv.read_bytes(), as_json.read_bytes()) == first
@@ -74,39 +98,50 @@ def test_results_files_are_stable(tmp_path, order: int) -> None:
     assert list(records[0]) == head
 
 
-def test_columns_nobody_knows_are_kept_at_the_end(tmp_path) -> None:
-    data = study()
-    rows = data.rows.assign(zeta=1, alpha=2)
-    head = write_results(rows, tmp_path)[0].read_text(encoding="utf-8").splitlines()[0]
-    assert head.endswith("digest,accuracy,alpha,f1,zeta")
-
-
 def test_the_main_table_as_numbers() -> None:
-    summary = summarise(study(failures=2))
-    frame = arms_frame(summary).set_index(["arm", "layers"])
-    row = frame.loc[("random", ":")]
-    assert row["low"] < row["mean"] < row["high"]
-    assert row["change"] == pytest.approx(row["mean"] - frame.loc[("dense", ""), "mean"])
+    frame = arms_frame(summarise(study(failures=2))).set_index(["arm", "layers"])
+    row, dense = frame.loc[("random", ":")], frame.loc[("dense", "")]
+    assert row["mean_low"] < row["mean"] < row["mean_high"]
+    assert row["difference"] == pytest.approx(row["mean"] - dense["mean"])
     assert row["p_holm"] >= row["p"]
     assert frame.loc[("similarity", ":"), ["seeds", "failed"]].tolist() == [1, 2]
-    assert np.isnan(frame.loc[("dense", ""), "change"])
+    assert np.isnan(dense["difference"])
 
 
-def test_no_difference_stands_beside_what_would_show() -> None:
+def test_declared_comparisons_as_numbers() -> None:
+    data = replace(study(), contrasts={"Which?": [("neighbor@:", "similarity@:")]})
+    (row,) = comparisons_frame(questions(data)).to_dict("records")
+    assert (row["question"], row["a"], row["b"]) == ("Which?", "neighbor@:", "similarity@:")
+    assert row["difference"] == pytest.approx(row["mean_a"] - row["mean_b"])
+    assert row["p_holm"] == row["p"]
+
+
+def test_no_difference_stands_beside_what_was_detectable() -> None:
     summary = summarise(study())
     table = arms_table(summary)
-    labels = [column.label for column in table.columns]
-    row = dict(zip(labels, table.rows[1], strict=True))
-    detectable = summary.arms[1].comparison.outcome.detectable
-    assert row["Difference"] == f"none found; detectable from {100 * detectable:.1f}"
+    row = rows_of(table)[1]
+    detectable = summary.arms[1].comparison.result.detectable
+    assert (row["Found"], row["Detectable"]) == ("none", f"{100 * detectable:.1f}")
     assert (row["Sparsity"], row["Layer sparsity"], row["Seeds"]) == ("40.0%", "80.0%", "3")
     assert len(table.rows) == 9
+    assert {(row["Found"] == "none") == (row["Detectable"] != "–") for row in rows_of(table)} == {
+        True
+    }
+
+
+def test_a_comparison_that_could_not_be_made_says_why() -> None:
+    data = replace(study(failures=3), contrasts={"": [("similarity@:", "dense")]})
+    row = rows_of(comparisons_table(questions(data)[0].comparisons))[0]
+    assert row["Found"] == "arm 'similarity@:' has no finished trial to compare"
+    assert row["Means"] == row["p"] == "–"
 
 
 def test_a_column_that_no_trial_has_is_not_shown() -> None:
     data = study()
     plain = replace(data, rows=data.rows.drop(columns=["layer_sparsity"]))
-    assert "Layer sparsity" not in [c.label for c in arms_table(summarise(plain)).columns]
+    row = rows_of(arms_table(summarise(plain)))[1]
+    assert "Layer sparsity" not in row
+    assert (row["Sparsity"], row["Block density"]) == ("40.0%", "110.0%")
 
 
 def test_many_seeds_and_failures_are_cropped_and_counted() -> None:
@@ -114,46 +149,7 @@ def test_many_seeds_and_failures_are_cropped_and_counted() -> None:
     each = seeds_table(summarise(data).arms[0])
     assert (len(each.columns), each.left_out) == (3 + 12, 3)
     rows = data.rows.assign(status="failed", reason="x\ny" * 1000)
-    long = replace(data, rows=pd.concat([rows] * 3, ignore_index=True))
-    table = failures_table(long)
+    table = failures_table(replace(data, rows=pd.concat([rows] * 3, ignore_index=True)))
     assert (len(table.rows), table.left_out) == (50, 40)
     assert len(table.rows[0][3]) == 300
     assert "\n" not in table.rows[0][3]
-
-
-def test_cells_of_a_grid_share_a_label_and_are_joined_in_the_figure() -> None:
-    from sparseattn.report.figures import sparsity_figure
-    from sparseattn.report.figures.svg import WIDE
-    from sparseattn.report.figures.theme import LIGHT
-
-    data = study(layers=(":",), effects={f"learned s=0.{n}": (n / 9,) for n in (7, 8)})
-    rows = data.rows.assign(
-        sparsity=data.rows["arm"].map(lambda name: float(name[-3:]) if "=" in name else 0.0)
-    )
-    drawing = sparsity_figure(summarise(replace(data, rows=rows)))
-    (axes,) = drawing.draw(WIDE, LIGHT).axes
-    assert [text.get_text() for text in axes.texts] == ["learned", "dense"]
-    lines = [[round(float(x), 6) for x in line.get_xdata()] for line in axes.lines]
-    assert [70.0, 80.0] in lines, "from the densest to the sparsest"
-    assert axes.get_xlim()[0] > 50, "the baseline, far to the left, is the line across"
-
-
-def test_nearly_equal_sparsities_look_alike_in_the_figure() -> None:
-    from sparseattn.report.figures import sparsity_figure
-    from sparseattn.report.figures.svg import WIDE
-    from sparseattn.report.figures.theme import LIGHT
-
-    data = study(layers=(":",), effects={"near": (0.0,), "far": (-1.0,)})
-    there = {"dense": 0.0, "near": 0.8456, "far": 0.8473}
-    rows = data.rows.assign(sparsity=data.rows["arm"].map(there))
-    drawing = sparsity_figure(summarise(replace(data, rows=rows)))
-    (axes,) = drawing.draw(WIDE, LIGHT).axes
-    left, right = axes.get_xlim()
-    assert right - left >= 5.0
-    ends = there | {"near": 0.995, "far": 0.998}
-    high = sparsity_figure(
-        summarise(replace(data, rows=rows.assign(sparsity=data.rows["arm"].map(ends))))
-    )
-    assert high.draw(WIDE, LIGHT).axes[0].get_xlim()[1] < 100.5
-    marks = [float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
-    assert max(marks) - min(marks) < 0.05 * (right - left)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from seqeval.metrics import f1_score as seqeval_f1
+from seqeval import metrics as seqeval
 from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -21,10 +21,12 @@ from sparseattn.stats import (
     compare_runs,
     holm,
     mean_interval,
-    recognise,
+    mean_of,
+    measure,
     replicates,
 )
-from sparseattn.stats.matched import matched_interval
+from sparseattn.stats.single_seed import matched_interval
+from sparseattn.tasks.spec import METRICS
 
 RANDOM = np.random.default_rng(7)
 
@@ -40,13 +42,8 @@ def test_the_interval_is_students(count: int) -> None:
 
 def test_one_seed_has_no_interval() -> None:
     found = mean_interval([0.5, float("nan")])
-    assert (found.value, found.half, found.low, found.high, found.count) == (
-        0.5,
-        None,
-        None,
-        None,
-        1,
-    )
+    assert (found.value, found.count) == (0.5, 1)
+    assert found.half is found.low is found.high is None
     assert np.isnan(mean_interval([]).value)
 
 
@@ -55,9 +52,6 @@ def test_holm_is_statsmodels(count: int) -> None:
     probabilities = [*RANDOM.uniform(0, 0.2, count), 0.03, 0.03]
     expected = multipletests(probabilities, method="holm")[1]
     assert holm(probabilities) == pytest.approx(list(expected), abs=1e-12)
-
-
-def test_holm_of_nothing() -> None:
     assert holm([]) == []
 
 
@@ -135,77 +129,77 @@ def test_one_seed_detects_what_it_says() -> None:
 
 def _frame(label: np.ndarray, prediction: np.ndarray) -> pd.DataFrame:
     score = (label == prediction).astype(float)
-    return pd.DataFrame({"label": label, "prediction": prediction, "score": score})
+    frame = pd.DataFrame({"label": label, "prediction": prediction, "score": score})
+    return frame.assign(exact=score)
 
 
-def _definitions() -> list[tuple[str, pd.DataFrame, object]]:
-    two = RANDOM.integers(0, 2, 200), RANDOM.integers(0, 2, 200)
-    four = RANDOM.integers(0, 4, 200), RANDOM.integers(0, 4, 200)
-    words = np.array(["no", "yes"])[two[0]], np.array(["no", "yes"])[two[1]]
-    real = RANDOM.normal(size=200).round(1), RANDOM.normal(size=200).round(1)
-    return [
-        ("accuracy", _frame(*two), sk.accuracy_score),
-        ("f1", _frame(*two), sk.f1_score),
-        ("f1", _frame(*words), lambda y, p: sk.f1_score(y, p, pos_label="yes")),
-        ("f1", _frame(*words), lambda y, p: sk.f1_score(y, p, pos_label="no")),
-        ("f1", _frame(*four), lambda y, p: sk.f1_score(y, p, average="macro")),
-        ("f1_weighted", _frame(*four), lambda y, p: sk.f1_score(y, p, average="weighted")),
-        ("mcc", _frame(*two), sk.matthews_corrcoef),
-        ("matthews_correlation", _frame(*four), sk.matthews_corrcoef),
-        ("pearson", _frame(*real), lambda y, p: stats.pearsonr(y, p)[0]),
-        ("spearman", _frame(*real), lambda y, p: stats.spearmanr(y, p)[0]),
-    ]
+def _tags(count: int) -> list[list[str]]:
+    tags = np.array(["O", "O", "B-PER", "I-PER", "B-LOC"])
+    return [list(tags[RANDOM.integers(0, 5, 9)]) for _ in range(count)]
 
 
-@pytest.mark.parametrize(("metric", "frame", "oracle"), _definitions())
-def test_a_metric_of_resamples_is_that_of_the_repeated_rows(metric, frame, oracle) -> None:
-    recorded = oracle(frame["label"], frame["prediction"])
-    measure = recognise(frame, metric, recorded)
-    assert measure is not None
+def _of_tags(oracle):
+    return lambda y, p: oracle([line.split() for line in y], [line.split() for line in p])
+
+
+TWO = RANDOM.integers(0, 2, 200), RANDOM.integers(0, 2, 200)
+FOUR = RANDOM.integers(0, 4, 200), RANDOM.integers(0, 4, 200)
+WORDS = np.array(["no", "yes"])[TWO[0]], np.array(["no", "yes"])[TWO[1]]
+REAL = RANDOM.normal(size=200).round(1), RANDOM.normal(size=200).round(1)
+LINES = [np.array([" ".join(line) for line in _tags(60)]) for _ in range(2)]
+DEFINITIONS = [
+    ("classification", "accuracy", TWO, (), sk.accuracy_score),
+    ("classification", "f1", TWO, (), sk.f1_score),
+    ("classification", "f1", WORDS, (), lambda y, p: sk.f1_score(y, p, pos_label="yes")),
+    ("classification", "f1", WORDS, ("yes", "no"), lambda y, p: sk.f1_score(y, p, pos_label="no")),
+    ("classification", "f1_macro", FOUR, (), lambda y, p: sk.f1_score(y, p, average="macro")),
+    ("classification", "mcc", TWO, (), sk.matthews_corrcoef),
+    ("classification", "mcc", FOUR, (), sk.matthews_corrcoef),
+    ("regression", "pearson", REAL, (), lambda y, p: stats.pearsonr(y, p)[0]),
+    ("regression", "spearman", REAL, (), lambda y, p: stats.spearmanr(y, p)[0]),
+    ("token-classification", "f1", LINES, (), _of_tags(seqeval.f1_score)),
+    ("token-classification", "precision", LINES, (), _of_tags(seqeval.precision_score)),
+    ("token-classification", "recall", LINES, (), _of_tags(seqeval.recall_score)),
+    ("question-answering", "f1", TWO, (), sk.accuracy_score),
+    ("question-answering", "exact_match", TWO, (), sk.accuracy_score),
+]
+
+
+@pytest.mark.parametrize(("kind", "metric", "pair", "labels", "oracle"), DEFINITIONS)
+def test_a_metric_of_resamples_is_that_of_the_repeated_rows(
+    kind, metric, pair, labels, oracle
+) -> None:
+    frame = _frame(*pair)
+    found = measure(kind, metric, frame, labels)
+    assert found.once(len(frame)) == pytest.approx(oracle(*pair), abs=1e-9)
     for seed in range(3):
         rows = np.random.default_rng(seed).integers(0, len(frame), len(frame))
-        again = frame.iloc[rows]
         weights = np.bincount(rows, minlength=len(frame))[None].astype(float)
-        expected = oracle(again["label"], again["prediction"])
-        assert measure(weights)[0] == pytest.approx(expected, abs=1e-9)
+        expected = oracle(frame["label"].iloc[rows], frame["prediction"].iloc[rows])
+        assert found.weighted(weights)[0] == pytest.approx(expected, abs=1e-9)
 
 
-def test_lines_of_tags_give_seqevals_f1() -> None:
-    tags = np.array(["O", "O", "B-PER", "I-PER", "B-LOC"])
-    lines = [[list(tags[RANDOM.integers(0, 5, 9)]) for _ in range(60)] for _ in range(2)]
-    label, guess = ([" ".join(line) for line in side] for side in lines)
-    frame = pd.DataFrame({"label": label, "prediction": guess, "score": 0.5})
-    measure = recognise(frame, "f1", seqeval_f1(*lines))
-    assert measure is not None
-    rows = RANDOM.integers(0, 60, 60)
-    weights = np.bincount(rows, minlength=60)[None].astype(float)
-    again = seqeval_f1(*([side[row] for row in rows] for side in lines))
-    assert measure(weights)[0] == pytest.approx(again)
-    assert recognise(frame, "f1", 0.987) is None
+def test_every_metric_of_the_tasks_has_a_measure_and_no_other() -> None:
+    known = {(kind, metric) for kind, metric, *_ in DEFINITIONS}
+    assert known == {(kind, metric) for kind, names in METRICS.items() for metric in names}
+    assert measure("classification", "pearson", _frame(*TWO)) is None
 
 
-@pytest.mark.parametrize(
-    "label", [[["O"], ["B-PER"]] * 50, [f"answer {i}" for i in range(100)] * 3]
-)
-def test_free_text_and_lists_are_no_classes(label) -> None:
-    label = [*label, *label]
-    frame = pd.DataFrame({"label": label, "prediction": label, "score": 0.5})
-    frame["prediction"] = frame["prediction"].iloc[::-1].to_numpy()
-    if isinstance(label[0], str):
-        frame["label"] = [f"{text} {i}" for i, text in enumerate(label)]
-    assert recognise(frame, "f1", 0.123) is None
-    assert recognise(frame, "f1", 0.5) is not None
+def test_a_class_that_never_occurs_counts_in_the_macro_mean() -> None:
+    """As in the task, whose labels are known before any prediction."""
+    found = measure("classification", "f1_macro", _frame(*WORDS), ("no", "perhaps", "yes"))
+    of_two = sk.f1_score(*WORDS, average="macro")
+    assert found.once(200) == pytest.approx(2 / 3 * of_two)
 
 
 def test_the_bootstrap_knows_the_error_of_a_mean() -> None:
     frame = _frame(np.ones(500), RANDOM.integers(0, 2, 500))
-    accuracy = frame["score"].mean()
-    measure = recognise(frame, "accuracy", accuracy)
-    made = replicates([measure, measure], 500)
-    assert made.shape == (2, 2000)
-    assert (made[0] == made[1]).all()  # the same resamples for every run
-    assert made[0].std() == pytest.approx(np.sqrt(accuracy * (1 - accuracy) / 500), rel=0.06)
-    assert (replicates([measure], 500) == made[:1]).all()
+    accuracy, found = frame["score"].mean(), mean_of(frame["score"])
+    values = replicates([found, found], 500)
+    assert values.shape == (2, 2000)
+    assert (values[0] == values[1]).all()  # the same resamples for every run
+    assert values[0].std() == pytest.approx(np.sqrt(accuracy * (1 - accuracy) / 500), rel=0.06)
+    assert (replicates([found], 500) == values[:1]).all()
 
 
 def test_the_bootstrap_p_of_a_known_shift() -> None:

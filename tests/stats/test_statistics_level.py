@@ -31,7 +31,7 @@ def _called(right: NDArray) -> bool:
     differing = int((np.ptp(scores, axis=0) > 0).sum())
     examples = OverExamples.of(covariance, seeds, EXAMPLES, differing)
     a, b = right.mean(axis=2)
-    # What `Outcome.p < 0.05` says, without the search for p.
+    # What `TestResult.p < 0.05` says, without the search for p.
     return bool(abs(a.mean() - b.mean()) > VarianceComponents.of(a, b, examples).half_width(0.05))
 
 

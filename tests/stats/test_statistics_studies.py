@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from benchmarks.statistics_level import (
     ALIKE,
+    KINDS,
     RESAMPLED,
     WHOLE,
     answers,
@@ -20,7 +21,7 @@ from benchmarks.statistics_level import (
 )
 
 from sparseattn.report import summarise
-from sparseattn.stats import LEVEL, recognise
+from sparseattn.stats import LEVEL, measure
 
 BY_NAME = {whole.name: whole for whole in WHOLE}
 TYPICAL = BY_NAME["typical: SD over seeds 0.9 points"]
@@ -53,7 +54,7 @@ def test_arms_that_really_differ_are_called_and_the_others_are_not() -> None:
         for _ in range(10)
     ]
     assert sum(each[:2] == ["lower", "lower"] for each in verdicts) >= 9
-    assert sum(set(each[2:]) != {"no difference found"} for each in verdicts) <= 1
+    assert sum(set(each[2:]) != {"none"} for each in verdicts) <= 1
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -64,7 +65,7 @@ def test_what_the_simulation_leaves_out_the_report_would_not_call(seeds: int) ->
         right = answers(draw, whole)
         summary = summarise(whole_study(right))
         for place, arm in enumerate(summary.arms[1:], start=1):
-            assert under_005(right[0], right[place]) == (arm.comparison.outcome.p < LEVEL)
+            assert under_005(right[0], right[place]) == (arm.comparison.result.p < LEVEL)
 
 
 @pytest.mark.slow
@@ -95,5 +96,6 @@ def test_resampled_metrics_are_those_that_were_recorded(metric) -> None:
     """Else the report would compare the scores of examples, and the simulation something else."""
     make, value = RESAMPLED[metric]
     for frame in make(np.random.default_rng(0), ALIKE[1]):
-        assert recognise(frame, metric, value(frame)) is not None
+        found = measure(KINDS[metric], metric, frame)
+        assert found.once(len(frame)) == pytest.approx(value(frame), abs=1e-9)
         assert abs(value(frame) - frame["score"].mean()) > 0.01

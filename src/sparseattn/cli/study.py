@@ -163,7 +163,7 @@ def compare(
     """Compare two arms on the same examples; without arms, those that the study declared."""
     from sparseattn.errors import StudyError
     from sparseattn.report import compare as compared
-    from sparseattn.report.table import contrasts_terminal
+    from sparseattn.report.terminal import questions_terminal
 
     data = _loaded(folder)
     if seeds:
@@ -174,7 +174,7 @@ def compare(
         why = "one arm" if a else "no arm, and the study declared no contrasts"
         raise StudyError(f"compare takes two arms; got {why}")
     else:
-        _print(contrasts_terminal(data))
+        _print(questions_terminal(data))
 
 
 @app.command(epilog=examples("study results runs/smoke", "study report runs/smoke"))
@@ -226,8 +226,8 @@ def _loaded(folder: Path) -> Any:
     data = load_study(folder)
     for problem in data.damaged:
         typer.echo(f"{problem}; `sparseattn study resume {folder}` runs it again", err=True)
-    if data.lacking:
-        typer.echo(f"note: {data.lacking}", err=True)
+    if data.missing:
+        typer.echo(f"note: {data.missing}", err=True)
     return data
 
 

@@ -79,6 +79,16 @@ class Comparison:
             return ""
         return detectable(self.metric, self.result.detectable)
 
+    @property
+    def turned(self) -> Comparison:
+        """The same with the second arm first."""
+        other = replace(self, a=self.b, b=self.a)
+        if self.result is None or self.means is None:
+            return other
+        low, high, difference = -self.result.high, -self.result.low, -self.result.difference
+        result = replace(self.result, difference=difference, low=low, high=high)
+        return replace(other, result=result, means=(self.means[1], self.means[0]))
+
     def __str__(self) -> str:
         """The result in sentences."""
         if self.result is None or self.means is None:
@@ -126,12 +136,12 @@ def compare(data: StudyData, arm_a: str | ArmKey, arm_b: str | ArmKey) -> Compar
     a, b = (arm if isinstance(arm, ArmKey) else data.find(arm) for arm in (arm_a, arm_b))
     if a == b:
         raise StudyError(f"cannot compare arm {a.address!r} with itself; name two arms")
-    pairs, table = [(a, b)], ""
-    for known, words in _tables(data):
-        if (a, b) in known or (b, a) in known:
-            pairs, table = [(a, b) if pair == (b, a) else pair for pair in known], words
-            break
-    found = compare_pairs(data, pairs, table)[pairs.index((a, b))]
+    tables = _tables(data, a, b)
+    pairs, table = next(each for each in tables if (a, b) in each[0] or (b, a) in each[0])
+    if (a, b) in pairs:
+        found = compare_pairs(data, pairs, table)[pairs.index((a, b))]
+    else:
+        found = compare_pairs(data, pairs, table)[pairs.index((b, a))].turned
     if found.result is None:
         raise StudyError(found.reason)
     return found
@@ -232,11 +242,13 @@ def baseline_pairs(data: StudyData, shown: int = SHOWN) -> list[Pair]:
     return [(arm, base) for arm in arms if base and arm != base and len(data.done_in(arm))]
 
 
-def _tables(data: StudyData) -> Iterator[tuple[list[Pair], str]]:
-    """The pairs of each table of the report, and what it compares."""
+def _tables(data: StudyData, a: ArmKey, b: ArmKey) -> Iterator[tuple[list[Pair], str]]:
+    """The pairs of each table of the report and what it compares; two arms alone at the end."""
     for text in data.contrasts:
         yield _declared(data, text)[0], _words(text)
     yield baseline_pairs(data), f"with {data.baseline}"
+    # The same order whichever is named first: what is detectable is drawn at random.
+    yield [(a, b) if list(data.groups).index(a) > list(data.groups).index(b) else (b, a)], ""
 
 
 def _words(question: str) -> str:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from sparseattn.report.data import ArmKey
 from sparseattn.report.summary import Summary
@@ -50,9 +52,8 @@ _FILLS = ("full", "none", "left", "bottom")
 #: Names with a row in the placement figure.
 _ROWS = 16
 
-#: The axis of sparsity covers at least this much, in percent; farther than `_FAR` from the other
-#: points, the baseline is a line alone.
-_SPAN, _FAR = 5.0, 45.0
+#: Sparsities that the axis may name, in percent.
+_TICKS = (0, 20, 40, 50, 60, 70, 75, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 99.5, 99.9)
 
 #: Series that a colour-blind reader can tell apart, after Okabe and Ito, "Color universal design",
 #: 2008: darkened or lightened until each has a contrast of at least 3 to the page.
@@ -123,7 +124,10 @@ class Drawing:
     def svg(self, suffix: str = "") -> bytes:
         """The SVG file for a light page, or with `-dark` for a dark one."""
         buffer = io.BytesIO()
-        words = {"Title": one_line(self.title, 200), "Description": one_line(self.description, 9999)}
+        words = {
+            "Title": one_line(self.title, 200),
+            "Description": one_line(self.description, 9999),
+        }
         with _styled(suffix):
             nobody = {"Date": None, "Creator": None}
             self.draw().savefig(buffer, format="svg", metadata={**words, **nobody})
@@ -187,7 +191,7 @@ def points_of(summary: Summary) -> list[Point]:
 
 
 class Marks:
-    """The colour of each family of arms and the shape of each placement, in all figures of a report.
+    """The colour of each family of arms and the shape of each placement, in all figures alike.
 
     Families beyond the eighth have the same colours and are drawn hollow, then half filled.
 
@@ -221,7 +225,9 @@ def limits(points: Sequence[Point], metric: str) -> tuple[float, float]:
     values = [value for point in points for value in point.values]
     least, most = min(values), max(values)
     room = 0.4 * max(most - least, 0.5)
-    lows, highs = zip(*(point.interval or (point.mean, point.mean) for point in points), strict=True)
+    lows, highs = zip(
+        *(point.interval or (point.mean, point.mean) for point in points), strict=True
+    )
     low, high = max(least - room, min(least, *lows)), min(most + room, max(most, *highs))
     pad = 0.05 * max(high - low, 0.5)
     low, high = low - pad, high + pad
@@ -249,8 +255,6 @@ def scatter(
         if base.interval:
             axes.axhspan(*base.interval, color=ink, alpha=0.1, linewidth=0)
         axes.axhline(base.mean, color=ink, linewidth=1, linestyle="--")
-        if min((point.sparsity for point in points), default=0.0) - base.sparsity < _FAR:
-            axes.plot([base.sparsity], [base.mean], marker="o", color=ink, markersize=6)
     lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for point in points:
         lines.setdefault((point.arm.family, point.arm.layers), []).append(
@@ -261,12 +265,29 @@ def scatter(
         if len(cells) > 1:
             across, up = zip(*sorted(cells), strict=True)
             axes.plot(across, up, color=marks.of(family)["color"], linewidth=1, alpha=0.6)
-    low, high = axes.get_xlim()
-    if high - low < _SPAN:
-        low = min(max(0.0, (low + high - _SPAN) / 2), 100.0 - _SPAN)
-        high = low + _SPAN
-    axes.set_xlim(max(low, -2.0), min(high, 102.0))
-    axes.set_xlabel("sparsity of all layers, real tokens (%)")
+    _sparsity_axis(axes, [point.sparsity for point in points] or [base.sparsity if base else 0.0])
+
+
+def _sparsity_axis(axes: Any, sparsities: Sequence[float]) -> None:
+    """An axis on which halving the pairs that remain is the same step everywhere."""
+    axes.set_xscale("function", functions=(_steps, lambda y: 100 * (1 - np.exp(-y))))
+    low, high = _steps(np.array([min(sparsities), max(sparsities)]))
+    room = max(0.06 * (high - low), (0.4 - (high - low)) / 2)
+    low, high = max(low - room, -0.02), high + room
+    axes.set_xlim(*(100 * (1 - np.exp(-np.array([low, high])))))
+    ticks: list[float] = []
+    for tick in _TICKS:
+        place = _steps(np.array(tick))
+        apart = not ticks or place - _steps(np.array(ticks[-1])) >= (high - low) / 8
+        if low <= place <= high and apart:
+            ticks.append(tick)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xlabel("sparsity of all layers, real tokens (%, log scale of what remains)")
+
+
+def _steps(sparsity: NDArray[np.float64]) -> NDArray[np.float64]:
+    logs: NDArray[np.float64] = -np.log(1 - np.minimum(sparsity, 99.99) / 100)
+    return logs
 
 
 def _mark(axes: Any, point: Point, marks: Marks, place: float, upright: bool) -> None:
@@ -283,7 +304,7 @@ def _mark(axes: Any, point: Point, marks: Marks, place: float, upright: bool) ->
     low, high = axes.get_ylim() if upright else axes.get_xlim()
     if point.interval and not (point.interval[0] <= low and point.interval[1] >= high):
         plot(point.interval, color=look["color"], linewidth=1)
-    seeds = {"marker": ".", "markersize": 5, "alpha": 0.7, "linestyle": "none"}
+    seeds = {"marker": ".", "markersize": 4, "alpha": 0.6, "linestyle": "none"}
     plot(point.values, color=look["color"], **seeds)
     plot([point.mean], **look, markersize=7)
 
@@ -381,8 +402,8 @@ def placement_figure(summary: Summary) -> Drawing | None:
         axes.set_xlabel(one_line(metric, 26))
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [one_line(name, 28) for name in rows])
-        axes.hlines([row + 0.5 for row in range(len(rows) - 1)], 0, 1, linewidth=0.8,
-                    transform=axes.get_yaxis_transform(), color=matplotlib.rcParams["grid.color"])  # fmt: skip
+        for border in range(1, len(rows)):
+            axes.axhline(border - 0.5, color=matplotlib.rcParams["grid.color"], linewidth=0.8)
         if base:
             if base.interval:
                 axes.axvspan(*base.interval, color=ink, alpha=0.1, linewidth=0)

@@ -14,6 +14,7 @@ from sparseattn.stats import Mean, mean_interval
 
 __all__ = ["ArmSummary", "Summary", "summarise"]
 
+
 @dataclass(frozen=True)
 class ArmSummary:
     """An arm's trials in one row.

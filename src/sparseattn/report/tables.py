@@ -156,9 +156,7 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
     """The comparisons that answer a question."""
     columns = (
         Column("Arm", number=False),
-        Column("Layers", number=False),
         Column("Against", number=False),
-        Column("Layers", number=False),
         Column("Means", explain="over seeds"),
         Column("Change"),
         Column("95% interval", explain="of the change"),
@@ -168,10 +166,9 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
     )
     rows = []
     for each in comparisons:
-        names = (each.a.name, each.a.placement, each.b.name, each.b.placement)
         means = " : ".join(spell(each.metric, mean.value) for mean in each.means or ()) or NONE
         *cells, verdict, detectable = _comparison(each)
-        rows.append((*names, means, *cells, each.reason or verdict, detectable))
+        rows.append((str(each.a), str(each.b), means, *cells, each.reason or verdict, detectable))
     return Table(columns, tuple(rows))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
@@ -15,6 +14,7 @@ from sparseattn.report.comparison import Question, questions
 from sparseattn.report.data import StudyData
 from sparseattn.report.summary import Summary, summarise
 from sparseattn.report.tables import Table, arms_table, comparisons_table
+from sparseattn.report.text import NONE
 
 __all__ = ["questions_terminal", "terminal_table"]
 
@@ -51,23 +51,26 @@ def questions_terminal(data: StudyData) -> Group:
 
 
 def _question(data: StudyData, question: Question) -> RichTable:
-    table = comparisons_table(question.comparisons)
+    table, number = comparisons_table(question.comparisons), len(question.comparisons)
+    corrected = f"corrected for the {number} comparisons of this table (Holm)"
     lines = ["No comparison could be made."]
-    if number := len(question.comparisons):
-        corrected = f"is corrected for the {number} comparisons of this table (Holm)"
-        lines = [
-            "Means and changes in hundredths; p "
-            f"{corrected if number > 1 else 'is that of one comparison'}. Detectable: the smallest "
-            "true difference that 80% of such studies would find."
-        ]
-    placements = {row[at] for row in table.rows for at in (1, 3)}
-    if len(placements) == 1:
-        lines.insert(0, f"Layers: {placements.pop()}.")
-        columns = tuple(replace(each, brief=each.label != "Layers") for each in table.columns)
-        table = Table(columns, table.rows).brief
+    if number:
+        which = corrected if number > 1 else "that of one comparison"
+        lines = [f"Means and changes in hundredths; p is {which}."]
+    # Eighty columns have no room for a column of what is detectable.
+    *_, found, detectable = range(len(table.columns))
+    rows = tuple(
+        (
+            *row[:found],
+            f"{row[found]} ({row[detectable]})" if row[detectable] != NONE else row[found],
+        )
+        for row in table.rows
+    )
+    if rows != tuple(row[:detectable] for row in table.rows):
+        lines.append("In brackets: the smallest true difference that 80% of such studies find.")
     caveats = {each.result.caveat for each in question.comparisons if each.result} - {""}
     lines += [f"{note[0].upper()}{note[1:]}." for note in [*question.notes, *sorted(caveats)]]
-    return _rich(question.text or data.name, table, lines)
+    return _rich(question.text or data.name, Table(table.columns[:detectable], rows), lines)
 
 
 def _rich(title: str, table: Table, caption: Sequence[str]) -> RichTable:
@@ -77,8 +80,9 @@ def _rich(title: str, table: Table, caption: Sequence[str]) -> RichTable:
         caption=Text(" ".join(dict.fromkeys(caption))),
         caption_justify="left",
         box=SIMPLE_HEAD,
+        show_edge=False,
         pad_edge=False,
-        padding=(0, 1),
+        padding=(0, 1, 0, 0),
     )
     for at, column in enumerate(table.columns):
         # A heading or a name may break between words; neither may lose its end.

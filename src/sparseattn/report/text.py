@@ -124,9 +124,9 @@ def probability(p: float | None) -> str:
 
 
 def one_line(text: object, length: int) -> str:
-    """Any text as one line of printable letters that is not too long.
+    r"""Any text as one line of printable letters that is not too long.
 
-    >>> one_line("a\\n b", 9), one_line("neighbor", 5)
+    >>> one_line("a\n b", 9), one_line("neighbor", 5)
     ('a b', 'neig…')
     """
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())

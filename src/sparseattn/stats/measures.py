@@ -57,11 +57,11 @@ def mean_of(scores: pd.Series) -> Measure:
     return Measure(lambda weights: weights @ values / weights.sum(axis=1), values)
 
 
-def _mean_score(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+def _mean_score(frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
     return mean_of(frame["score"])
 
 
-def _exact_match(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+def _exact_match(frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
     return mean_of(frame["exact"])
 
 
@@ -118,27 +118,27 @@ def _entities(frame: pd.DataFrame) -> tuple[Array, Array, Array]:
     return counts[:, 0], counts[:, 1], counts[:, 2]
 
 
-def _pooled_f1(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+def _pooled_f1(frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
     matched, predicted, expected = _entities(frame)
     return Measure(lambda weights: _ratio(2 * weights @ matched, weights @ (predicted + expected)))
 
 
-def _pooled_precision(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+def _pooled_precision(frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
     matched, predicted, _ = _entities(frame)
     return Measure(lambda weights: _ratio(weights @ matched, weights @ predicted))
 
 
-def _pooled_recall(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+def _pooled_recall(frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
     matched, _, expected = _entities(frame)
     return Measure(lambda weights: _ratio(weights @ matched, weights @ expected))
 
 
-def _pearson(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+def _pearson(frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
     label, guess = (frame[name].to_numpy(float)[None] for name in ("label", "prediction"))
     return Measure(lambda weights: _correlation(weights, label, guess))
 
 
-def _spearman(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
+def _spearman(frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
     """Ties share their middle rank, within each resample."""
     label, guess = (frame[name].to_numpy(float) for name in ("label", "prediction"))
     return Measure(lambda w: _correlation(w, _ranks(label, w), _ranks(guess, w)))

@@ -122,7 +122,7 @@ def matched_interval(only_a: int, only_b: int, n: int, level: float) -> tuple[fl
         compatible with exact McNemar's or sign tests", Statistics in Medicine 40, 2021.
 
     >>> [round(end, 3) for end in matched_interval(6, 0, 100, 0.05)]
-    [0.002, 0.126]
+    [0.004, 0.126]
     """
     return _lower(only_a, only_b, n, level / 2), -_lower(only_b, only_a, n, level / 2)
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from sparseattn.report.data import Arm
+from sparseattn.study.arm_key import ArmKey
 from sparseattn.study.trial import DENSE, TrialSpec
 
 __all__ = ["Bars", "Display", "Lines", "display", "label", "say", "spell_time"]
@@ -23,7 +23,7 @@ def label(trial: TrialSpec) -> str:
     >>> label(TrialSpec.model_construct(arm="near", pattern="self()", layers="-3:", seed=1))
     'near, layers last 3, seed 1'
     """
-    arm = Arm(trial.arm, "" if trial.pattern == DENSE else trial.layers)
+    arm = ArmKey(trial.arm, "" if trial.pattern == DENSE else trial.layers)
     return f"{arm}, seed {trial.seed}"
 
 

@@ -1,0 +1,53 @@
+"""The figure of docs/results.md: accuracy against sparsity, three tasks side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from headline import DEGREES, KINDS, MORE, PATTERNS, Published
+from matplotlib.figure import Figure
+
+from sparseattn.report.figures import Drawing, Marks, Point, legend, points_of, scatter
+from sparseattn.report.summary import Summary
+
+__all__ = ["overview"]
+
+#: The ways to a plan that all tasks have.
+WAYS_DRAWN = ("learned", "restarted", "uniform", "bigbird")
+
+
+def overview(studies: Mapping[str, Published]) -> Drawing:
+    """The arms of the headline tables, each task with a frame and an axis of its own."""
+    frames = []
+    for (name, task), (study, (_, targets)) in zip(PATTERNS.items(), DEGREES.items(), strict=True):
+        whole = studies[MORE.get(name, name)].summary
+        base = next(point for point in points_of(whole) if point.arm.name == "dense")
+        points = _points(studies[name].summary, KINDS, "-3:") + _points(whole, KINDS, ":")
+        arms = [f"{way} s={target}" for way in WAYS_DRAWN for target in targets]
+        points += _points(studies[study].summary, arms, ":")
+        frames.append((task, whole.data.headline, points, base))
+    every = [point for _, _, points, _ in frames for point in points]
+    marks = Marks(point.arm for point in every)
+
+    def draw() -> Figure:
+        figure = Figure(figsize=(10.8, 4.2), layout="constrained")
+        for place, (task, metric, points, base) in enumerate(frames, 1):
+            axes: Any = figure.add_subplot(1, 3, place)
+            axes.set_title(f"{task}, {metric.replace('f1', 'F1')}")
+            scatter(axes, points, metric, marks, base)
+            axes.set_xlabel("measured sparsity of all layers (%)")
+        legend(figure, marks, every, frames[0][3])
+        return figure
+
+    words = [
+        f"{task}: {'; '.join(p.words for p in (base, *points))}."
+        for task, _, points, base in frames
+    ]
+    return Drawing("overview", "accuracy against sparsity, three tasks", " ".join(words), "", draw)
+
+
+def _points(summary: Summary, names: Iterable[str], layers: str) -> list[Point]:
+    """The points of some arms."""
+    known = {(point.arm.name, point.arm.layers): point for point in points_of(summary)}
+    return [known[name, layers] for name in names]
