@@ -17,6 +17,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sparseattn.errors import PatternError
+
 __all__ = [
     "AllPairs",
     "Band",
@@ -208,12 +210,25 @@ class LayerRule:
         heads: Number of query heads.
         valid: True for a real token. Shape: [batch, length], bool.
         padded: Whether any token is padding (known without asking the device).
+
+    Raises:
+        PatternError: A listed key is beyond the length; kernels would read and write there.
     """
 
     groups: tuple[tuple[tuple[int, ...], Rule], ...]
     heads: int
     valid: Tensor
     padded: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks the listed keys."""
+        lists = [p.index for _, rule in self.groups for p in rule.parts if isinstance(p, Keys)]
+        highest = max((int(index.max()) for index in lists if index.numel()), default=-1)
+        if highest >= self.length:
+            raise PatternError(
+                f"key {highest} is beyond the {self.length} tokens of the batch; choose from: "
+                f"0 to {self.length - 1}, or -1 for none"
+            )
 
     @property
     def length(self) -> int:

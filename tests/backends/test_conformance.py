@@ -11,8 +11,8 @@ import torch
 import sparseattn as sa
 from sparseattn.auto import select
 from sparseattn.backend import Backend, Call, backend, backends
-from sparseattn.errors import BackendError
-from sparseattn.rules import Band, LayerRule, Pairs, Rule
+from sparseattn.errors import BackendError, PatternError
+from sparseattn.rules import Band, Keys, LayerRule, Pairs, Rule
 
 #: PyTorch's compiler warns of PyTorch when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
@@ -291,3 +291,13 @@ def test_a_named_backend_raises_with_every_reason():
     finally:
         base.backends.discard("picky")
     assert select("auto", case("full()", 2))[0].name in backends
+
+
+@pytest.mark.parametrize("index", [7, 40, 2**40])
+def test_a_key_beyond_the_text_is_refused(index):
+    keys = torch.full((1, 7, 2), -1)
+    keys[0, 3, 1] = index
+    valid = torch.ones(1, 7, dtype=torch.bool)
+    message = f"key {index} is beyond the 7 tokens of the batch; choose from: 0 to 6, or -1"
+    with pytest.raises(PatternError, match=message):
+        LayerRule((((0, 1), Rule((Band(1), Keys(keys)))),), 2, valid)
