@@ -51,12 +51,9 @@ class SparsityConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The config as plain values."""
-        return {
-            "plan": self.plan.to_json(),
-            "backend": self.backend,
-            "special": None if self.special is None else list(self.special),
-            "separators": None if self.separators is None else list(self.separators),
-        }
+        ids = {name: getattr(self, name) for name in ("special", "separators")}
+        lists = {name: None if value is None else list(value) for name, value in ids.items()}
+        return {"plan": self.plan.to_json(), "backend": self.backend, **lists}
 
     @classmethod
     def from_json(cls, data: Any) -> SparsityConfig:
@@ -67,13 +64,10 @@ class SparsityConfig:
         """
         if not isinstance(data, dict) or "plan" not in data:
             raise PlanError(f"the config's {FIELD!r} entry does not hold a plan")
-        special, separators = data.get("special"), data.get("separators")
-        return cls(
-            Plan.from_json(data["plan"]),
-            data.get("backend", AUTO),
-            None if special is None else tuple(special),
-            None if separators is None else tuple(separators),
-        )
+        ids = (data.get(name) for name in ("special", "separators"))
+        special, separators = (None if value is None else tuple(value) for value in ids)
+        plan = Plan.from_json(data["plan"])
+        return cls(plan, data.get("backend", AUTO), special, separators)
 
     @classmethod
     def of_loaded(cls, config: Any) -> SparsityConfig | None:
