@@ -5,13 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from sparseattn.backend import AUTO
 from sparseattn.errors import PlanError
 from sparseattn.plan import Plan
-from sparseattn.tokens import TokenBatch
 
 __all__ = ["FIELD", "NAME", "SparsityConfig", "remove_plan"]
 
@@ -36,18 +32,6 @@ class SparsityConfig:
     backend: str = AUTO
     special: tuple[int, ...] | None = None
     separators: tuple[int, ...] | None = None
-
-    def tokens(self, columns: dict[str, Any], embedding: Tensor | None) -> TokenBatch:
-        """Builds the batch that the plan is compiled for; only what the plan needs is computed."""
-        needs, ids = self.plan.needs, columns.get("input_ids")
-        known = {"embedding": embedding if "embedding" in needs else None}
-        for name in ("special", "separators"):
-            members: tuple[int, ...] | None = getattr(self, name)
-            if ids is not None and name in needs and members is not None:
-                known[name] = torch.isin(
-                    ids, torch.tensor(members, dtype=ids.dtype, device=ids.device)
-                )
-        return TokenBatch.of_columns(columns, **known)
 
     def to_json(self) -> dict[str, Any]:
         """The config as plain values."""
