@@ -13,8 +13,9 @@ import pytest
 from pyarrow import csv
 
 from sparseattn.errors import StudyError
-from sparseattn.report.load import load_study, rebuild
+from sparseattn.report.load import load_study
 from sparseattn.study.locks import TrialLocks
+from sparseattn.study.results import rebuild
 from sparseattn.study.store import STUDY, Store
 from tests.study import fakes
 

@@ -6,9 +6,10 @@ import tarfile
 import pytest
 
 from sparseattn.errors import StudyError
-from sparseattn.report.load import load_study, rebuild
+from sparseattn.report.load import load_study
 from sparseattn.study.archive import pack
 from sparseattn.study.import_trials import unpack
+from sparseattn.study.results import rebuild
 from sparseattn.study.store import Store
 from sparseattn.study.study import Study
 from tests.study import fakes

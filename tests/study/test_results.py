@@ -9,9 +9,10 @@ from pyarrow import csv, parquet
 
 from sparseattn.errors import StudyError
 from sparseattn.report import write_report
-from sparseattn.report.load import load_study, rebuild
+from sparseattn.report.load import load_study
 from sparseattn.study import record
 from sparseattn.study.grid import Arm
+from sparseattn.study.results import rebuild
 from sparseattn.study.store import STUDY, Store
 from sparseattn.study.study import Study
 from tests.study import fakes
@@ -142,12 +143,12 @@ def test_a_trial_in_another_one_s_folder_is_damaged(study):
 
 def test_what_is_not_there_is_said(study, tmp_path):
     store, trials = study
-    assert load_study(store.folder).lacking == ""
+    assert load_study(store.folder).missing == ""
     store.remove(trials[0].digest)
-    assert load_study(store.folder).lacking == "Of 6 trials 1 have not run."
+    assert load_study(store.folder).missing == "Of 6 trials 1 have not run."
     (store.trials / trials[1].digest / "result.json").write_text("{")
     data = load_study(store.folder)
-    assert data.lacking == "Of 6 trials 1 have not run and 1 are damaged."
+    assert data.missing == "Of 6 trials 1 have not run and 1 are damaged."
     assert "is damaged: cut short" in data.damaged[0]
     write_report(data, tmp_path / "report")
     for name in ("report.html", "report.md"):

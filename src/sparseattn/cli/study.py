@@ -141,7 +141,7 @@ def plan(spec: Spec, changes: Changes = None, max_trials: Most = 10_000) -> None
 def report(folder: Folder) -> None:
     """Write the report: a page, its Markdown, figures and tables."""
     from sparseattn.report import terminal_table, write_report
-    from sparseattn.report.load import rebuild
+    from sparseattn.study.results import rebuild
 
     rebuild(folder, anew=False)
     data = _loaded(folder)
@@ -180,7 +180,7 @@ def compare(
 @app.command(epilog=examples("study results runs/smoke", "study report runs/smoke"))
 def results(folder: Folder) -> None:
     """Check every trial, and write results.csv and results.parquet anew."""
-    from sparseattn.report.load import rebuild
+    from sparseattn.study.results import rebuild
 
     found = rebuild(folder)
     for problem in found.damaged.values():
@@ -211,8 +211,8 @@ def unpack(
     out: Annotated[Path, typer.Option(help="A new folder, or one of the same study.")],
 ) -> None:
     """Bring the trials of a packed study into a folder, to report on them or to go on."""
-    from sparseattn.report.load import rebuild
     from sparseattn.study.import_trials import unpack as unpacked
+    from sparseattn.study.results import rebuild
 
     added = unpacked(file, out)
     rebuild(out)

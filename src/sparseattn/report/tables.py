@@ -26,7 +26,7 @@ from sparseattn.report.text import (
     spell,
 )
 from sparseattn.stats import Mean
-from sparseattn.study.columns import COLUMNS
+from sparseattn.study.results import COLUMNS
 
 __all__ = [
     "Column",

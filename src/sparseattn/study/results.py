@@ -16,12 +16,37 @@ from pyarrow import csv, parquet
 import sparseattn
 from sparseattn.errors import StudyError
 from sparseattn.study.arms import DENSE
-from sparseattn.study.columns import COLUMNS
 from sparseattn.study.record import DONE, RESULT
 from sparseattn.study.store import Store
+from sparseattn.study.study import Study
 from sparseattn.study.trial import TrialSpec
 
-__all__ = ["ENVIRONMENT", "Results", "collect", "write"]
+__all__ = ["COLUMNS", "ENVIRONMENT", "Results", "collect", "rebuild", "write"]
+
+#: The columns in their order. Metrics follow `headline`, columns that are not named here follow at
+#: the end, in alphabetical order.
+COLUMNS = (
+    "arm",
+    "layers",
+    "seed",
+    "status",
+    "headline",
+    "sparsity",
+    "layer_sparsity",
+    "block_density",
+    "mean_degree",
+    "train_examples",
+    "evaluation_examples",
+    "train_cut",
+    "evaluation_cut",
+    "steps",
+    "seconds",
+    "seconds_train",
+    "seconds_evaluate",
+    "pattern",
+    "reason",
+    "digest",
+)
 
 #: The column with a trial's `environment.json`; in the Parquet file only.
 ENVIRONMENT = "environment"
@@ -97,6 +122,22 @@ def collect(store: Store, trials: Iterable[TrialSpec], anew: bool = False) -> Re
             results.read += 1
         results.rows[digest]["arm"] = trial.arm
         results.stamps[digest] = stamp
+    return results
+
+
+def rebuild(folder: str | Path, anew: bool = True) -> Results:
+    """Writes the table of a study's trials anew.
+
+    Args:
+        folder: The study's folder.
+        anew: See `collect`.
+
+    Raises:
+        StudyError: It is not a study's folder, or cannot be written to.
+    """
+    store = Store(folder)
+    results = collect(store, Study.load(store.folder).trials()[0], anew)
+    write(store, results)
     return results
 
 
