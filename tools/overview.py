@@ -8,13 +8,14 @@ from typing import Any
 from headline import DEGREES, KINDS, MORE, PATTERNS, Published
 from matplotlib.figure import Figure
 
-from sparseattn.report.figures import Drawing, Marks, Point, legend, points_of, scatter
+from sparseattn.report.drawing import Drawing
+from sparseattn.report.figures import Marks, Point, legend, points_of, scatter
 from sparseattn.report.summary import Summary
 
 __all__ = ["overview"]
 
 #: The ways to a plan that all tasks have.
-WAYS_DRAWN = ("learned", "restarted", "uniform", "bigbird")
+WAYS_DRAWN = ("learned", "retrained", "uniform", "bigbird")
 
 
 def overview(studies: Mapping[str, Published]) -> Drawing:

@@ -10,7 +10,8 @@ python tools/results.py
                                the text is written by hand; what stands between a comment and
                                `<!-- end -->` is written here:
                                `<!-- claims -->`    the table of claims
-                               `<!-- headline -->`  the two tables of patterns and degrees
+                               `<!-- headline -->`  six rows of all tasks
+                               `<!-- all tasks -->`  the two tables of patterns and degrees
                                `<!-- contrasts NAME -->`  the comparisons that a study declared, or
                                some: `<!-- contrasts NAME seeds 5: questions 1,3 -->`
 
@@ -27,7 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from headline import CLAIMS, STUDIES, Published, claims, headline
+from headline import CLAIMS, STUDIES, Published, all_tasks, claims, headline
 from overview import overview
 
 from sparseattn.report import StudyData, load_study, questions, summarise, write_report
@@ -44,7 +45,7 @@ PLACE = re.compile(
     r".*?(<!-- end -->)",
     re.DOTALL,
 )
-TABLE = re.compile(r"(<!-- (claims|headline) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- (claims|headline|all tasks) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def grid(table: Table, raw: bool = False) -> str:
@@ -106,7 +107,8 @@ def main() -> int:
             path.unlink()
     top = {
         "claims": grid(claims(studies), raw=True),
-        "headline": "\n".join(map(grid, headline(studies))),
+        "headline": grid(headline(studies)),
+        "all tasks": "\n".join(map(grid, all_tasks(studies))),
     }
     for page, text in texts.items():
         text = PLACE.sub(lambda m: f"{m[1]}\n{tables[m.groups('')[1:4]]}\n{m[5]}", text)

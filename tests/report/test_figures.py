@@ -10,17 +10,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from sparseattn.report import ArmKey, summarise
-from sparseattn.report.figures import (
-    _DARK,
-    _LIGHT,
-    _STYLES,
-    Marks,
-    Point,
-    _styled,
-    limits,
-    placement_figure,
-    sparsity_figure,
-)
+from sparseattn.report.drawing import _DARK, _LIGHT, styled
+from sparseattn.report.figures import Marks, Point, limits, placement_figure, sparsity_figure
 from tests.report.fake import EFFECTS, study
 
 
@@ -29,7 +20,7 @@ def point(mean: float, half: float, *values: float, name: str = "an arm") -> Poi
 
 
 def axes_of(drawing):
-    with _styled(""):
+    with styled(""):
         return drawing.draw().axes[0]
 
 
@@ -122,7 +113,7 @@ def test_cells_of_a_grid_share_a_colour_and_are_joined() -> None:
     drawing = sparsity_figure(summarise(replace(data, rows=rows)))
     lines = [[round(float(x), 6) for x in line.get_xdata()] for line in axes_of(drawing).lines]
     assert [70.0, 80.0] in lines, "from the densest to the sparsest"
-    with _styled(""):
+    with styled(""):
         (legend,) = drawing.draw().legends
     assert [text.get_text() for text in legend.get_texts()] == ["learned", "layers: all", "dense"]
 
@@ -147,9 +138,8 @@ def _luminance(colour: str) -> float:
 
 @pytest.mark.parametrize(("suffix", "series"), [("", _LIGHT), ("-dark", _DARK)])
 def test_colours_stand_out_from_the_page(suffix: str, series) -> None:
-    with _styled(suffix):
+    with styled(suffix):
         page, ink = (to_hex(matplotlib.rcParams[name]) for name in ("axes.facecolor", "text.color"))
-    assert page == _STYLES[suffix]["figure.facecolor"]
     least = dict.fromkeys((f"#{colour}" for colour in series), 3.0) | {ink: 7.0}
     for colour, ratio in least.items():
         one, two = sorted((_luminance(colour), _luminance(page)))

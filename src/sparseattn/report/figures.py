@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-from cycler import cycler
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from sparseattn.report.data import ArmKey
+from sparseattn.report.drawing import SERIES, Drawing
 from sparseattn.report.summary import Summary
 from sparseattn.report.tables import mean_text
 from sparseattn.report.text import fraction, one_line, unit
@@ -26,7 +22,6 @@ from sparseattn.stats import Mean
 
 __all__ = [
     "MARKS_ARE",
-    "Drawing",
     "Marks",
     "Point",
     "legend",
@@ -54,94 +49,6 @@ _ROWS = 16
 
 #: Sparsities that the axis may name, in percent.
 _TICKS = (0, 20, 40, 50, 60, 70, 75, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 99.5, 99.9)
-
-#: Series that a colour-blind reader can tell apart, after Okabe and Ito, "Color universal design",
-#: 2008: darkened or lightened until each has a contrast of at least 3 to the page.
-_LIGHT = ("0072b2", "c4500a", "00795a", "a8408a", "946b00", "2b87b8", "6a4fb3", "b3303f")
-_DARK = ("58b4ec", "f2894f", "35c79b", "e58fcb", "dfb045", "a3d7f7", "ab98f0", "f38592")
-
-
-def _style(page: str, ink: str, rule: str, series: Sequence[str]) -> dict[Any, Any]:
-    return {
-        "figure.facecolor": page,
-        "savefig.facecolor": page,
-        "axes.facecolor": page,
-        "text.color": ink,
-        "axes.labelcolor": ink,
-        "axes.edgecolor": ink,
-        "xtick.color": ink,
-        "ytick.color": ink,
-        "grid.color": rule,
-        "axes.prop_cycle": cycler(color=[f"#{colour}" for colour in series]),
-    }
-
-
-#: By the end of the file's name. Nothing depends on the time or on the user's own settings.
-_STYLES = {
-    "": _style("#ffffff", "#1f2328", "#d8dee4", _LIGHT),
-    "-dark": _style("#14181d", "#e6eaef", "#353c45", _DARK),
-}
-_SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "sparseattn",
-    "font.size": 9.0,
-    "text.parse_math": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
-
-
-@contextmanager
-def _styled(suffix: str) -> Iterator[None]:
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_SETTINGS | _STYLES[suffix])
-        # Names may hold letters that the measuring font lacks; the reader's fonts have them.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure on a light and on a dark page.
-
-    Attributes:
-        name: Its file name without an ending.
-        title: A short title.
-        description: What it shows, in words and numbers, for those who do not see it.
-        caption: What a reader needs to read it.
-        draw: Draws it with the colours of matplotlib's current settings.
-    """
-
-    name: str
-    title: str
-    description: str
-    caption: str
-    draw: Callable[[], Figure]
-
-    def svg(self, suffix: str = "") -> bytes:
-        """The SVG file for a light page, or with `-dark` for a dark one."""
-        buffer = io.BytesIO()
-        words = {
-            "Title": one_line(self.title, 200),
-            "Description": one_line(self.description, 9999),
-        }
-        with _styled(suffix):
-            nobody = {"Date": None, "Creator": None}
-            self.draw().savefig(buffer, format="svg", metadata={**words, **nobody})
-        return buffer.getvalue()
-
-    def write(self, folder: Path) -> list[Path]:
-        """Writes `NAME.svg`, `NAME-dark.svg` and `NAME.png`."""
-        paths = [folder / f"{self.name}{suffix}.svg" for suffix in _STYLES]
-        for path, suffix in zip(paths, _STYLES, strict=True):
-            path.write_bytes(self.svg(suffix))
-        png = folder / f"{self.name}.png"
-        with _styled(""):
-            self.draw().savefig(png, dpi=144, metadata={"Software": None})
-        return [*paths, png]
 
 
 @dataclass(frozen=True)
@@ -208,11 +115,11 @@ class Marks:
         """What `plot` takes for a mark."""
         at = self.families.index(family)
         shape = 0 if placement is None else self.placements.index(placement)
-        colour = f"C{at % len(_LIGHT)}"
+        colour = f"C{at % SERIES}"
         return {
             "color": colour,
             "marker": _SHAPES[shape % len(_SHAPES)],
-            "fillstyle": _FILLS[at // len(_LIGHT) % len(_FILLS)],
+            "fillstyle": _FILLS[at // SERIES % len(_FILLS)],
             "markeredgecolor": colour,
         }
 
@@ -239,15 +146,7 @@ def limits(points: Sequence[Point], metric: str) -> tuple[float, float]:
 def scatter(
     axes: Any, points: Sequence[Point], metric: str, marks: Marks, base: Point | None
 ) -> None:
-    """Draws arms against sparsity, and the baseline as a line across.
-
-    Args:
-        axes: Matplotlib's axes.
-        points: The arms but the baseline.
-        metric: The metric.
-        marks: Colours and shapes.
-        base: The baseline.
-    """
+    """Draws arms against sparsity on matplotlib's axes, and the baseline as a line across."""
     axes.set_ylim(*limits([*points, *([base] if base else [])], metric))
     axes.grid(axis="y")
     ink = matplotlib.rcParams["text.color"]
@@ -334,15 +233,12 @@ def legend(figure: Figure, marks: Marks, points: Sequence[Point], base: Point | 
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
-def _split(summary: Summary, points: Iterable[Point]) -> tuple[list[Point], Point | None]:
-    """The arms but the baseline, and the baseline."""
-    points = list(points)
-    base = next((point for point in points if point.arm == summary.data.reference), None)
-    return [point for point in points if point is not base], base
-
-
-def _marks(summary: Summary) -> Marks:
-    return Marks(each.arm for each in summary.arms if each.arm != summary.data.reference)
+def _parts(summary: Summary) -> tuple[list[Point], Point | None, Marks]:
+    """The arms that have a metric but the baseline, the baseline, and the marks of all arms."""
+    points, reference = points_of(summary), summary.data.reference
+    base = next((point for point in points if point.arm == reference), None)
+    marks = Marks(each.arm for each in summary.arms if each.arm != reference)
+    return [point for point in points if point is not base], base, marks
 
 
 def sparsity_figure(summary: Summary) -> Drawing | None:
@@ -351,11 +247,11 @@ def sparsity_figure(summary: Summary) -> Drawing | None:
     Returns:
         The drawing; None where no arm has both a metric and a sparsity.
     """
-    every = [point for point in points_of(summary) if not math.isnan(point.sparsity)]
-    if not every:
+    metric, (points, base, marks) = summary.data.headline, _parts(summary)
+    points = [point for point in points if not math.isnan(point.sparsity)]
+    every = [*([base] if base else []), *points]
+    if not points and (base is None or math.isnan(base.sparsity)):
         return None
-    metric, marks = summary.data.headline, _marks(summary)
-    points, base = _split(summary, every)
 
     def draw() -> Figure:
         figure = Figure(figsize=(7.2, 4.0), layout="constrained")
@@ -381,8 +277,7 @@ def placement_figure(summary: Summary) -> Drawing | None:
     Returns:
         The drawing; None where no arm has two placements.
     """
-    metric, marks = summary.data.headline, _marks(summary)
-    points, base = _split(summary, points_of(summary))
+    metric, (points, base, marks) = summary.data.headline, _parts(summary)
     by_name: dict[str, list[Point]] = {}
     for point in points:
         by_name.setdefault(point.arm.name, []).append(point)

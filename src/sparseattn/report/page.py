@@ -14,7 +14,8 @@ from markupsafe import Markup
 from sparseattn import __version__
 from sparseattn.report.comparison import Question, questions
 from sparseattn.report.data import StudyData
-from sparseattn.report.figures import Drawing, placement_figure, sparsity_figure
+from sparseattn.report.drawing import Drawing
+from sparseattn.report.figures import placement_figure, sparsity_figure
 from sparseattn.report.setting import environments_table, setting_lines, spec_text
 from sparseattn.report.summary import Summary, summarise
 from sparseattn.report.tables import (
