@@ -37,7 +37,8 @@ def test_every_trial_runs_once_and_is_whole(tmp_path, log):
     events = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert events == ["start", "phase", "phase", "phase", "end"]
     assert not any((tmp_path / "s" / "work").iterdir())
-    assert not any((tmp_path / "s" / "tmp").iterdir())
+    names = {path.name for path in (tmp_path / "s" / "trials").iterdir()}
+    assert names == {trial.digest for trial in trials}, "no drafts are left"
     before = (tmp_path / "s" / "results.csv").stat().st_mtime_ns
     assert fakes.go_on(tmp_path / "s").run == 0, "running again does nothing"
     assert len(fakes.noted(log, "begin")) == 9
