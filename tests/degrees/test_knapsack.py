@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparseattn.degrees.knapsack import choose, tilt
+from sparseattn.degrees.knapsack import exponential_tilt, solve_knapsack
 from sparseattn.errors import PlanError
 
 
@@ -32,7 +32,7 @@ def test_no_choice_is_better(seed, items, entries, share):
     values, costs = problem(seed, items, entries)
     low, high = costs[:, 0].sum(), costs[:, -1].sum()
     budget = low + share * (high - low)
-    chosen = choose(values, costs, budget)
+    chosen = solve_knapsack(values, costs, budget)
     assert total(costs, chosen) <= budget + 1e-9
     every = itertools.product(range(entries), repeat=items)
     # Steps are rounded up, so a choice within a few steps of the budget may be missed.
@@ -47,33 +47,33 @@ def test_no_choice_is_better(seed, items, entries, share):
 
 def test_a_budget_of_next_to_nothing_buys_nothing():
     values, costs = np.array([[0.0, 0.5, 1.0]]), np.array([[0.1, 0.2, 1.0]])
-    assert choose(values, costs, np.nextafter(0.1, 1.0)).tolist() == [0]
+    assert solve_knapsack(values, costs, np.nextafter(0.1, 1.0)).tolist() == [0]
 
 
 def test_ties_do_not_leave_budget_unspent():
     values = np.zeros((6, 3))
     costs = np.tile([1.0, 2.0, 4.0], (6, 1))
-    assert total(costs, choose(values, costs, 15.0)) == 15.0
-    assert total(costs, choose(values, costs, 15.9)) == 15.0
+    assert total(costs, solve_knapsack(values, costs, 15.0)) == 15.0
+    assert total(costs, solve_knapsack(values, costs, 15.9)) == 15.0
 
 
 def test_equal_costs_are_no_change():
     values, costs = np.array([[0.0, 0.5, 1.0]]), np.array([[1.0, 1.0, 3.0]])
-    assert choose(values, costs, 2.0).tolist() == [1]
+    assert solve_knapsack(values, costs, 2.0).tolist() == [1]
 
 
 def test_more_than_everything_and_less_than_anything():
     values, costs = problem(0, 4, 3)
-    assert choose(values, costs, 100.0).tolist() == [2] * 4
-    assert choose(values, costs, costs[:, 0].sum()).tolist() == [0] * 4
+    assert solve_knapsack(values, costs, 100.0).tolist() == [2] * 4
+    assert solve_knapsack(values, costs, costs[:, 0].sum()).tolist() == [0] * 4
     with pytest.raises(PlanError, match="the cheapest choice costs"):
-        choose(values, costs, costs[:, 0].sum() - 0.01)
+        solve_knapsack(values, costs, costs[:, 0].sum() - 0.01)
 
 
 def test_144_heads_and_12_radii_take_seconds():
     values, costs = problem(1, 144, 12)
     begun = time.process_time()
-    chosen = choose(values, costs, costs[:, 4].sum())
+    chosen = solve_knapsack(values, costs, costs[:, 4].sum())
     assert time.process_time() - begun < 10
     assert total(costs, chosen) == pytest.approx(costs[:, 4].sum(), rel=1e-3)
 
@@ -84,7 +84,7 @@ def test_tilted_distributions_cost_what_they_should(seed, share):
     values, costs = problem(seed, 5, 4)
     low, high = costs[:, 0].sum(), costs[:, -1].sum()
     budget = low + share * (high - low)
-    chances = tilt(values, costs, budget)
+    chances = exponential_tilt(values, costs, budget)
     assert np.allclose(chances.sum(axis=1), 1)
     assert (chances * costs).sum() == pytest.approx(budget, rel=1e-6)
 
@@ -92,4 +92,6 @@ def test_tilted_distributions_cost_what_they_should(seed, share):
 def test_a_distribution_that_fits_is_left_alone():
     values, costs = problem(3, 5, 4)
     chances = np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
-    assert np.allclose(tilt(values, costs, float((chances * costs).sum())), chances, atol=1e-6)
+    assert np.allclose(
+        exponential_tilt(values, costs, float((chances * costs).sum())), chances, atol=1e-6
+    )

@@ -215,7 +215,7 @@ def test_only_parsed_arms_depend_on_the_parser(tmp_path):
 
 def test_trials_depend_on_what_a_name_stands_for_and_on_the_method(tmp_path):
     folder = tiny_model(tmp_path / "m")
-    arms = ["dense", {"name": "one", "pattern": "restarted(learned(sparsity=0.5))"}]
+    arms = ["dense", {"name": "one", "pattern": "retrained(learned(sparsity=0.5))"}]
 
     def digests(model) -> list[str]:
         given = spec(*arms, model=str(model), seeds=1)

@@ -20,6 +20,6 @@ def test_each_can_be_read_and_carries_the_control_of_a_learned_plan(path, monkey
     written = [pattern for arm in spec.arms for pattern in patterns(arm)]
     learned = any(pattern.startswith("learned(") for pattern in written)
     if learned and path.stem not in WITHOUT:
-        assert any(pattern.startswith("restarted(arm=learned(") for pattern in written)
+        assert any(pattern.startswith("retrained(arm=learned(") for pattern in written)
         asked = [pair for pairs in spec.contrasts.values() for pair in pairs]
-        assert any(a == "learned" and b == "restarted" for a, b in asked)
+        assert any(a == "learned" and b == "retrained" for a, b in asked)

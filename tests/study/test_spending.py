@@ -74,7 +74,7 @@ def test_every_method_meets_its_sparsity_in_as_many_steps_as_any_arm(make, cache
     steps = [record["step"] for record in result.history]
     assert steps == sorted(steps)
     learns = pattern.startswith("learned")
-    assert sorted(result.phases) == (["hardened", "soft"] if learns else [])
+    assert sorted(result.phases) == (["discretized", "search"] if learns else [])
     assert ("density" in result.history[0]) == learns
 
 
@@ -89,9 +89,9 @@ def test_phases_are_scored_on_the_evaluation_examples_in_their_own_order(make, c
     spec = make("learned(sparsity=0.5)", training={"learning_rate": 1e-12})
     result = run_trial(spec, cache=cache)
     assert len(seen) == 3
-    # Nothing but the mask changes between hardening and the end.
+    # Nothing but the mask changes between the discrete plan and the end.
     assert seen[1] == pytest.approx(seen[2], abs=1e-5)
-    assert result.phases["hardened"] == result.metrics["accuracy"]
+    assert result.phases["discretized"] == result.metrics["accuracy"]
 
 
 def test_each_seed_finds_and_counts_its_own_plan(make, cache):
@@ -129,7 +129,7 @@ def test_an_interrupted_trial_keeps_the_plan_that_its_checkpoint_was_trained_und
     once = spending._applied
     monkeypatch.setattr(spending, "_applied", lambda *given: applied.append(1) or once(*given))
     resumed = run_trial(spec, cache=cache, folder=tmp_path)
-    assert not applied, "the soft phase is not run again"
+    assert not applied, "the search phase is not run again"
     assert resumed.plan == whole.plan
     assert resumed.phases == whole.phases
     assert resumed.counts == whole.counts
@@ -137,13 +137,13 @@ def test_an_interrupted_trial_keeps_the_plan_that_its_checkpoint_was_trained_und
     assert not any((tmp_path / "checkpoints").glob("*"))
 
 
-#: Where a trial of 8 steps is stopped, before it keeps that step, and the soft steps that are left.
+#: Where a trial of 8 steps is stopped, before it keeps that step, and the search steps left.
 STOPPED = [(2, 3), (4, 1), (5, 0)]
 
 
 @pytest.mark.parametrize(("step", "left"), STOPPED)
-@pytest.mark.parametrize("pattern", ["learned(sparsity=0.5)", "restarted(learned(sparsity=0.5))"])
-def test_a_trial_interrupted_around_its_soft_phase_goes_on(
+@pytest.mark.parametrize("pattern", ["learned(sparsity=0.5)", "retrained(learned(sparsity=0.5))"])
+def test_a_trial_interrupted_around_its_search_phase_goes_on(
     make, cache, tmp_path, monkeypatch, pattern, step, left
 ):
     spec = make(pattern, training={"checkpoint_steps": 1})
@@ -158,13 +158,13 @@ def test_a_trial_interrupted_around_its_soft_phase_goes_on(
 
     with pytest.raises(Interruption):
         run_trial(spec, cache=cache, folder=tmp_path, progress=stop)
-    soft = []
+    searched = []
     end = Budget.on_step_end
     monkeypatch.setattr(
-        Budget, "on_step_end", lambda self, *a, **k: soft.append(1) or end(self, *a, **k)
+        Budget, "on_step_end", lambda self, *a, **k: searched.append(1) or end(self, *a, **k)
     )
     resumed = run_trial(spec, cache=cache, folder=tmp_path)
-    assert len(soft) == left
+    assert len(searched) == left
     assert resumed.plan == whole.plan
     assert resumed.phases == whole.phases
     assert resumed.counts == whole.counts
@@ -174,12 +174,12 @@ def test_a_trial_interrupted_around_its_soft_phase_goes_on(
     assert not any((tmp_path / "checkpoints").glob("*"))
 
 
-def test_without_checkpoints_a_soft_phase_leaves_nothing_behind(make, cache, tmp_path):
+def test_without_checkpoints_a_search_phase_leaves_nothing_behind(make, cache, tmp_path):
     spec = make("learned(sparsity=0.5)", training={"early_stopping": 3, "held_out": 0.25})
     seen = []
 
     def look(phase, share):
-        seen.extend(path.name for path in tmp_path.rglob("soft-*"))
+        seen.extend(path.name for path in tmp_path.rglob("search-*"))
 
     run_trial(spec, cache=cache, folder=tmp_path, progress=look)
     assert not seen
@@ -218,7 +218,7 @@ def test_a_study_compares_methods(make, tmp_path):
     rows = load_study(tmp_path / "s").rows
     assert list(rows["arm"]) == ["dense", "ours s=0.4", "ours s=0.5"]
     assert list(rows["sparsity"]) == pytest.approx([0, 0.4, 0.5], abs=0.03)
-    assert rows["headline_soft"].notna().tolist() == [False, True, True]
+    assert rows["headline_search"].notna().tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -226,12 +226,18 @@ def test_a_study_compares_methods(make, tmp_path):
     [
         ({"pattern": "learned(sparsity=0.99)"}, "arm 'ours': learned(sparsity=0.99): these texts"),
         (
-            {"pattern": "restarted(learned(sparsity=0.6, dense=0))"},
-            "arm 'ours': learned(sparsity=0.6, dense='0'): sparsity 0.6 cannot be reached on these",
+            {"pattern": "retrained(learned(sparsity=0.6, dense_layers=0))"},
+            "arm 'ours': learned(sparsity=0.6, dense_layers='0'): sparsity 0.6 cannot be reached",
         ),
-        ({"pattern": "calibrated(sparsity=0.3, dense=7)"}, "arm 'ours': layer 7 does not exist"),
+        (
+            {"pattern": "calibrated(sparsity=0.3, dense_layers=7)"},
+            "arm 'ours': layer 7 does not exist",
+        ),
         ({"pattern": "learned(sparsity=0.5, form=iregular)"}, "learned(): unknown form 'iregular'"),
-        ({"pattern": "calibrated(sparsity=0.5, menu=[1, 2])"}, "calibrated(): menu [1, 2]"),
+        (
+            {"pattern": "calibrated(sparsity=0.5, candidates=[1, 2])"},
+            "calibrated(): candidates [1, 2]",
+        ),
         (
             {"pattern": "learned(sparsity=0.5)", "layers": "1:"},
             "arms[1] (ours): learned(sparsity=0.5) says for every layer itself",
@@ -240,7 +246,7 @@ def test_a_study_compares_methods(make, tmp_path):
             {"pattern": "learned(sparsty=0.5)"},
             "learned(): unknown argument 'sparsty'",
         ),
-        ({"pattern": "learned(sparsity=2)"}, "arms[1] (ours): sparsity 2 must be a number between"),
+        ({"pattern": "learned(sparsity=2)"}, "learned(): sparsity 2 must be a number between"),
         (
             {"pattern": "learned(sparsity=?)", "degree": 3},
             "arms[1] (ours): learned(sparsity=?) has no number to solve for; write it",
@@ -271,7 +277,7 @@ def short_and_long(make, folder, train, evaluation):
     }
 
 
-@pytest.mark.parametrize("method", ["uniform(", "learned(", "restarted(learned("])
+@pytest.mark.parametrize("method", ["uniform(", "learned(", "retrained(learned("])
 @pytest.mark.parametrize(("train", "evaluation"), [(10, 30), (30, 10)])
 def test_what_can_be_reached_is_counted_over_the_texts_that_the_budget_is_for(
     make, tmp_path, method, train, evaluation
@@ -280,7 +286,7 @@ def test_what_can_be_reached_is_counted_over_the_texts_that_the_budget_is_for(
     end = ")" * method.count("(")
     # 12 tokens reach 0.76, 32 reach 0.91.
     on = {"train": f"{method}sparsity=0.85{end}"}
-    on["evaluation"] = f"{method}sparsity=0.85, over=evaluation{end}"
+    on["evaluation"] = f"{method}sparsity=0.85, budget_split=evaluation{end}"
     longer, shorter = ("train", "evaluation") if train > evaluation else ("evaluation", "train")
     sample = Sample(spec_of({**given, "arms": ["dense"]}), (), TrialCache())
     sample.check(on[longer], ":")

@@ -15,7 +15,6 @@ from sparseattn.study.trial import TrialCache, TrialFailed, TrialSpec, run_trial
 from sparseattn.tasks.examples import digest
 from sparseattn.tasks.prepare import fingerprint
 from sparseattn.tasks.spec import TrainingSpec
-from tests.models.families import build
 from tests.tasks.material import REVIEWS, task_of, tiny_model
 
 #: Easy to learn: the label is in the first word.
@@ -281,13 +280,6 @@ def test_a_trial_fails_if_its_model_is_another_one(make, ran, cache):
     assert ran(versions={"model": right}).counts["steps"] == 2
     with pytest.raises(TrialFailed, match=f"it is {right}, and the study was made for 12$"):
         run_trial(make(versions={"model": "12"}), cache=cache)
-
-
-def test_positions_count_from_where_a_family_begins(make, tmp_path):
-    build("mpnet", max_position_embeddings=514).save_pretrained(tmp_path)
-    running.configured(str(tmp_path), make(task={"max_length": 512}))
-    with pytest.raises(DataError, match="max_length: 513 is more than the 512 positions of"):
-        running.configured(str(tmp_path), make(task={"max_length": 513}))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import sparseattn
-from sparseattn.cli import degrees
+from sparseattn.cli import calibrate, learn, probe
 from sparseattn.cli.bench import app as bench
 from sparseattn.cli.help import CONTEXT, examples
 from sparseattn.cli.study import app as study
@@ -38,7 +38,9 @@ app = typer.Typer(
 )
 app.add_typer(study)
 app.add_typer(bench)
-degrees.mount(app)
+app.command(epilog=learn.EXAMPLES)(learn.learn)
+app.command(epilog=calibrate.EXAMPLES)(calibrate.calibrate)
+app.command(epilog=probe.EXAMPLES)(probe.probe)
 
 
 def _version(asked: bool) -> None:

@@ -17,11 +17,11 @@ from sparseattn.patterns.neighbor import Neighbor
 from sparseattn.rules import GlobalTokens
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["LARGEST_MENU", "Candidates"]
+__all__ = ["MOST", "Candidates"]
 
-#: Entries of a menu; the knapsack's time grows with it. So many powers of two reach across a
+#: Candidates, at most; the knapsack's time grows with them. So many powers of two reach across a
 #: million tokens.
-LARGEST_MENU = 24
+MOST = 24
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,22 @@ class Candidates:
         """Checks the entries.
 
         Raises:
-            PlanError: They are not a menu.
+            PlanError: They are not ascending radii from 0, or too few or too many.
             PatternError: A global token is unknown.
         """
-        if odd := [entry for entry in self.entries if not _real(entry)]:
-            raise PlanError(f"menu {list(self.entries)}: {odd[0]!r} is not a number")
+        if odd := [entry for entry in self.entries if not _is_number(entry)]:
+            raise PlanError(f"candidates {list(self.entries)}: {odd[0]!r} is not a number")
         entries = tuple(float(e) if self.elastic else e for e in self.entries)
         kind = "shares of the length from 0 to 1" if self.elastic else "whole numbers of tokens"
-        fits = all(0 <= e <= 1 if self.elastic else _whole(e) for e in entries)
+        fits = all(0 <= e <= 1 if self.elastic else _is_count(e) for e in entries)
         ascending = list(entries) == sorted(set(entries))
         if not fits or not ascending or len(entries) < 2 or entries[0] != 0:
             raise PlanError(
-                f"menu {list(self.entries)}: expected ascending {kind}, at least two, the first 0"
+                f"candidates {list(self.entries)}: expected ascending {kind}, at least two, the "
+                "first 0"
             )
-        if len(entries) > LARGEST_MENU:
-            raise PlanError(f"menu of {len(entries)} radii: the most is {LARGEST_MENU}")
+        if len(entries) > MOST:
+            raise PlanError(f"{len(entries)} candidates: the most is {MOST}")
         object.__setattr__(self, "entries", entries)
         self.pattern(0)
 
@@ -65,7 +66,7 @@ class Candidates:
         cls,
         longest: int,
         *,
-        largest: int | None = None,
+        max_radius: int | None = None,
         elastic: bool = False,
         globals: tuple[str, ...] | int = ("cls",),
     ) -> Candidates:
@@ -73,7 +74,7 @@ class Candidates:
 
         Args:
             longest: Length of the longest text, in tokens.
-            largest: A radius that no head exceeds, in tokens.
+            max_radius: A radius that no head exceeds, in tokens.
             elastic: Shares instead of tokens; the smallest is a radius of 1 in the longest text.
             globals: See `Candidates`.
 
@@ -82,8 +83,8 @@ class Candidates:
         """
         reach = max(1, longest - 1)
         powers = [2**power for power in range(math.ceil(math.log2(reach)) + 1)]
-        if largest is not None:
-            powers = sorted({min(radius, max(1, largest)) for radius in powers})
+        if max_radius is not None:
+            powers = sorted({min(radius, max(1, max_radius)) for radius in powers})
         if not elastic:
             return cls((0, *powers), globals=globals)
         shares = {min(1.0, round(radius / longest, 4)) for radius in powers}
@@ -104,10 +105,10 @@ class Candidates:
         return next(iter(global_tokens(self.globals)), None)
 
     def pattern(self, index: int) -> Pattern:
-        """What a head that chose an entry allows."""
-        return self.joined(self.window(index))
+        """What a head with an entry allows."""
+        return self.with_globals(self.window(index))
 
-    def joined(self, window: Pattern) -> Pattern:
+    def with_globals(self, window: Pattern) -> Pattern:
         """A window together with the global tokens."""
         return window if self.global_pattern is None else window | self.global_pattern
 
@@ -126,13 +127,13 @@ class Candidates:
         if self.global_pattern is None:
             return torch.zeros_like(tokens.valid)
         parts = self.global_pattern.rule(tokens).parts
-        strips = [part.tokens for part in parts if isinstance(part, GlobalTokens)]
-        return torch.stack(strips).any(dim=0) & tokens.valid
+        masks = [part.tokens for part in parts if isinstance(part, GlobalTokens)]
+        return torch.stack(masks).any(dim=0) & tokens.valid
 
 
-def _real(entry: object) -> bool:
+def _is_number(entry: object) -> bool:
     return isinstance(entry, Real)
 
 
-def _whole(entry: float) -> bool:
+def _is_count(entry: object) -> bool:
     return isinstance(entry, int) and not isinstance(entry, bool) and entry >= 0

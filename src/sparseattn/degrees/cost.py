@@ -10,7 +10,7 @@ distance is an autocorrelation, so all distances of a text cost one Fourier tran
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,14 +42,14 @@ def within(tokens: Tensor) -> Tensor:
     return counts
 
 
-def allowed_pairs(menu: Candidates, tokens: TokenBatch, window: int | None = None) -> Tensor:
-    """Counts the pairs of real tokens that each radius of a menu allows.
+def allowed_pairs(candidates: Candidates, tokens: TokenBatch, window: int | None = None) -> Tensor:
+    """Counts the pairs of real tokens that each radius allows.
 
     Windows are clipped at the borders; a token's own place, the windows and the rows and columns of
     global tokens are counted once where they overlap.
 
     Args:
-        menu: Radii and global tokens.
+        candidates: Radii and global tokens.
         tokens: The batch.
         window: A radius that the layer never exceeds, global tokens included.
 
@@ -57,19 +57,20 @@ def allowed_pairs(menu: Candidates, tokens: TokenBatch, window: int | None = Non
         Shape: [batch, entries], int64.
     """
     if tokens.length == 0:
-        return torch.zeros(tokens.batch, len(menu), dtype=torch.long)
+        return torch.zeros(tokens.batch, len(candidates), dtype=torch.long)
     every = within(tokens.valid)
-    free = within(tokens.valid & ~menu.global_mask(tokens))
+    free = within(tokens.valid & ~candidates.global_mask(tokens))
     limit = tokens.length - 1 if window is None else min(window, tokens.length - 1)
-    radii = menu.radii(tokens).clamp(max=limit).expand(tokens.batch, -1)
+    radii = candidates.radii(tokens).clamp(max=limit).expand(tokens.batch, -1)
     return (every - free)[:, limit, None] + free.gather(1, radii)
 
 
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """What each choice costs on some texts: the measure that a budget is stated in.
+    """What each radius costs on some texts: the measure that a budget is stated in.
 
     Attributes:
+        candidates: The radii and global tokens.
         allowed: Pairs that one head of a layer allows with each radius, summed over the texts.
             Shape: [layers, entries], float64.
         full: Pairs that one head of a layer allows where the layer is dense. Shape: [layers],
@@ -78,20 +79,23 @@ class Costs:
         heads: Heads of each layer.
         windows: A radius that each layer never exceeds; None for no limit.
         dense: Layers that stay dense.
+        lengths: Real tokens of each text. Shape: [texts], int64.
     """
 
+    candidates: Candidates
     allowed: Tensor
     full: Tensor
     valid: float
     heads: tuple[int, ...]
     windows: tuple[int | None, ...]
-    dense: tuple[int, ...] = ()
+    dense: tuple[int, ...]
+    lengths: Tensor
 
     @classmethod
     def of(
         cls,
-        menu: Candidates,
-        batches: Iterable[TokenBatch],
+        candidates: Candidates,
+        batches: Sequence[TokenBatch],
         heads: Sequence[int],
         windows: Sequence[int | None],
         dense: Sequence[int] = (),
@@ -99,28 +103,38 @@ class Costs:
         """Counts over some texts.
 
         Args:
-            menu: Radii and global tokens.
+            candidates: Radii and global tokens.
             batches: The texts.
             heads: Heads of each layer.
             windows: A radius that each layer never exceeds; None for no limit.
             dense: Layers that stay dense.
+
+        Raises:
+            PlanError: There are no texts.
         """
         kinds = list(dict.fromkeys(windows))
-        allowed = torch.zeros(len(kinds), len(menu), dtype=torch.float64)
+        allowed = torch.zeros(len(kinds), len(candidates), dtype=torch.float64)
         full = torch.zeros(len(kinds), dtype=torch.float64)
-        valid = 0
         for tokens in batches:
             pairs = within(tokens.valid)
-            valid += int((tokens.lengths**2).sum())
             for index, window in enumerate(kinds):
-                allowed[index] += allowed_pairs(menu, tokens, window).sum(dim=0).cpu()
+                allowed[index] += allowed_pairs(candidates, tokens, window).sum(dim=0).cpu()
                 limit = tokens.length - 1 if window is None else min(window, tokens.length - 1)
                 full[index] += float(pairs[:, limit].sum())
+        lengths = torch.cat([torch.zeros(0).long(), *(tokens.lengths.cpu() for tokens in batches)])
+        valid = float((lengths**2).sum())
         if not valid:
             raise PlanError("a sparsity is counted over texts, and there is none")
         which = [kinds.index(window) for window in windows]
         return cls(
-            allowed[which], full[which], float(valid), tuple(heads), tuple(windows), tuple(dense)
+            candidates,
+            allowed[which],
+            full[which],
+            valid,
+            tuple(heads),
+            tuple(windows),
+            tuple(dense),
+            lengths,
         )
 
     @property
@@ -135,8 +149,8 @@ class Costs:
 
     @property
     def fixed(self) -> float:
-        """Pairs that the dense layers allow."""
-        return float(sum(self.full[layer] * self.heads[layer] for layer in self.dense))
+        """The share of all pairs that the dense layers allow."""
+        return float(sum(self.full[layer] * self.heads[layer] for layer in self.dense)) / self.total
 
     @property
     def table(self) -> Tensor:
@@ -150,12 +164,18 @@ class Costs:
         """The table with a row for each choice that is made: a head, or the heads of a layer.
 
         Args:
-            groups: Choices a layer: its heads, or 1. Shape of the result:
-                [learned layers x groups, entries].
+            groups: Choices a layer: its heads, or 1.
+
+        Returns:
+            Shape: [learned layers x groups, entries].
         """
         heads = np.array([self.heads[layer] for layer in self.learned])
         times = heads if groups == 1 else np.ones_like(heads)
         return np.repeat(self.table.numpy() * times[:, None], groups, axis=0)
+
+    def budget(self, sparsity: float) -> float:
+        """The share of all pairs that is left to the learned layers at a sparsity."""
+        return 1 - sparsity - self.fixed
 
     def density(self, chances: Tensor) -> Tensor:
         """The expected density: exact, linear in the chances, dense layers included.
@@ -167,23 +187,23 @@ class Costs:
             A scalar in [0, 1].
         """
         times = torch.tensor([self.heads[layer] for layer in self.learned], dtype=chances.dtype)
-        shared = times if chances.shape[1] == 1 else torch.ones_like(times)
-        weights = self.table.to(chances) * shared.to(chances.device)[:, None]
-        return (chances * weights[:, None, :]).sum() + self.fixed / self.total
+        times = times if chances.shape[1] == 1 else torch.ones_like(times)
+        weights = self.table.to(chances) * times.to(chances.device)[:, None]
+        return (chances * weights[:, None, :]).sum() + self.fixed
 
     @property
     def highest(self) -> float:
         """The highest sparsity that these texts allow: every head with radius 0."""
-        return 1 - self._uniform(0)
+        return 1 - self._with_entry(0)
 
     @property
     def lowest(self) -> float:
-        """The lowest sparsity that the menu allows: every head with its largest radius."""
-        return 1 - self._uniform(-1)
+        """The lowest sparsity that the candidates allow: every head with the largest radius."""
+        return 1 - self._with_entry(-1)
 
-    def _uniform(self, entry: int) -> float:
+    def _with_entry(self, entry: int) -> float:
         heads = torch.tensor([self.heads[layer] for layer in self.learned], dtype=torch.float64)
-        return float((self.table[:, entry] * heads).sum()) + self.fixed / self.total
+        return float((self.table[:, entry] * heads).sum()) + self.fixed
 
     def check(self, sparsity: float) -> None:
         """Checks that a sparsity can be reached.
@@ -191,23 +211,18 @@ class Costs:
         Raises:
             PlanError: It cannot; the message names the highest or lowest that can.
         """
-        if isinstance(sparsity, bool) or not isinstance(sparsity, int | float):
+        number = isinstance(sparsity, int | float) and not isinstance(sparsity, bool)
+        if not number or not 0 <= sparsity <= 1:
             raise PlanError(f"sparsity {sparsity!r} is not a number from 0 to 1")
-        if not 0 <= sparsity <= 1:
-            raise PlanError(f"sparsity {sparsity} is not a share from 0 to 1")
         if sparsity > self.highest + 1e-9:
+            # Rounded down, so that the number that is named can be reached.
             raise PlanError(
                 f"sparsity {sparsity:g} cannot be reached on these texts: every token keeps itself "
                 f"and global tokens keep their rows and columns, so the highest is "
-                f"{_floored(self.highest)}"
+                f"{int(self.highest * 1000) / 1000:.3f}"
             )
         if sparsity < self.lowest - 1e-9:
             raise PlanError(
-                f"sparsity {sparsity:g} is below what the largest radius of the menu gives on "
-                f"these texts: the lowest is {self.lowest:.3f}"
+                f"sparsity {sparsity:g} is below what the largest candidate radius gives on these "
+                f"texts: the lowest is {self.lowest:.3f}"
             )
-
-
-def _floored(value: float) -> str:
-    """Three digits, rounded down, so that what an error names can be asked for."""
-    return f"{int(value * 1000) / 1000:.3f}"

@@ -1,4 +1,4 @@
-"""Distributions of radii, and the soft mask that they make.
+"""Distributions of radii, and the mask of real numbers that they add to the scores.
 
 Windows are nested, so the chance that a token at distance d is within a window drawn from p is the
 survival function S(d) = sum of p_k over r_k >= d. Attention scores get + log S(|q - k|).
@@ -49,7 +49,7 @@ def toeplitz(values: Tensor) -> Tensor:
     return both.unfold(-1, values.shape[-1], 1).flip(-2)
 
 
-def soft_mask(log_chances: Tensor, menu: Candidates, tokens: TokenBatch) -> Tensor:
+def soft_mask(log_chances: Tensor, candidates: Candidates, tokens: TokenBatch) -> Tensor:
     """What a distribution of radii adds to the scores of a layer.
 
     Rows and columns of global tokens get 0, whatever the distribution. Pairs beyond the largest
@@ -57,7 +57,7 @@ def soft_mask(log_chances: Tensor, menu: Candidates, tokens: TokenBatch) -> Tens
 
     Args:
         log_chances: Of each radius. Shape: [heads or 1, entries].
-        menu: The radii.
+        candidates: The radii.
         tokens: The batch.
 
     Returns:
@@ -65,11 +65,11 @@ def soft_mask(log_chances: Tensor, menu: Candidates, tokens: TokenBatch) -> Tens
     """
     survival = log_survival(log_chances)
     distance = torch.arange(tokens.length, device=tokens.device)
-    radii = menu.radii(tokens)
+    radii = candidates.radii(tokens)
     # The first entry that reaches so far; with equal radii in a short text, the first of them.
     entry = torch.searchsorted(radii, distance.expand(len(radii), -1).contiguous())
-    bias = toeplitz(survival[:, entry.clamp(max=len(menu) - 1)].transpose(0, 1))
-    chosen = menu.global_mask(tokens)
+    bias = toeplitz(survival[:, entry.clamp(max=len(candidates) - 1)].transpose(0, 1))
+    chosen = candidates.global_mask(tokens)
     if bool((chosen == chosen[:1]).all()):
         chosen = chosen[:1]
     either = chosen[:, None, :, None] | chosen[:, None, None, :]
@@ -80,11 +80,11 @@ class Degrees(nn.Module):
     """A distribution of radii for each head, or one for each layer.
 
     Args:
-        menu: The radii.
+        candidates: The radii.
         heads: Heads of each layer of the model.
         windows: A radius that each layer never exceeds; None for no limit.
         dense: Layers that stay dense.
-        shared: `head`: each head has a distribution of its own; `layer`: each layer has.
+        granularity: `head`: each head has a distribution of its own; `layer`: each layer has.
 
     Raises:
         PlanError: No layer is left to learn, or the layers differ in their heads.
@@ -96,19 +96,19 @@ class Degrees(nn.Module):
 
     def __init__(
         self,
-        menu: Candidates,
+        candidates: Candidates,
         heads: Sequence[int],
         windows: Sequence[int | None],
         dense: Sequence[int] = (),
-        shared: str = "head",
+        granularity: str = "head",
     ) -> None:
         super().__init__()
-        self.menu, self.heads, self.windows = menu, tuple(heads), tuple(windows)
+        self.candidates, self.heads, self.windows = candidates, tuple(heads), tuple(windows)
         self.layers = [layer for layer in range(len(heads)) if layer not in dense]
         if len({heads[layer] for layer in self.layers}) != 1:
             raise PlanError(f"degrees need layers with equally many heads; got {list(heads)}")
-        groups = 1 if shared == "layer" else heads[self.layers[0]]
-        self.theta = nn.Parameter(torch.zeros(len(self.layers), groups, len(menu)))
+        groups = 1 if granularity == "layer" else heads[self.layers[0]]
+        self.theta = nn.Parameter(torch.zeros(len(self.layers), groups, len(candidates)))
         self.temperature = 1.0
 
     def log_chances(self) -> Tensor:
@@ -122,12 +122,12 @@ class Degrees(nn.Module):
     @cached_property
     def widest(self) -> Plan:
         """The plan of all pairs that some radius allows."""
-        return Plan.of({layer: self.menu.pattern(-1) for layer in self.layers})
+        return Plan.of({layer: self.candidates.pattern(-1) for layer in self.layers})
 
     def soft_plan(self, tokens: TokenBatch) -> CompiledPlan:
         """The soft mask of a batch, in place of a plan."""
         compiled = self.widest.compile(tokens, self.heads, self.windows)
         biases: list[Tensor | None] = [None] * len(self.heads)
         for chances, layer in zip(self.log_chances(), self.layers, strict=True):
-            biases[layer] = soft_mask(chances, self.menu, tokens)
+            biases[layer] = soft_mask(chances, self.candidates, tokens)
         return CompiledPlan(compiled.layers, tuple(biases))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from sparseattn.errors import PlanError
 
-__all__ = ["choose", "tilt"]
+__all__ = ["exponential_tilt", "solve_knapsack"]
 
 #: Steps that the budget beyond the cheapest choice is divided into.
 _STEPS = 20_000
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-def choose(values: Floats, costs: Floats, budget: float) -> Ints:
+def solve_knapsack(values: Floats, costs: Floats, budget: float) -> Ints:
     """Picks an entry for each item: the most value, at a cost within the budget.
 
     A dynamic programme over items and the cost spent, in steps of 1/20,000 of what the budget
@@ -93,7 +93,7 @@ def _filled(chosen: Ints, values: Floats, extra: Floats, room: float) -> Ints:
         chosen[item] = entry
 
 
-def tilt(log_chances: Floats, costs: Floats, budget: float) -> Floats:
+def exponential_tilt(log_chances: Floats, costs: Floats, budget: float) -> Floats:
     """The distributions nearest to the given ones that cost so much on average.
 
     Nearest in relative entropy: chances are multiplied by e^(-mu cost), with one mu for all items.

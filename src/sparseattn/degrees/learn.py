@@ -1,4 +1,8 @@
-"""Learning degrees for a sparsity that is stated, or several."""
+"""Learning degrees for a target sparsity, or several.
+
+The training steps are shared out: a search phase trains weights and distributions of radii
+together, then the distributions become a plan, and the remaining steps train under that plan.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,35 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
-from transformers import TrainingArguments
+import torch
+from torch import Tensor
+from transformers import (
+    DataCollatorWithPadding,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    default_data_collator,
+)
 
-from sparseattn.degrees.learner import Learner
-from sparseattn.degrees.result import Learned
-from sparseattn.degrees.settings import Settings
+from sparseattn.counting import MeasuredSparsity
+from sparseattn.degrees.calibrate import distributions, importance_of
+from sparseattn.degrees.discretize import Discretized, irregular, regular
+from sparseattn.degrees.distribution import Degrees
+from sparseattn.degrees.result import Diagnostics, Learned
+from sparseattn.degrees.search import Budget, DualAscent, Schedule, add_degrees_group, searching
+from sparseattn.degrees.settings import Settings, split_rows
+from sparseattn.degrees.texts import Texts
 from sparseattn.errors import PlanError
+from sparseattn.models.sparsify import sparsified, sparsify
+from sparseattn.plan import Plan
+from sparseattn.training.phases import BUDGET, Phase
 
-__all__ = ["learn_degrees", "steps_of"]
+__all__ = ["Learner", "learn_degrees", "steps_of"]
+
+#: The logit that the largest radius starts with where learning starts dense: a chance near 0.9.
+_DENSE = 4.0
+#: Texts that a calibrated start is measured on, at most.
+_MEASURED = 256
 
 
 @overload
@@ -50,13 +75,10 @@ def learn_degrees(
     trainer: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Learned | list[Learned]:
-    """Trains a model and finds how far each of its heads needs to see, for a sparsity you state.
+    """Trains a model and finds how far each of its heads needs to see, for a target sparsity.
 
-    The training steps are shared out: a soft phase learns weights and distributions of radii
-    together, then the distributions become a hard plan, and the rest trains under that plan.
-
-    With several sparsities the soft phase goes on from each to the next: what they share is the
-    soft training up to the sparser one. Each later target adds half a soft phase of its own.
+    With several sparsities the search phase goes on from each to the next: what they share is the
+    search up to the sparser one. Each later target adds half a search phase of its own.
 
     Args:
         model: A transformers encoder with a head; it is trained in place and carries the plan
@@ -67,8 +89,8 @@ def learn_degrees(
             allowed, global tokens too; or several.
         arguments: How to train; its steps or epochs are those of both phases together.
         trainer: More for `Trainer`, such as `eval_dataset`, `compute_metrics`, `data_collator` or
-            `processing_class`. With `eval_dataset` the model is evaluated before hardening, after
-            it, and at the end.
+            `processing_class`. With `eval_dataset` the model is evaluated after the search phase,
+            when its degrees have been made discrete, and at the end.
         **options: See `sparseattn.degrees.settings.Settings`.
 
     Returns:
@@ -77,28 +99,294 @@ def learn_degrees(
     Raises:
         PlanError: A sparsity cannot be reached (the message names the highest that can), an option
             is wrong, or there are too few steps.
-        UnsupportedModelError: The model's attention cannot be replaced or takes only a hard mask.
+        UnsupportedModelError: The model's attention cannot be replaced, or takes only a boolean
+            mask.
     """
     made = arguments or TrainingArguments(output_dir="learned", save_strategy="no", report_to=[])
     learner = Learner(model, data, made, dict(trainer or {}), Settings.of(options))
-    single = isinstance(sparsity, int | float)
-    targets = [sparsity] if isinstance(sparsity, int | float) else sorted(set(sparsity))
-    if not targets:
-        raise PlanError("a sparsity, or several, is what degrees are learned for; got none")
-    for target in targets:
-        learner.costs.check(target)
-    total = steps_of(made, len(data))
-    steps = learner.soft_steps(total)
-    results = []
-    for index, target in enumerate(targets):
-        learner.soft_phase(target, steps if index == 0 else max(1, steps // 2))
-        before = None if target == targets[-1] else copy.deepcopy(model.state_dict())
-        result = learner.finish(target, total - steps)
-        if before is not None:
-            result.model = copy.deepcopy(model)
-            model.load_state_dict(before)
-        results.append(result)
-    return results[0] if single else results
+    if isinstance(sparsity, int | float):
+        return learner.learn([sparsity])[0]
+    return learner.learn(sparsity)
+
+
+class Learner:
+    """A model whose degrees are being learned.
+
+    Args:
+        model: The model; it is trained in place.
+        data: Training rows.
+        arguments: How it is trained.
+        trainer: More for `Trainer`.
+        settings: How its degrees are learned.
+        tokenizer: Tells which tokens are separators, where they are global;
+            `trainer["processing_class"]` by default.
+        evaluation: Rows for `settings.budget_split`; `trainer["eval_dataset"]` by default.
+
+    Attributes:
+        costs: What each radius costs, over a sample of the texts of `settings.budget_split`.
+        degrees: The distributions.
+        history: See `sparseattn.degrees.search.Budget`; over all search phases.
+        metrics: Of the last evaluations: `search`, `discretized`, `final`, and `dense` of a
+            baseline.
+
+    Raises:
+        PlanError: An option does not fit the model or the training.
+        UnsupportedModelError: See `learn_degrees`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        data: Any,
+        arguments: TrainingArguments,
+        trainer: dict[str, Any],
+        settings: Settings,
+        tokenizer: Any = None,
+        evaluation: Any = None,
+    ) -> None:
+        if arguments.label_smoothing_factor:
+            raise PlanError("label smoothing takes the loss away from the model; set it to 0")
+        self.model, self.data, self.settings = model, data, settings
+        self.arguments, self.trainer = arguments, trainer
+        self.tokenizer = tokenizer or trainer.get("processing_class")
+        self.collator: Any = trainer.get("data_collator") or default_data_collator
+        if self.tokenizer is not None and trainer.get("data_collator") is None:
+            self.collator = DataCollatorWithPadding(self.tokenizer)
+        held_out = trainer.get("eval_dataset") if evaluation is None else evaluation
+        counted = split_rows(settings.budget_split, data, held_out)
+        texts = Texts(model, counted, self.collator, settings.sample)
+        self.costs = costs = settings.costs(texts, self.tokenizer)
+        self.degrees = Degrees(
+            costs.candidates, costs.heads, costs.windows, costs.dense, settings.granularity
+        )
+        with torch.no_grad():
+            self.degrees.theta[..., -1] = _DENSE
+        with searching(model, self.degrees, self.tokenizer):
+            pass  # a model that cannot is refused here
+        self.history: list[dict[str, float]] = []
+        self.metrics: dict[str, dict[str, float]] = {}
+
+    def check(self, targets: Sequence[float]) -> None:
+        """Makes sure that targets can be learned.
+
+        Raises:
+            PlanError: There are none, one cannot be reached, or there are too few steps.
+        """
+        if not targets:
+            raise PlanError("degrees are learned for a sparsity, or several; got none")
+        for target in targets:
+            self.costs.check(target)
+        self.search_steps(self.total_steps)
+
+    def learn(self, targets: Sequence[float], dense_baseline: bool = False) -> list[Learned]:
+        """Goes through all phases for each target, the densest first.
+
+        Args:
+            targets: Sparsities.
+            dense_baseline: Train the model without a plan, too, for as many steps.
+
+        Raises:
+            PlanError: See `check`.
+        """
+        self.check(targets)
+        targets = sorted(set(targets))
+        steps = self.search_steps(self.total_steps)
+        if dense_baseline:
+            self.train_dense(self.total_steps)
+        results = []
+        for index, target in enumerate(targets):
+            self.search(target, steps if index == 0 else max(1, steps // 2))
+            last = index == len(targets) - 1
+            before = None if last else copy.deepcopy(self.model.state_dict())
+            result = self.finetune(target, self.total_steps - steps)
+            if before is not None:
+                result.model = copy.deepcopy(self.model)
+                self.model.load_state_dict(before)
+            results.append(result)
+        return results
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of both phases together."""
+        return steps_of(self.arguments, len(self.data))
+
+    def search_steps(self, total: int) -> int:
+        """Steps of the search phase, out of so many.
+
+        Raises:
+            PlanError: That leaves one of the phases without a step.
+        """
+        steps = round(total * self.settings.search_steps)
+        if not 0 < steps < total:
+            raise PlanError(
+                f"{total} training steps cannot be shared out between a search phase and a "
+                f"fine-tune (search_steps={self.settings.search_steps})"
+            )
+        return steps
+
+    def search(self, sparsity: float, steps: int) -> None:
+        """Trains weights and distributions together; goes on from an earlier search phase.
+
+        Args:
+            sparsity: Where the budget is to end.
+            steps: Optimiser steps.
+        """
+        self.costs.check(sparsity)
+        phase = Phase(self.arguments, f"search-{sparsity:g}", [BUDGET])
+        if (record := phase.done(self.model)) is not None:
+            self._restore(record)
+            return
+        if self.settings.start == "calibrated" and not self.history:
+            self._calibrate(sparsity)
+        budget = self._budget(sparsity, steps)
+        with searching(self.model, self.degrees, self.tokenizer):
+            trainer = self._trainer(phase.arguments, steps, [budget], "constant_with_warmup")
+            add_degrees_group(trainer, self.degrees, self.settings.learning_rate)
+            hook = self.model.register_forward_hook(budget.add, with_kwargs=True)
+            try:
+                phase.train(trainer)
+            finally:
+                hook.remove()
+            self._evaluate("search", trainer)
+        begun = len(self.history)
+        self.history += [{**entry, "step": entry["step"] + begun} for entry in budget.history]
+        phase.record(trainer, self._state())
+
+    def discretize(self, sparsity: float) -> Discretized:
+        """A plan that meets a sparsity, from the distributions as they are."""
+        if self.settings.form == "irregular":
+            log_chances = self.degrees.log_chances()
+            return irregular(log_chances, self.costs, sparsity, self.settings.seed)
+        # The importance of a radius: the chance that a window drawn from p lies within it.
+        return regular(self.degrees.chances().cumsum(dim=-1), self.costs, sparsity)
+
+    def evaluate_plan(self, plan: Plan) -> None:
+        """Measures the model under a plan, before any training with it."""
+        if self.trainer.get("eval_dataset") is not None:
+            with sparsified(self.model, plan, tokenizer=self.tokenizer):
+                self._evaluate("discretized", self._trainer(self.arguments, 1))
+
+    def finetune(self, sparsity: float, steps: int) -> Learned:
+        """Makes the degrees discrete, trains under the plan, and leaves the model with it.
+
+        Args:
+            sparsity: What the plan is to have.
+            steps: Optimiser steps under the plan.
+        """
+        made = self.discretize(sparsity)
+        sparsify(self.model, made.plan, tokenizer=self.tokenizer)
+        phase = Phase(self.arguments, f"finetune-{sparsity:g}")
+        if (record := phase.done(self.model)) is not None:
+            self._restore(record)
+        else:
+            # Another order of the data than in the search phase.
+            trainer = self._trainer(phase.arguments, steps, shift=1)
+            self._evaluate("discretized", trainer)
+            phase.train(trainer)
+            self._evaluate("final", trainer)
+            phase.record(trainer, self._state())
+        return self._result(sparsity, made)
+
+    def train_dense(self, steps: int) -> None:
+        """Trains the model without a plan, for comparison, and gives it its weights back."""
+        before = copy.deepcopy(self.model.state_dict())
+        phase = Phase(self.arguments, "dense")
+        if (record := phase.done(self.model)) is not None:
+            self._restore(record)
+        else:
+            trainer = self._trainer(phase.arguments, steps)
+            phase.train(trainer)
+            self._evaluate("dense", trainer)
+            phase.record(trainer, self._state())
+        self.model.load_state_dict(before)
+
+    def _budget(self, sparsity: float, steps: int) -> Budget:
+        settings = self.settings
+        density = float(self.costs.density(self.degrees.chances()).detach())
+        # A later phase stays cold: heating up would spread distributions that have settled.
+        start = settings.temperature_end if self.history else settings.temperature_start
+        schedule = Schedule(
+            steps, settings.warmup, density, 1 - sparsity, start, settings.temperature_end
+        )
+        return Budget(self.degrees, self.costs, schedule, DualAscent(settings.ascent))
+
+    def _state(self) -> dict[str, Any]:
+        """What a phase leaves to the next, weights aside, as plain values."""
+        return {
+            "theta": self.degrees.theta.tolist(),
+            "temperature": self.degrees.temperature,
+            "history": self.history,
+            "metrics": self.metrics,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        with torch.no_grad():
+            self.degrees.theta.copy_(torch.tensor(state["theta"]))
+        self.degrees.temperature = state["temperature"]
+        self.history, self.metrics = state["history"], state["metrics"]
+
+    def _calibrate(self, sparsity: float) -> None:
+        texts = Texts(self.model, self.data, self.collator, _MEASURED)
+        importance = importance_of(texts, self.costs, self.settings, self.tokenizer)
+        theta: Tensor = distributions(importance, self.costs, sparsity)
+        with torch.no_grad():
+            self.degrees.theta.copy_(theta * self.settings.temperature_start)
+
+    def _result(self, sparsity: float, made: Discretized) -> Learned:
+        """Counts a plan on evaluation texts, or else training texts, and sums up."""
+        held_out, costs = self.trainer.get("eval_dataset"), self.costs
+        data, split = (self.data, "training") if held_out is None else (held_out, "evaluation")
+        texts = Texts(self.model, data, self.collator, self.settings.sample)
+        tokens = texts.tokens(made.plan, self.tokenizer)
+        return Learned(
+            plan=made.plan,
+            model=self.model,
+            target_sparsity=sparsity,
+            costs=costs,
+            measured=MeasuredSparsity.of(made.plan, tokens, costs.heads, costs.windows),
+            windows=MeasuredSparsity.of(made.windows, tokens, costs.heads, costs.windows),
+            split=split,
+            budget_split=self.settings.budget_split,
+            chances=self.degrees.chances().detach().cpu(),
+            history=list(self.history),
+            metrics=dict(self.metrics),
+            diagnostics=Diagnostics.of(made.plan, tokens, costs.heads, costs.windows),
+        )
+
+    def _trainer(
+        self,
+        arguments: TrainingArguments,
+        steps: int,
+        callbacks: Sequence[Any] = (),
+        schedule: Any = None,
+        shift: int = 0,
+    ) -> Trainer:
+        arguments = copy.copy(arguments)
+        arguments.max_steps = steps
+        arguments.lr_scheduler_type = schedule or arguments.lr_scheduler_type
+        arguments.seed += shift
+        arguments.data_seed = None if arguments.data_seed is None else arguments.data_seed + shift
+        more = {**self.trainer, "callbacks": [*self.trainer.get("callbacks", ()), *callbacks]}
+        more["data_collator"] = self.collator
+        trainer = Trainer(self.model, arguments, train_dataset=self.data, **more)
+        # The Trainer takes `**kwargs` in a forward for a promise to scale the loss for accumulated
+        # batches, which encoders do not keep.
+        trainer.model_accepts_loss_kwargs = False
+        if arguments.disable_tqdm:
+            trainer.remove_callback(PrinterCallback)
+        return trainer
+
+    def _evaluate(self, phase: str, trainer: Trainer) -> None:
+        if trainer.eval_dataset is None:
+            self.metrics[phase] = {}
+            return
+        # With length-grouped batches transformers would shuffle what is evaluated, too.
+        grouped = trainer.args.train_sampling_strategy
+        trainer.args.train_sampling_strategy = "random"
+        try:
+            self.metrics[phase] = dict(trainer.evaluate())
+        finally:
+            trainer.args.train_sampling_strategy = grouped
 
 
 def steps_of(arguments: TrainingArguments, examples: int) -> int:

@@ -1,12 +1,12 @@
-"""Arms that find their plan themselves: a method takes a sparsity and makes a plan that meets it.
+"""Methods: arms of a study that find their own plan, for a sparsity.
 
 A method is written as a call, like a pattern, and is told from a pattern by its sparsity:
 `bigbird(sparsity=0.9)` is a method, `bigbird(radius=1, random=2)` a pattern. Importing this module
 loads neither torch nor transformers.
 
-Every arm trains for the same number of steps. `learned` shares them out between its soft phase
-(half, by default) and a fine-tune under the hard plan; all others train under their plan from the
-first step. That goes for `shuffled(learned(...))` too, whose degrees cost a soft phase that is not
+Every arm trains for the same number of steps. `learned` shares them out between its search phase
+(half, by default) and a fine-tune under the plan; all others train under their plan from the first
+step. That goes for `shuffled(learned(...))` too, whose degrees cost a search phase that is not
 counted: a control is to be given no less than what it is compared with.
 """
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 __all__ = [
     "REVISION",
     "Applied",
+    "BudgetMethod",
     "Context",
     "Method",
-    "Spending",
     "is_method",
     "methods",
     "parse_method",
 ]
 
-#: Which learned degrees these are. A trial's digest holds it, and it is raised when a soft phase
+#: Which learned degrees these are. A trial's digest holds it, and it is raised when a search phase
 #: comes out otherwise than before. 2: the budget's gap is one of logarithms.
 REVISION = "2"
 
@@ -51,14 +51,15 @@ class Context:
     Attributes:
         model: The model, before training; a method that trains it does so in place.
         tokenizer: Its tokenizer.
-        data: Training rows; budgets are solved on them, unless a method says `over=evaluation`.
+        data: Training rows; budgets are met on them unless a method has
+            `budget_split=evaluation`.
         collator: Joins rows into a batch.
         arguments: How the trial is trained.
         steps: Optimiser steps of the trial.
         seed: The trial's.
         trainer: More for the `Trainer` of a method that trains: callbacks; `eval_dataset` and
-            `compute_metrics` to evaluate before and after hardening.
-        evaluation: Evaluation rows, for budgets that are to hold over these.
+            `compute_metrics` to evaluate after the search phase and when degrees are discrete.
+        evaluation: Evaluation rows, for `budget_split=evaluation`.
     """
 
     model: Any
@@ -80,8 +81,9 @@ class Applied:
         plan: The plan, which is not on the model yet.
         steps: Training steps that it took; the rest is for training under the plan.
         history: A record a step of them.
-        metrics: Of the model before its degrees were made hard (`soft`) and after (`hardened`),
-            where a method trains and `Context.trainer` says how to evaluate.
+        metrics: Of the model after the search phase (`search`) and under the plan, not yet trained
+            with it (`discretized`), where a method trains and `Context.trainer` says how to
+            evaluate.
     """
 
     plan: Plan
@@ -107,18 +109,8 @@ class Method(ABC):
 
     @property
     @abstractmethod
-    def stated(self) -> float:
-        """The sparsity that it spends."""
-
-    @property
-    @abstractmethod
-    def global_tokens(self) -> tuple[str, ...] | int:
-        """The global tokens of its plan: kinds, or how many first tokens."""
-
-    @property
-    @abstractmethod
-    def counted_over(self) -> str:
-        """The texts that its sparsity is to hold over: see `sparseattn.degrees.settings.OVER`."""
+    def base(self) -> BudgetMethod:
+        """The method whose budget it spends: itself, or the arm of a control."""
 
     @property
     def passes(self) -> float:
@@ -129,12 +121,12 @@ class Method(ABC):
         """Makes sure that its options leave a way to its sparsity.
 
         Args:
-            texts: Some of those that its sparsity is to hold over.
+            texts: Some of those that its sparsity is to be met on.
             tokenizer: Tells which tokens are separators, where they are global.
 
         Raises:
-            PlanError: The model has not the layers that are to stay dense or to be spared, or the
-                radii that are left reach no such sparsity.
+            PlanError: The model has not the layers that are to stay dense or empty, or the radii
+                that are left reach no such sparsity.
         """
         return
 
@@ -149,34 +141,43 @@ class Method(ABC):
     def __str__(self) -> str:
         """The call, which parses back to an equal method."""
         given = (
-            f"{one.name}={_spelled(value)}"
-            for one in dataclasses.fields(self)
-            if (value := getattr(self, one.name)) != one.default
+            f"{argument.name}={_spelled(value)}"
+            for argument in dataclasses.fields(self)
+            if (value := getattr(self, argument.name)) != argument.default
         )
         return f"{self.name}({', '.join(given)})"
 
 
-class Spending(Method):
-    """A method with a budget of its own, in three fields that each subclass has."""
+class BudgetMethod(Method):
+    """A method with a budget of its own, in three fields that each subclass has.
+
+    Attributes:
+        sparsity: What its plan is to have.
+        globals: The global tokens of its plan: kinds, or how many first tokens.
+        budget_split: The texts that its sparsity is met on; see
+            `sparseattn.degrees.settings.Settings`.
+    """
 
     sparsity: float
     globals: tuple[str, ...] | int
-    over: str
+    budget_split: str
 
     @property
-    def stated(self) -> float:
-        """See `Method.stated`."""
-        return self.sparsity
+    def base(self) -> BudgetMethod:
+        """Itself."""
+        return self
 
-    @property
-    def global_tokens(self) -> tuple[str, ...] | int:
-        """See `Method.global_tokens`."""
-        return self.globals
+    def check_sparsity(self) -> None:
+        """Checks that the sparsity is a number that some text may reach.
 
-    @property
-    def counted_over(self) -> str:
-        """See `Method.counted_over`."""
-        return self.over
+        Raises:
+            PlanError: It is not.
+        """
+        number = isinstance(self.sparsity, int | float) and not isinstance(self.sparsity, bool)
+        if not number or not 0 < self.sparsity < 1:
+            raise PlanError(
+                f"{self.name}(): sparsity {self.sparsity!r} must be a number between 0 and 1"
+            )
 
 
 def _spelled(value: object) -> str:
@@ -209,21 +210,11 @@ def parse_method(text: str) -> Method:
     """Reads a method.
 
     Raises:
-        SpecError: It does not parse, or names an unknown method or argument.
+        SpecError: It does not parse, or names an unknown method.
+        PatternError: An argument is unknown, missing or given twice.
         PlanError: A value is not possible.
     """
-    made = parse_with(methods, text)
-    if not isinstance(made, Method):
+    method = parse_with(methods, text)
+    if not isinstance(method, Method):
         raise SpecError("expected a method", text, 0)
-    return made
-
-
-def check_sparsity(value: object) -> None:
-    """Checks that a method's sparsity is a number that some text may reach.
-
-    Raises:
-        PlanError: It is not.
-    """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value < 1:  # type: ignore[operator]
-        raise PlanError(f"sparsity {value!r} must be a number between 0 and 1")
+    return method

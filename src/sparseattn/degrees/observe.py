@@ -1,4 +1,4 @@
-"""Watching a model attend densely: what calibration measures its worths on."""
+"""Watching a model attend densely: what calibration and probes are measured on."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ import torch
 from torch import Tensor
 
 from sparseattn.backend import Call
-from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.texts import Texts, state_of
 from sparseattn.errors import UnsupportedModelError
 from sparseattn.models.sparsify import sparsified
 from sparseattn.plan import CompiledPlan, Plan
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Radii", "Seen", "watched"]
+__all__ = ["Observation", "observe"]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Observation:
     """A batch, and how the model attended over it.
 
     Attributes:
@@ -43,14 +42,14 @@ class Seen:
     biases: list[Tensor]
 
 
-def watched(
+def observe(
     texts: Texts,
     needed: Plan,
     layers: Sequence[int] | None,
     tokenizer: Any = None,
     *,
     gradient: bool = False,
-) -> Iterator[Seen]:
+) -> Iterator[Observation]:
     """Runs a model over texts, densely, without dropout; afterwards it is as it was.
 
     Args:
@@ -75,16 +74,16 @@ def watched(
             if state.mask_route:
                 raise UnsupportedModelError(
                     f"{type(model).__name__} computes its own attention, which cannot be seen, so "
-                    "there is no saying what a pattern keeps of it"
+                    "what a pattern keeps of it cannot be measured"
                 )
-            chosen = range(len(state.heads)) if layers is None else layers
-            watch = _Watch(chosen, state.heads, state.windows, gradient)
+            watched = range(len(state.heads)) if layers is None else layers
+            watch = _Watch(watched, state.heads, state.windows, gradient)
             state.compiler, state.observer = watch.compile, watch.observe
             try:
                 for batch in texts.batches():
                     with torch.set_grad_enabled(gradient), _frozen(model):
                         output = model(**batch)
-                    yield watch.taken(output)
+                    yield watch.take(output)
             finally:
                 state.compiler = state.observer = None
     finally:
@@ -121,19 +120,19 @@ class _Watch:
             scores = (call.query @ call.key.transpose(-2, -1) * call.scale).float()
             if call.bias is not None:
                 scores = scores + call.bias
-            allowed = call.rule.finite
             self.open[layer] = call.rule.dense[:, :1]
-            self.weights[layer] = scores.masked_fill(~allowed, float("-inf")).softmax(dim=-1)
+            closed = ~call.rule.finite
+            self.weights[layer] = scores.masked_fill(closed, float("-inf")).softmax(dim=-1)
 
-    def taken(self, output: Any) -> Seen:
+    def take(self, output: Any) -> Observation:
         """What was kept, in the order of the layers; leaves nothing behind."""
         assert self.tokens is not None, "the model has run"
         weights = [self.weights[layer] for layer in self.layers]
         pairs = [self.open[layer] for layer in self.layers]
         biases = [self.biases[layer] for layer in self.layers if layer in self.biases]
-        seen = Seen(self.tokens, output, weights, pairs, biases)
+        taken = Observation(self.tokens, output, weights, pairs, biases)
         self.tokens, self.weights, self.open, self.biases = None, {}, {}, {}
-        return seen
+        return taken
 
 
 @contextmanager
@@ -147,42 +146,3 @@ def _frozen(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for parameter in wanted:
             parameter.requires_grad_(True)
-
-
-class Radii:
-    """Which radius of a menu is the first to keep each pair of a batch.
-
-    Args:
-        menu: The radii and global tokens.
-        tokens: The batch.
-
-    Attributes:
-        counted: Queries that a radius decides over: those that are not global.
-            Shape: [batch, 1, length].
-    """
-
-    def __init__(self, menu: Candidates, tokens: TokenBatch) -> None:
-        chosen = menu.global_mask(tokens)
-        place = torch.arange(tokens.length, device=tokens.device)
-        distance = (place[:, None] - place[None, :]).abs().flatten()
-        radii = menu.radii(tokens).expand(tokens.batch, -1).contiguous()
-        first = torch.searchsorted(radii, distance.expand(tokens.batch, -1).contiguous())
-        shape = (tokens.batch, tokens.length, tokens.length)
-        # One more than there are entries for never.
-        self._first = first.view(shape).masked_fill(chosen[:, None, :], 0)
-        self._entries = len(menu)
-        self.counted = (tokens.valid & ~chosen)[:, None, :]
-
-    def within(self, pairs: Tensor) -> Tensor:
-        """Sums over the keys that each radius keeps.
-
-        Args:
-            pairs: A number for each pair. Shape: [batch, heads, length, length].
-
-        Returns:
-            0 for queries that are not counted. Shape: [batch, heads, length, entries].
-        """
-        sums = [
-            (pairs * (self._first == entry)[:, None]).sum(dim=-1) for entry in range(self._entries)
-        ]
-        return torch.stack(sums, dim=-1).cumsum(dim=-1) * self.counted[..., None]

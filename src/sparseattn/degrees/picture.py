@@ -1,25 +1,28 @@
-"""A picture of learned degrees."""
+"""Pictures of learned degrees."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from sparseattn.degrees.texts import state_of
+from sparseattn.degrees.cost import Costs
 from sparseattn.errors import MissingExtraError
 from sparseattn.pattern import Joined, Pattern
 from sparseattn.patterns.elastic import Elastic
 from sparseattn.patterns.irregular import Irregular
 from sparseattn.patterns.neighbor import Neighbor
+from sparseattn.plan import Plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from sparseattn.degrees.result import Learned
+__all__ = ["draw_degrees", "new_figure", "radii_of"]
 
-__all__ = ["draw", "new_figure", "radii"]
+Radii = NDArray[np.float64]
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -41,41 +44,21 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def draw(learned: Learned) -> Figure:
-    """Draws degrees by layer and head, their distributions, and sparsity and loss over steps.
+def radii_of(plan: Plan, costs: Costs) -> Radii:
+    """The radius of each head in a plan; its mean over positions in an irregular one.
 
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    figure = new_figure(11, 7.5)
-    grid = figure.subplots(2, 2)
-    _degrees(grid[0, 0], figure, learned)
-    _distributions(grid[0, 1], figure, learned)
-    _sparsity(grid[1, 0], learned)
-    _loss(grid[1, 1], learned)
-    figure.suptitle(
-        f"Learned degrees: stated sparsity {learned.stated:.3f}, realised {learned.sparsity:.3f}, "
-        f"windows alone {learned.window_sparsity:.3f}"
-    )
-    return figure
-
-
-def _unit(learned: Learned) -> str:
-    return "share of the length" if learned.menu.elastic else "tokens"
-
-
-def radii(learned: Learned) -> NDArray[np.float64]:
-    """The radius of each head in the hard plan; its mean over positions in an irregular one.
+    Args:
+        plan: A plan of learned degrees.
+        costs: Says how many heads there are, and which layers were learned.
 
     Returns:
         In tokens, or shares of the length. Shape: [learned layers, heads].
     """
-    state = state_of(learned.model)
+    layers = plan.resolve(costs.heads)
     rows = []
-    for layer, groups in enumerate(learned.plan.resolve(state.heads)):
-        if layer in learned.layers:
-            by_head = {head: _radius(pattern) for members, pattern in groups for head in members}
-            rows.append([by_head[head] for head in range(state.heads[layer])])
+    for layer in costs.learned:
+        by_head = {head: _radius(p) for members, p in layers[layer] for head in members}
+        rows.append([by_head[head] for head in range(costs.heads[layer])])
     return np.asarray(rows)
 
 
@@ -90,58 +73,83 @@ def _radius(pattern: Pattern) -> float:
     return _radius(pattern.left)
 
 
-def _degrees(axes: Any, figure: Any, learned: Learned) -> None:
-    entries = np.asarray(learned.menu.entries, dtype=float)
-    found = radii(learned)
-    rank = np.interp(found, entries, np.arange(len(entries)))
+def draw_degrees(
+    costs: Costs,
+    radii: Radii,
+    chances: Tensor,
+    history: Sequence[dict[str, float]],
+    sparsity: float,
+) -> Figure:
+    """Draws degrees by layer and head, their distributions, and sparsity and loss over steps.
+
+    Args:
+        costs: The candidates and the learned layers.
+        radii: See `radii_of`.
+        chances: Of each radius. Shape: [learned layers, heads or 1, entries].
+        history: See `sparseattn.degrees.search.Budget`.
+        sparsity: The measured one.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure = new_figure(11, 7.5)
+    grid = figure.subplots(2, 2)
+    _radii(grid[0, 0], figure, costs, radii)
+    _distributions(grid[0, 1], figure, costs, chances)
+    steps = [entry["step"] for entry in history]
+    _sparsity(grid[1, 0], steps, history, sparsity)
+    _loss(grid[1, 1], steps, history)
+    return figure
+
+
+def _unit(costs: Costs) -> str:
+    return "share of the length" if costs.candidates.elastic else "tokens"
+
+
+def _radii(axes: Any, figure: Any, costs: Costs, radii: Radii) -> None:
+    entries = np.asarray(costs.candidates.entries, dtype=float)
+    rank = np.interp(radii, entries, np.arange(len(entries)))
     image = axes.imshow(rank, aspect="auto", cmap="viridis", vmin=0, vmax=len(entries) - 1)
-    for (row, column), value in np.ndenumerate(found):
+    for (row, column), value in np.ndenumerate(radii):
         dark = rank[row, column] < 0.6 * (len(entries) - 1)
-        shown = f"{value:.2f}".rstrip("0").rstrip(".") if value % 1 else f"{value:.0f}"
-        axes.text(
-            column,
-            row,
-            shown,
-            ha="center",
-            va="center",
-            fontsize=7,
-            color="white" if dark else "black",
-        )
-    axes.set(title=f"Radius in the plan ({_unit(learned)})", xlabel="head", ylabel="layer")
-    axes.set_yticks(range(len(learned.layers)), [str(layer) for layer in learned.layers])
+        text = f"{value:.2f}".rstrip("0").rstrip(".") if value % 1 else f"{value:.0f}"
+        style = {"ha": "center", "va": "center", "fontsize": 7}
+        axes.text(column, row, text, color="white" if dark else "black", **style)
+    axes.set(title=f"Radius in the plan ({_unit(costs)})", xlabel="head", ylabel="layer")
+    axes.set_yticks(range(len(costs.learned)), [str(layer) for layer in costs.learned])
     bar = figure.colorbar(image, ax=axes)
     bar.set_ticks(range(len(entries)), labels=[f"{entry:g}" for entry in entries])
 
 
-def _distributions(axes: Any, figure: Any, learned: Learned) -> None:
-    chances = learned.chances.double().mean(dim=1).numpy()
-    image = axes.imshow(chances, aspect="auto", cmap="magma", vmin=0, vmax=1)
-    labels = [f"{entry:g}" for entry in learned.menu.entries]
+def _distributions(axes: Any, figure: Any, costs: Costs, chances: Tensor) -> None:
+    means = chances.double().mean(dim=1).numpy()
+    image = axes.imshow(means, aspect="auto", cmap="magma", vmin=0, vmax=1)
+    labels = [f"{entry:g}" for entry in costs.candidates.entries]
     axes.set_xticks(range(len(labels)), labels)
-    axes.set_yticks(range(len(learned.layers)), [str(layer) for layer in learned.layers])
+    axes.set_yticks(range(len(costs.learned)), [str(layer) for layer in costs.learned])
     axes.set(
-        title="Distribution after the soft phase, mean over heads",
-        xlabel=f"radius ({_unit(learned)})",
+        title="Distribution after the search phase, mean over heads",
+        xlabel=f"radius ({_unit(costs)})",
         ylabel="layer",
     )
     figure.colorbar(image, ax=axes, label="chance")
 
 
-def _sparsity(axes: Any, learned: Learned) -> None:
-    steps = [entry["step"] for entry in learned.history]
-    axes.plot(steps, [1 - entry["density"] for entry in learned.history], label="expected")
-    axes.plot(steps, [1 - entry["target"] for entry in learned.history], "--", label="target")
-    axes.axhline(learned.sparsity, color="black", linewidth=0.8, label="hard plan, held-out")
-    axes.set(title="Sparsity in the soft phase", xlabel="step", ylabel="total sparsity")
+def _sparsity(
+    axes: Any, steps: list[float], history: Sequence[dict[str, float]], sparsity: float
+) -> None:
+    axes.plot(steps, [1 - entry["density"] for entry in history], label="expected")
+    axes.plot(steps, [1 - entry["target"] for entry in history], "--", label="target")
+    axes.axhline(sparsity, color="black", linewidth=0.8, label="of the plan, measured")
+    axes.set(title="Sparsity in the search phase", xlabel="step", ylabel="total sparsity")
     axes.legend()
 
 
-def _loss(axes: Any, learned: Learned) -> None:
-    steps = [entry["step"] for entry in learned.history]
-    axes.plot(steps, [entry["loss"] for entry in learned.history], color="tab:purple", label="loss")
-    axes.set(title="Task loss in the soft phase", xlabel="step", ylabel="loss")
+def _loss(axes: Any, steps: list[float], history: Sequence[dict[str, float]]) -> None:
+    axes.plot(steps, [entry["loss"] for entry in history], color="tab:purple", label="loss")
+    axes.set(title="Task loss in the search phase", xlabel="step", ylabel="loss")
     other = axes.twinx()
-    temperature = [entry["temperature"] for entry in learned.history]
+    temperature = [entry["temperature"] for entry in history]
     other.plot(steps, temperature, ":", color="gray", label="temperature")
     other.set_ylabel("temperature")
     axes.legend(handles=[*axes.lines, *other.lines])

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sparseattn.degrees.method import is_method
-from sparseattn.degrees.observe import watched
-from sparseattn.degrees.texts import Texts, every, tokenised
+from sparseattn.degrees.observe import observe
+from sparseattn.degrees.texts import Texts, spread_indices, tokenize
 from sparseattn.errors import DataError, PatternError
 from sparseattn.pattern import Pattern, parse
 from sparseattn.plan import Plan
@@ -21,7 +21,7 @@ from sparseattn.tokens import PARSED
 if TYPE_CHECKING:
     from rich.console import Group
 
-__all__ = ["Probed", "pattern_of", "probe", "probed"]
+__all__ = ["ProbeResult", "pattern_of", "probe", "probe_texts"]
 
 #: Texts that are looked at, at most.
 MOST = 512
@@ -31,7 +31,7 @@ _TOP = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Probed:
+class ProbeResult:
     """What a pattern keeps of a model's attention.
 
     Over the *queries*: the real tokens that have a key under the pattern. Layers and heads count
@@ -39,39 +39,40 @@ class Probed:
 
     Attributes:
         pattern: Its spec string.
-        kept: The share of a query's attention that falls on its keys under the pattern, averaged
+        mass: The share of a query's attention that falls on its keys under the pattern, averaged
             over queries; nan in a layer without any. Shape: [layers, heads], float64, in [0, 1].
-        even: What it would be if a query attended alike to all real tokens that the layer reaches
-            (all of the text, but for models with local attention). Shape: [layers], likewise.
+        uniform: What it would be if a query attended uniformly to all real tokens that the layer
+            reaches (all of the text, but for models with local attention). Shape: [layers],
+            likewise.
         queries: How many queries there are in each layer.
         tokens: Real tokens.
         texts: Texts that they stand in.
     """
 
     pattern: str
-    kept: Tensor
-    even: Tensor
+    mass: Tensor
+    uniform: Tensor
     queries: tuple[int, ...]
     tokens: int
     texts: int
 
     @property
-    def times(self) -> Tensor:
-        """How many times what even attention would keep. Shape: [layers, heads], float64."""
-        return self.kept / self.even[:, None]
+    def lift(self) -> Tensor:
+        """Mass over that of uniform attention. Shape: [layers, heads], float64."""
+        return self.mass / self.uniform[:, None]
 
     def rows(self) -> list[dict[str, float | int]]:
-        """A row a head, those that keep the most first."""
-        sortable = self.kept.flatten().nan_to_num(-1.0)
+        """A row a head, those with the most mass first."""
+        sortable = self.mass.flatten().nan_to_num(-1.0)
         order = sortable.argsort(descending=True, stable=True).tolist()
-        heads = self.kept.shape[1]
+        heads = self.mass.shape[1]
         return [
             {
                 "layer": layer,
                 "head": head,
-                "kept": float(self.kept[layer, head]),
-                "even": float(self.even[layer]),
-                "times": float(self.times[layer, head]),
+                "mass": float(self.mass[layer, head]),
+                "uniform": float(self.uniform[layer]),
+                "lift": float(self.lift[layer, head]),
                 "queries": self.queries[layer],
             }
             for layer, head in (divmod(index, heads) for index in order)
@@ -87,47 +88,49 @@ class Probed:
         return captured.get().rstrip()
 
     def __rich__(self) -> Group:
-        """The heads that keep the most, and all of them together."""
+        """The heads with the most mass, and all of them together."""
         from rich import box
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
         table = Table(box=box.SIMPLE)
-        for name in ("layer", "head", "attention kept", "if even", "times"):
+        for name in ("layer", "head", "attention mass", "uniform", "lift"):
             table.add_column(name, justify="right")
         rows = self.rows()
         for row in rows[:_TOP]:
             table.add_row(
                 f"{row['layer']}",
                 f"{row['head']}",
-                f"{row['kept']:.1%}",
-                f"{row['even']:.1%}",
-                f"{row['times']:.1f}",
+                f"{row['mass']:.1%}",
+                f"{row['uniform']:.1%}",
+                f"{row['lift']:.1f}",
             )
-        kept, even = float(self.kept.nanmean()), float(self.even.nanmean())
+        mass, uniform = float(self.mass.nanmean()), float(self.uniform.nanmean())
+        means = (f"{mass:.1%}", f"{uniform:.1%}", f"{mass / uniform:.1f}")
         table.add_section()
-        table.add_row("all", f"{len(rows)}", f"{kept:.1%}", f"{even:.1%}", f"{kept / even:.1f}")
+        table.add_row("all", f"{len(rows)}", *means)
         fewest, most = min(self.queries), max(self.queries)
-        over = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}, according to the layer,"
+        queries = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,} (by layer)"
         return Group(
             Text(f"attention on {self.pattern}"),
             table,
             Text(
-                f"shares of a token's attention, means over {over} of {self.tokens:,} real tokens: "
-                f"those that have such a key; {self.texts:,} texts. Layers and heads count from 0."
+                "attention mass: share of a token's attention on these pairs, averaged over the "
+                f"tokens that have such a pair, {queries} of {self.tokens:,} real tokens in "
+                f"{self.texts:,} texts; uniform: what uniform attention would put there; lift: "
+                "mass / uniform. Layers and heads count from 0."
             ),
         )
 
 
 def probe(
     model: Any, pattern: Pattern | str, texts: Sequence[Any], *, tokenizer: Any = None
-) -> Probed:
+) -> ProbeResult:
     """Measures how much of a model's own attention falls on the pairs of a pattern.
 
-    The model attends densely; nothing is trained and nothing changed. Where a head puts many times
-    as much attention on these pairs as an even one would, ask of another pattern, too: a head may
-    look for something that these pairs happen to have.
+    The model attends densely; nothing is trained and nothing changed. Where a head has a high lift,
+    probe other patterns, too: a head may look for something that these pairs happen to have.
 
     ```
     probe(model, "similarity(k=1) - sentence()", pairs)  # to the like of a word in other sentences
@@ -152,16 +155,16 @@ def probe(
 
     from sparseattn.syntax import Annotator, Collator
 
-    made = pattern_of(pattern)
+    wanted = pattern_of(pattern)
     tokenizer = tokenizer or AutoTokenizer.from_pretrained(
         model.name_or_path, trust_remote_code=False
     )
     if isinstance(texts, str):
         raise DataError("texts is one text; give a list of them")
-    some = [texts[index] for index in every(len(texts), MOST)]
-    read = Annotator(tokenizer) if made.needs & PARSED else None
-    rows = tokenised(model, some, tokenizer, read=read, pairs=True)
-    return probed(Texts(model, rows, Collator(tokenizer), MOST), made, tokenizer)
+    some = [texts[index] for index in spread_indices(len(texts), MOST)]
+    annotator = Annotator(tokenizer) if wanted.needs & PARSED else None
+    rows = tokenize(model, some, tokenizer, annotator=annotator, pairs=True)
+    return probe_texts(Texts(model, rows, Collator(tokenizer), MOST), wanted, tokenizer)
 
 
 def pattern_of(given: Pattern | str) -> Pattern:
@@ -179,7 +182,7 @@ def pattern_of(given: Pattern | str) -> Pattern:
     return given
 
 
-def probed(texts: Texts, pattern: Pattern, tokenizer: Any = None) -> Probed:
+def probe_texts(texts: Texts, pattern: Pattern, tokenizer: Any = None) -> ProbeResult:
     """`probe` for texts that are tokenised already.
 
     Args:
@@ -190,32 +193,32 @@ def probed(texts: Texts, pattern: Pattern, tokenizer: Any = None) -> Probed:
     Raises:
         SparseAttnError: See `probe`.
     """
-    kept: list[Tensor] = []
-    even: list[Tensor] = []
+    mass: list[Tensor] = []
+    uniform: list[Tensor] = []
     queries: list[Tensor] = []
     tokens = 0
-    for seen in watched(texts, Plan.of(pattern), None, tokenizer):
-        every_pair: Tensor | None = None
+    for seen in observe(texts, Plan.of(pattern), None, tokenizer):
+        pairs: Tensor | None = None
         sums = []
         for layer, (weights, reached) in enumerate(zip(seen.weights, seen.open, strict=True)):
-            if every_pair is None or pattern.varies_by_layer:
+            if pairs is None or pattern.varies_by_layer:
                 rule = pattern.rule(seen.tokens, layer)
-                every_pair = rule.dense(seen.tokens.length, seen.tokens.device)
-            mask = (every_pair & reached).squeeze(1)
-            asked = mask.any(dim=-1)
+                pairs = rule.dense(seen.tokens.length, seen.tokens.device)
+            mask = (pairs & reached).squeeze(1)
+            with_key = mask.any(dim=-1)
             share = mask.sum(dim=-1).double() / reached.squeeze(1).sum(dim=-1).clamp(min=1)
-            mass = (weights * mask[:, None]).sum(dim=(0, 2, 3)).double()
-            sums.append((mass.cpu(), (share * asked).sum().cpu(), asked.sum().cpu()))
-        for total, parts in zip((kept, even, queries), zip(*sums, strict=True), strict=True):
+            on_pairs = (weights * mask[:, None]).sum(dim=(0, 2, 3)).double()
+            sums.append((on_pairs.cpu(), (share * with_key).sum().cpu(), with_key.sum().cpu()))
+        for total, parts in zip((mass, uniform, queries), zip(*sums, strict=True), strict=True):
             total.append(torch.stack(parts))
         tokens += int(seen.tokens.valid.sum())
     counts = torch.stack(queries).sum(dim=0)
     if not bool(counts.any()):
         raise PatternError(f"no token of these texts has a key under {pattern}")
-    return Probed(
+    return ProbeResult(
         pattern=str(pattern),
-        kept=torch.stack(kept).sum(dim=0) / counts[:, None],
-        even=torch.stack(even).sum(dim=0) / counts,
+        mass=torch.stack(mass).sum(dim=0) / counts[:, None],
+        uniform=torch.stack(uniform).sum(dim=0) / counts,
         queries=tuple(counts.tolist()),
         tokens=tokens,
         texts=len(texts.rows),

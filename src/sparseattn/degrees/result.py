@@ -3,32 +3,99 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from sparseattn.counting import MeasuredSparsity
+from sparseattn.counting import MeasuredSparsity, count_plan
 from sparseattn.degrees.candidates import Candidates
-from sparseattn.degrees.diagnostics import Diagnostics
-from sparseattn.degrees.measured import told
-from sparseattn.degrees.texts import Texts
+from sparseattn.degrees.cost import Costs
+from sparseattn.degrees.picture import draw_degrees, radii_of
+from sparseattn.files import write_whole
 from sparseattn.plan import Plan
+from sparseattn.tokens import TokenBatch
 
 if TYPE_CHECKING:
-    from sparseattn.degrees.learner import Learner
+    from matplotlib.figure import Figure
 
-__all__ = ["Learned"]
+__all__ = ["Diagnostics", "Learned", "sparsity_lines"]
 
-#: Held-out texts that diagnostics are counted on, at most.
-_COUNTED = 512
-
-#: How far the soft phase may end from the budget before a user is told.
+#: Points of sparsity by which a budget may be missed before a user is told.
 _GAP = 0.02
 
 #: Ends of the names under which an evaluation tells how long it took.
 _TIMING = ("runtime", "per_second", "epoch", "preparation_time")
+
+#: What the evaluations are called for a user.
+_PHASES = {
+    "dense": "dense baseline",
+    "search": "after the search phase, masks not yet discrete",
+    "discretized": "discretized, before the fine-tune",
+    "final": "final, after the fine-tune",
+}
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """The degrees of a plan in the terms of LDPC codes, and how far information travels under it.
+
+    A layer is a bipartite graph from queries to keys, as a code's is from variables to checks.
+
+    Attributes:
+        nodes: Share of the queries (a query counts once a layer and head) that have each degree:
+            the node perspective.
+        edges: Share of the allowed pairs that belong to queries of each degree: the edge
+            perspective, degree x share of nodes / mean degree.
+        mean_degree: Keys a query may attend to, on average.
+        receptive_field: Share of its text that a token can have heard from after each layer.
+        reaches_cls: The same for the first token.
+    """
+
+    nodes: dict[int, float]
+    edges: dict[int, float]
+    mean_degree: float
+    receptive_field: tuple[float, ...]
+    reaches_cls: tuple[float, ...]
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        batches: Sequence[TokenBatch],
+        heads: Sequence[int],
+        windows: Sequence[int | None] | None = None,
+    ) -> Diagnostics:
+        """Counts over some texts.
+
+        Args:
+            plan: The plan.
+            batches: The texts.
+            heads: Heads of each layer of the model.
+            windows: A radius that each layer never exceeds.
+        """
+        degrees: Counter[int] = Counter()
+        reports = [count_plan(plan, tokens, heads, windows) for tokens in batches]
+        for report in reports:
+            degrees.update(report.degrees)
+        queries = sum(degrees.values())
+        pairs = sum(degree * count for degree, count in degrees.items())
+        return cls(
+            nodes={degree: degrees[degree] / queries for degree in sorted(degrees)},
+            edges={degree: degree * degrees[degree] / pairs for degree in sorted(degrees)},
+            mean_degree=pairs / queries,
+            receptive_field=_mean(
+                [[layer.receptive_field for layer in r.layers] for r in reports],
+                [r.tokens for r in reports],
+            ),
+            reaches_cls=_mean(
+                [[layer.reaches_cls for layer in r.layers] for r in reports],
+                [r.texts for r in reports],
+            ),
+        )
 
 
 @dataclass(eq=False)
@@ -38,91 +105,88 @@ class Learned:
     Attributes:
         plan: The degrees as a plan, global tokens included.
         model: The trained model, which carries the plan.
-        stated: The sparsity that was asked for.
-        sparsity: That of the plan on held-out texts (on training texts, if none were given).
-        window_sparsity: That of its windows alone, without the rows and columns of global tokens.
-        by_length: The sparsity of texts of each length.
-        over: What these three were counted over, in words.
-        menu: The radii that were chosen from.
-        chances: Of each radius at the end of the soft phase.
+        target_sparsity: The sparsity to learn for.
+        costs: The candidates, the layers that were learned, and the texts that the budget was
+            counted over.
+        measured: What the plan allows on the texts of `split`.
+        windows: The same of its windows alone, without the rows and columns of global tokens.
+        split: The texts that these were measured on: `evaluation`, or `training` without any.
+        budget_split: The texts that the target was met on.
+        chances: Of each radius at the end of the search phase.
             Shape: [learned layers, heads or 1, entries].
-        layers: The layers that were learned.
-        history: A record a soft step; see `sparseattn.degrees.search.Budget`.
-        metrics: Evaluations: `soft`, `hardened` (before the last fine-tune) and `final`.
+        history: A record a step of the search phase; see `sparseattn.degrees.search.Budget`.
+        metrics: Evaluations: `search`, `discretized` (before the fine-tune), `final`, and `dense`
+            of a baseline.
         diagnostics: Degrees in the terms of LDPC codes, and how far information travels.
     """
 
     plan: Plan
     model: Any
-    stated: float
-    sparsity: float
-    window_sparsity: float
-    by_length: dict[str, float]
-    over: str
-    menu: Candidates
+    target_sparsity: float
+    costs: Costs
+    measured: MeasuredSparsity
+    windows: MeasuredSparsity
+    split: str
+    budget_split: str
     chances: Tensor
-    layers: list[int]
     history: list[dict[str, float]]
     metrics: dict[str, dict[str, float]]
     diagnostics: Diagnostics
 
-    @classmethod
-    def of(cls, learner: Learner, sparsity: float, plan: Plan, windows: Plan) -> Learned:
-        """Counts a plan on held-out texts and puts the result together.
-
-        Args:
-            learner: After its last phase.
-            sparsity: What was asked for.
-            plan: What it hardened to.
-            windows: The same without global tokens.
-        """
-        held_out = learner.trainer.get("eval_dataset")
-        data = learner.data if held_out is None else held_out
-        texts = Texts(learner.model, data, learner.collator, learner.settings.sample)
-        tokens = texts.tokens(plan, learner.tokenizer)
-        of = (tokens, learner.costs.heads, learner.costs.windows)
-        found = MeasuredSparsity.of(plan, *of)
-        return cls(
-            plan=plan,
-            model=learner.model,
-            stated=sparsity,
-            sparsity=found.sparsity,
-            window_sparsity=MeasuredSparsity.of(windows, *of).sparsity,
-            by_length=found.by_length(),
-            over=f"{len(found.lengths)} {'training' if held_out is None else 'held-out'} texts",
-            menu=learner.menu,
-            chances=learner.degrees.chances().detach().cpu(),
-            layers=learner.costs.learned,
-            history=list(learner.history),
-            metrics=dict(learner.metrics),
-            diagnostics=Diagnostics.of(plan, tokens, *of[1:]),
-        )
+    @property
+    def measured_sparsity(self) -> float:
+        """The sparsity of the plan on the texts of `split`."""
+        return self.measured.sparsity
 
     @property
-    def expected(self) -> float:
-        """The sparsity that the distributions came to expect by the end of the soft phase.
+    def candidates(self) -> Candidates:
+        """The radii that were chosen from."""
+        return self.costs.candidates
 
-        Over the training texts that budgets are counted on. Hardening meets the budget in any case;
-        where this is far from it, it was the budget that chose the degrees and not learning.
+    @property
+    def expected_sparsity(self) -> float:
+        """The sparsity that the distributions came to expect by the end of the search phase.
+
+        Over the texts that the budget is counted on. The plan meets the budget in any case; where
+        this is far from it, it was the budget that chose the degrees and not learning.
         """
         return 1 - self.history[-1]["density"]
 
     @property
-    def warning(self) -> str:
-        """What a user should know before trusting the degrees; empty if there is nothing."""
-        if abs(self.expected - self.stated) <= _GAP:
-            return ""
-        return (
-            f"warning: after {len(self.history)} soft steps the distributions expect a sparsity of "
-            f"{self.expected:.3f}, not {self.stated:.3f}: the degrees have not settled, and what "
-            "the plan keeps is not what learning prefers; train longer"
+    def warnings(self) -> list[str]:
+        """What a user should know before trusting the degrees, a sentence each."""
+        target, messages = self.target_sparsity, []
+        if abs(self.expected_sparsity - target) > _GAP:
+            messages.append(
+                f"after {len(self.history)} steps of the search phase the distributions expect a "
+                f"sparsity of {self.expected_sparsity:.3f}, not {target:.3f}: the degrees have not "
+                "settled, and the budget chose them rather than the training; train longer"
+            )
+        if abs(self.measured_sparsity - target) > _GAP:
+            messages.append(self._missed())
+        return messages
+
+    def _missed(self) -> str:
+        missed = (
+            f"measured sparsity {self.measured_sparsity:.3f} is not the target "
+            f"{self.target_sparsity:.3f}"
         )
+        if self.split == "evaluation" and self.budget_split == "train":
+            lengths = self.costs.lengths, self.measured.lengths
+            train, here = (float(each.double().mean()) for each in lengths)
+            return (
+                f"{missed}: the target was met on the training texts, of {train:.1f} tokens on "
+                f"average, and the evaluation texts have {here:.1f}; --budget-split evaluation "
+                "(budget_split='evaluation' in Python) meets it on the evaluation texts, of which "
+                "it looks at the lengths alone"
+            )
+        return f"{missed}: no choice among these candidates comes nearer; give more of them"
 
     def scores(self, phase: str) -> dict[str, float]:
         """An evaluation without what it says of its own speed.
 
         Args:
-            phase: `soft`, `hardened` or `final`.
+            phase: `dense`, `search`, `discretized` or `final`.
 
         Returns:
             Loss and metrics by name; empty where it was not measured.
@@ -136,21 +200,37 @@ class Learned:
     def to_json(self) -> dict[str, Any]:
         """Everything but the model, as plain values."""
         return {
-            "stated": self.stated,
-            "sparsity": self.sparsity,
-            "window_sparsity": self.window_sparsity,
-            "sparsity_by_length": self.by_length,
-            "counted_over": self.over,
-            "expected_sparsity": self.expected,
-            "warning": self.warning,
+            "target_sparsity": self.target_sparsity,
+            "measured_sparsity": self.measured_sparsity,
+            "window_sparsity": self.windows.sparsity,
+            "sparsity_by_length": self.measured.by_length(),
+            "measured_on": f"{len(self.measured.lengths)} {self.split} texts",
+            "budget_split": self.budget_split,
+            "expected_sparsity": self.expected_sparsity,
+            "warnings": self.warnings,
             "plan": self.plan.to_json(),
-            "menu": {"entries": list(self.menu.entries), "elastic": self.menu.elastic},
-            "layers": self.layers,
+            "candidates": list(self.candidates.entries),
+            "elastic": self.candidates.elastic,
+            "layers": self.costs.learned,
             "chances": self.chances.tolist(),
             "metrics": self.metrics,
-            "diagnostics": self.diagnostics.to_json(),
+            "diagnostics": asdict(self.diagnostics),
             "history": self.history,
         }
+
+    def draw(self) -> Figure:
+        """Draws degrees by layer and head, their distributions, and sparsity and loss over steps.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        radii = radii_of(self.plan, self.costs)
+        figure = draw_degrees(self.costs, radii, self.chances, self.history, self.measured_sparsity)
+        figure.suptitle(
+            f"Learned degrees: target sparsity {self.target_sparsity:.3f}, measured "
+            f"{self.measured_sparsity:.3f}, windows alone {self.windows.sparsity:.3f}"
+        )
+        return figure
 
     def save(self, folder: str | Path) -> list[Path]:
         """Writes plan, model, history and a picture.
@@ -161,23 +241,55 @@ class Learned:
         Returns:
             What was written: `plan.json`, `model/` (read it with `sparseattn.load`),
             `learned.json`, `degrees.png`.
-        """
-        from sparseattn.degrees.picture import draw
 
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         paths = [place / name for name in ("plan.json", "model", "learned.json", "degrees.png")]
         self.plan.save(paths[0])
         self.model.save_pretrained(paths[1])
-        paths[2].write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
-        draw(self).savefig(paths[3], dpi=150)
+        write_whole(paths[2], json.dumps(self.to_json(), indent=1) + "\n")
+        self.draw().savefig(paths[3], dpi=150)
         return paths
 
     def __str__(self) -> str:
-        """What was asked for, what came out, and how well the model did."""
-        lines = told(self.stated, self.sparsity, self.window_sparsity, self.by_length, self.over)
-        for name in self.metrics:
-            scores = ", ".join(f"{key} {value:.4g}" for key, value in self.scores(name).items())
-            if scores:
-                lines.append(f"{name}: {scores}")
-        return "\n".join([*lines, *([self.warning] if self.warning else []), str(self.plan)])
+        """The sparsity, how well the model does, what to be careful about, and the plan."""
+        lines = sparsity_lines(
+            self.target_sparsity, self.measured, self.windows, f"{self.split} texts"
+        )
+        for phase, name in _PHASES.items():
+            if scores := self.scores(phase):
+                values = ", ".join(f"{key} {value:.4g}" for key, value in scores.items())
+                lines.append(f"{name}: {values}")
+        lines += [f"warning: {message}" for message in self.warnings]
+        return "\n".join([*lines, str(self.plan)])
+
+
+def sparsity_lines(
+    target: float, measured: MeasuredSparsity, windows: MeasuredSparsity, texts: str
+) -> list[str]:
+    """Says in words what a plan came to.
+
+    Args:
+        target: The sparsity that it was made for.
+        measured: What it allows.
+        windows: What its windows alone allow.
+        texts: What these were measured on, such as `evaluation texts`.
+    """
+    buckets = ", ".join(f"{size}: {share:.3f}" for size, share in measured.by_length().items())
+    return [
+        f"target sparsity {target:.3f}, measured sparsity {measured.sparsity:.3f} on "
+        f"{len(measured.lengths):,} {texts} ({windows.sparsity:.3f} without the rows and columns "
+        "of global tokens)",
+        f"sparsity by length of the text in tokens: {buckets}",
+    ]
+
+
+def _mean(rows: list[list[float]], weights: list[int]) -> tuple[float, ...]:
+    total = sum(weights)
+    return tuple(
+        sum(value * weight for value, weight in zip(column, weights, strict=True)) / total
+        for column in zip(*rows, strict=True)
+    )

@@ -1,4 +1,4 @@
-"""The soft phase: training a model and its degrees together, under a budget.
+"""The search phase: training a model and its degrees together, under a budget.
 
 Composed of what `transformers.Trainer` offers: the degrees are a module of the model, with a
 parameter group of their own; a callback moves the target and the temperature; a forward hook adds
@@ -9,9 +9,10 @@ the model, and each task's loss would have to be written again.)
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +20,95 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from sparseattn.degrees.budget import DualAscent, Schedule
 from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.distribution import Degrees
 from sparseattn.degrees.texts import state_of
 from sparseattn.errors import PlanError, UnsupportedModelError
+from sparseattn.files import write_whole
 from sparseattn.models.sparsify import sparsified
 from sparseattn.training.phases import BUDGET
 
-__all__ = ["MODULE", "Budget", "add_degrees_group", "soft"]
+__all__ = ["Budget", "DualAscent", "Schedule", "add_degrees_group", "searching"]
 
 #: Name of the degrees among the modules of a model that learns them.
-MODULE = "sparseattn_degrees"
+_MODULE = "sparseattn_degrees"
 
 #: Adam's averages for the degrees. They must turn round within a few steps of reaching the budget:
 #: with the usual (0.9, 0.999) the density swings past it by 3 to 15 points.
 _BETAS = (0.5, 0.95)
 
 
+@dataclass
+class DualAscent:
+    """A Lagrangian whose weights grow for as long as the budget is missed.
+
+    `lambda1 g + lambda2 g^2` for the gap `g = log(c / c*)` of a density c and its target c*; both
+    weights take gradient ascent steps. Lambda1 may become negative, which pulls a density up that
+    is too low. Unlike in the sources the gap is that of logarithms: a density of 0.01 is far from a
+    target of 0.05, and a difference of 0.04 would say too little of it against the task's loss. And
+    lambda2 starts above 0: an integral alone overshoots and swings, because Adam moves the
+    distributions at one speed however large their gradient; a term in proportion to the gap turns
+    them round in time.
+
+    Source: Wang, Wohlwend and Lei, arXiv 1910.04732, section 3.3; CoFi, arXiv 2204.00408.
+
+    Attributes:
+        rate: Step size of the ascent.
+        lambda1: Weight of the linear term.
+        lambda2: Weight of the quadratic term.
+    """
+
+    rate: float
+    lambda1: float = 0.0
+    lambda2: float = 0.5
+
+    def penalty(self, density: Tensor, target: float) -> Tensor:
+        """What is added to the loss: a scalar."""
+        gap = density.log() - math.log(target)
+        return self.lambda1 * gap + self.lambda2 * gap**2
+
+    def ascend(self, density: float, target: float) -> None:
+        """Takes a step, after an optimiser step has been taken at this density."""
+        gap = math.log(density / target)
+        self.lambda1 += self.rate * gap
+        self.lambda2 += self.rate * gap**2
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The target and the temperature over the steps of a search phase.
+
+    Attributes:
+        steps: Steps of the phase.
+        warmup: Fraction of them over which the target goes from the start to the goal.
+        start: Density that the target starts from.
+        goal: Density that it ends at.
+        temperature_start: First temperature.
+        temperature_end: Last temperature; it falls in a geometric series after the warm-up.
+    """
+
+    steps: int
+    warmup: float
+    start: float
+    goal: float
+    temperature_start: float
+    temperature_end: float
+
+    def target(self, step: int) -> float:
+        """The density to aim for at a step, counted from 0."""
+        done = min(1.0, (step + 1) / max(1.0, self.warmup * self.steps))
+        return self.start + (self.goal - self.start) * done
+
+    def temperature(self, step: int) -> float:
+        """The temperature at a step, counted from 0."""
+        begin = self.warmup * self.steps
+        done = min(1.0, max(0.0, (step - begin) / max(1.0, self.steps - 1 - begin)))
+        fall = self.temperature_end / self.temperature_start
+        return float(self.temperature_start * fall**done)
+
+
 @contextmanager
-def soft(model: nn.Module, degrees: Degrees, tokenizer: Any = None) -> Iterator[nn.Module]:
+def searching(model: nn.Module, degrees: Degrees, tokenizer: Any = None) -> Iterator[nn.Module]:
     """Runs a model with the soft mask of its degrees; afterwards it is as it was.
 
     Args:
@@ -47,21 +117,21 @@ def soft(model: nn.Module, degrees: Degrees, tokenizer: Any = None) -> Iterator[
         tokenizer: Tells which tokens are separators, where they are global.
 
     Raises:
-        UnsupportedModelError: The model's attention takes only a hard mask.
+        UnsupportedModelError: The model's attention takes only a boolean mask.
     """
     with sparsified(model, degrees.widest, tokenizer=tokenizer):
         state = state_of(model)
         if state.mask_route:
             raise UnsupportedModelError(
-                f"{type(model).__name__} computes its own attention and takes only a hard mask, so "
-                "its degrees cannot be learned"
+                f"{type(model).__name__} computes its own attention and takes only a boolean mask, "
+                "so its degrees cannot be learned"
             )
         state.compiler = degrees.soft_plan
-        setattr(model, MODULE, degrees)
+        setattr(model, _MODULE, degrees)
         try:
             yield model
         finally:
-            delattr(model, MODULE)
+            delattr(model, _MODULE)
 
 
 class Budget(TrainerCallback):
@@ -86,10 +156,9 @@ class Budget(TrainerCallback):
         self.schedule, self.ascent = schedule, ascent
         self.history: list[dict[str, float]] = []
         self._losses: list[Tensor] = []
-        self.begin(0)
+        self._set_step(0)
 
-    def begin(self, step: int) -> None:
-        """Sets the target and the temperature of a step."""
+    def _set_step(self, step: int) -> None:
         self.target = self.schedule.target(step)
         self.degrees.temperature = self.schedule.temperature(step)
 
@@ -104,15 +173,13 @@ class Budget(TrainerCallback):
             "start": self.schedule.start,
             "history": self.history,
         }
-        path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / BUDGET
-        path.write_text(json.dumps(values), encoding="utf-8")
+        write_whole(_beside(args, state), json.dumps(values))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Takes up from the checkpoint that training resumes from."""
         if not state.global_step:
             return
-        path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / BUDGET
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(_beside(args, state).read_text(encoding="utf-8"))
         with torch.no_grad():
             self.degrees.theta.copy_(torch.tensor(values["theta"]))
         self.ascent.lambda1, self.ascent.lambda2 = values["lambda1"], values["lambda2"]
@@ -140,7 +207,7 @@ class Budget(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Moves the target and the temperature."""
-        self.begin(state.global_step)
+        self._set_step(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Takes a dual step and records."""
@@ -158,6 +225,11 @@ class Budget(TrainerCallback):
         )
         self._losses.clear()
         self.ascent.ascend(density, self.target)
+
+
+def _beside(args: Any, state: Any) -> Path:
+    """The file of the budget beside a checkpoint."""
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}" / BUDGET
 
 
 def add_degrees_group(trainer: Trainer, degrees: Degrees, learning_rate: float) -> None:

@@ -1,4 +1,4 @@
-"""How degrees are learned: every choice, with a default that works."""
+"""How degrees are learned: every choice, with a default that works. Loads no torch."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from sparseattn.degrees.cost import Costs
     from sparseattn.degrees.texts import Texts
 
-__all__ = ["OVER", "Settings", "rows_over"]
+__all__ = ["BUDGET_SPLITS", "Settings", "split_rows"]
 
-#: Texts that a sparsity may be asked to hold over.
-OVER = ("train", "evaluation")
+#: The splits that a sparsity may be met on.
+BUDGET_SPLITS = ("train", "evaluation")
 
 _CHOICES = {
-    "shared": ("head", "layer"),
+    "granularity": ("head", "layer"),
     "form": ("regular", "irregular"),
     "start": ("dense", "calibrated"),
-    "worth": ("attention", "output"),
-    "over": OVER,
+    "importance": ("attention", "output"),
+    "budget_split": BUDGET_SPLITS,
 }
 
 
@@ -32,44 +32,44 @@ class Settings:
     """How degrees are learned.
 
     Attributes:
-        menu: Radii to choose from, the first of them 0; by default 0 and the powers of two that
-            reach across the longest text.
-        largest: A radius that no head exceeds, in tokens.
+        candidates: Radii to choose from, the first of them 0; by default 0 and the powers of two
+            that reach across the longest text.
+        max_radius: A radius that no head exceeds, in tokens; instead of `candidates`.
         elastic: Radii as shares of a text's length instead of tokens.
-        shared: A radius for each `head`, or one for the heads of each `layer`.
+        granularity: A radius for each `head`, or one for the heads of each `layer`.
         globals: Global tokens: kinds, or how many first tokens.
         form: `regular`, a radius a head; `irregular`, a radius a token position.
-        dense: Layers that stay dense; they count in the sparsity.
+        dense_layers: Layers that stay dense; they count in the sparsity.
         start: Distributions to start from: `dense`, near the largest radius, or `calibrated`.
-        worth: What calibration keeps: the heads' `attention`, or the model's `output`.
-        over: Texts that the sparsity is to hold over: those of training, or the evaluation ones, of
-            which only the lengths and the special tokens are looked at. For data sets whose
+        importance: What calibration keeps: the heads' `attention`, or the model's `output`.
+        budget_split: The texts that the sparsity is met on: those of training, or the evaluation
+            ones, of which only the lengths and the special tokens are looked at. For data whose
             evaluation texts are longer or shorter than their training texts.
-        soft: Share of the training steps that the soft phase takes, in (0, 1).
+        search_steps: Fraction of the training steps that the search phase takes, in (0, 1).
         learning_rate: Of the distributions.
-        warmup: Share of the soft phase over which the target moves from the start to the goal.
-        hot: First temperature.
-        cold: Last temperature.
+        warmup: Fraction of the search phase over which the target moves from the start to the goal.
+        temperature_start: First temperature.
+        temperature_end: Last temperature.
         ascent: Step size of the dual ascent.
         sample: Texts that the budget is counted over, at most.
         seed: Of irregular plans.
     """
 
-    menu: tuple[float, ...] | None = None
-    largest: int | None = None
+    candidates: tuple[float, ...] | None = None
+    max_radius: int | None = None
     elastic: bool = False
-    shared: str = "head"
+    granularity: str = "head"
     globals: tuple[str, ...] | int = ("cls",)
     form: str = "regular"
-    dense: Selection = ""
+    dense_layers: Selection = ""
     start: str = "dense"
-    worth: str = "attention"
-    over: str = "train"
-    soft: float = 0.5
+    importance: str = "attention"
+    budget_split: str = "train"
+    search_steps: float = 0.5
     learning_rate: float = 0.1
     warmup: float = 0.4
-    hot: float = 1.0
-    cold: float = 0.2
+    temperature_start: float = 1.0
+    temperature_end: float = 0.2
     ascent: float = 0.05
     sample: int = 4096
     seed: int = 0
@@ -83,22 +83,25 @@ class Settings:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise PlanError(unknown(name, getattr(self, name), choices))
-        for name in ("learning_rate", "hot", "cold", "ascent", "sample"):
+        for name in ("learning_rate", "temperature_start", "temperature_end", "ascent", "sample"):
             if not getattr(self, name) > 0:
                 raise PlanError(f"{name} {getattr(self, name)!r} must be above 0")
-        if not 0 < self.soft < 1 or not 0 <= self.warmup <= 1:
-            raise PlanError(
-                f"soft {self.soft!r} must be between 0 and 1, warmup {self.warmup!r} from 0 to 1"
-            )
-        object.__setattr__(self, "dense", spell_selection(self.dense))
-        if not (self.largest is None or _counts(self.largest)):
-            raise PlanError(f"largest {self.largest!r} must be a whole number of tokens >= 1")
+        if not 0 < self.search_steps < 1:
+            raise PlanError(f"search_steps {self.search_steps!r} must be between 0 and 1")
+        if not 0 <= self.warmup <= 1:
+            raise PlanError(f"warmup {self.warmup!r} must be from 0 to 1")
+        object.__setattr__(self, "dense_layers", spell_selection(self.dense_layers))
+        radius = self.max_radius
+        if radius is not None and (
+            isinstance(radius, bool) or not isinstance(radius, int) or radius < 1
+        ):
+            raise PlanError(f"max_radius {radius!r} must be a whole number of tokens >= 1")
         if self.elastic and self.form == "irregular":
-            raise PlanError("an elastic menu has a radius a head: write form='regular'")
-        if self.menu is not None:
-            if self.largest is not None:
-                raise PlanError("a menu says what the largest radius is: give one, menu or largest")
-            self.menu_for(0)
+            raise PlanError("elastic radii are one a head: write form='regular'")
+        if self.candidates is not None:
+            if radius is not None:
+                raise PlanError("give candidates or max_radius, not both")
+            self.candidates_for(0)
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> Settings:
@@ -112,59 +115,54 @@ class Settings:
                 raise PlanError(unknown("option", name, cls.__dataclass_fields__))
         return cls(**options)
 
-    def counted(self, texts: Texts, tokenizer: Any = None) -> tuple[Candidates, Costs]:
-        """The menu for some texts, and what its radii cost there.
+    def costs(self, texts: Texts, tokenizer: Any = None) -> Costs:
+        """The candidates for some texts, and what they cost there.
 
         Args:
             texts: Sample texts.
             tokenizer: Tells which tokens are separators, where they are global.
+
+        Raises:
+            PlanError: The model lacks a layer that is to stay dense.
         """
         from sparseattn.degrees.candidates import Candidates
         from sparseattn.degrees.cost import Costs
-        from sparseattn.degrees.texts import state_of
-        from sparseattn.models.sparsify import sparsified
+        from sparseattn.degrees.texts import shape_of
         from sparseattn.plan import Plan
 
         smallest = Candidates((0, 1), globals=self.globals).pattern(0)
         batches = texts.tokens(Plan.of(smallest), tokenizer)
-        with sparsified(texts.model, "full()"):
-            state = state_of(texts.model)
-            heads, windows = state.heads, state.windows
-        menu = self.menu_for(max(int(tokens.lengths.max()) for tokens in batches))
-        return menu, Costs.of(menu, batches, heads, windows, self.dense_layers(len(heads)))
+        shape = shape_of(texts.model)
+        candidates = self.candidates_for(max(int(tokens.lengths.max()) for tokens in batches))
+        dense = select_indices(spell_selection(self.dense_layers), len(shape.heads), "layer")
+        return Costs.of(candidates, batches, shape.heads, shape.windows, dense)
 
-    def menu_for(self, longest: int) -> Candidates:
-        """The menu for texts of at most so many tokens."""
+    def candidates_for(self, longest: int) -> Candidates:
+        """The candidates for texts of at most so many tokens."""
         from sparseattn.degrees.candidates import Candidates
 
-        if self.menu is not None:
-            return Candidates(tuple(self.menu), self.elastic, self.globals)
+        if self.candidates is not None:
+            return Candidates(tuple(self.candidates), self.elastic, self.globals)
         return Candidates.up_to(
-            longest, largest=self.largest, elastic=self.elastic, globals=self.globals
+            longest, max_radius=self.max_radius, elastic=self.elastic, globals=self.globals
         )
 
-    def dense_layers(self, count: int) -> list[int]:
-        """The layers that stay dense, of a model that has so many."""
-        return select_indices(spell_selection(self.dense), count, "layer")
 
-
-def _counts(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def rows_over(over: str, train: Any, evaluation: Any) -> Any:
+def split_rows(split: str, train: Any, evaluation: Any) -> Any:
     """The rows that a budget is counted over.
 
     Args:
-        over: One of `OVER`.
+        split: One of `BUDGET_SPLITS`.
         train: Training rows.
         evaluation: Evaluation rows, or None.
 
     Raises:
         PlanError: They are the evaluation rows, and there are none.
     """
-    if over == "train":
+    if split == "train":
         return train
     if evaluation is None:
-        raise PlanError("over='evaluation' needs evaluation texts: give trainer eval_dataset")
+        raise PlanError(
+            "budget_split='evaluation' needs evaluation texts: give trainer eval_dataset"
+        )
     return evaluation

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from sparseattn.errors import DataError
+from sparseattn.models.positions import max_tokens
 from sparseattn.models.sparsify import sparsified
 from sparseattn.models.state import SparsityState, attached_state
 from sparseattn.plan import Plan
 from sparseattn.tokens import COLUMNS, TokenBatch
 
-__all__ = ["Texts", "every", "state_of", "tokenised"]
+__all__ = ["ModelShape", "Texts", "shape_of", "spread_indices", "state_of", "tokenize"]
 
 Row = Mapping[str, Any]
 Batch = Mapping[str, Any]
 
 #: Rows of a batch, and pairs of tokens in it, at most.
-_AT_A_TIME, _PAIRS = 64, 1 << 20
+_ROWS, _PAIRS = 64, 1 << 20
 
 #: What the model reads of a row, labels aside.
 _READ = ("input_ids", "attention_mask", "token_type_ids", *COLUMNS)
@@ -51,36 +52,62 @@ class Texts:
         if "input_ids" not in data[0]:
             raise DataError(f"the texts need the column input_ids; they have {sorted(data[0])}")
         self.model, self.data, self.collator = model, data, collator
-        self.rows = every(len(data), most)
+        self.rows = spread_indices(len(data), most)
 
     def batches(self) -> Iterator[dict[str, Any]]:
         """The rows without their labels, in batches on the model's device."""
         device = next(self.model.parameters()).device
-        for rows in self._portions():
+        for rows in self._row_batches():
             kept = [{name: row[name] for name in _READ if name in row} for row in rows]
             yield {
                 name: value.to(device) if isinstance(value, torch.Tensor) else value
                 for name, value in self.collator(kept).items()
             }
 
-    def _portions(self) -> Iterator[list[Row]]:
+    def _row_batches(self) -> Iterator[list[Row]]:
         """Rows in their order; few at a time where they are long."""
-        portion: list[Row] = []
-        longest = 0
+        rows: list[Row] = []
+        widest = 0
         for index in self.rows:
             row = self.data[index]
-            longest = max(longest, len(row["input_ids"]))
-            if portion and (len(portion) == _AT_A_TIME or (len(portion) + 1) * longest**2 > _PAIRS):
-                yield portion
-                portion, longest = [], len(row["input_ids"])
-            portion.append(row)
-        yield portion
+            widest = max(widest, len(row["input_ids"]))
+            if rows and (len(rows) == _ROWS or (len(rows) + 1) * widest**2 > _PAIRS):
+                yield rows
+                rows, widest = [], len(row["input_ids"])
+            rows.append(row)
+        yield rows
 
     def tokens(self, plan: Plan, tokenizer: Any = None) -> list[TokenBatch]:
         """What a plan may know of each batch."""
         with sparsified(self.model, plan, tokenizer=tokenizer):
             state = state_of(self.model)
             return [state.tokens(batch) for batch in self.batches()]
+
+
+class ModelShape(NamedTuple):
+    """What a budget needs to know of a model.
+
+    Attributes:
+        heads: Heads of each attention layer.
+        windows: A radius that each layer never exceeds; None for no limit.
+        adds_masks: Whether a mask of real numbers can be added to its scores, and its attention
+            seen; False for families that compute their own attention.
+    """
+
+    heads: tuple[int, ...]
+    windows: tuple[int | None, ...]
+    adds_masks: bool
+
+
+def shape_of(model: nn.Module) -> ModelShape:
+    """The layers of a model.
+
+    Raises:
+        UnsupportedModelError: The model does not let its attention be replaced.
+    """
+    with sparsified(model, "full()"):
+        state = state_of(model)
+        return ModelShape(tuple(state.heads), tuple(state.windows), not state.mask_route)
 
 
 def state_of(model: nn.Module) -> SparsityState:
@@ -90,17 +117,17 @@ def state_of(model: nn.Module) -> SparsityState:
     return state
 
 
-def every(count: int, most: int) -> list[int]:
+def spread_indices(count: int, most: int) -> list[int]:
     """At most so many indices, spread evenly.
 
-    >>> every(5, 3)
+    >>> spread_indices(5, 3)
     [0, 1, 3]
     """
     return [index * count // most for index in range(most)] if count > most else list(range(count))
 
 
-def tokenised(
-    model: Any, texts: Sequence[Any], tokenizer: Any, *, read: Any = None, pairs: bool = False
+def tokenize(
+    model: Any, texts: Sequence[Any], tokenizer: Any, *, annotator: Any = None, pairs: bool = False
 ) -> list[Row]:
     """Rows from strings, cut to the model's positions; rows stay as they are.
 
@@ -108,14 +135,12 @@ def tokenised(
         model: What they are cut for.
         texts: Strings or rows.
         tokenizer: The model's.
-        read: What tokenises instead of it, such as an `Annotator`.
+        annotator: What tokenises instead of it, such as a `sparseattn.Annotator`.
         pairs: Whether pairs of strings are texts as well.
 
     Raises:
         DataError: A text is none of these, or is empty.
     """
-    from sparseattn.models.positions import max_tokens
-
     rows: list[Row] = []
     limit = max_tokens(model.config, tokenizer)
     cut = {} if limit is None else {"truncation": True, "max_length": limit}
@@ -125,7 +150,7 @@ def tokenised(
             continue
         parts = tuple(text) if pairs and isinstance(text, list | tuple) else (text,)
         if not 1 <= len(parts) <= 2 or not all(isinstance(p, str) and p.strip() for p in parts):
-            kinds = "a text, nor a pair of them, nor" if pairs else "a text nor"
-            raise DataError(f"text {index} is neither {kinds} a tokenised row: {text!r}")
-        rows.append(dict((read or tokenizer)(*parts, **cut)))
+            kinds = "a text, a pair of texts" if pairs else "a text"
+            raise DataError(f"text {index} is not {kinds} or a tokenised row: {text!r}")
+        rows.append(dict((annotator or tokenizer)(*parts, **cut)))
     return rows

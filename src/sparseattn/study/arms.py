@@ -59,9 +59,9 @@ def is_method(text: str) -> bool:
 
 
 def learns(text: str) -> bool:
-    """Whether the plan of an arm comes from a soft phase.
+    """Whether the plan of an arm comes from a search phase.
 
-    >>> learns("restarted(arm=learned(sparsity=0.9))"), learns("uniform(sparsity=0.9)")
+    >>> learns("retrained(arm=learned(sparsity=0.9))"), learns("uniform(sparsity=0.9)")
     (True, False)
     """
     return is_method(text) and "learned(" in text

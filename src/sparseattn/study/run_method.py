@@ -24,7 +24,7 @@ __all__ = ["MethodRun", "headline", "run_method"]
 #: What a trial that was interrupted after its plan was found goes on from.
 _FILE = "plan.json"
 
-#: Records of the soft phase that are kept.
+#: Records of the search phase that are kept.
 _POINTS = 50
 
 
@@ -37,7 +37,8 @@ class MethodRun:
         training: How to train under it: the steps that are left.
         steps: Optimiser steps that were taken.
         history: A record for some of them: `step`, `loss`, `density`, `target`, `temperature`.
-        phases: The headline metric before hardening (`soft`) and after it (`hardened`).
+        phases: The headline metric after the search phase (`search`) and when degrees are discrete
+            (`discretized`).
     """
 
     plan: dict[str, Any]
@@ -69,8 +70,8 @@ def run_method(
     made = arguments(spec.training, folder, len(training), spec.seed)
     total = steps_of(made, len(training))
     path = folder / _FILE
-    # Without a checkpoint under the plan the weights are those of the end of the soft phase, which
-    # is read again where it kept them, and else run again.
+    # Without a checkpoint under the plan the weights are those of the end of the search phase,
+    # which is read again where it kept them, and else run again.
     if path.is_file() and last_checkpoint(folder):
         found = json.loads(path.read_text(encoding="utf-8"))
     else:

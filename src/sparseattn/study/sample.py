@@ -10,7 +10,7 @@ from typing import Any
 from sparseattn.backend import AUTO
 from sparseattn.degrees.method import Method, parse_method
 from sparseattn.degrees.methods.fixed import UniformMethod
-from sparseattn.degrees.texts import Texts, every
+from sparseattn.degrees.texts import Texts, spread_indices
 from sparseattn.errors import DataError, PlanError
 from sparseattn.models.describe import measure
 from sparseattn.models.load import quiet
@@ -52,7 +52,7 @@ class Sample:
         extra = [name for name in DETAILS if name in prepared.train.column_names]
         texts = prepared.train.remove_columns(extra)
         # An example that is cut into windows is several texts.
-        chosen = longest_first(texts.select(every(len(texts), TEXTS)))
+        chosen = longest_first(texts.select(spread_indices(len(texts), TEXTS)))
         self.texts = replace(prepared, evaluation=chosen)
         with quiet():
             self.model = prepared.build_model(cache.place(spec.model), seed=0)
@@ -98,7 +98,7 @@ class Sample:
         plan = self._plan(pattern, layers)
         if is_method(pattern):
             method = parse_method(pattern)
-            data, collator = self._rows(method.counted_over), self.texts.collator
+            data, collator = self._rows(method.base.budget_split), self.texts.collator
             method.check(Texts(self.model, data, collator, TEXTS), self.tokenizer)
         with sparsified(self.model, plan, tokenizer=self.tokenizer, backend=backend):
             if step:
@@ -133,9 +133,10 @@ class Sample:
         Raises:
             PlanError: It cannot be reached on these texts.
         """
-        uniform = UniformMethod(method.stated, method.global_tokens, method.counted_over)
+        base = method.base
+        uniform = UniformMethod(base.sparsity, base.globals, base.budget_split)
         if uniform not in self._plans:
-            data, collator = self._rows(method.counted_over), self.texts.collator
+            data, collator = self._rows(base.budget_split), self.texts.collator
             try:
                 plan = uniform.plan(self.model, data, collator, self.tokenizer)
             except PlanError as error:
@@ -143,15 +144,15 @@ class Sample:
             self._plans[uniform] = plan
         return self._plans[uniform]
 
-    def _rows(self, over: str) -> Any:
-        """The texts that a method's sparsity is to hold over."""
-        return self.texts.evaluation if over == "train" else self._evaluation
+    def _rows(self, split: str) -> Any:
+        """The texts that a method's sparsity is met on."""
+        return self.texts.evaluation if split == "train" else self._evaluation
 
     @cached_property
     def _evaluation(self) -> Any:
         """Some evaluation texts, likewise; of them nothing but the lengths is looked at."""
         prepared = _prepared(self._spec, frozenset(), self._cache, TEXTS)
-        return prepared.evaluation.select(every(len(prepared.evaluation), TEXTS))
+        return prepared.evaluation.select(spread_indices(len(prepared.evaluation), TEXTS))
 
 
 def _prepared(

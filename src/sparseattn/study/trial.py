@@ -122,8 +122,8 @@ class TrialResult:
         predictions: A row an evaluation example: `example`, `label`, `prediction`, `score`.
         environment: Versions, commit, device, precision, threads, platform.
         plan: The plan that a method found, as `Plan.to_json` writes it; None for other arms.
-        phases: The headline metric before (`soft`) and after (`hardened`) degrees that were learned
-            became hard, before the fine-tune; empty for other arms.
+        phases: The headline metric after the search phase (`search`) and when the learned degrees
+            are discrete (`discretized`), before the fine-tune; empty for other arms.
     """
 
     metrics: dict[str, float]

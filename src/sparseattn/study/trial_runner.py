@@ -137,7 +137,7 @@ class TrialRunner:
 
 
 def _kept(work: Path) -> dict[str, str]:
-    """The newest checkpoint that an attempt before this one left; one of a soft phase is older."""
+    """The newest checkpoint that an earlier attempt left; one of a search phase is older."""
     place = work / "checkpoints"
     for pattern in ("checkpoint-*", "*/checkpoint-*"):
         found = (path.relative_to(place).as_posix() for path in place.glob(pattern))

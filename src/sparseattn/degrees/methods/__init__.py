@@ -1,1 +1,1 @@
-"""The methods, by what they need: nothing but counts, or the model."""
+"""The methods: fixed patterns, learned and calibrated degrees, and controls."""

@@ -53,9 +53,9 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.parametrize(
     ("phase", "step", "again"),
     [
-        ("soft-0.7", 1, ("soft-0.7", 1)),  # before the first checkpoint
-        ("soft-0.7", 3, ("soft-0.7", 3)),
-        ("tune-0.7", 3, ("tune-0.7", 3)),
+        ("search-0.7", 1, ("search-0.7", 1)),  # before the first checkpoint
+        ("search-0.7", 3, ("search-0.7", 3)),
+        ("finetune-0.7", 3, ("finetune-0.7", 3)),
     ],
 )
 def test_what_was_stopped_goes_on(tmp_path, undisturbed, phase, step, again):
@@ -77,22 +77,22 @@ def test_what_is_finished_is_read(tmp_path, undisturbed):
 
 def test_a_checkpoint_without_its_budget_is_not_resumed_from(tmp_path, undisturbed):
     with pytest.raises(KeyboardInterrupt):
-        learn(tmp_path, Stop("soft-0.7", 3))
-    (tmp_path / "soft-0.7" / "checkpoint-2" / "sparseattn_budget.json").unlink()
+        learn(tmp_path, Stop("search-0.7", 3))
+    (tmp_path / "search-0.7" / "checkpoint-2" / "sparseattn_budget.json").unlink()
     stop = Stop()
     same(learn(tmp_path, stop), undisturbed)
-    assert stop.taken[0] == ("soft-0.7", 1)
+    assert stop.taken[0] == ("search-0.7", 1)
 
 
 def test_several_targets_go_on(tmp_path):
     targets = [0.6, 0.7]
     whole = learn(tmp_path / "whole", Stop(), targets)
     with pytest.raises(KeyboardInterrupt):
-        learn(tmp_path / "stopped", Stop("soft-0.7", 3), targets)
+        learn(tmp_path / "stopped", Stop("search-0.7", 3), targets)
     stop = Stop()
     for one, other in zip(learn(tmp_path / "stopped", stop, targets), whole, strict=True):
         same(one, other)
-    assert stop.taken[0] == ("soft-0.7", 3)
+    assert stop.taken[0] == ("search-0.7", 3)
 
 
 def test_nothing_is_kept_without_checkpoints(tmp_path):

@@ -8,12 +8,11 @@ import re
 
 import pytest
 import torch
-import typer
 from typer.testing import CliRunner
 
 import sparseattn as sa
-from sparseattn.cli.degrees import mount
-from sparseattn.degrees.probe import Probed, probed
+from sparseattn.cli.main import app
+from sparseattn.degrees.probe import ProbeResult, probe_texts
 from sparseattn.degrees.texts import Texts
 from sparseattn.errors import DataError, PatternError, UnsupportedModelError
 from tests.degrees.small import classifier, collate, rows
@@ -29,8 +28,8 @@ PAIRS = [
 ]
 
 
-def over(model, data, pattern) -> Probed:
-    return probed(Texts(model, data, collate, len(data)), sa.parse(pattern))
+def over(model, data, pattern) -> ProbeResult:
+    return probe_texts(Texts(model, data, collate, len(data)), sa.parse(pattern))
 
 
 @pytest.mark.parametrize(
@@ -57,17 +56,17 @@ def test_what_is_kept_is_counted_pair_by_pair(pattern):
                     kept[layer] += weights[layer][0, :, q, keys].sum(-1).double()
                     even[layer] += len(keys) / n
     counts = torch.tensor(queries, dtype=torch.float64)
-    torch.testing.assert_close(found.kept, kept / counts[:, None], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found.even, even / counts)
+    torch.testing.assert_close(found.mass, kept / counts[:, None], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.uniform, even / counts)
     assert found.queries == tuple(queries)
-    assert "attention kept" in str(found)
+    assert "attention mass" in str(found)
     assert (found.tokens, found.texts) == (sum(len(row["input_ids"]) for row in data), 7)
 
 
 def test_all_pairs_keep_everything():
     found = over(sharp(classifier()), rows(5), "full()")
-    torch.testing.assert_close(found.kept, torch.ones(3, 4, dtype=torch.float64), atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.even, torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(found.mass, torch.ones(3, 4, dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.uniform, torch.ones(3, dtype=torch.float64))
 
 
 def test_rows_are_all_heads_in_order():
@@ -76,10 +75,10 @@ def test_rows_are_all_heads_in_order():
     assert sorted((row["layer"], row["head"]) for row in listed) == [
         (layer, head) for layer in range(3) for head in range(4)
     ]
-    shares = [row["kept"] for row in listed]
+    shares = [row["mass"] for row in listed]
     assert shares == sorted(shares, reverse=True)
     first = listed[0]
-    assert first["times"] == pytest.approx(first["kept"] / first["even"])
+    assert first["lift"] == pytest.approx(first["mass"] / first["uniform"])
 
 
 def test_of_local_attention_only_what_it_reaches_is_asked_for():
@@ -89,13 +88,13 @@ def test_of_local_attention_only_what_it_reaches_is_asked_for():
         for layer in model.layers:
             layer.attn.Wqkv.weight[:64].zero_()  # no scores: even attention
     found = over(model, rows(6), "neighbor(radius=2)")
-    assert not bool((found.even == found.even[0]).all()), "some layers are local"
-    torch.testing.assert_close(found.times, torch.ones_like(found.times), atol=1e-4, rtol=0)
+    assert not bool((found.uniform == found.uniform[0]).all()), "some layers are local"
+    torch.testing.assert_close(found.lift, torch.ones_like(found.lift), atol=1e-4, rtol=0)
     far = over(model, rows(6), "full() - neighbor(radius=4)")
     local = torch.tensor([count == 0 for count in far.queries])
     assert 0 < int(local.sum()) < 3
-    assert torch.equal(local, far.kept[:, 0].isnan())
-    assert not math.isnan(far.rows()[0]["kept"])
+    assert torch.equal(local, far.mass[:, 0].isnan())
+    assert not math.isnan(far.rows()[0]["mass"])
     assert "nan" not in str(far).splitlines()[-3]
 
 
@@ -108,7 +107,7 @@ def test_the_model_is_as_it_was():
     model = classifier().train()
     sa.sparsify(model, "neighbor(radius=1)")
     found = over(model, rows(5), "full()")
-    assert float(found.kept.min()) == pytest.approx(1, abs=1e-5), "the model attends densely"
+    assert float(found.mass.min()) == pytest.approx(1, abs=1e-5), "the model attends densely"
     assert model.training
     assert sa.describe(model, collate(rows(3))).layers[0].pattern == "neighbor(radius=1)"
 
@@ -134,14 +133,14 @@ def test_pairs_of_texts_are_read_as_pairs(minilm):
     found = sa.probe(model, "similarity(k=3) - sentence()", PAIRS, tokenizer=tokenizer)
     best = [(row["layer"], row["head"]) for row in found.rows()[:2]]
     assert best == [(2, 9), (1, 1)]
-    assert found.rows()[1]["times"] > 2 > 1.5 > found.rows()[2]["times"]
+    assert found.rows()[1]["lift"] > 2 > 1.5 > found.rows()[2]["lift"]
     assert found.texts == len(PAIRS)
 
 
 @pytest.mark.parametrize("texts", [[""], ["one", 2], [("a", "b", "c")], [("a", "")]])
 def test_texts_that_are_none(minilm, texts):
     model, tokenizer = minilm
-    with pytest.raises(DataError, match=r"text \d is neither a text, nor a pair"):
+    with pytest.raises(DataError, match=r"text \d is not a text, a pair of texts or a"):
         sa.probe(model, "full()", texts, tokenizer=tokenizer)
 
 
@@ -171,8 +170,6 @@ def test_no_texts(minilm):
 
 
 def run(*words):
-    app = typer.Typer()
-    mount(app)
     return CliRunner().invoke(app, ["probe", *map(str, words)])
 
 

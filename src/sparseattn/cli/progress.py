@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-__all__ = ["Shown"]
+__all__ = ["PhaseProgress"]
 
 
-class Shown(TrainerCallback):
-    """Draws a bar for each phase; where there is no terminal, a line when one begins.
+class PhaseProgress(TrainerCallback):
+    """A bar for each phase, called what its folder is: `search-0.8`.
 
-    A phase is called what its folder is, such as `soft-0.8`.
+    Where there is no terminal, a line when a phase begins.
 
-    Args:
-        console: Where it goes; the error stream by default.
+    Attributes:
+        bars: To be started and stopped by the caller, as a context.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -34,20 +33,6 @@ class Shown(TrainerCallback):
             disable=not self.console.is_terminal,
         )
         self._bar: Any = None
-
-    def __enter__(self) -> Self:
-        """Starts drawing."""
-        self.bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leaves the bars as they are."""
-        self.bars.stop()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """A phase begins, or goes on."""

@@ -1,0 +1,71 @@
+"""`sparseattn calibrate`. Light to import: see `sparseattn.cli.main`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparseattn.cli import options
+from sparseattn.cli.help import examples
+from sparseattn.models.names import DEFAULT
+
+__all__ = ["EXAMPLES", "calibrate"]
+
+EXAMPLES = examples(
+    "calibrate --text texts.txt --sparsity 0.8 --out plan.json",
+    "calibrate --text texts.txt --sparsity 0.9 --model bert-base-uncased",
+)
+
+
+def calibrate(
+    text: Annotated[Path, typer.Option(help="Unlabelled text, a text a line (.txt or .tsv).")],
+    sparsity: Annotated[float, typer.Option(help="What to reach on these texts, such as 0.8.")],
+    out: Annotated[Path, typer.Option(help="The plan's file, JSON.")] = Path("plan.json"),
+    model: Annotated[str, typer.Option(help="A folder, a Hub name or package:NAME.")] = DEFAULT,
+    candidates: options.CandidateRadii = None,
+    elastic: options.Elastic = False,
+    granularity: options.Granularity = "head",
+    global_tokens: options.Globals = "cls",
+    form: options.Form = "regular",
+    dense_layers: options.DenseLayers = "",
+    max_radius: options.MaxRadius = None,
+    importance: options.Importance = "attention",
+) -> None:
+    """Find the degrees that keep the most of a model's own attention. No training."""
+    from transformers import DataCollatorWithPadding
+
+    from sparseattn.counting import MeasuredSparsity
+    from sparseattn.degrees.calibrate import calibrate_rows
+    from sparseattn.degrees.result import sparsity_lines
+    from sparseattn.degrees.settings import Settings
+    from sparseattn.degrees.texts import Texts, tokenize
+    from sparseattn.models.load import load_part
+
+    given = options.settings_of(
+        candidates,
+        elastic,
+        global_tokens,
+        granularity=granularity,
+        form=form,
+        dense_layers=dense_layers,
+        max_radius=max_radius,
+        importance=importance,
+    )
+    settings = Settings.of(given)
+    options.check_file(out)
+    texts = [columns[0] for columns in options.read_lines(text)]
+    encoder, tokenizer = load_part(model, "AutoModel"), load_part(model, "AutoTokenizer")
+    rows, collator = tokenize(encoder, texts, tokenizer), DataCollatorWithPadding(tokenizer)
+    result = calibrate_rows(encoder, rows, collator, sparsity, settings, tokenizer)
+    result.plan.save(out)
+    tokens = Texts(encoder, rows, collator, settings.sample).tokens(result.plan, tokenizer)
+    measured, windows = (
+        MeasuredSparsity.of(plan, tokens, result.costs.heads, result.costs.windows)
+        for plan in (result.plan, result.windows)
+    )
+    for line in sparsity_lines(sparsity, measured, windows, f"texts of {text}"):
+        typer.echo(line)
+    typer.echo(str(result.plan))
+    typer.echo(f"wrote {out}")

@@ -1,0 +1,226 @@
+"""`sparseattn learn`. Light to import: see `sparseattn.cli.main`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparseattn.cli import options
+from sparseattn.cli.help import examples
+from sparseattn.errors import StudyError
+from sparseattn.files import write_whole
+
+if TYPE_CHECKING:
+    from sparseattn.degrees.learn import Learner
+    from sparseattn.degrees.result import Learned
+    from sparseattn.study.spec import StudySpec
+
+__all__ = ["EXAMPLES", "learn"]
+
+EXAMPLES = examples(
+    "learn --task sst2 --sparsity 0.8 --out runs/learned",
+    "learn --task studies/smoke.yaml --sparsity 0.7,0.9 --out runs/two",
+)
+
+#: Steps between checkpoints, unless the file says otherwise.
+_CHECKPOINTS = 100
+
+#: Whose results, or checkpoints, a folder holds.
+_JOB = "job.json"
+
+
+def learn(
+    task: Annotated[
+        str,
+        typer.Option(help="A study file, of which task and training are used; or a name: sst2."),
+    ],
+    sparsity: Annotated[str, typer.Option(help="What to reach, such as 0.8; or several: 0.6,0.8.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; made if need be.")],
+    model: Annotated[str | None, typer.Option(help="Instead of the file's model.")] = None,
+    candidates: options.CandidateRadii = None,
+    elastic: options.Elastic = False,
+    granularity: options.Granularity = "head",
+    global_tokens: options.Globals = "cls",
+    form: options.Form = "regular",
+    dense_layers: options.DenseLayers = "",
+    max_radius: options.MaxRadius = None,
+    start: Annotated[
+        str, typer.Option(help="Distributions to start from: dense, or calibrated.")
+    ] = "dense",
+    importance: options.Importance = "attention",
+    search_steps: Annotated[
+        float, typer.Option(help="Fraction of the steps in which degrees are learned.")
+    ] = 0.5,
+    budget_split: Annotated[
+        str, typer.Option(help="Texts that the sparsity is met on: train, or evaluation.")
+    ] = "train",
+    dense_baseline: Annotated[
+        bool,
+        typer.Option(
+            "--dense-baseline", help="Also train the model without a plan, for comparison."
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of training and of irregular plans.")] = 0,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Such as training.epochs=1; repeatable."),
+    ] = None,
+) -> None:
+    """Learn how far each head needs to see, for a target sparsity.
+
+    Stopped, it goes on when it is called again in the same way.
+    """
+    from sparseattn.degrees.settings import Settings
+
+    targets = [options.number(part, "sparsity") for part in sparsity.split(",")]
+    settings = options.settings_of(
+        candidates,
+        elastic,
+        global_tokens,
+        granularity=granularity,
+        form=form,
+        dense_layers=dense_layers,
+        max_radius=max_radius,
+        start=start,
+        importance=importance,
+        search_steps=search_steps,
+        budget_split=budget_split,
+        seed=seed,
+    )
+    study = options.study_of(task, model, changes or ())
+    Settings.of(settings)
+    if study.training.early_stopping is not None:
+        raise StudyError(
+            "training.early_stopping: learning degrees takes all its steps, since they are given "
+            "out by schedule; leave it out"
+        )
+    job = {
+        "study": study.declared,
+        "sparsity": targets,
+        "settings": settings,
+        "dense_baseline": dense_baseline,
+    }
+    if _finished(out, job):
+        typer.echo(f"{out} holds what was learned in this way already; nothing to do")
+        return
+    results = _learn(study, targets, out, job)
+    _save(results, out)
+    if not dense_baseline:
+        typer.echo(
+            "no dense model was trained to compare with: --dense-baseline trains one for as many "
+            "steps and prints its scores here"
+        )
+    _write_job(out, job)
+    shutil.rmtree(out / "work", ignore_errors=True)
+
+
+def _finished(out: Path, job: dict[str, Any]) -> bool:
+    """Whether a folder holds the results of a job.
+
+    Raises:
+        StudyError: It cannot be written, or holds another job's results or checkpoints.
+    """
+    place = out
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise StudyError(f"cannot write to {out}: {place} is no folder")
+    if not os.access(place, os.W_OK):
+        raise StudyError(f"cannot write to {out}: {place} is not to be written")
+    for folder, what in ((out / "work", "checkpoints of learning"), (out, "what was learned")):
+        path = folder / _JOB
+        if not path.is_file():
+            continue
+        try:
+            other = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise StudyError(
+                f"{path} cannot be read: delete {folder}, or give another --out"
+            ) from None
+        if other != json.loads(json.dumps(job)):
+            raise StudyError(
+                f"{folder} holds {what} with other settings: give another --out, or delete it"
+            )
+    return (out / _JOB).is_file()
+
+
+def _write_job(folder: Path, job: dict[str, Any]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / _JOB, json.dumps(job))
+    except OSError as error:
+        raise StudyError(f"cannot write to {folder}: {error.strerror}") from None
+
+
+def _learn(study: StudySpec, targets: list[float], out: Path, job: dict[str, Any]) -> list[Learned]:
+    from sparseattn.cli.progress import PhaseProgress
+    from sparseattn.models.load import quiet
+
+    progress = PhaseProgress()
+    with quiet(), progress.bars:
+        learner = _learner(study, out / "work", job["settings"], progress)
+        learner.check(targets)
+        # Not before: a job that is refused leaves no folder.
+        _write_job(out / "work", job)
+        return learner.learn(targets, job["dense_baseline"])
+
+
+def _learner(study: StudySpec, work: Path, settings: dict[str, Any], progress: Any) -> Learner:
+    from transformers.trainer_utils import SaveStrategy
+
+    from sparseattn.degrees.learn import Learner
+    from sparseattn.degrees.settings import Settings
+    from sparseattn.study.run_method import headline
+    from sparseattn.study.trial_cache import TrialCache
+    from sparseattn.training.arguments import arguments, seed_of
+    from sparseattn.training.train import watch
+
+    seed = settings["seed"]
+    cache = TrialCache()
+    prepared = cache.prepared(study.model, study.task, frozenset(), study.pipeline)
+    model = prepared.build_model(cache.place(study.model), seed)
+    made = arguments(study.training, work, len(prepared.train), seed)
+    made.save_strategy, made.save_total_limit = SaveStrategy.STEPS, 1
+    made.save_steps = study.training.checkpoint_steps or _CHECKPOINTS
+    trainer = {
+        "data_collator": prepared.collator,
+        "eval_dataset": prepared.evaluation,
+        "processing_class": cache.tokenizer(study.model, study.task),
+        "compute_metrics": lambda raw: headline(prepared, raw.predictions),
+        "callbacks": [progress, *watch(lambda *_: None, seed_of("order", seed))],
+    }
+    return Learner(model, prepared.train, made, trainer, Settings.of(settings))
+
+
+def _save(results: list[Learned], out: Path) -> None:
+    """Writes what was learned, and says what it is and where it lies."""
+    from transformers import AutoTokenizer
+
+    from sparseattn.degrees.frontier import save_frontier
+    from sparseattn.models.load import quiet
+
+    several = len(results) > 1
+    if several:
+        typer.echo(
+            f"{len(results)} targets share one search phase: each goes on from the one before it; "
+            f"{len(results[-1].history)} search steps in all"
+        )
+    for result in results:
+        place = out / f"sparsity-{result.target_sparsity:g}" if several else out
+        with quiet():
+            written = result.save(place)
+            tokenizer = AutoTokenizer.from_pretrained(
+                result.model.name_or_path, trust_remote_code=False
+            )
+            tokenizer.save_pretrained(place / "model")
+        typer.echo(str(result))
+        for path in written:
+            typer.echo(f"wrote {path}")
+    if several:
+        for path in save_frontier(results, out):
+            typer.echo(f"wrote {path}")

@@ -1,0 +1,91 @@
+"""`sparseattn probe`. Light to import: see `sparseattn.cli.main`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparseattn.cli import options
+from sparseattn.cli.help import examples
+from sparseattn.errors import DataError
+from sparseattn.models.names import DEFAULT
+
+if TYPE_CHECKING:
+    from sparseattn.degrees.probe import ProbeResult
+
+__all__ = ["EXAMPLES", "probe"]
+
+EXAMPLES = examples(
+    "probe 'similarity(k=1) - sentence()' --text pairs.tsv --pairs",
+    "probe 'neighbor(radius=2)' --task sst2 --out heads.csv",
+)
+
+
+def probe(
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="Such as 'similarity(k=3) - sentence()'.")
+    ],
+    task: Annotated[
+        str | None,
+        typer.Option(help="A study file or a name such as sst2: 256 of its training texts."),
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Or a file, a text a line (.txt or .tsv): 512 of them.")
+    ] = None,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="The first two columns of --text are a pair.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="Instead of the task's, or of the packaged MiniLM.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write all heads into this CSV.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Such as task.max_length=64; repeatable."),
+    ] = None,
+) -> None:
+    """Measure how much of a model's own attention falls on a pattern's pairs, head by head."""
+    from rich.console import Console
+
+    if (task is None) == (text is None):
+        raise DataError("probe looks at the texts of --task or of --text; give one of them")
+    if text is None and pairs:
+        raise DataError("--pairs goes with --text; a task says itself what its texts are")
+    if text is not None and changes:
+        raise DataError("--set goes with --task")
+    options.check_file(out)
+    if text is None:
+        result = _probe_task(pattern, str(task), model, changes or ())
+    else:
+        result = _probe_file(pattern, text, model or DEFAULT, pairs)
+    Console(highlight=False).print(result)
+    if out is not None:
+        import pandas as pd
+
+        pd.DataFrame(result.rows()).to_csv(out, index=False)
+        typer.echo(f"wrote {out}")
+
+
+def _probe_task(pattern: str, task: str, model: str | None, changes: Sequence[str]) -> ProbeResult:
+    from sparseattn.degrees.probe import pattern_of, probe_texts
+    from sparseattn.degrees.texts import Texts
+    from sparseattn.study.sample import TEXTS, Sample
+    from sparseattn.study.trial_cache import TrialCache
+
+    wanted = pattern_of(pattern)
+    sample = Sample(options.study_of(task, model, changes), wanted.needs, TrialCache())
+    texts = Texts(sample.model, sample.texts.evaluation, sample.texts.collator, TEXTS)
+    return probe_texts(texts, wanted, sample.tokenizer)
+
+
+def _probe_file(pattern: str, path: Path, model: str, pairs: bool) -> ProbeResult:
+    from sparseattn.degrees.probe import pattern_of, probe
+    from sparseattn.models.load import load_part
+
+    wanted = pattern_of(pattern)
+    texts = [columns[: 1 + pairs] for columns in options.read_lines(path, 1 + pairs)]
+    encoder, tokenizer = load_part(model, "AutoModel"), load_part(model, "AutoTokenizer")
+    return probe(encoder, wanted, texts, tokenizer=tokenizer)

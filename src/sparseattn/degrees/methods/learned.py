@@ -1,0 +1,125 @@
+"""Methods that look at the model: calibrated and learned degrees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sparseattn.degrees.method import Applied, BudgetMethod, Context
+from sparseattn.degrees.settings import Settings
+from sparseattn.errors import PlanError
+from sparseattn.selection import Selection
+
+if TYPE_CHECKING:
+    from sparseattn.degrees.texts import Texts
+
+
+class _Degrees(BudgetMethod):
+    """A method that finds degrees on texts; its fields are those of `Settings` and a sparsity."""
+
+    dense_layers: Selection
+
+    def __post_init__(self) -> None:
+        """Checks the sparsity and the options."""
+        self.check_sparsity()
+        # Frozen: one spelling for layers that are the same.
+        object.__setattr__(self, "dense_layers", self.settings().dense_layers)
+
+    def settings(self, seed: int = 0) -> Settings:
+        """Its fields as settings.
+
+        Raises:
+            PlanError: One is not possible; the message begins with the method's name.
+        """
+        options: dict[str, Any] = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name != "sparsity"
+        }
+        try:
+            return Settings.of({**options, "seed": seed})
+        except PlanError as error:
+            raise PlanError(f"{self.name}(): {error}") from None
+
+    def check(self, texts: Texts, tokenizer: Any = None) -> None:
+        """See `Method.check`."""
+        costs = self.settings().costs(texts, tokenizer)
+        try:
+            costs.check(self.sparsity)
+        except PlanError as error:
+            raise PlanError(f"{self}: {error}") from None
+
+
+@dataclass(frozen=True)
+class CalibratedMethod(_Degrees):
+    """Degrees that keep the most of what the pretrained model does; no training goes into them."""
+
+    sparsity: float
+    candidates: tuple[float, ...] | None = None
+    granularity: str = "head"
+    form: str = "regular"
+    importance: str = "attention"
+    elastic: bool = False
+    globals: tuple[str, ...] | int = ("cls",)
+    budget_split: str = "train"
+    dense_layers: Selection = ""
+    max_radius: int | None = None
+
+    name: ClassVar[str] = "calibrated"
+
+    def apply(self, context: Context) -> Applied:
+        """See `Method.apply`."""
+        from sparseattn.degrees.calibrate import calibrate_rows
+
+        result = calibrate_rows(
+            context.model,
+            context.data,
+            context.collator,
+            self.sparsity,
+            self.settings(context.seed),
+            context.tokenizer,
+            context.evaluation,
+        )
+        return Applied(result.plan)
+
+
+@dataclass(frozen=True)
+class LearnedMethod(_Degrees):
+    """Degrees that are learned while the model trains; see `sparseattn.degrees.settings`."""
+
+    sparsity: float
+    candidates: tuple[float, ...] | None = None
+    granularity: str = "head"
+    form: str = "regular"
+    elastic: bool = False
+    globals: tuple[str, ...] | int = ("cls",)
+    start: str = "dense"
+    importance: str = "attention"
+    search_steps: float = 0.5
+    learning_rate: float = 0.1
+    warmup: float = 0.4
+    temperature_end: float = 0.2
+    budget_split: str = "train"
+    dense_layers: Selection = ""
+    max_radius: int | None = None
+
+    name: ClassVar[str] = "learned"
+
+    def apply(self, context: Context) -> Applied:
+        """See `Method.apply`: trains the model through the search phase."""
+        from sparseattn.degrees.learn import Learner
+
+        learner = Learner(
+            context.model,
+            context.data,
+            context.arguments,
+            {**context.trainer, "data_collator": context.collator},
+            self.settings(context.seed),
+            context.tokenizer,
+            context.evaluation,
+        )
+        steps = learner.search_steps(context.steps)
+        learner.search(self.sparsity, steps)
+        plan = learner.discretize(self.sparsity).plan
+        learner.evaluate_plan(plan)
+        return Applied(plan, steps, tuple(learner.history), learner.metrics)
