@@ -55,9 +55,8 @@ def test_arms_are_found_by_name_or_address() -> None:
     ],
 )
 def test_arms_that_are_not_there(text: str, message: str) -> None:
-    with pytest.raises(StudyError, match=message) as caught:
+    with pytest.raises(StudyError, match=message):
         study().find(text)
-    assert "\n" not in str(caught.value)
 
 
 def test_some_seeds_alone() -> None:

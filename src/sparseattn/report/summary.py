@@ -79,11 +79,6 @@ class Summary:
         """How many comparisons the correction covers."""
         return sum(bool(each.comparison and each.comparison.result) for each in self.arms)
 
-    @property
-    def baseline(self) -> ArmSummary | None:
-        """The arm that the others are compared with, if it finished."""
-        return next((each for each in self.arms if each.arm == self.data.reference), None)
-
     def has(self, column: str) -> bool:
         """Whether any arm shown has a value in this column."""
         return any(each.mean(column) is not None for each in self.arms)
