@@ -11,6 +11,7 @@ SparseAttnError
 ├── BackendError              a backend was asked for something that it cannot compute
 ├── DataError                 a data set, column, label or text that cannot be used
 ├── StudyError                a study's spec or folder that cannot be used
+│   └── TrialFailed           a trial that cannot give a result
 └── MissingExtraError         an optional dependency that is not installed
 ```
 
@@ -34,6 +35,7 @@ __all__ = [
     "SparseAttnError",
     "SpecError",
     "StudyError",
+    "TrialFailed",
     "UnsupportedModelError",
     "first_line",
     "reason",
@@ -89,6 +91,10 @@ class DataError(SparseAttnError, ValueError):
 
 class StudyError(SparseAttnError, ValueError):
     """A study's spec or folder that cannot be used."""
+
+
+class TrialFailed(StudyError):  # noqa: N818
+    """A trial that cannot give a result: its loss is not a number, or memory ran out."""
 
 
 class MissingExtraError(SparseAttnError, ImportError):

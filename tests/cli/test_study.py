@@ -85,7 +85,7 @@ def test_what_is_asked_for_on_the_command_line_changes_the_executor(
 ):
     seen = []
     monkeypatch.setattr(
-        session, "run", lambda *given: seen.append(given) or session.Outcome(tmp_path, 1, 0, {})
+        session, "run", lambda *given: seen.append(given) or session.RunOutcome(tmp_path, 1, 0, {})
     )
     call(monkeypatch, capsys, "run", SMOKE, "--out", tmp_path, "--workers", 3, "--executor", "ray")
     assert seen[0][2].executor == {"workers": 3, "kind": "ray"}

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pyarrow
 
+from sparseattn.errors import TrialFailed
 from sparseattn.study import session
 from sparseattn.study.grid import Arm
-from sparseattn.study.session import Options, Outcome, resume
+from sparseattn.study.session import Options, RunOutcome, resume
 from sparseattn.study.spec import spec_of
 from sparseattn.study.store import STUDY, Store
 from sparseattn.study.study import Study
-from sparseattn.study.trial import TrialFailed, TrialResult, TrialSpec
+from sparseattn.study.trial import TrialResult, TrialSpec
 
 ROOT = Path(__file__).parents[2]
+
 TRIAL = "tests.study.fakes:run_trial"
 
 #: Where trials write down that they began and ended, and how long they take.
@@ -149,7 +151,7 @@ def begin(folder: Path, arms: list[str], seeds: int = 1, **changes) -> list[Tria
     return study.trials()[0]
 
 
-def go_on(folder: Path, **options) -> Outcome:
+def go_on(folder: Path, **options) -> RunOutcome:
     """`resume`, without a look at data and packages, which a fake study does not have."""
     before, session._check_fresh = session._check_fresh, lambda *_: None
     try:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from sparseattn.study import trial
+from sparseattn.study.run_trial import run_trial as real_trial
 from sparseattn.study.session import Options, resume
 from sparseattn.study.trial_cache import TrialCache
 from tests.study import fakes
@@ -34,7 +35,7 @@ def run_trial(spec: trial.TrialSpec, *, folder=None, progress=None, cache=None):
             fakes.note("step", spec.digest, step)
             _stand_still(spec.digest, step)
 
-    return trial.run_trial(spec, folder=folder, progress=tell, cache=cache)
+    return real_trial(spec, folder=folder, progress=tell, cache=cache)
 
 
 def _stand_still(digest: str, step: int) -> None:

@@ -8,10 +8,9 @@ import torch
 
 from sparseattn.cli import main as cli
 from sparseattn.errors import StudyError
-from sparseattn.study.executors.cluster import joined
+from sparseattn.study.executors.ray import joined
 from sparseattn.study.spec import ExecutorSpec
-from sparseattn.tasks.spec import TrainingSpec
-from sparseattn.training.held_out import held_out_count
+from sparseattn.training.spec import TrainingSpec
 from tests.study.test_session import data, values
 
 ASKED = {
@@ -82,8 +81,8 @@ def test_what_cannot_be_given_is_one_line_and_nothing_is_written(
 
 def test_one_example_cannot_be_held_out():
     with pytest.raises(StudyError, match=r"held_out: 0\.1 of 1 training examples: early_stopping"):
-        held_out_count(TrainingSpec(early_stopping=1), 1)
-    assert held_out_count(TrainingSpec(early_stopping=1, held_out=0.25), 4) == 1
+        TrainingSpec(early_stopping=1).held_out_count(1)
+    assert TrainingSpec(early_stopping=1, held_out=0.25).held_out_count(4) == 1
 
 
 @pytest.mark.parametrize("left", ["127.0.0.1:1", None], ids=["died", "never was"])

@@ -5,8 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from sparseattn.study import display as displays
-from sparseattn.study.display import Bars, Lines, display, label, share_of_trial, spell_time
+from sparseattn.study.display import Display, label, share_of_trial, spell_time
 from sparseattn.study.trial import TrialSpec
 
 
@@ -17,7 +16,7 @@ def clock(monkeypatch):
     class Clock:
         now = 100.0
 
-    monkeypatch.setattr(displays.time, "monotonic", lambda: Clock.now)
+    monkeypatch.setattr("rich.console.monotonic", lambda: Clock.now)
     return Clock
 
 
@@ -35,28 +34,27 @@ def trial(seed: int, pattern: str = "neighbor(radius=1)") -> TrialSpec:
     )
 
 
-def test_lines_count_trials_and_tell_the_time(clock):
-    told = []
-    with Lines(3, told.append) as shown:
+def test_lines_count_trials_and_say_how_long_it_takes(clock):
+    file = io.StringIO()
+    with Display(3, Console(file=file, width=20)) as shown:
         shown.start(trial(0))
         clock.now += 30
         shown.advance(trial(0), "train", 0.5)
-        assert shown.pace.left == pytest.approx(30 * 2.5 / 0.5)
         clock.now += 30
         shown.end(trial(0), "accuracy 0.9000")
         shown.end(trial(1), None)
         shown.end(trial(2, "dense"), "failed: no")
-    assert told == [
+        shown.say("a line that does not fit in twenty columns")
+    assert file.getvalue().splitlines() == [
         "trial 1 of 3: near, layers last 3, seed 0: accuracy 0.9000; 1:00 elapsed, about 2:00 left",
-        "trial 2 of 3: near, seed 2: failed: no; 1:00 elapsed, about 0:30 left",
+        "trial 2 of 3: near, seed 2: failed: no; 1:00 elapsed, about 0:20 left",
+        "a line that does not fit in twenty columns",
     ]
 
 
 def test_bars_show_the_study_and_each_trial_that_runs(clock):
     file = io.StringIO()
-    console = Console(file=file, force_terminal=True, width=120)
-    with display(2, console) as shown:
-        assert isinstance(shown, Bars)
+    with Display(2, Console(file=file, force_terminal=True, width=120)) as shown:
         shown.start(trial(0))
         shown.start(trial(1))
         clock.now += 60
@@ -67,14 +65,17 @@ def test_bars_show_the_study_and_each_trial_that_runs(clock):
     text = file.getvalue()
     assert "near, layers last 3, seed 0: accuracy [bold]0.9" in text, "names are not markup"
     assert "trial 2 of 2" in text
-    assert "1:00 elapsed" in text
+    assert "0:01:00" in text
 
 
-def test_without_a_terminal_there_are_lines():
-    file = io.StringIO()
-    shown = display(1, Console(file=file, width=20))
-    shown.say("a long line that does not fit in twenty columns")
-    assert file.getvalue() == "a long line that does not fit in twenty columns\n"
+def test_a_trial_that_is_lost_starts_again():
+    shown = Display(1, Console(file=io.StringIO()))
+    shown.start(trial(0))
+    shown.advance(trial(0), "train", 1.0)
+    shown.end(trial(0), None)
+    shown.start(trial(0))
+    shown.advance(trial(0), "train", 0.0)
+    assert shown.done == 0
 
 
 def test_the_share_of_a_trial_grows_over_its_phases():

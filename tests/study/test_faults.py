@@ -26,8 +26,10 @@ def start(folder: Path) -> subprocess.Popen:
 
 
 def workers_of(runner: subprocess.Popen) -> list[int]:
+    """The processes that it started, but for the one that frees what multiprocessing shares."""
     text = Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text()
-    return [int(pid) for pid in text.split()]
+    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in text.split()}
+    return [pid for pid, command in commands.items() if "spawn_main" in command]
 
 
 def wait_for_a_beginning(log: Path, runner: subprocess.Popen) -> None:

@@ -11,10 +11,10 @@ from pyarrow import csv
 from sparseattn.report.load import load_study
 from sparseattn.study import resume
 from sparseattn.study.resolve import resolve
+from sparseattn.study.run_trial import TrialCache, run_trial
 from sparseattn.study.spec import spec_of
 from sparseattn.study.store import Store
 from sparseattn.study.study import create
-from sparseattn.study.trial import TrialCache, run_trial
 from tests.study import fakes, observed
 from tests.tasks.material import task_of, tiny_model
 

@@ -23,10 +23,9 @@ def run_trial(spec, *, folder=None, progress=None, cache=None):
     return fakes.run_trial(spec, folder=folder, progress=progress, cache=cache)
 
 
-def performed(tmp_path, spec, logs):
-    performer = TrialRunner("tests.study.test_logs:run_trial")
-    values = spec.model_dump(mode="json")
-    return performer.perform(values, spec.digest, tmp_path / "work", lambda *_: None, logs)
+def files_of(tmp_path, spec, logs):
+    runner = TrialRunner("tests.study.test_logs:run_trial")
+    return runner.run(spec, tmp_path / "work", lambda *_: None, logs)
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def spec():
 
 
 def test_logs_come_back_from_where_the_study_is_not(tmp_path, spec):
-    files = performed(tmp_path, spec, None)
+    files = files_of(tmp_path, spec, None)
     assert files[f"logs/train/{EVENTS}"] == b"loss 1.0"
     store = Store(tmp_path / "s")
     store.prepare()
@@ -47,12 +46,12 @@ def test_logs_come_back_from_where_the_study_is_not(tmp_path, spec):
 
 def test_logs_are_written_beside_the_study_s_trials(tmp_path, spec, monkeypatch):
     logs = tmp_path / "logs" / spec.digest
-    files = performed(tmp_path, spec, logs)
+    files = files_of(tmp_path, spec, logs)
     assert (logs / "train" / EVENTS).is_file()
     assert not any("logs/" in name for name in files)
     assert "TENSORBOARD_LOGGING_DIR" not in os.environ
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path))
-    performed(tmp_path, spec, tmp_path / "others")
+    files_of(tmp_path, spec, tmp_path / "others")
     assert (tmp_path / "train" / EVENTS).is_file(), "the user has said where"
     assert not (tmp_path / "others").exists(), "an empty folder is not left behind"
 

@@ -18,8 +18,7 @@ from pyarrow import parquet
 from sparseattn.errors import StudyError
 from sparseattn.study.executors import make
 from sparseattn.study.executors import ray as executor_of_ray
-from sparseattn.study.executors.base import Job
-from sparseattn.study.executors.node import Shared, workplace
+from sparseattn.study.executors.ray import Shared, work_folder
 from sparseattn.study.locks import TrialLocks
 from sparseattn.study.spec import ExecutorSpec
 from sparseattn.study.store import Store
@@ -47,7 +46,7 @@ def cluster(tmp_path_factory):
     patch, place = pytest.MonkeyPatch(), tmp_path_factory.mktemp("ray")
     patch.setenv(fakes.LOG, str(place / "log.txt"))
     patch.setenv(fakes.GATE, str(place / "gate"))
-    patch.setenv("PYTHONPATH", str(fakes.ROOT))
+    patch.setenv("PYTHONPATH", str(fakes.ROOT), prepend=os.pathsep)
     for name, value in PATIENT.items():
         patch.setenv(name, value)
     with warnings.catch_warnings():
@@ -95,9 +94,8 @@ def test_progress_locks_and_what_is_there_already(cluster, tmp_path, log, gate):
     store, locks = Store(tmp_path / "s"), TrialLocks(tmp_path / "s")
     executor = make(ExecutorSpec(**on(cluster)), store, locks, fakes.TRIAL)
     with closing(executor):
-        jobs = [Job(trial.digest, trial.model_dump(mode="json")) for trial in trials]
         assert executor.free == 2, "one core, and one trial in waiting"
-        executor.submit(jobs[0])
+        executor.submit(trials[0])
         assert executor.free == 1
         events = []
 
@@ -110,9 +108,9 @@ def test_progress_locks_and_what_is_there_already(cluster, tmp_path, log, gate):
         fakes.wait_until(lambda: told("stored"), "the trial is stored")
         phases = {event.phase for event in events if event.kind == "progress"}
         assert phases <= {"prepare", "train", "evaluate"}
-        executor.submit(jobs[0])
-        assert [event.kind for event in executor.poll(0.2)] == ["found"]
-        executor.submit(jobs[1])
+        executor.submit(trials[0])
+        assert [event.kind for event in executor.poll(0.2)] == ["stored"], "it was there already"
+        executor.submit(trials[1])
     locks.close()
     assert store.finished() == {trials[0].digest}
 
@@ -150,7 +148,7 @@ def test_a_trial_moves_when_its_node_is_lost_and_finishes_once(cluster, tmp_path
     again = [words[3:] for words in fakes.told(log, "begin") if words[0] == moved][1]
     assert "before" in again
     assert not any((tmp_path / "s" / "work").iterdir())
-    assert not any((tmp_path / "s" / "tmp").iterdir())
+    assert not any((tmp_path / "s" / "locks").glob("ray.*"))
 
 
 @pytest.mark.slow
@@ -161,7 +159,7 @@ def test_results_come_back_without_a_shared_disk(cluster, tmp_path, log, gate, m
 
     @contextmanager
     def elsewhere(store):
-        yield Shared(str(tmp_path / "another disk"), "tmp/ray.0", "a token")
+        yield Shared(str(tmp_path / "another disk"), "locks/ray.0", "a token")
 
     monkeypatch.setattr(executor_of_ray, "_shared", elsewhere)
     gate.touch()
@@ -189,16 +187,16 @@ def test_a_cluster_that_is_not_there(tmp_path):
 
 
 def shared(folder: Path, token: str = "a token") -> Shared:
-    (folder / "tmp").mkdir(parents=True, exist_ok=True)
-    (folder / "tmp" / "ray.0").write_text("a token")
-    return Shared(str(folder), "tmp/ray.0", token)
+    (folder / "locks").mkdir(parents=True, exist_ok=True)
+    (folder / "locks" / "ray.0").write_text("a token")
+    return Shared(str(folder), "locks/ray.0", token)
 
 
 def test_a_node_that_sees_the_folder_works_in_it(tmp_path):
-    with workplace(shared(tmp_path), "ab" * 8) as work:
+    with work_folder(shared(tmp_path), "ab" * 8) as work:
         assert work == tmp_path / "work" / ("ab" * 8)
         (work / "checkpoint").touch()
-    with workplace(shared(tmp_path), "ab" * 8) as work:
+    with work_folder(shared(tmp_path), "ab" * 8) as work:
         assert (work / "checkpoint").exists()
 
 
@@ -208,8 +206,8 @@ def test_a_node_that_does_not_see_the_folder_works_elsewhere(why, tmp_path):
     if why == "no such folder":
         found = Shared(str(tmp_path / "none"), found.file, found.token)
     if why == "another disk":
-        (tmp_path / "s" / "tmp" / "ray.0").unlink()
-    with workplace(found, "ab" * 8) as work:
+        (tmp_path / "s" / "locks" / "ray.0").unlink()
+    with work_folder(found, "ab" * 8) as work:
         assert tmp_path not in work.parents
         assert work.is_dir()
     assert not work.exists()
@@ -223,15 +221,15 @@ def test_two_attempts_at_a_trial_do_not_share_a_folder(tmp_path):
     other = context.Process(target=hold, args=(shared(tmp_path), there, over), daemon=True)
     other.start()
     assert there.wait(120)
-    with workplace(shared(tmp_path), "ab" * 8, patience=0.0) as work:
+    with work_folder(shared(tmp_path), "ab" * 8, patience=0.0) as work:
         assert tmp_path not in work.parents
     over.set()
-    with workplace(shared(tmp_path), "ab" * 8, patience=120.0) as work:
+    with work_folder(shared(tmp_path), "ab" * 8, patience=120.0) as work:
         assert tmp_path in work.parents
     other.join()
 
 
 def hold(shared: Shared, there, over) -> None:
-    with workplace(shared, "ab" * 8):
+    with work_folder(shared, "ab" * 8):
         there.set()
         over.wait()

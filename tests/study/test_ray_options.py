@@ -6,12 +6,11 @@ from unittest.mock import MagicMock
 import pytest
 
 from sparseattn.study.executors import ray as executor_of_ray
-from sparseattn.study.executors.base import Job
-from sparseattn.study.executors.node import perform
-from sparseattn.study.executors.ray import RayExecutor
+from sparseattn.study.executors.ray import RayExecutor, run_on_node
 from sparseattn.study.locks import TrialLocks
 from sparseattn.study.spec import ExecutorSpec
 from sparseattn.study.store import Store
+from sparseattn.study.trial import TrialSpec
 from tests.study import fakes
 
 
@@ -40,10 +39,10 @@ def test_cores_gpus_and_retries_reach_ray(ray, tmp_path, asked, threads, slots):
     locks = TrialLocks(tmp_path)
     with closing(RayExecutor(Store(tmp_path), locks, spec, run=fakes.TRIAL)) as executor:
         assert executor.free == slots + 1, "one waits"
-        executor.submit(Job(trial.digest, trial.model_dump(mode="json")))
+        executor.submit(trial)
         assert executor.free == slots
     locks.close()
-    ray.remote.assert_any_call(perform)
+    ray.remote.assert_any_call(run_on_node)
     task = ray.remote.return_value
     task.options.assert_called_once_with(
         num_cpus=spec.cpus,
@@ -51,5 +50,6 @@ def test_cores_gpus_and_retries_reach_ray(ray, tmp_path, asked, threads, slots):
         max_retries=spec.retries,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}},
     )
-    (job, run, _, shared), _ = task.options.return_value.remote.call_args
-    assert (job["digest"], run, shared.folder) == (trial.digest, fakes.TRIAL, str(tmp_path))
+    (values, run, _, shared), _ = task.options.return_value.remote.call_args
+    assert TrialSpec.model_validate_json(values) == trial
+    assert (run, shared.folder) == (fakes.TRIAL, str(tmp_path))

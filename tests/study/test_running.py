@@ -37,8 +37,8 @@ def test_every_trial_runs_once_and_is_whole(tmp_path, log):
     events = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert events == ["start", "phase", "phase", "phase", "end"]
     assert not any((tmp_path / "s" / "work").iterdir())
-    names = {path.name for path in (tmp_path / "s" / "trials").iterdir()}
-    assert names == {trial.digest for trial in trials}, "no drafts are left"
+    store = Store(tmp_path / "s")
+    assert {path.name for path in store.trials.iterdir()} == store.finished(), "no drafts are left"
     before = (tmp_path / "s" / "results.csv").stat().st_mtime_ns
     assert fakes.go_on(tmp_path / "s").run == 0, "running again does nothing"
     assert len(fakes.noted(log, "begin")) == 9
@@ -137,15 +137,15 @@ def test_workers_share_the_cores_and_the_gpus(tmp_path, log, monkeypatch):
     assert {environment["CUDA_VISIBLE_DEVICES"] for environment in told} == {"4", "6"}
 
 
-def test_how_many_workers_there_are_unless_one_says(tmp_path, monkeypatch):
+def test_how_many_workers_there_are_unless_one_says(monkeypatch):
     monkeypatch.setattr(local, "cores", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    assert local.LocalExecutor(Store(tmp_path)).workers == 3, "one for each GPU"
+    assert local.default_workers() == 3, "one for each GPU"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(local, "_MEMORY", 1)
-    assert local.LocalExecutor(Store(tmp_path)).workers == 2, "one for each core"
+    assert local.default_workers() == 2, "one for each core"
     monkeypatch.setattr(local, "_MEMORY", 1 << 60)
-    assert local.LocalExecutor(Store(tmp_path)).workers == 1, "at least one"
+    assert local.default_workers() == 1, "at least one"
 
 
 def test_a_trial_function_that_is_not_there(tmp_path):

@@ -7,17 +7,18 @@ import json
 import pytest
 
 from sparseattn.degrees.search import Budget
-from sparseattn.errors import PlanError, StudyError
+from sparseattn.errors import PlanError, StudyError, TrialFailed
 from sparseattn.plan import Plan
 from sparseattn.report.load import load_study
 from sparseattn.study import run_method as spending
 from sparseattn.study.grid import resolve_arms
 from sparseattn.study.record import finished
+from sparseattn.study.run_trial import TrialCache, run_trial
 from sparseattn.study.sample import Sample
 from sparseattn.study.session import run
 from sparseattn.study.spec import spec_of
-from sparseattn.study.trial import TrialCache, TrialFailed, TrialSpec, run_trial
-from sparseattn.tasks.spec import TrainingSpec
+from sparseattn.study.trial import TrialSpec
+from sparseattn.training.spec import TrainingSpec
 from tests.tasks.material import task_of, tiny_model
 
 #: All of one length, so that counts can be worked out by hand.
@@ -126,8 +127,8 @@ def test_an_interrupted_trial_keeps_the_plan_that_its_checkpoint_was_trained_und
     with pytest.raises(Interruption):
         run_trial(spec, cache=cache, folder=tmp_path, progress=stop)
     applied = []
-    once = spending._applied
-    monkeypatch.setattr(spending, "_applied", lambda *given: applied.append(1) or once(*given))
+    once = spending._apply
+    monkeypatch.setattr(spending, "_apply", lambda *given: applied.append(1) or once(*given))
     resumed = run_trial(spec, cache=cache, folder=tmp_path)
     assert not applied, "the search phase is not run again"
     assert resumed.plan == whole.plan

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparseattn.errors import DataError, PlanError, StudyError
+from sparseattn.errors import DataError, PlanError, StudyError, TrialFailed
 from sparseattn.models.names import identity
 from sparseattn.study import run_trial as running
-from sparseattn.study.trial import TrialCache, TrialFailed, TrialSpec, run_trial
+from sparseattn.study.run_trial import TrialCache, run_trial
+from sparseattn.study.trial import TrialSpec
 from sparseattn.tasks.examples import digest
-from sparseattn.tasks.prepare import fingerprint
-from sparseattn.tasks.spec import TrainingSpec
+from sparseattn.tasks.prepare import read_examples
+from sparseattn.training.spec import TrainingSpec
+from tests.models.families import build
 from tests.tasks.material import REVIEWS, task_of, tiny_model
 
 #: Easy to learn: the label is in the first word.
@@ -251,7 +253,7 @@ def test_memory_that_a_trial_freed_is_given_back(make, cache, monkeypatch):
         pieces = [bytearray(16_384) for _ in range(16_384)]  # 256 MiB
         kept.append(pieces[-1])  # the top of the heap stays in use
 
-    monkeypatch.setattr(running, "run", in_pieces)
+    monkeypatch.setattr(running, "_run", in_pieces)
     before = resident()
     run_trial(make(), cache=cache)
     assert resident() - before < 64
@@ -267,7 +269,7 @@ def test_other_errors_pass(make, cache, monkeypatch):
 
 
 def test_data_that_have_changed_fail_the_trial(ran, make, cache):
-    right = fingerprint(make().task)
+    right = read_examples(make().task).fingerprint
     assert ran(data_fingerprint=right).counts["steps"] == 2
     with pytest.raises(
         TrialFailed, match=f"fingerprint is {right}, and the study was made for 12$"
@@ -280,6 +282,13 @@ def test_a_trial_fails_if_its_model_is_another_one(make, ran, cache):
     assert ran(versions={"model": right}).counts["steps"] == 2
     with pytest.raises(TrialFailed, match=f"it is {right}, and the study was made for 12$"):
         run_trial(make(versions={"model": "12"}), cache=cache)
+
+
+def test_positions_count_from_where_a_family_begins(make, tmp_path):
+    build("mpnet", max_position_embeddings=514).save_pretrained(tmp_path)
+    running.config_changes(str(tmp_path), make(task={"max_length": 512}))
+    with pytest.raises(DataError, match="max_length: 513 is more than the 512 positions of"):
+        running.config_changes(str(tmp_path), make(task={"max_length": 513}))
 
 
 @pytest.mark.parametrize(

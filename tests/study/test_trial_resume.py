@@ -7,9 +7,10 @@ from functools import cache
 import pytest
 import torch
 
-from sparseattn.study.trial import TrialCache, TrialSpec, run_trial
+from sparseattn.study.run_trial import TrialCache, run_trial
+from sparseattn.study.trial import TrialSpec
 from sparseattn.tasks.prepare import prepare
-from sparseattn.tasks.spec import TrainingSpec
+from sparseattn.training.spec import TrainingSpec
 from sparseattn.training.train import train
 from tests.tasks.material import task_of, tiny_model, tokenizer
 

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from sparseattn.study.trial import TrialSpec
-from sparseattn.tasks.spec import TaskSpec, TrainingSpec
+from sparseattn.tasks.spec import TaskSpec
+from sparseattn.training.spec import TrainingSpec
 
 TASK = TaskSpec(kind="classification", data={"hub": "some/set"})
 
@@ -75,7 +76,7 @@ def test_data_with_a_fingerprint_may_move():
 
 def test_a_specification_loads_neither_torch_nor_transformers():
     code = (
-        "import sys; from sparseattn.study.trial import TrialCache; TrialCache(); "
+        "import sys; from sparseattn.study.trial_cache import TrialCache; TrialCache(); "
         "import sparseattn.tasks.ready; "
         "print([n for n in ('torch', 'transformers', 'datasets') if n in sys.modules])"
     )

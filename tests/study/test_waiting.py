@@ -1,7 +1,7 @@
 """Trials that parse their data do it once."""
 
+from sparseattn.study.runner import TrialQueue
 from sparseattn.study.trial import TrialSpec
-from sparseattn.study.trial_queue import TrialQueue
 
 
 def trial(seed: int, parses: bool = False) -> TrialSpec:

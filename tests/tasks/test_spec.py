@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from sparseattn.tasks.ready import names, ready
-from sparseattn.tasks.spec import DataSpec, Subset, TaskSpec, TrainingSpec
+from sparseattn.tasks.spec import DataSpec, Subset, TaskSpec
+from sparseattn.training.spec import TrainingSpec
 
 
 def problem(build) -> str:

@@ -13,7 +13,7 @@ from sparseattn.cli.help import examples
 from sparseattn.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from sparseattn.study.session import Outcome
+    from sparseattn.study.session import RunOutcome
 
 __all__ = ["app"]
 
@@ -49,6 +49,7 @@ Changes = Annotated[
 Others = Annotated[
     list[Path] | None,
     typer.Option(
+        "--import",
         help="Another study, in its folder or packed, whose trials are taken over where they are "
         "the same; may be repeated.",
     ),
@@ -81,7 +82,7 @@ def run(
     executor: Kind = None,
     max_trials: Most = 10_000,
     changes: Changes = None,
-    reuse: Others = None,
+    import_trials: Others = None,
     yes: Yes = False,
     other_versions: Versions = False,
 ) -> None:
@@ -95,7 +96,7 @@ def run(
         yes,
         max_trials=max_trials,
         other_versions=other_versions,
-        reuse=reuse or (),
+        import_trials=import_trials or (),
     )
     _finish(lambda: session.run(load_spec(spec, changes or ()), out, options), out)
 
@@ -250,7 +251,7 @@ def _confirm(question: str, trials: int) -> bool:
 def _finish(work: Any, folder: Path) -> None:
     """Runs a study, and says how it ended: status 1 for failed trials, 130 for Ctrl-C."""
     try:
-        outcome: Outcome = work()
+        outcome: RunOutcome = work()
     except KeyboardInterrupt:
         from sparseattn.study.store import STUDY
 

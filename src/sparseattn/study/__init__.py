@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sparseattn.study.import_trials import unpack as unpack
     from sparseattn.study.planning import plan as plan
     from sparseattn.study.session import Options as Options
-    from sparseattn.study.session import Outcome as Outcome
+    from sparseattn.study.session import RunOutcome as RunOutcome
     from sparseattn.study.session import resume as resume
     from sparseattn.study.session import run as run
     from sparseattn.study.spec import StudySpec as StudySpec
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "Options": "session",
-    "Outcome": "session",
+    "RunOutcome": "session",
     "StudySpec": "spec",
     "load_spec": "spec",
     "pack": "archive",
@@ -34,7 +34,7 @@ _PUBLIC = {
 
 __all__ = [
     "Options",
-    "Outcome",
+    "RunOutcome",
     "StudySpec",
     "load_spec",
     "pack",

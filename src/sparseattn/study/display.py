@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from functools import partial
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from sparseattn.study.arm_key import ArmKey
 from sparseattn.study.trial import DENSE, TrialSpec
 
-__all__ = ["Bars", "Display", "Lines", "display", "label", "say", "spell_time"]
+__all__ = ["Display", "label", "say", "spell_time"]
+
+#: Where each phase begins in a trial, and how much of its time it takes, about; for its bar.
+_PHASES = {"prepare": (0.0, 0.05), "train": (0.05, 0.9), "evaluate": (0.95, 0.05)}
+
+#: The bar of the study moves in steps of this share: rich keeps 1,000 for the time that is left.
+_STEP = 1 / 500
 
 
 def label(trial: TrialSpec) -> str:
@@ -38,38 +47,6 @@ def spell_time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
-class Eta:
-    """How long is left, from the trials that ran in this session.
-
-    Args:
-        total: Trials to run.
-    """
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.began = total, 0, time.monotonic()
-        self.shares: dict[str, float] = {}
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self.began
-
-    @property
-    def left(self) -> float | None:
-        """Seconds left; None while nothing is known."""
-        worked = self.done + sum(self.shares.values())
-        return self.elapsed * (self.total - worked) / worked if worked > 0.02 else None
-
-    def __str__(self) -> str:
-        """Both in words."""
-        left = "" if self.left is None else f", about {spell_time(self.left)} left"
-        return f"{spell_time(self.elapsed)} elapsed{left}"
-
-
-#: How much of a trial's time each phase takes, about; for its bar.
-_PHASES = {"prepare": (0.0, 0.05), "train": (0.05, 0.9), "evaluate": (0.95, 0.05)}
-
-
 def share_of_trial(phase: str, share: float) -> float:
     """How much of a trial is done.
 
@@ -80,131 +57,77 @@ def share_of_trial(phase: str, share: float) -> float:
     return start + width * min(max(share, 0.0), 1.0)
 
 
-class Display(Protocol):
-    """Shows a run of trials."""
-
-    def __enter__(self) -> Self:
-        """Starts."""
-
-    def __exit__(self, *args: Any) -> None:
-        """Ends."""
-
-    def start(self, trial: TrialSpec) -> None:
-        """A trial was handed to a worker."""
-
-    def advance(self, trial: TrialSpec, phase: str, share: float) -> None:
-        """A trial got further."""
-
-    def end(self, trial: TrialSpec, outcome: str | None) -> None:
-        """A trial ended, with what to say of it; None if it is somebody else's."""
-
-    def say(self, text: str) -> None:
-        """Something that the user should know."""
-
-
-class Lines:
-    """A line a trial, for logs and pipes.
+class Display:
+    """A bar for the study and one for each trial that runs; off a terminal, a line a trial.
 
     Args:
         total: Trials to run.
-        write: Takes a line.
-    """
-
-    def __init__(self, total: int, write: Callable[[str], Any]) -> None:
-        self.pace, self.say = Eta(total), write
-
-    def __enter__(self) -> Self:
-        """Starts."""
-        return self
-
-    def __exit__(self, *args: Any) -> None:
-        """Ends."""
-
-    def start(self, trial: TrialSpec) -> None:
-        """See `Display.start`."""
-
-    def advance(self, trial: TrialSpec, phase: str, share: float) -> None:
-        """See `Display.advance`."""
-        self.pace.shares[trial.digest] = share_of_trial(phase, share)
-
-    def end(self, trial: TrialSpec, outcome: str | None) -> None:
-        """See `Display.end`."""
-        self.pace.shares.pop(trial.digest, None)
-        if outcome is not None:
-            self.pace.done += 1
-            count = f"trial {self.pace.done} of {self.pace.total}"
-            self.say(f"{count}: {label(trial)}: {outcome}; {self.pace}")
-
-
-class Bars:
-    """A bar for the study and one for each trial that runs.
-
-    Args:
-        total: Trials to run.
-        console: The terminal.
+        console: Where it goes.
     """
 
     def __init__(self, total: int, console: Console) -> None:
-        self.pace = Eta(total)
+        self.done, self.console = 0, console
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
+            TextColumn("{task.fields[phase]}", markup=False),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
             console=console,
+            disable=not console.is_terminal,
+            speed_estimate_period=float("inf"),
         )
-        self._all: TaskID | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._study = self._bars.add_task(f"trial 1 of {total}", total=total, phase="")
+        self._trials: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
         """Starts."""
         self._bars.start()
-        self._all = self._bars.add_task("study", total=self.pace.total, note="")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: Any) -> None:
         """Ends."""
         self._bars.stop()
 
     def start(self, trial: TrialSpec) -> None:
-        """See `Display.start`."""
-        self._tasks[trial.digest] = self._bars.add_task(label(trial), total=1.0, note="waits")
+        """A trial was handed to a worker."""
+        self._trials[trial.digest] = self._bars.add_task(label(trial), total=1.0, phase="waits")
 
     def advance(self, trial: TrialSpec, phase: str, share: float) -> None:
-        """See `Display.advance`."""
-        done = self.pace.shares[trial.digest] = share_of_trial(phase, share)
-        self._bars.update(self._tasks[trial.digest], completed=done, note=phase)
-        self._refresh()
+        """A trial got further."""
+        done = share_of_trial(phase, share)
+        self._bars.update(self._trials[trial.digest], completed=done, phase=phase)
+        self._refresh(least=_STEP)
 
     def end(self, trial: TrialSpec, outcome: str | None) -> None:
-        """See `Display.end`."""
-        self.pace.shares.pop(trial.digest, None)
-        if trial.digest in self._tasks:
-            self._bars.remove_task(self._tasks.pop(trial.digest))
-        if outcome is not None:
-            self.pace.done += 1
-            self.say(f"{label(trial)}: {outcome}")
+        """A trial ended, with what to say of it; None if it is somebody else's, or lost."""
+        if trial.digest in self._trials:
+            self._bars.remove_task(self._trials.pop(trial.digest))
+        if outcome is None:
+            self._refresh()
+            return
+        self.done += 1
         self._refresh()
+        text = f"{label(trial)}: {outcome}"
+        if self._bars.disable:
+            study = self._bars.tasks[0]
+            left = study.time_remaining
+            about = "" if left is None else f", about {spell_time(left)} left"
+            text = f"trial {self.done} of {study.total:.0f}: {text}; "
+            text += f"{spell_time(study.elapsed or 0.0)} elapsed{about}"
+        self.say(text)
 
     def say(self, text: str) -> None:
-        """See `Display.say`."""
-        say(self._bars.console, text)
+        """Something that the user should know."""
+        say(self.console, text)
 
-    def _refresh(self) -> None:
-        assert self._all is not None
-        done = self.pace.done
-        running = f"trial {min(done + 1, self.pace.total)} of {self.pace.total}"
-        worked = done + sum(self.pace.shares.values())
-        self._bars.update(self._all, completed=worked, description=running, note=str(self.pace))
-
-
-def display(total: int, console: Console) -> Display:
-    """Bars on a terminal, lines elsewhere."""
-    return Bars(total, console) if console.is_terminal else Lines(total, partial(say, console))
+    def _refresh(self, least: float = 0.0) -> None:
+        study, *trials = self._bars.tasks
+        total = study.total or 0.0
+        done = self.done + sum(trial.completed for trial in trials)
+        if abs(done - study.completed) >= least * total:
+            name = f"trial {min(self.done + 1, round(total))} of {total:.0f}"
+            self._bars.update(self._study, completed=done, description=name)
 
 
 def say(console: Console, text: str) -> None:

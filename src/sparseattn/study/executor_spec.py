@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from sparseattn.tasks.schema import Integer, Real, StrictModel
 
@@ -19,8 +18,6 @@ class ExecutorSpec(StrictModel):
         kind: Worker processes on this machine, or a Ray cluster.
         workers: Local: how many; by default one for each GPU, or else for each core.
         threads: Local: threads of each process; by default the cores are shared out.
-        processes: Local: how many processes train a trial together, each on a GPU of its own where
-            there are GPUs; they share out its `batch_size`.
         address: Ray: the cluster to join; `local` starts one on this machine.
         cpus: Ray: processor cores of a trial.
         gpus: Ray: GPUs of a trial; a fraction shares one.
@@ -30,18 +27,7 @@ class ExecutorSpec(StrictModel):
     kind: Literal["local", "ray"] = "local"
     workers: Annotated[Integer, Field(ge=1)] | None = None
     threads: Annotated[Integer, Field(ge=1)] | None = None
-    processes: Annotated[Integer, Field(ge=1)] = 1
     address: str = "auto"
     cpus: Annotated[Real, Field(gt=0)] = 1.0
     gpus: Annotated[Real, Field(ge=0)] = 0.0
     retries: Annotated[Integer, Field(ge=0)] = 3
-
-    @model_validator(mode="after")
-    def _processes_are_local(self) -> ExecutorSpec:
-        if self.kind != "local" and self.processes > 1:
-            raise PydanticCustomError(
-                "processes",
-                "a trial in {processes} processes runs on one machine: with kind local",
-                {"processes": self.processes},
-            )
-        return self

@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sparseattn.study.arms import DENSE
+from sparseattn.degrees.method import parse_method
+from sparseattn.study.arms import is_method
 from sparseattn.study.display import spell_time
-from sparseattn.study.estimate import Estimate, estimate
 from sparseattn.study.executors import check_reached
-from sparseattn.study.executors.local import LocalExecutor
+from sparseattn.study.executors.local import cores, default_workers
 from sparseattn.study.grid import Arm, ArmSparsity
 from sparseattn.study.preflight import check_machine
 from sparseattn.study.resolve import resolve
+from sparseattn.study.run_trial import run_trial
 from sparseattn.study.sample import TEXTS
 from sparseattn.study.session import MOST
 from sparseattn.study.spec import StudySpec
-from sparseattn.study.store import Store
 from sparseattn.study.study import Study
-from sparseattn.study.trial import TrialSpec
+from sparseattn.study.trial import DENSE, TrialSpec
 from sparseattn.study.trial_cache import TrialCache
+from sparseattn.training.spec import TrainingSpec
 
-__all__ = ["Planned", "plan"]
+__all__ = ["Estimate", "StudyPlan", "estimate", "plan"]
+
+#: Optimiser steps, and batches to evaluate, that are timed.
+_STEPS = 6
 
 
 @dataclass(frozen=True)
-class Planned:
+class Estimate:
+    """How long things take.
+
+    Attributes:
+        trial: Seconds of a trial, on average.
+        start: Seconds before the first one trains.
+        how: What was timed, in words.
+    """
+
+    trial: float
+    start: float
+    how: str
+
+
+@dataclass(frozen=True)
+class StudyPlan:
     """A study before anything is trained.
 
     Attributes:
@@ -95,29 +115,26 @@ def _cells(arm: Arm, found: ArmSparsity) -> list[str]:
     ]
 
 
-def plan(spec: StudySpec, max_trials: int = MOST, out: Path | None = None) -> Planned:
+def plan(spec: StudySpec, max_trials: int = MOST) -> StudyPlan:
     """Works out what a study would do; trains no more than a few steps, to see how long they take.
 
     Args:
         spec: The study.
         max_trials: Trials that its grid may have.
-        out: A folder with finished trials of it, to take the time from.
 
     Raises:
         SparseAttnError: The spec is wrong, as in `sparseattn.study.run`.
     """
-    cache = TrialCache()
-    here = spec.executor.kind == "local"
-    check_machine(spec, spec.executor)
-    study, sample, told = resolve(spec, max_trials, cache, here)
-    check_reached(spec.executor)
+    cache, executor = TrialCache(), spec.executor
+    check_machine(spec, executor)
+    study, sample, notes = resolve(spec, max_trials, cache, here=executor.kind == "local")
+    check_reached(executor)
     measured = tuple(sample.measure(arm.pattern, arm.layers) for arm in study.arms)
-    trials, notices = study.trials()
-    timed, changed = _trained_here(trials)
-    where = spec.executor
-    local = LocalExecutor(Store(out or "."), workers=where.workers, processes=where.processes)
-    time = estimate(timed, cache, local.workers, where.processes)
-    return Planned(study, measured, len(trials), (*told, *notices, *changed), time, local.workers)
+    trials, doubles = study.trials()
+    timed, changes = _trained_here(trials)
+    workers = executor.workers or default_workers()
+    time = estimate(timed, cache, workers)
+    return StudyPlan(study, measured, len(trials), (*notes, *doubles, *changes), time, workers)
 
 
 def _trained_here(trials: list[TrialSpec]) -> tuple[list[TrialSpec], list[str]]:
@@ -126,5 +143,71 @@ def _trained_here(trials: list[TrialSpec]) -> tuple[list[TrialSpec], list[str]]:
     if training.precision != "fp16" or torch.cuda.is_available():
         return trials, []
     other = training.model_copy(update={"precision": "fp32"})
-    told = "the time is that of fp32: this machine has no GPU for fp16"
-    return [trial.model_copy(update={"training": other}) for trial in trials], [told]
+    note = "the time is that of fp32: this machine has no GPU for fp16"
+    return [trial.model_copy(update={"training": other}) for trial in trials], [note]
+
+
+def estimate(trials: Sequence[TrialSpec], cache: TrialCache, workers: int) -> Estimate:
+    """Times a few steps of a trial, a sparse one if there is one.
+
+    Args:
+        trials: The trials of a study.
+        cache: Where tokenizers and data come from.
+        workers: Workers that share the cores.
+
+    Raises:
+        SparseAttnError: A trial cannot run.
+    """
+    # A method cannot find its plan in a few steps; training under that takes as long as any.
+    # How often it trains is counted.
+    known = [trial for trial in trials if not is_method(trial.pattern)]
+    sparse = [trial for trial in known if trial.pattern != DENSE]
+    trial = (sparse or known or [trials[0].model_copy(update={"pattern": DENSE, "arm": DENSE})])[0]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, cores() // workers))
+    try:
+        whole = cache.prepared(trial.model, trial.task, frozenset(), trial.pipeline).counts
+        cold = run_trial(_short(trial, 1, whole), cache=cache)
+        warm = run_trial(_short(trial, _STEPS, whole), cache=cache)
+    finally:
+        torch.set_num_threads(threads)
+    step = max(0.0, warm.seconds["train"] - cold.seconds["train"]) / (_STEPS - 1)
+    evaluate = warm.seconds["evaluate"] / warm.counts["evaluation_inputs"]
+    passes = [parse_method(t.pattern).passes if is_method(t.pattern) else 1.0 for t in trials]
+    seconds = warm.seconds["prepare"] + evaluate * whole["evaluation_inputs"]
+    seconds += step * _steps(trial.training, whole) * sum(passes) / len(passes)
+    how = f"{_STEPS} steps of {trial.arm} on this machine"
+    return Estimate(seconds, cold.seconds["prepare"], how)
+
+
+def _steps(training: TrainingSpec, counts: dict[str, float]) -> int:
+    if training.steps is not None:
+        return training.steps
+    inputs = counts["train_inputs"]
+    batches = math.ceil(inputs / training.batch_size / training.gradient_accumulation)
+    return math.ceil(batches * (training.epochs or 0))
+
+
+def _short(trial: TrialSpec, steps: int, whole: dict[str, float]) -> TrialSpec:
+    """The trial with a few steps, on texts drawn like its own."""
+    task, training = trial.task, trial.training
+    examples = _STEPS * training.batch_size * training.gradient_accumulation
+    train = min(examples, int(whole["train_examples"]))
+    evaluation = min(_STEPS * training.evaluation_batch_size, int(whole["evaluation_examples"]))
+    fewer = {
+        "train": task.train.model_copy(update={"count": train}),
+        "evaluation": task.evaluation.model_copy(update={"count": evaluation}),
+    }
+    quick = {
+        "steps": steps,
+        "epochs": None,
+        "early_stopping": None,
+        "checkpoint_steps": None,
+        "report_to": (),
+    }
+    changes = {
+        "task": task.model_copy(update=fewer),
+        "training": training.model_copy(update=quick),
+        "data_fingerprint": "",
+    }
+    return trial.model_copy(update=changes)

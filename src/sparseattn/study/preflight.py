@@ -16,7 +16,6 @@ from sparseattn.study.trial import TrialSpec
 from sparseattn.study.trial_cache import TrialCache
 
 __all__ = [
-    "check_alone",
     "check_data",
     "check_fit",
     "check_machine",
@@ -24,21 +23,6 @@ __all__ = [
     "check_same",
     "check_versions",
 ]
-
-
-def check_alone() -> None:
-    """Makes sure that no launcher started this process as one of several.
-
-    Raises:
-        StudyError: One did. Each process would run other trials, and their workers, which inherit
-            the launcher's variables, would train as if they were one.
-    """
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes not in ("", "1"):
-        raise StudyError(
-            f"a study is started once, and a launcher started {processes} processes of it; "
-            "start it without one, and set executor.workers"
-        )
 
 
 def check_fit(spec: StudySpec, cache: TrialCache) -> None:
@@ -54,9 +38,8 @@ def check_fit(spec: StudySpec, cache: TrialCache) -> None:
         DataError: The model cannot be loaded or has fewer positions than `max_length`.
     """
     from sparseattn import backend as backends
-    from sparseattn.study.run_trial import configured
+    from sparseattn.study.run_trial import config_changes
     from sparseattn.tasks.prepare import read_examples
-    from sparseattn.training.held_out import held_out_count
 
     if spec.backend != backends.AUTO:
         try:
@@ -65,9 +48,9 @@ def check_fit(spec: StudySpec, cache: TrialCache) -> None:
             raise StudyError(f"backend: {error}") from None
     cache.tokenizer(spec.model, spec.task)  # the clearest message about a model that is not there
     trial = TrialSpec(model=spec.model, task=spec.task, training=spec.training)
-    configured(cache.place(spec.model), trial)
+    config_changes(cache.place(spec.model), trial)
     if spec.training.early_stopping is not None:
-        held_out_count(spec.training, read_examples(spec.task).counts[0])
+        spec.training.held_out_count(read_examples(spec.task).counts[0])
 
 
 def check_machine(spec: StudySpec, executor: ExecutorSpec) -> None:
@@ -83,7 +66,6 @@ def check_machine(spec: StudySpec, executor: ExecutorSpec) -> None:
     training = spec.training
     if executor.kind != "local":
         return
-    training.share(executor.processes)
     if training.precision == "fp16":
         import torch
 

@@ -1,22 +1,23 @@
-"""Trials of methods: arms that find their plan on the training texts, some by training."""
+"""Trials of methods: they find their plan on the training texts, some by training."""
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainingArguments
+
 from sparseattn.degrees.learn import steps_of
 from sparseattn.degrees.method import Applied, Context, parse_method
-from sparseattn.errors import PlanError, UnsupportedModelError
+from sparseattn.errors import PlanError, TrialFailed, UnsupportedModelError
+from sparseattn.files import write_whole
 from sparseattn.plan import Plan
-from sparseattn.study.processes import agreed, leads
-from sparseattn.study.trial import Progress, TrialFailed, TrialSpec
+from sparseattn.study.trial import TrialSpec
 from sparseattn.tasks.prepare import Prepared
-from sparseattn.tasks.spec import TrainingSpec
 from sparseattn.training.arguments import arguments, seed_of
+from sparseattn.training.spec import Progress, TrainingSpec
 from sparseattn.training.train import last_checkpoint, split, watch
 
 __all__ = ["MethodRun", "headline", "run_method"]
@@ -49,7 +50,12 @@ class MethodRun:
 
 
 def run_method(
-    spec: TrialSpec, model: Any, prepared: Prepared, tokenizer: Any, folder: Path, tell: Progress
+    spec: TrialSpec,
+    model: Any,
+    prepared: Prepared,
+    tokenizer: Any,
+    folder: Path,
+    progress: Progress,
 ) -> MethodRun:
     """Finds the plan of a method, or reads the one that was found before an interruption.
 
@@ -61,65 +67,61 @@ def run_method(
         prepared: Its data.
         tokenizer: The model's.
         folder: Where the trial keeps what it resumes from.
-        tell: Told how far the training is.
+        progress: Called as the training goes on.
 
     Raises:
         TrialFailed: The sparsity cannot be reached on these texts, or not with this model.
     """
     training, _ = split(prepared, spec.training)
-    made = arguments(spec.training, folder, len(training), spec.seed)
-    total = steps_of(made, len(training))
+    how = arguments(spec.training, folder, len(training), spec.seed)
+    total = steps_of(how, len(training))
     path = folder / _FILE
     # Without a checkpoint under the plan the weights are those of the end of the search phase,
     # which is read again where it kept them, and else run again.
     if path.is_file() and last_checkpoint(folder):
-        found = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     else:
-        applied = _applied(spec, model, prepared, tokenizer, made, total, tell)
-        found = agreed(_plain(applied, prepared.headline))
-        if leads():
-            temporary = path.with_suffix(".new")
-            temporary.write_text(json.dumps(found), encoding="utf-8")
-            os.replace(temporary, path)
-    left = spec.training.model_copy(update={"steps": total - found["steps"], "epochs": None})
-    return MethodRun(training=left, **found)
+        applied = _apply(spec, model, prepared, tokenizer, how, total, progress)
+        values = _plain(applied, prepared.headline)
+        write_whole(path, json.dumps(values).encode())
+    left = spec.training.model_copy(update={"steps": total - values["steps"], "epochs": None})
+    return MethodRun(training=left, **values)
 
 
-def _applied(
+def _apply(
     spec: TrialSpec,
     model: Any,
     prepared: Prepared,
     tokenizer: Any,
-    made: Any,
+    how: TrainingArguments,
     total: int,
-    tell: Progress,
+    progress: Progress,
 ) -> Applied:
     training, _ = split(prepared, spec.training)
-    # The training under the plan goes through the data in another order.
-    made.data_seed = seed_of("soft", spec.seed)
-    # A phase keeps its checkpoints in a folder of its own; without a number of steps to keep them
-    # by, early stopping would have one an epoch, for what it compares. Loggers hear of the training
-    # under the plan alone, and so does early stopping.
+    # The training under the plan goes through the data in another order. Published numbers hang on
+    # the name of the seed.
+    order = how.data_seed = seed_of("soft", spec.seed)
+    # Without a number of steps to keep checkpoints by, early stopping would have one an epoch.
     if spec.training.checkpoint_steps is None:
-        made.save_strategy = "no"
-    made.report_to = []
-    made.load_best_model_at_end, made.eval_strategy = False, "no"
-    made.restore_callback_states_from_checkpoint = False
-    trainer = {
-        "callbacks": watch(lambda phase, share: tell(phase, share / 2), seed_of("soft", spec.seed)),
-        "eval_dataset": prepared.evaluation,
-        "compute_metrics": lambda raw: headline(prepared, raw.predictions),
-    }
+        how.save_strategy = "no"
+    # Loggers and early stopping are for the training under the plan alone.
+    how.report_to = []
+    how.load_best_model_at_end, how.eval_strategy = False, "no"
+    how.restore_callback_states_from_checkpoint = False
     context = Context(
-        model,
-        tokenizer,
-        training,
-        prepared.collator,
-        made,
-        total,
-        spec.seed,
-        trainer,
-        prepared.evaluation,
+        model=model,
+        tokenizer=tokenizer,
+        data=training,
+        collator=prepared.collator,
+        arguments=how,
+        steps=total,
+        seed=spec.seed,
+        trainer={
+            "callbacks": watch(lambda phase, share: progress(phase, share / 2), order),
+            "eval_dataset": prepared.evaluation,
+            "compute_metrics": lambda raw: headline(prepared, raw.predictions),
+        },
+        evaluation=prepared.evaluation,
     )
     try:
         return parse_method(spec.pattern).apply(context)

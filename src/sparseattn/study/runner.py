@@ -3,26 +3,74 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sparseattn.errors import StudyError
 from sparseattn.study.display import Display, label
-from sparseattn.study.executors.base import Event, Executor, Job
+from sparseattn.study.executors.base import Event, Executor
 from sparseattn.study.locks import TrialLocks
-from sparseattn.study.record import DONE, failed
+from sparseattn.study.record import DONE
 from sparseattn.study.store import Store, writing
 from sparseattn.study.trial import TrialSpec
-from sparseattn.study.trial_queue import TrialQueue
-from sparseattn.study.trial_runner import Log, where
+from sparseattn.study.trial_runner import give_up
 
-__all__ = ["Runner"]
+__all__ = ["Runner", "TrialQueue"]
 
 #: How often a trial is started again after what ran it died.
 _RETRIES = 1
 
 #: Seconds between two looks at trials that another process runs.
 _LOOK = 1.0
+
+
+class TrialQueue:
+    """Trials that are not run yet, in the order of the study but for the first that parses.
+
+    A parse of the data can take longer than a trial, and is kept for all trials and processes. So
+    one trial that needs it goes first, and no second one before the first has got to its training:
+    two would do the same work at the same time, while there is other work to do.
+
+    Args:
+        trials: The trials.
+    """
+
+    def __init__(self, trials: Iterable[TrialSpec]) -> None:
+        self._trials = deque(trials)
+        self._parsed = False
+        first = next(filter(_parses, self._trials), None)
+        if first is not None:
+            self._trials.remove(first)
+            self._trials.appendleft(first)
+
+    def __bool__(self) -> bool:
+        """Whether any is left."""
+        return bool(self._trials)
+
+    def take(self, running: Iterable[TrialSpec]) -> TrialSpec | None:
+        """Takes the next trial out; None where it is better to wait.
+
+        Args:
+            running: The trials that run now.
+        """
+        hold = not self._parsed and any(map(_parses, running))
+        for trial in self._trials:
+            if not (hold and _parses(trial)):
+                self._trials.remove(trial)
+                return trial
+        return None
+
+    def put(self, trial: TrialSpec) -> None:
+        """Puts a trial back, as the next."""
+        self._trials.appendleft(trial)
+
+    def prepared(self, trial: TrialSpec) -> None:
+        """Notes that a trial has its data."""
+        self._parsed = self._parsed or _parses(trial)
+
+
+def _parses(trial: TrialSpec) -> bool:
+    return "spacy" in trial.versions  # of the packages, those that its result depends on
 
 
 @dataclass
@@ -56,8 +104,8 @@ class Runner:
         while self._waiting or self._running or self._elsewhere:
             self._submit()
             for event in self.executor.poll(0.2):
-                self._take(event)
-            self._look()
+                self._handle(event)
+            self._look_elsewhere()
 
     def _submit(self) -> None:
         while self.executor.free > 0:
@@ -66,11 +114,9 @@ class Runner:
                 return
             self._running[trial.digest] = trial
             self.display.start(trial)
-            self.executor.submit(Job(trial.digest, trial.model_dump(mode="json")))
+            self.executor.submit(trial)
 
-    def _take(self, event: Event) -> None:
-        if event.kind == "fatal":
-            raise StudyError(event.reason)
+    def _handle(self, event: Event) -> None:
         trial = self._running[event.digest]
         if event.kind == "progress":
             self.display.advance(trial, event.phase, event.share)
@@ -78,11 +124,11 @@ class Runner:
                 self._waiting.prepared(trial)
             return
         del self._running[event.digest]
-        if event.kind == "lost":
-            self._retry(trial, event.reason)
-        elif event.kind == "busy":
+        if event.kind == "busy":
             self._elsewhere[event.digest] = trial
             self.display.end(trial, None)
+        elif event.kind == "lost" and not self.store.has(trial.digest):
+            self._retry(trial, event.reason)
         else:
             self.display.end(trial, self._outcome(trial))
 
@@ -95,32 +141,22 @@ class Runner:
         return f"{name} {'none' if value is None else format(value, '.4f')}"
 
     def _retry(self, trial: TrialSpec, reason: str) -> None:
-        if self.store.has(trial.digest):  # it was stored just before
-            self.display.end(trial, self._outcome(trial))
-            return
-        self._lost[trial.digest] = self._lost.get(trial.digest, 0) + 1
+        digest = trial.digest
+        self._lost[digest] = self._lost.get(digest, 0) + 1
         self.display.end(trial, None)
-        if self._lost[trial.digest] <= _RETRIES:
+        if self._lost[digest] <= _RETRIES:
             self.display.say(f"{label(trial)}: {reason}; it is started again")
             self._waiting.put(trial)
-        elif self.locks.take(trial.digest):
-            self._give_up(trial, reason)
+        elif self.locks.take(digest):
+            with writing(self.store.folder):
+                files = give_up(trial, reason, self.store.work(digest))
+            self.store.put(digest, files)
+            self.locks.release(digest)
+            self.display.end(trial, self._outcome(trial))
         else:
-            self._elsewhere[trial.digest] = trial
+            self._elsewhere[digest] = trial
 
-    def _give_up(self, trial: TrialSpec, reason: str) -> None:
-        work = self.store.work(trial.digest)
-        with writing(self.store.folder):
-            work.mkdir(parents=True, exist_ok=True)
-            log = Log(work)
-            log.add("failed", reason=reason)
-            values = trial.model_dump(mode="json")
-            files = failed(values, trial.digest, reason, where(), log.text())
-        self.store.put(trial.digest, files)
-        self.locks.release(trial.digest)
-        self.display.end(trial, self._outcome(trial))
-
-    def _look(self) -> None:
+    def _look_elsewhere(self) -> None:
         """Looks at the trials of other processes: done, or free again because theirs died."""
         now = time.monotonic()
         if not self._elsewhere or now < self._next_look:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -13,12 +13,11 @@ from typing import Any
 from rich.console import Console
 
 from sparseattn.errors import StudyError
-from sparseattn.study.display import display, say
+from sparseattn.study.display import Display, say
 from sparseattn.study.executors import make, reached
 from sparseattn.study.import_trials import Source, import_trials
 from sparseattn.study.locks import TrialLocks, remove_stale_work
 from sparseattn.study.preflight import (
-    check_alone,
     check_data,
     check_machine,
     check_new,
@@ -35,8 +34,9 @@ from sparseattn.study.study import Study, create
 from sparseattn.study.trial import TrialSpec
 from sparseattn.study.trial_cache import TrialCache
 from sparseattn.study.trial_runner import RUN_TRIAL
+from sparseattn.training.environment import check_alone
 
-__all__ = ["MOST", "Options", "Outcome", "resume", "run"]
+__all__ = ["MOST", "Options", "RunOutcome", "resume", "run"]
 
 #: Trials that a grid may have unless the user says otherwise.
 MOST = 10_000
@@ -51,7 +51,7 @@ class Options:
         max_trials: Trials that a grid may have.
         retry_failed: Run trials again that failed before.
         other_versions: Go on although packages have other versions than when the study was begun.
-        reuse: Folders of other studies, or what `pack` made of them, whose trials are taken over.
+        import_trials: Other studies, as folders or packed, whose trials are taken over.
         confirm: Asked before anything is trained, with a question and the number of trials.
         trial: The function that runs a trial, as `module:function`.
     """
@@ -60,13 +60,13 @@ class Options:
     max_trials: int = MOST
     retry_failed: bool = False
     other_versions: bool = False
-    reuse: Sequence[str | Path] = ()
+    import_trials: Sequence[str | Path] = ()
     confirm: Callable[[str, int], bool] | None = None
     trial: str = RUN_TRIAL
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How a run ended.
 
     Attributes:
@@ -87,7 +87,7 @@ def run(
     out: str | Path,
     options: Options | None = None,
     console: Console | None = None,
-) -> Outcome:
+) -> RunOutcome:
     """Runs what is missing of a study.
 
     Args:
@@ -108,29 +108,32 @@ def run(
     >>> from sparseattn.study import run
     >>> run("studies/smoke.yaml", "runs/smoke")  # doctest: +SKIP
     """
+    check_alone()
     options = options or Options()
-    made = spec if isinstance(spec, StudySpec) else _read(spec)
-    store = Store(out)
-    others = [Source.at(place) for place in options.reuse]
+    if not isinstance(spec, StudySpec):
+        spec = spec_of(spec) if isinstance(spec, Mapping) else load_spec(spec)
+    store, sources = Store(out), [Source.at(place) for place in options.import_trials]
+    screen = console or Console(stderr=True)
     if (store.folder / STUDY).is_file():
         before = Study.load(store.folder)
-        study = check_same(before, made, store.folder)
+        study = check_same(before, spec, store.folder)
         # Its name, question or contrasts may have changed.
         changed = study.spec.declared != before.spec.declared
-        return _run(study, store, options, console, others, changed=changed)
+        return _Session(study, store, options, screen, sources, changed=changed).run()
     check_new(store.folder)
     from sparseattn.study.resolve import resolve
 
-    executor = _executor(made, options)
-    check_machine(made, executor)
-    here = executor.kind == "local"
-    study, _, notices = resolve(made, options.max_trials, TrialCache(), here)
-    return _run(study, store, options, console, others, notices)
+    executor = _executor(spec, options)
+    check_machine(spec, executor)
+    study, _, notices = resolve(
+        spec, options.max_trials, TrialCache(), here=executor.kind == "local"
+    )
+    return _Session(study, store, options, screen, sources, notices).run()
 
 
 def resume(
     folder: str | Path, options: Options | None = None, console: Console | None = None
-) -> Outcome:
+) -> RunOutcome:
     """Runs what is missing of a study that was begun.
 
     Args:
@@ -141,100 +144,94 @@ def resume(
     Raises:
         StudyError: See `run`.
     """
-    options = options or Options()
-    others = [Source.at(place) for place in options.reuse]
-    return _run(Study.load(Path(folder)), Store(folder), options, console, others)
-
-
-def _read(spec: str | Path | Mapping[str, Any]) -> StudySpec:
-    return spec_of(spec) if isinstance(spec, Mapping) else load_spec(spec)
-
-
-def _run(
-    study: Study,
-    store: Store,
-    options: Options,
-    console: Console | None,
-    others: Sequence[Source] = (),
-    notices: Sequence[str] = (),
-    changed: bool = False,
-) -> Outcome:
     check_alone()
-    executor = _executor(study.spec, options)
-    trials, doubles = study.trials()
-    missing, results = _missing(store, trials, options)
-    wanted = bool(missing or (others and results.failed))
-    if wanted:
-        check_machine(study.spec, executor)
-    # What is wrong is said alone, before what is only worth knowing.
-    with reached(executor) if wanted else nullcontext():
-        screen = console or Console(stderr=True)
-        for notice in (*notices, *doubles):
-            say(screen, f"note: {notice}")
-        if wanted and others:
-            _reused(study, store, others, options, screen)
-            missing, results = _missing(store, trials, options)
-        for problem in results.damaged.values():
-            say(screen, f"{problem}; it is run again")
-        if missing:
-            results = _filled(study, store, results, missing, options, screen)
-        elif changed:
-            create(study, store)
-    if missing or results.read or not (store.folder / "results.csv").is_file():
-        write(store, results)
-    reasons = {digest: str(results.rows[digest]["reason"]) for digest in results.failed}
-    return Outcome(store.folder, len(trials), len(missing), reasons)
+    options = options or Options()
+    sources = [Source.at(place) for place in options.import_trials]
+    screen = console or Console(stderr=True)
+    return _Session(Study.load(Path(folder)), Store(folder), options, screen, sources).run()
 
 
-def _filled(
-    study: Study,
-    store: Store,
-    results: Results,
-    missing: list[TrialSpec],
-    options: Options,
-    screen: Console,
-) -> Results:
-    """The results with those that were missing."""
-    question = f"{len(missing)} trials are to run in {store.folder}. Go on?"
-    if options.confirm is not None and not options.confirm(question, len(missing)):
-        raise KeyboardInterrupt
-    if not options.reuse:  # else it was checked before trials were taken over
-        _check_fresh(study, store, options)
-    trials = study.trials()[0]
-    with _interruptible():
-        create(study, store)
+@dataclass
+class _Session:
+    """One run of a study that is resolved."""
+
+    study: Study
+    store: Store
+    options: Options
+    screen: Console
+    sources: Sequence[Source] = ()
+    notices: Sequence[str] = ()
+    changed: bool = False
+
+    def run(self) -> RunOutcome:
+        """Imports and runs what is missing, and writes the tables."""
+        store, executor = self.store, _executor(self.study.spec, self.options)
+        trials, doubles = self.study.trials()
+        missing, results = self._missing(trials)
+        needed = bool(missing or (self.sources and results.failed))
+        if needed:
+            check_machine(self.study.spec, executor)
+        # What is wrong is said alone, before what is only worth knowing.
+        with reached(executor) if needed else nullcontext():
+            for notice in (*self.notices, *doubles):
+                say(self.screen, f"note: {notice}")
+            if needed and self.sources:
+                self._import(trials)
+                missing, results = self._missing(trials)
+            for problem in results.damaged.values():
+                say(self.screen, f"{problem}; it is run again")
+            if missing:
+                self._confirm(len(missing))
+                with _interruptible():
+                    self._train(missing, results, executor)
+                results = collect(store, trials)
+            elif self.changed:
+                create(self.study, store)
+        if missing or results.read or not (store.folder / "results.csv").is_file():
+            write(store, results)
+        reasons = {digest: str(results.rows[digest]["reason"]) for digest in results.failed}
+        return RunOutcome(store.folder, len(trials), len(missing), reasons)
+
+    def _missing(self, trials: list[TrialSpec]) -> tuple[list[TrialSpec], Results]:
+        results = collect(self.store, trials)
+        done = set(results.rows)
+        if self.options.retry_failed:
+            done -= set(results.failed)
+        return [trial for trial in trials if trial.digest not in done], results
+
+    def _import(self, trials: list[TrialSpec]) -> None:
+        """Takes trials over from other studies, and says how many of each."""
+        _check_fresh(self.study, self.store, self.options)
+        create(self.study, self.store)
+        with TrialLocks(self.store.folder) as locks:
+            for source in self.sources:
+                taken = import_trials(source, self.study, trials, self.store, locks)
+                for problem in taken.damaged:
+                    say(self.screen, f"{problem}; it is not taken over")
+                say(self.screen, f"note: trials taken over from {source.path}: {taken.words}")
+
+    def _confirm(self, count: int) -> None:
+        question = f"{count} trials are to run in {self.store.folder}. Go on?"
+        if self.options.confirm is not None and not self.options.confirm(question, count):
+            raise KeyboardInterrupt
+        if not self.sources:  # else it was checked before trials were imported
+            _check_fresh(self.study, self.store, self.options)
+
+    def _train(self, missing: list[TrialSpec], results: Results, executor: ExecutorSpec) -> None:
+        create(self.study, self.store)
         try:
-            _train(study, store, results, missing, options, screen)
+            with TrialLocks(self.store.folder) as locks:
+                _remove_replaced(self.store, locks, results, missing)
+                with (
+                    closing(make(executor, self.store, locks, self.options.trial)) as workers,
+                    Display(len(missing), self.screen) as display,
+                ):
+                    Runner(self.store, workers, display, locks).run(missing)
+                remove_stale_work(self.store, locks)
         except BaseException:
             with suppress(StudyError):  # the first error counts
-                write(store, collect(store, trials))
+                write(self.store, collect(self.store, self.study.trials()[0]))
             raise
-        return collect(store, trials)
-
-
-def _reused(
-    study: Study, store: Store, others: Sequence[Source], options: Options, screen: Console
-) -> None:
-    """Takes trials over from other studies, and says how many of each."""
-    _check_fresh(study, store, options)
-    create(study, store)
-    trials, _ = study.trials()
-    with TrialLocks(store.folder) as locks:
-        for other in others:
-            taken = import_trials(other, study, trials, store, locks)
-            for problem in taken.damaged:
-                say(screen, f"{problem}; it is not taken over")
-            say(screen, f"note: trials taken over from {other.path}: {taken.words}")
-
-
-def _missing(
-    store: Store, trials: list[TrialSpec], options: Options
-) -> tuple[list[TrialSpec], Results]:
-    results = collect(store, trials)
-    done = set(results.rows)
-    if options.retry_failed:
-        done -= set(results.failed)
-    return [trial for trial in trials if trial.digest not in done], results
 
 
 def _check_fresh(study: Study, store: Store, options: Options) -> None:
@@ -260,25 +257,6 @@ def _remove_replaced(
 def _executor(spec: StudySpec, options: Options) -> ExecutorSpec:
     where = {**spec.executor.model_dump(), **options.executor}
     return validated(ExecutorSpec, where, ("executor",))
-
-
-def _train(
-    study: Study,
-    store: Store,
-    results: Results,
-    missing: list[TrialSpec],
-    options: Options,
-    screen: Console,
-) -> None:
-    with TrialLocks(store.folder) as locks:
-        _remove_replaced(store, locks, results, missing)
-        executor = make(_executor(study.spec, options), store, locks, options.trial)
-        try:
-            with display(len(missing), screen) as shown:
-                Runner(store, executor, shown, locks).run(missing)
-        finally:
-            executor.close()
-        remove_stale_work(store, locks)
 
 
 @contextmanager

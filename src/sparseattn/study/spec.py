@@ -16,7 +16,8 @@ from sparseattn.study.arms import DENSE, is_method
 from sparseattn.study.executor_spec import ExecutorSpec
 from sparseattn.study.reading import changed, place, read_yaml, validated
 from sparseattn.tasks.schema import Integer, Real, StrictModel
-from sparseattn.tasks.spec import TaskSpec, TrainingSpec
+from sparseattn.tasks.spec import TaskSpec
+from sparseattn.training.spec import TrainingSpec
 
 __all__ = ["MATCHED", "ArmSpec", "ExecutorSpec", "StudySpec", "load_spec", "spec_of"]
 

@@ -1,52 +1,30 @@
-"""One fine-tune-and-evaluate run: what it is, what comes out, and doing it.
-
-Importing this module loads neither torch nor transformers; running a trial does.
-"""
+"""One fine-tune-and-evaluate run: what it is, and what comes out. Light to import."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from sparseattn.errors import StudyError
-from sparseattn.study.trial_cache import TrialCache
 from sparseattn.tasks.schema import Integer, StrictModel
-from sparseattn.tasks.spec import TaskSpec, TrainingSpec
+from sparseattn.tasks.spec import TaskSpec
+from sparseattn.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = [
-    "DENSE",
-    "MODEL",
-    "Progress",
-    "TrialCache",
-    "TrialFailed",
-    "TrialResult",
-    "TrialSpec",
-    "run_trial",
-]
+__all__ = ["DENSE", "MODEL", "TrialResult", "TrialSpec"]
 
 #: The pattern of a model that is left as it is.
 DENSE = "dense"
 
 #: What `versions` calls the model that its name stood for.
 MODEL = "model"
-
-#: Told of a phase (`prepare`, `train`, `evaluate`) and the share of it that is done, in [0, 1].
-Progress = Callable[[str, float], None]
-
-
-class TrialFailed(StudyError):  # noqa: N818
-    """A trial that cannot give a result: its loss is not a number, or memory ran out."""
 
 
 class TrialSpec(StrictModel):
@@ -63,8 +41,8 @@ class TrialSpec(StrictModel):
         seed: Draws the weights of the head, the order of the data, and dropout.
         pipeline: The spaCy pipeline for patterns that need a parse.
         backend: What computes the attention.
-        data_fingerprint: `sparseattn.tasks.prepare.fingerprint` of the task; the trial fails if the
-            data are no longer those. Empty to take whatever is there.
+        data_fingerprint: Hash of the data; the trial fails if the data are no longer those. Empty
+            to take whatever is there.
         versions: Versions of packages that a study wants to keep apart.
     """
 
@@ -118,7 +96,7 @@ class TrialResult:
         counts: Examples, inputs and shares cut, a split; optimiser steps.
         seconds: Of `prepare`, `train`, `evaluate` and `total`; those of this process if the trial
             was resumed.
-        history: The loss curve; see `sparseattn.training.train.Run`.
+        history: The loss curve; see `sparseattn.training.train.Training`.
         predictions: A row an evaluation example: `example`, `label`, `prediction`, `score`.
         environment: Versions, commit, device, precision, threads, platform.
         plan: The plan that a method found, as `Plan.to_json` writes it; None for other arms.
@@ -141,39 +119,3 @@ class TrialResult:
     environment: dict[str, Any]
     plan: dict[str, Any] | None = None
     phases: dict[str, float] = dataclasses.field(default_factory=dict)
-
-
-def run_trial(
-    spec: TrialSpec,
-    *,
-    folder: Path | None = None,
-    progress: Progress | None = None,
-    cache: TrialCache | None = None,
-) -> TrialResult:
-    """Fine-tunes a model and evaluates it.
-
-    The result depends on the spec alone (and, in the last digits, on the machine and its number
-    of threads).
-
-    Args:
-        spec: The trial.
-        folder: Where checkpoints go; a training that was interrupted there is resumed. A temporary
-            one by default.
-        progress: Told how far the trial is.
-        cache: Keeps the tokenizer and the data from one trial to the next.
-
-    Raises:
-        TrialFailed: The loss is not a number, memory ran out, or the data have changed.
-        SparseAttnError: The spec asks for something that is not there or does not fit.
-    """
-    from sparseattn.study.run_trial import run
-    from sparseattn.training.memory import give_back
-
-    try:
-        return run(spec, folder, progress or _silent, cache or TrialCache())
-    finally:
-        give_back()
-
-
-def _silent(phase: str, share: float) -> None:
-    pass

@@ -9,48 +9,25 @@ import platform
 import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sparseattn.errors import SparseAttnError, StudyError, unknown
+from sparseattn.errors import SparseAttnError, StudyError, first_line, unknown
 from sparseattn.study import record
 from sparseattn.study.store import LOGS, out_of_space
-from sparseattn.training.logs import logged, logging_to
+from sparseattn.study.trial import TrialSpec
+from sparseattn.training.spec import Progress
 
-__all__ = ["RUN_TRIAL", "Log", "Progress", "TrialRunner", "WorkerDied", "reason_of", "where"]
+__all__ = ["RUN_TRIAL", "TrialRunner", "give_up"]
 
 #: The function that runs a trial, by its importable name.
-RUN_TRIAL = "sparseattn.study.trial:run_trial"
+RUN_TRIAL = "sparseattn.study.run_trial:run_trial"
 
-#: Takes what a trial is doing, and the share of it that is done.
-Progress = Callable[[str, float], None]
-
-
-class WorkerDied(Exception):  # noqa: N818
-    """What ran a trial died, which says nothing about the trial."""
-
-
-class Log:
-    """A trial's log: a JSON object a line, kept over attempts in its work folder.
-
-    Args:
-        folder: The work folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "log.jsonl"
-
-    def add(self, event: str, **values: Any) -> None:
-        """Adds a line with the time (Unix, in seconds)."""
-        line = json.dumps({"time": round(time.time(), 3), "event": event, **record.plain(values)})
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    def text(self) -> bytes:
-        """The whole log."""
-        return self.path.read_bytes() if self.path.exists() else b""
+#: The variables by which loggers learn where to write.
+_LOGGERS = ("TENSORBOARD_LOGGING_DIR", "TRACKIO_DIR", "WANDB_DIR")
 
 
 class TrialRunner:
@@ -70,34 +47,20 @@ class TrialRunner:
         if not hasattr(module, name):
             raise StudyError(unknown("trial function", run, [RUN_TRIAL]))
         self._run = getattr(module, name)
-        make = getattr(module, "TrialCache", None)
-        self._cache = make() if make else None
+        cache = getattr(module, "TrialCache", None)
+        self._cache = cache() if cache else None
 
-    def use(self, run: Callable[..., Any]) -> None:
-        """Lets something else run the trials.
-
-        Args:
-            run: Takes what the function takes, and gives what it gives.
-        """
-        self._run = run
-
-    def perform(
-        self,
-        values: Mapping[str, Any],
-        digest: str,
-        work: Path,
-        progress: Progress,
-        logs: Path | None = None,
+    def run(
+        self, trial: TrialSpec, work: Path, progress: Progress, logs: Path | None = None
     ) -> dict[str, bytes]:
         """Runs a trial.
 
         Args:
-            values: Its spec as plain values.
-            digest: Its digest.
+            trial: The trial.
             work: A folder that it may resume from.
             progress: Called now and then.
             logs: Where loggers write; by default into the work folder, and what they wrote is
-                given back.
+                among the files.
 
         Returns:
             The files of its folder, whether it came to its end or failed.
@@ -105,11 +68,9 @@ class TrialRunner:
         Raises:
             OSError: The disk is full, which says nothing about the trial.
         """
-        from sparseattn.study.trial import TrialSpec
-
         work.mkdir(parents=True, exist_ok=True)
-        log = Log(work)
-        phase = ""
+        log, phase = _Log(work), ""
+        values = trial.model_dump(mode="json")
 
         def report(name: str, share: float) -> None:
             nonlocal phase
@@ -119,35 +80,54 @@ class TrialRunner:
             progress(name, share)
 
         try:
-            log.add("start", **where(), **_kept(work))
-            spec = TrialSpec.model_validate_json(json.dumps(values))
-            with logging_to(logs or work / LOGS, spec.training.report_to):
-                result = self._run(spec, folder=work, progress=report, cache=self._cache)
+            log.add("start", **_process(), **_newest_checkpoint(work / "checkpoints"))
+            with _logging_to(logs or work / LOGS, trial.training.report_to):
+                result = self._run(trial, folder=work, progress=report, cache=self._cache)
             log.add("end", seconds=result.seconds, metrics=result.metrics)
-            files = record.finished(values, digest, result, log.text())
-        except WorkerDied:
-            raise
+            files = record.finished(values, trial.digest, result, log.text())
         except Exception as error:
             if out_of_space(error, work):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-            reason = reason_of(error)
-            log.add("failed", reason=reason, traceback=_traceback(error))
-            files = record.failed(values, digest, reason, where(), log.text())
-        return files if logs else files | logged(work / LOGS)
+            trace = "".join(traceback.format_exception(error))[-8000:]
+            files = _failed(trial, _reason(error), log, traceback=trace)
+        return files if logs else files | _logged(work / LOGS)
 
 
-def _kept(work: Path) -> dict[str, str]:
-    """The newest checkpoint that an earlier attempt left; one of a search phase is older."""
-    place = work / "checkpoints"
-    for pattern in ("checkpoint-*", "*/checkpoint-*"):
-        found = (path.relative_to(place).as_posix() for path in place.glob(pattern))
-        newest = max(found, key=lambda name: int(name.rpartition("-")[2]), default=None)
-        if newest:
-            return {"checkpoint": newest}
-    return {}
+def give_up(trial: TrialSpec, reason: str, work: Path) -> dict[str, bytes]:
+    """The files of a trial whose worker died too often.
+
+    Args:
+        trial: The trial.
+        reason: Why.
+        work: Its work folder, with the log of its attempts.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    return _failed(trial, reason, _Log(work))
 
 
-def where() -> dict[str, Any]:
+class _Log:
+    """A trial's log: a JSON object a line, kept over attempts in its work folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "log.jsonl"
+
+    def add(self, event: str, **values: Any) -> None:
+        """Adds a line with the time (Unix, in seconds)."""
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **record.plain(values)})
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def text(self) -> bytes:
+        return self.path.read_bytes() if self.path.exists() else b""
+
+
+def _failed(trial: TrialSpec, reason: str, log: _Log, **details: str) -> dict[str, bytes]:
+    log.add("failed", reason=reason, **details)
+    values = trial.model_dump(mode="json")
+    return record.failed(values, trial.digest, reason, _process(), log.text())
+
+
+def _process() -> dict[str, Any]:
     """This process and its machine."""
     return {
         "host": socket.gethostname(),
@@ -157,19 +137,44 @@ def where() -> dict[str, Any]:
     }
 
 
-def reason_of(error: Exception) -> str:
+def _newest_checkpoint(folder: Path) -> dict[str, str]:
+    """What an attempt before this one left; a checkpoint of a search phase is older."""
+    for pattern in ("checkpoint-*", "*/checkpoint-*"):
+        found = (path.relative_to(folder).as_posix() for path in folder.glob(pattern))
+        newest = max(found, key=lambda name: int(name.rpartition("-")[2]), default=None)
+        if newest:
+            return {"checkpoint": newest}
+    return {}
+
+
+def _reason(error: Exception) -> str:
     """Why a trial failed, in one line."""
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else ""
+    text, name = first_line(error), type(error).__name__
     short = text if len(text) <= 300 else f"{text[:300]}..."
-    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
-        return f"out of memory: {short or type(error).__name__}"
-    if "can't allocate memory" in text:  # torch's allocator on the CPU, a plain RuntimeError
+    if isinstance(error, MemoryError):
         return f"out of memory: {short}"
-    if isinstance(error, SparseAttnError) or type(error).__name__ == "TrialFailed":
-        return short
-    return f"{type(error).__name__}: {short}" if short else type(error).__name__
+    return short if isinstance(error, SparseAttnError) or short == name else f"{name}: {short}"
 
 
-def _traceback(error: Exception) -> str:
-    return "".join(traceback.format_exception(error))[-8000:]
+@contextmanager
+def _logging_to(folder: Path, loggers: Sequence[str]) -> Iterator[None]:
+    """Lets loggers write into a folder, unless the user has said where."""
+    if not loggers:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    ours = [name for name in _LOGGERS if name not in os.environ]
+    os.environ.update(dict.fromkeys(ours, str(folder.absolute())))
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+        with suppress(OSError):  # they wrote into it
+            folder.rmdir()
+
+
+def _logged(folder: Path) -> dict[str, bytes]:
+    """What loggers wrote, under names that `Store.put` understands."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {f"{LOGS}/{path.relative_to(folder).as_posix()}": path.read_bytes() for path in files}

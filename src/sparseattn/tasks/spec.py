@@ -1,4 +1,4 @@
-"""What a task and a training are, as records that a YAML file fills in."""
+"""What a task is, as a record that a YAML file fills in."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from sparseattn.errors import StudyError
-from sparseattn.tasks.schema import Fraction, Integer, Names, Paths, Real, StrictModel
+from sparseattn.tasks.schema import Fraction, Integer, Names, Paths, StrictModel
 
-__all__ = ["Columns", "DataSpec", "Files", "Subset", "TaskSpec", "TrainingSpec"]
+__all__ = ["Columns", "DataSpec", "Files", "Subset", "TaskSpec"]
 
 Positive = Annotated[Integer, Field(ge=1)]
 
@@ -32,10 +31,6 @@ METRICS: dict[str, tuple[str, ...]] = {
     "token-classification": ("f1", "precision", "recall"),
     "question-answering": ("f1", "exact_match"),
 }
-
-
-#: Share of the training examples that early stopping holds out, unless a spec says otherwise.
-_HELD_OUT = 0.1
 
 
 class Subset(StrictModel):
@@ -195,86 +190,3 @@ def _refuse(what: str, choices: Any) -> None:
     raise PydanticCustomError(
         "kind", "{what}; choose from: {names}", {"what": what, "names": ", ".join(choices)}
     )
-
-
-class TrainingSpec(StrictModel):
-    """How a model is fine-tuned.
-
-    Attributes:
-        epochs: Passes over the training examples; 3 unless `steps` is given.
-        steps: Optimiser steps, instead of epochs.
-        batch_size: Examples (windows for question answering) a batch; processes that train one
-            trial together share it out.
-        evaluation_batch_size: Likewise, without gradients.
-        learning_rate: The peak of AdamW's learning rate.
-        schedule: What the learning rate does after the warm-up.
-        warmup: Share of the steps over which the learning rate rises from 0.
-        weight_decay: Of AdamW; not on biases and normalisation.
-        max_grad_norm: Gradients are scaled down to this norm; 0 leaves them alone.
-        gradient_accumulation: Batches an optimiser step.
-        gradient_checkpointing: Recompute activations instead of keeping them.
-        precision: `bf16` and `fp16` run the model's products in that type (autocast).
-        length_grouped: Batch texts of similar length together.
-        dropout: Instead of the model's own dropout, that of attention included.
-        attention_dropout: Instead of the model's own dropout of attention weights.
-        early_stopping: Stop after so many evaluations without a lower loss on training examples
-            that are held out, and go back to the best. The evaluation split plays no part.
-        held_out: Share of the training examples held out, with `early_stopping` only.
-        checkpoint_steps: Save every so many steps, to resume from.
-        report_to: Loggers that transformers knows, such as `tensorboard`.
-    """
-
-    epochs: Annotated[Real, Field(gt=0)] | None = None
-    steps: Positive | None = None
-    batch_size: Positive = 32
-    evaluation_batch_size: Positive = 64
-    learning_rate: Annotated[Real, Field(gt=0)] = 5e-5
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    warmup: Fraction = 0.1
-    weight_decay: Annotated[Real, Field(ge=0)] = 0.01
-    max_grad_norm: Annotated[Real, Field(ge=0)] = 1.0
-    gradient_accumulation: Positive = 1
-    gradient_checkpointing: bool = False
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    length_grouped: bool = False
-    dropout: Fraction | None = None
-    attention_dropout: Fraction | None = None
-    early_stopping: Positive | None = None
-    held_out: Annotated[Fraction, Field(gt=0)] = _HELD_OUT
-    checkpoint_steps: Positive | None = None
-    report_to: Names = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _epochs_or_steps(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        if values.get("epochs") is not None and values.get("steps") is not None:
-            raise PydanticCustomError("length", "a training has epochs or steps, not both")
-        if values.get("steps") is None and values.get("epochs") is None:
-            return {**values, "epochs": 3.0}
-        return values
-
-    @model_validator(mode="after")
-    def _held_out_for_a_reason(self) -> TrainingSpec:
-        if self.early_stopping is None and self.held_out != _HELD_OUT:
-            raise PydanticCustomError(
-                "held_out", "held_out goes with early_stopping, which is not set; leave it out"
-            )
-        return self
-
-    def share(self, processes: int) -> int:
-        """Examples of a batch that each of several processes takes.
-
-        Args:
-            processes: How many.
-
-        Raises:
-            StudyError: They cannot share it evenly.
-        """
-        if self.batch_size % processes:
-            raise StudyError(
-                f"training.batch_size: {self.batch_size} examples cannot be shared out evenly "
-                f"among {processes} processes; choose a multiple of {processes}"
-            )
-        return self.batch_size // processes

@@ -1,18 +1,37 @@
-"""Where a trial ran."""
+"""The process that trains: its versions and machine, and the memory that it keeps."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["environment"]
+from sparseattn.errors import StudyError
+
+__all__ = ["check_alone", "environment", "free_memory"]
 
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "spacy", "numpy")
+
+
+def check_alone() -> None:
+    """Makes sure that no launcher started this process as one of several.
+
+    Raises:
+        StudyError: One did. Each process would train on whole batches, or run other trials.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes not in ("", "1"):
+        raise StudyError(
+            f"a trial is trained by one process, and a launcher started {processes} processes of "
+            "it; start it without one, and set executor.workers to run several trials at a time"
+        )
 
 
 def environment(device: str, precision: str) -> dict[str, Any]:
@@ -31,16 +50,25 @@ def environment(device: str, precision: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "sparseattn": sparseattn.__version__,
         **{name: found for name in _PACKAGES if (found := _version(name))},
-        "commit": commit(),
+        "commit": _commit(),
         "device": device,
         "gpu": gpu,
         "dtype": precision,
         "threads": torch.get_num_threads(),
-        "processes": int(os.environ.get("WORLD_SIZE", 1)),
-        "rank": int(os.environ.get("RANK", 0)),
         "platform": platform.platform(),
         "machine": platform.machine(),
     }
+
+
+def free_memory() -> None:
+    """Hands what the last trial freed back to the system.
+
+    glibc keeps freed memory in pieces, and a trial with batches of other shapes cannot use all of
+    them: workers would grow from trial to trial.
+    """
+    gc.collect()
+    with suppress(AttributeError, OSError, TypeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _version(name: str) -> str | None:
@@ -51,20 +79,20 @@ def _version(name: str) -> str | None:
 
 
 @cache
-def commit() -> str | None:
+def _commit() -> str | None:
     """The commit that this package is checked out at, with `+` after it if files differ."""
-    root = Path(__file__).resolve().parents[4]
+    root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
     try:
-        found = _git(root, "rev-parse", "HEAD")
-        return f"{found}+" if _git(root, "status", "--porcelain", "-uno") else found
+        commit = _git(root, "rev-parse", "HEAD")
+        return f"{commit}+" if _git(root, "status", "--porcelain", "-uno") else commit
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def _git(root: Path, *arguments: str) -> str:
-    made = subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
-    )
-    return made.stdout.strip()
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=10, check=True
+    ).stdout.strip()

@@ -14,14 +14,11 @@ import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from sparseattn.errors import StudyError
-from sparseattn.study.processes import Shares, processes
-from sparseattn.study.trial import Progress, TrialFailed
+from sparseattn.errors import StudyError, TrialFailed, first_line
 from sparseattn.tasks.examples import digest
 from sparseattn.tasks.prepare import Prepared
-from sparseattn.tasks.spec import TrainingSpec
 from sparseattn.training.arguments import arguments, seed_of
-from sparseattn.training.held_out import held_out_count
+from sparseattn.training.spec import Progress, TrainingSpec
 
 __all__ = ["Run", "last_checkpoint", "split", "train", "watch"]
 
@@ -71,7 +68,7 @@ def train(
         spec: How to train.
         seed: Decides the order of the data, and dropout.
         folder: Where checkpoints go.
-        progress: Told how far the training is.
+        progress: Called as the training goes on.
 
     Raises:
         TrialFailed: The loss is not a number.
@@ -95,7 +92,7 @@ def train(
             callbacks=callbacks,
         )
     except (ImportError, ValueError) as error:
-        raise StudyError(f"cannot train like this: {_first_line(error)}") from None
+        raise StudyError(f"cannot train like this: {first_line(error)}") from None
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     history = [log for log in trainer.state.log_history if "loss" in log or "eval_loss" in log]
@@ -119,8 +116,7 @@ def split(prepared: Prepared, spec: TrainingSpec) -> tuple[Any, Any]:
         return prepared.train, None
     rows = np.asarray(prepared.train["row"])
     drawn = sorted(set(rows.tolist()), key=lambda row: digest("held out", row))
-    count = held_out_count(spec, len(drawn))
-    chosen = np.isin(rows, drawn[:count])
+    chosen = np.isin(rows, drawn[: spec.held_out_count(len(drawn))])
     return (
         prepared.train.select(np.flatnonzero(~chosen)),
         prepared.train.select(np.flatnonzero(chosen)),
@@ -128,17 +124,17 @@ def split(prepared: Prepared, spec: TrainingSpec) -> tuple[Any, Any]:
 
 
 def watch(progress: Progress, order: int) -> list[TrainerCallback]:
-    """Callbacks that tell the progress, stop where the loss is not a number, and keep the order.
+    """Callbacks that report progress, stop where the loss is not a number, and keep the order.
 
     Args:
-        progress: Told how far the training is.
+        progress: Called as the training goes on.
         order: Seed of the order of length-grouped batches.
     """
-    return [_Watch(progress), _Order(order), Shares(order)]
+    return [_Watch(progress), _Order(order)]
 
 
 class _Watch(TrainerCallback):
-    """Tells the progress, and stops a training of which the loss is not a number."""
+    """Reports progress, and stops a training of which the loss is not a number."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -184,32 +180,19 @@ class _Order(TrainerCallback):
         while not isinstance(sampler, LengthGroupedSampler) and sampler is not None:
             sampler = getattr(sampler, "sampler", None) or getattr(sampler, "batch_sampler", None)
         if sampler is not None:
-            # That of one process; the order must not depend on how many there are.
-            batch = args.train_batch_size * args.world_size
-            sampler.batch_size = batch * args.gradient_accumulation_steps
+            sampler.batch_size = args.train_batch_size * args.gradient_accumulation_steps
             sampler.generator = torch.Generator().manual_seed(self.seed + int(state.epoch or 0))
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint in a folder; what a killed process left half is removed.
-
-    So is one that another number of processes wrote: it lacks the state of their dropout.
-    """
-    count = processes()
-    states = [f"rng_state_{rank}.pth" for rank in range(count)] if count > 1 else ["rng_state.pth"]
+    """The newest complete checkpoint in a folder; what a killed process left half is removed."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     for path in reversed(found):
-        try:
-            # The trainer writes this file last; other processes add theirs meanwhile.
+        try:  # the trainer writes this file last
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-            for name in states:
-                (path / name).stat()
+            (path / "rng_state.pth").stat()
         except (OSError, ValueError):
             shutil.rmtree(path, ignore_errors=True)
         else:
             return str(path)
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sparseattn.study.executor_spec import ExecutorSpec
 from sparseattn.study.executors.base import Executor
-from sparseattn.study.executors.devices import check_devices
 from sparseattn.study.locks import TrialLocks
-from sparseattn.study.spec import ExecutorSpec
 from sparseattn.study.store import Store
 
 __all__ = ["check_reached", "make", "reached"]
@@ -16,22 +15,18 @@ __all__ = ["check_reached", "make", "reached"]
 
 @contextmanager
 def reached(spec: ExecutorSpec) -> Iterator[None]:
-    """Keeps the connection to where trials are to run, and finds out that there is none.
-
-    Args:
-        spec: Where they are to run.
+    """Keeps the connection to a cluster for the length of a block, if trials run on one.
 
     Raises:
         StudyError: The cluster is not there, or has not what a trial takes.
         MissingExtraError: Ray is not installed.
     """
-    if spec.kind == "ray":
-        from sparseattn.study.executors.cluster import joined
+    if spec.kind == "local":
+        yield
+        return
+    from sparseattn.study.executors.ray import joined
 
-        with joined(spec):
-            yield
-    else:
-        check_devices(spec)
+    with joined(spec):
         yield
 
 
@@ -43,9 +38,9 @@ def check_reached(spec: ExecutorSpec) -> None:
         MissingExtraError: See `reached`.
     """
     if spec.kind == "ray" and spec.address == "local":
-        from sparseattn.study.executors.cluster import imported
+        from sparseattn.study.executors.ray import import_ray
 
-        imported()
+        import_ray()
     else:
         with reached(spec):
             pass
@@ -67,9 +62,7 @@ def make(spec: ExecutorSpec, store: Store, locks: TrialLocks, run: str) -> Execu
     if spec.kind == "ray":
         from sparseattn.study.executors.ray import RayExecutor
 
-        return RayExecutor(store, locks, spec, run=run)
+        return RayExecutor(store, locks, spec, run)
     from sparseattn.study.executors.local import LocalExecutor
 
-    return LocalExecutor(
-        store, workers=spec.workers, threads=spec.threads, processes=spec.processes, run=run
-    )
+    return LocalExecutor(store, spec.workers, spec.threads, run)

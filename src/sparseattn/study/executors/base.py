@@ -1,42 +1,29 @@
-"""What a runner asks of an executor."""
+"""What a runner needs of an executor."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-__all__ = ["Event", "Executor", "Job"]
+from sparseattn.study.trial import TrialSpec
 
-
-@dataclass(frozen=True)
-class Job:
-    """A trial to run.
-
-    Attributes:
-        digest: Its name.
-        spec: Its spec as plain values.
-    """
-
-    digest: str
-    spec: Mapping[str, Any]
+__all__ = ["Event", "Executor"]
 
 
 @dataclass(frozen=True)
 class Event:
-    """What an executor has to say about a trial.
+    """What happened to a trial.
 
     Attributes:
-        kind: `progress`; `stored`: it is in the folder now, done or failed; `found`: it was there
-            already; `busy`: another process has locked it; `lost`: what ran it died; `fatal`: no
-            trial can go on.
-        digest: Which trial; empty for some fatal events.
+        kind: `progress`; `stored`: it is in the folder now, done or failed; `busy`: another process
+            has locked it; `lost`: what ran it died.
+        digest: Which trial.
         phase: What it is doing.
         share: How much of that is done, in [0, 1].
-        reason: Why it was lost, or why no trial can go on.
+        reason: Why it was lost.
     """
 
-    kind: Literal["progress", "stored", "found", "busy", "lost", "fatal"]
+    kind: Literal["progress", "stored", "busy", "lost"]
     digest: str
     phase: str = ""
     share: float = 0.0
@@ -54,11 +41,15 @@ class Executor(Protocol):
     def free(self) -> int:
         """How many more trials it can take now."""
 
-    def submit(self, job: Job) -> None:
+    def submit(self, trial: TrialSpec) -> None:
         """Starts a trial."""
 
     def poll(self, timeout: float) -> list[Event]:
-        """What happened; waits at most so many seconds for something to happen."""
+        """What happened; waits at most so many seconds for something to happen.
+
+        Raises:
+            StudyError: No trial can go on, such as on a full disk.
+        """
 
     def close(self) -> None:
         """Stops everything, trials in flight too."""

@@ -1,50 +1,107 @@
-"""Worker processes on this machine."""
+"""Worker processes on this machine: a process pool of one for each trial that runs at a time.
+
+With a pool each, a worker that is killed takes no other trial with it.
+"""
 
 from __future__ import annotations
 
-import json
+import glob
+import multiprocessing
 import os
-import selectors
 import signal
-import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any
+from functools import cache, partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any, Literal
 
-from sparseattn.study.executors.base import Event, Job
-from sparseattn.study.executors.devices import cores, devices
-from sparseattn.study.store import Store
-from sparseattn.study.trial_runner import RUN_TRIAL
+from sparseattn.errors import StudyError, first_line
+from sparseattn.study.executors.base import Event
+from sparseattn.study.locks import TrialLocks
+from sparseattn.study.store import Store, writing
+from sparseattn.study.trial import TrialSpec
+from sparseattn.study.trial_runner import RUN_TRIAL, TrialRunner
 
-__all__ = ["LocalExecutor", "cores"]
+__all__ = ["LocalExecutor", "cores", "default_workers"]
 
 #: Bytes of memory that a worker may need.
 _MEMORY = 4 << 30
+
+#: Seconds between two progress messages of a phase.
+_PACE = 0.2
 
 #: Variables that tell numerical libraries how many threads to start.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
+
+
+def devices() -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name.strip()]
+    return [str(index) for index in range(len(glob.glob("/dev/nvidia[0-9]*")))]
+
+
+def default_workers() -> int:
+    """A worker for each GPU, or else for each core, as far as memory goes."""
+    if found := devices():
+        return len(found)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(cores(), memory // _MEMORY))
+
+
+Ended = Literal["stored", "busy"]
+
+
 @dataclass(eq=False)
 class _Worker:
-    """A worker process and what it is doing."""
+    """A worker process, in a pool of its own, and its trial."""
 
     index: int
-    process: subprocess.Popen[bytes]
-    errors: IO[bytes]
-    job: Job | None = None
-    buffer: bytearray = field(default_factory=bytearray)
+    pool: ProcessPoolExecutor
+    process: Any
+    messages: Connection
+    output: IO[bytes]
+    trial: str
+    future: Future[Ended]
 
-    def last_words(self) -> str:
-        """The end of what it printed."""
-        self.errors.seek(0, os.SEEK_END)
-        self.errors.seek(max(0, self.errors.tell() - 4000))
-        lines = self.errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1].strip() if lines else ""
+    def death(self) -> str:
+        """How the process ended, in words."""
+        self.process.join(10)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            hint = "; out of memory?" if -code == signal.SIGKILL else ""
+            return f"its worker was killed by signal {-code} ({signal.Signals(-code).name}{hint})"
+        self.output.seek(max(0, self.output.seek(0, os.SEEK_END) - 4000))
+        lines = self.output.read().decode(errors="replace").strip().splitlines()
+        return f"its worker ended with status {code}" + (f": {lines[-1].strip()}" if lines else "")
+
+    def close(self) -> None:
+        """Ends the process at once."""
+        self.process.kill()
+        self.pool.shutdown(cancel_futures=True)
+        self.messages.close()
+        self.output.close()
 
 
+@dataclass
 class LocalExecutor:
     """Long-lived worker processes, which share out the cores.
 
@@ -53,139 +110,167 @@ class LocalExecutor:
 
     Args:
         store: Where the trials go.
-        workers: How many processes; by default as many as the GPUs, or else the cores, suffice for,
-            as far as memory goes.
-        threads: Threads of each process that trains; by default the cores are shared out.
-        processes: Processes that train a trial: the worker itself, or several that it starts.
+        workers: How many processes; see `default_workers`.
+        threads: Threads of each process; by default the cores are shared out.
         run: The function that runs a trial, as `module:function`.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        workers: int | None = None,
-        threads: int | None = None,
-        processes: int = 1,
-        run: str = RUN_TRIAL,
-    ) -> None:
-        self.store, self.run, self.processes = store, run, processes
-        self.workers = workers or _default_workers(processes)
-        self.threads = threads or max(1, cores() // (self.workers * processes))
-        self._selector = selectors.DefaultSelector()
-        self._idle: list[_Worker] = []
-        self._busy: dict[str, _Worker] = {}
+    store: Store
+    workers: int | None = None
+    threads: int | None = None
+    run: str = RUN_TRIAL
+    _idle: list[_Worker] = field(default_factory=list)
+    _busy: list[_Worker] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """How many workers there may be."""
+        return self.workers or default_workers()
 
     @property
     def free(self) -> int:
         """See `Executor.free`."""
-        return self.workers - len(self._busy)
+        return self.size - len(self._busy)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, trial: TrialSpec) -> None:
         """See `Executor.submit`."""
-        worker = self._idle.pop() if self._idle else self._start()
-        worker.job = job
-        self._busy[job.digest] = worker
-        line = json.dumps({"digest": job.digest, "spec": job.spec}) + "\n"
-        assert worker.process.stdin is not None
-        with suppress(BrokenPipeError):  # it died while idle: poll() will say that the job is lost
-            worker.process.stdin.write(line.encode())
-            worker.process.stdin.flush()
+        task = partial(_work, str(self.store.folder), self.run, trial.model_dump_json())
+        worker = self._idle.pop() if self._idle else None
+        if worker is not None:
+            try:
+                worker.trial, worker.future = trial.digest, worker.pool.submit(task)
+            except BrokenProcessPool:  # it died while it was idle
+                worker.close()
+                worker = None
+        self._busy.append(worker or self._start(trial.digest, task))
 
     def poll(self, timeout: float) -> list[Event]:
         """See `Executor.poll`."""
+        if not self._busy:
+            time.sleep(timeout)
+        wait([worker.future for worker in self._busy], timeout, FIRST_COMPLETED)
         events = []
-        for key, _ in self._selector.select(timeout):
-            worker: _Worker = key.data
-            data = os.read(key.fd, 1 << 16)
-            if not data:
-                events += self._ended(worker)
-            worker.buffer += data
-            *lines, rest = worker.buffer.split(b"\n")
-            worker.buffer = bytearray(rest)
-            events += [self._event(worker, json.loads(line)) for line in lines]
+        for worker in list(self._busy):
+            while worker.messages.poll():
+                events.append(Event("progress", worker.trial, *worker.messages.recv()))
+            if worker.future.done():
+                self._busy.remove(worker)
+                events.append(self._ended(worker))
         return events
 
     def close(self) -> None:
         """See `Executor.close`."""
-        workers = [*self._idle, *self._busy.values()]
-        for worker in workers:
+        for worker in (*self._idle, *self._busy):
             worker.process.kill()
-        for worker in workers:
-            self._remove(worker)
-        self._selector.close()
+        for worker in (*self._idle, *self._busy):
+            worker.close()
 
-    def _start(self) -> _Worker:
-        taken = {worker.index for worker in (*self._idle, *self._busy.values())}
-        index = min(set(range(self.workers)) - taken)
-        errors = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [sys.executable, "-m", "sparseattn.study.executors.worker"]
-        process = subprocess.Popen(
-            [*command, str(self.store.folder), self.run, str(self.processes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=self._environment(index),
-            # Ctrl-C is the runner's business: it would hit every process of the terminal.
-            start_new_session=True,
-        )
-        worker = _Worker(index, process, errors)
-        assert process.stdout is not None
-        self._selector.register(process.stdout, selectors.EVENT_READ, worker)
-        return worker
+    def _start(self, digest: str, task: partial[Ended]) -> _Worker:
+        taken = {worker.index for worker in (*self._idle, *self._busy)}
+        index = min(set(range(self.size)) - taken)
+        output = tempfile.NamedTemporaryFile(prefix="sparseattn-")  # noqa: SIM115
+        messages, sender = multiprocessing.Pipe(duplex=False)
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(1, context, _begin, (output.name, sender))
+        before = set(multiprocessing.active_children())
+        with _spawning(self._environment(index)):
+            future = pool.submit(task)
+        (process,) = set(multiprocessing.active_children()) - before
+        return _Worker(index, pool, process, messages, output, digest, future)
 
     def _environment(self, index: int) -> dict[str, str]:
-        own = dict.fromkeys(_THREADS, str(self.threads))
-        own["TOKENIZERS_PARALLELISM"] = "false"
-        found, count = devices(os.environ), self.processes
+        threads = self.threads or max(1, cores() // self.size)
+        values = dict.fromkeys(_THREADS, str(threads)) | {"TOKENIZERS_PARALLELISM": "false"}
+        found = devices()
         if len(found) > 1:  # a Trainer that sees several would split each batch over them
-            first = index * count % len(found)
-            own["CUDA_VISIBLE_DEVICES"] = ",".join(found[first : first + count])
-        return {**os.environ, **own}
+            values["CUDA_VISIBLE_DEVICES"] = found[index % len(found)]
+        return values
 
-    def _event(self, worker: _Worker, message: dict[str, Any]) -> Event:
-        event = Event(**message)
-        if event.kind in ("stored", "found", "busy", "lost"):
-            del self._busy[event.digest]
-            worker.job = None
-            self._idle.append(worker)
-        return event
-
-    def _ended(self, worker: _Worker) -> list[Event]:
-        job, words = worker.job, worker.last_words()
-        code = self._remove(worker)
-        if worker in self._idle:
-            self._idle.remove(worker)
-        if job is None:
-            return []
-        del self._busy[job.digest]
-        return [Event("lost", job.digest, reason=_cause(code, words))]
-
-    def _remove(self, worker: _Worker) -> int:
-        assert worker.process.stdin is not None
-        assert worker.process.stdout is not None
-        self._selector.unregister(worker.process.stdout)
-        worker.process.stdout.close()
-        with suppress(BrokenPipeError):
-            worker.process.stdin.close()
-        worker.errors.close()
+    def _ended(self, worker: _Worker) -> Event:
         try:
-            return worker.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:  # it closed its output and hangs
-            worker.process.kill()
-            return worker.process.wait()
+            kind = worker.future.result()
+        except BrokenProcessPool:
+            reason = worker.death()
+            worker.close()
+            return Event("lost", worker.trial, reason=reason)
+        except StudyError:
+            worker.close()
+            raise
+        except Exception as error:  # a bug, or a package that is not there
+            self._idle.append(worker)
+            reason = f"its worker raised {type(error).__name__}: {first_line(error)}"
+            return Event("lost", worker.trial, reason=reason)
+        self._idle.append(worker)
+        return Event(kind, worker.trial)
 
 
-def _default_workers(processes: int) -> int:
-    if found := devices(os.environ):
-        return max(1, len(found) // processes)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(cores(), memory // _MEMORY) // processes)
+@contextmanager
+def _spawning(environment: dict[str, str]) -> Iterator[None]:
+    """What a process that is started here inherits: variables, and deafness to Ctrl-C.
+
+    Ctrl-C reaches every process of a terminal, and is the runner's business. A worker does not
+    import the user's script either, which need not be guarded by `__name__ == "__main__"`.
+    """
+    variables, script = dict(os.environ), sys.modules["__main__"]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ.update(environment)
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+        os.environ.clear()
+        os.environ.update(variables)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _cause(code: int, words: str) -> str:
-    if code >= 0:
-        return f"its worker ended with status {code}" + (f": {words}" if words else "")
-    name = signal.Signals(-code).name
-    hint = "; out of memory?" if -code == signal.SIGKILL else ""
-    return f"its worker was killed by signal {-code} ({name}{hint})"
+_messages: Connection
+
+
+def _begin(output: str, messages: Connection) -> None:
+    """Prepares a worker: where its output goes, and that it ends when the runner does."""
+    global _messages
+    _messages = messages
+    with open(output, "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(0)
+
+
+@cache
+def _tools(folder: str, run: str) -> tuple[TrialLocks, TrialRunner]:
+    return TrialLocks(Path(folder)), TrialRunner(run)
+
+
+def _work(folder: str, run: str, spec: str) -> Ended:
+    """Runs a trial in a worker, which holds the lock itself: that lives as long as the work."""
+    trial = TrialSpec.model_validate_json(spec)
+    store, (locks, runner) = Store(folder), _tools(folder, run)
+    last = ("", 0.0)
+
+    def progress(phase: str, share: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if phase != last[0] or now - last[1] > _PACE:
+            last = (phase, now)
+            _messages.send((phase, round(float(share), 4)))
+
+    if not locks.take(trial.digest):
+        return "busy"
+    try:
+        if not store.has(trial.digest):
+            with writing(store.folder):
+                files = runner.run(
+                    trial, store.work(trial.digest), progress, store.logs(trial.digest)
+                )
+            store.put(trial.digest, files)
+        return "stored"
+    finally:
+        locks.release(trial.digest)

@@ -1,40 +1,43 @@
-"""A Ray cluster. A trial comes back as its files, so that nodes need not share a disk."""
+"""A Ray cluster: a trial is one task, and comes back as its files, so that no disk is shared."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import re
 import secrets
+import socket
+import tempfile
 import time
+import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from sparseattn.study.executors.base import Event, Job
-from sparseattn.study.executors.cluster import joined
-from sparseattn.study.executors.node import Shared, perform
-from sparseattn.study.locks import TrialLocks
-from sparseattn.study.spec import ExecutorSpec
-from sparseattn.study.store import Store, writing
-from sparseattn.study.trial_runner import RUN_TRIAL
+from filelock import FileLock
 
-__all__ = ["RayExecutor"]
+from sparseattn.errors import MissingExtraError, StudyError, first_line
+from sparseattn.study.executor_spec import ExecutorSpec
+from sparseattn.study.executors.base import Event
+from sparseattn.study.locks import TrialLocks
+from sparseattn.study.store import LOCKS, Store, writing
+from sparseattn.study.trial import TrialSpec
+from sparseattn.study.trial_runner import RUN_TRIAL, TrialRunner
+
+__all__ = ["RayExecutor", "import_ray", "joined"]
+
+#: The address that stands for a cluster of this machine alone, begun for the study.
+_LOCAL = "local"
+
+#: Seconds that a trial waits for the end of an attempt before it, which is ending on a lost node.
+_PATIENCE = 60.0
 
 #: What colours a terminal.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-
-
-class _Board:
-    """Lives beside the runner and keeps the last word on each trial."""
-
-    def __init__(self) -> None:
-        self.last: dict[str, tuple[str, float]] = {}
-
-    def tell(self, digest: str, phase: str, share: float) -> None:
-        self.last[digest] = (phase, share)
-
-    def read(self) -> dict[str, tuple[str, float]]:
-        told, self.last = self.last, {}
-        return told
 
 
 class RayExecutor:
@@ -55,7 +58,7 @@ class RayExecutor:
     """
 
     def __init__(
-        self, store: Store, locks: TrialLocks, spec: ExecutorSpec, *, run: str = RUN_TRIAL
+        self, store: Store, locks: TrialLocks, spec: ExecutorSpec, run: str = RUN_TRIAL
     ) -> None:
         self.store, self.locks, self.run, self.spec = store, locks, run, spec
         self._open = contextlib.ExitStack()
@@ -66,7 +69,7 @@ class RayExecutor:
         )
         board = self._ray.remote(num_cpus=0)(_Board)
         self._board = board.options(scheduling_strategy=here).remote()
-        self._task = self._ray.remote(perform).options(
+        self._task = self._ray.remote(run_on_node).options(
             num_cpus=spec.cpus,
             num_gpus=spec.gpus,
             max_retries=spec.retries,
@@ -85,17 +88,17 @@ class RayExecutor:
         # One that waits keeps Ray from idling, and makes a cluster with a scaler grow.
         return int(slots) + 1 - len(self._running)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, trial: TrialSpec) -> None:
         """See `Executor.submit`."""
-        if not self.locks.take(job.digest):
-            self._events.append(Event("busy", job.digest))
-        elif self.store.has(job.digest):
-            self.locks.release(job.digest)
-            self._events.append(Event("found", job.digest))
+        digest = trial.digest
+        if not self.locks.take(digest):
+            self._events.append(Event("busy", digest))
+        elif self.store.has(digest):
+            self.locks.release(digest)
+            self._events.append(Event("stored", digest))
         else:
-            values = {"digest": job.digest, "spec": dict(job.spec)}
-            task = self._task.remote(values, self.run, self._board, self._shared)
-            self._running[task] = job.digest
+            task = self._task.remote(trial.model_dump_json(), self.run, self._board, self._shared)
+            self._running[task] = digest
 
     def poll(self, timeout: float) -> list[Event]:
         """See `Executor.poll`."""
@@ -104,57 +107,232 @@ class RayExecutor:
             time.sleep(0.0 if events else timeout)
             return events
         ready, _ = self._ray.wait(list(self._running), timeout=timeout)
-        for reference in ready:
-            events.append(self._finish(reference, self._running.pop(reference)))
+        events = [self._ended(task, self._running.pop(task)) for task in ready]
         with contextlib.suppress(self._ray.exceptions.RayError):
-            for digest, (phase, share) in self._ray.get(
-                self._board.read.remote(), timeout=5
-            ).items():
-                if digest in self._running.values():
-                    events.append(Event("progress", digest, phase, share))
+            seen = self._ray.get(self._board.read.remote(), timeout=5)
+            running = set(self._running.values())
+            events += [Event("progress", name, *at) for name, at in seen.items() if name in running]
         return events
 
     def close(self) -> None:
         """See `Executor.close`; a cluster that was running before goes on."""
         with contextlib.suppress(self._ray.exceptions.RayError):
-            for reference in self._running:
-                self._ray.cancel(reference, force=True)
+            for task in self._running:
+                self._ray.cancel(task, force=True)
             self._ray.kill(self._board)
         for digest in self._running.values():
             self.locks.release(digest)
         self._open.close()
 
-    def _finish(self, reference: Any, digest: str) -> Event:
+    def _ended(self, task: Any, digest: str) -> Event:
         try:
-            files = self._ray.get(reference)
+            self.store.put(digest, self._ray.get(task))
         except self._ray.exceptions.RayTaskError as error:
             # Raised by what ran on the node: a full disk, a package that is not there.
-            self.locks.release(digest)
             cause = error.cause if isinstance(error.cause, Exception) else error
-            told = _COLOURS.sub("", str(cause)).strip().splitlines() or [""]
-            return Event("lost", digest, reason=f"its node: {type(cause).__name__}: {told[0]}")
+            line = first_line(Exception(_COLOURS.sub("", str(cause))))
+            return Event("lost", digest, reason=f"its node: {type(cause).__name__}: {line}")
         except self._ray.exceptions.RayError as error:
+            line = f"{type(error).__name__}: {first_line(error)[:200]}"
+            return Event("lost", digest, reason=f"its Ray worker was lost ({line})")
+        finally:
             self.locks.release(digest)
-            return Event("lost", digest, reason=_cause(error))
-        self.store.put(digest, files)
-        self.locks.release(digest)
         return Event("stored", digest)
+
+
+class _Board:
+    """An actor beside the runner that keeps the last word on each trial."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, tuple[str, float]] = {}
+
+    def write(self, digest: str, phase: str, share: float) -> None:
+        self.last[digest] = (phase, share)
+
+    def read(self) -> dict[str, tuple[str, float]]:
+        last, self.last = self.last, {}
+        return last
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The runner's folder, and how a node knows that it sees the same one, not a copy.
+
+    Attributes:
+        folder: The study's folder, absolute.
+        file: The file in it that holds the token.
+        token: A token that the runner made for this run.
+    """
+
+    folder: str
+    file: str
+    token: str
+
+    @property
+    def seen(self) -> bool:
+        """Whether this node sees the folder and may write into it."""
+        try:
+            token = (Path(self.folder) / self.file).read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError):
+            return False
+        return token == self.token and os.access(self.folder, os.W_OK)
 
 
 @contextlib.contextmanager
 def _shared(store: Store) -> Iterator[Shared]:
-    """Leaves a token in the study's folder, by which nodes know that they see it."""
+    """Leaves a token in the study's folder for the length of a run."""
     token = secrets.token_hex(16)
-    file = store.folder / "tmp" / f"ray.{token[:8]}"
+    file = store.folder / LOCKS / f"ray.{token[:8]}"
     with writing(store.folder):
-        file.parent.mkdir(exist_ok=True)
         file.write_text(token, encoding="ascii")
     try:
-        yield Shared(str(store.folder.absolute()), f"tmp/{file.name}", token)
+        yield Shared(str(store.folder.absolute()), f"{LOCKS}/{file.name}", token)
     finally:
         file.unlink(missing_ok=True)
 
 
-def _cause(error: Exception) -> str:
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"its Ray worker was lost ({type(error).__name__}: {line[:200]})"
+def run_on_node(spec: str, run: str, board: Any, shared: Shared) -> dict[str, bytes]:
+    """Runs a trial on a node, and gives the files of its folder.
+
+    Args:
+        spec: The trial as JSON.
+        run: The function that runs a trial, as `module:function`.
+        board: The actor that keeps the last word on each trial.
+        shared: The runner's folder.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    trial = TrialSpec.model_validate_json(spec)
+
+    def progress(phase: str, share: float) -> None:
+        board.write.remote(trial.digest, phase, share)
+
+    with work_folder(shared, trial.digest) as work:
+        return _runner(run).run(trial, work, progress)
+
+
+#: Ray uses a process again, so that what trials share is kept.
+_runner = cache(TrialRunner)
+
+
+@contextlib.contextmanager
+def work_folder(shared: Shared, digest: str, patience: float = _PATIENCE) -> Iterator[Path]:
+    """Where a trial keeps what it would resume from: the study's folder, or else a temporary one.
+
+    Args:
+        shared: The runner's folder.
+        digest: The trial.
+        patience: Seconds to wait for an attempt before this one to end. A node that was cut off
+            may go on with it; then this one starts from nothing.
+    """
+    lock = _lock(shared, digest, patience) if shared.seen else None
+    if lock is None:
+        with tempfile.TemporaryDirectory(prefix="sparseattn-") as work:
+            yield Path(work)
+        return
+    try:
+        yield Path(lock.lock_file).parent
+    finally:
+        lock.release()
+
+
+def _lock(shared: Shared, digest: str, patience: float) -> FileLock | None:
+    """A lock on a trial's folder, which the kernel frees with its process; None if it is taken."""
+    work = Store(shared.folder).work(digest)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(work / "lock", timeout=patience)
+        lock.acquire()
+    except (OSError, NotImplementedError):  # taken, or a file system without locks
+        return None
+    return lock
+
+
+@contextlib.contextmanager
+def joined(spec: ExecutorSpec) -> Iterator[ModuleType]:
+    """Joins a cluster for the length of a block, unless this process has joined one before.
+
+    Args:
+        spec: The cluster and what a trial takes of it.
+
+    Yields:
+        The module `ray`.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        StudyError: There is no cluster at the address, or this machine has not what a trial takes.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    _join(ray, spec.address)
+    try:
+        if spec.address == _LOCAL:
+            _check_room(ray, spec)
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def import_ray() -> ModuleType:
+    """The module `ray`.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import ray
+            import ray.exceptions
+            import ray.util.scheduling_strategies
+    except ImportError:
+        raise MissingExtraError(
+            'the ray executor needs Ray: pip install "sparseattn[ray]"'
+        ) from None
+    module: ModuleType = ray
+    return module
+
+
+def _join(ray: ModuleType, address: str) -> None:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == _LOCAL:
+        options["include_dashboard"] = False
+    # Ray asks for this to become its default.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        _knock(address)
+        ray.init(address=address, **options)
+    # Ray raises an AssertionError about an address that it cannot read.
+    except (AssertionError, OSError, OverflowError, ValueError, RuntimeError) as error:
+        raise StudyError(
+            f"executor.address: no Ray cluster at {address!r} ({first_line(error)}); start one "
+            "with `ray start --head` and give its HOST:PORT, or auto for the one on this machine, "
+            "or local to start one for the study"
+        ) from None
+
+
+def _check_room(ray: ModuleType, spec: ExecutorSpec) -> None:
+    """A trial that no node has room for would wait for ever; only a real cluster may grow."""
+    have = ray.cluster_resources()
+    for key, name, wanted in (("cpus", "CPU", spec.cpus), ("gpus", "GPU", spec.gpus)):
+        if wanted > have.get(name, 0.0):
+            raise StudyError(
+                f"executor.{key}: a trial asks for {wanted:g}, and this machine has "
+                f"{have.get(name, 0.0):g}; ask for no more, or join a cluster"
+            )
+
+
+def _knock(address: str) -> None:
+    """Makes sure that somebody listens at an address: Ray would wait for minutes."""
+    if address == "auto":  # a cluster that has died leaves its address in the file
+        folder = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()))
+        file = folder / "ray" / "ray_current_cluster"
+        address = os.environ.get("RAY_ADDRESS", "")
+        if not address and file.is_file():
+            address = file.read_text(encoding="utf-8").strip()
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
