@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from sparseattn.backend import Backend, Call
-from sparseattn.backends.kernels import flex_mask as _flexmask
+from sparseattn.backends.kernels import flex_mask
 from sparseattn.backends.kernels.rule_cache import RuleCache
-from sparseattn.errors import BackendError
+from sparseattn.errors import BackendError, first_line
 from sparseattn.rules import Band, GlobalTokens, LayerRule, Rule
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _TRIED: dict[tuple[str, torch.dtype, bool], str | None] = {}
 #: Block masks of rules by their block size, and those of equal rules before.
 _MASKS: WeakKeyDictionary[LayerRule, dict[int, BlockMask]] = WeakKeyDictionary()
-_KNOWN: RuleCache[BlockMask] = RuleCache(lambda made: made.kv_indices.numel(), 1 << 20, waits=True)
+_EQUAL: RuleCache[BlockMask] = RuleCache(lambda mask: mask.kv_indices.numel(), 1 << 20, waits=True)
 #: Each shape of batch and kind of rule is compiled once; PyTorch's own limit is eight.
 _SHAPES = 256
 #: The shapes that were compiled.
@@ -56,7 +56,7 @@ class Flex(Backend):
         query, device = call.query, call.query.device.type
         types = {"cuda": (torch.float32, torch.bfloat16, torch.float16)}
         known = types.get(device, (torch.float32, torch.bfloat16))
-        found = [
+        reasons = [
             "it has no dropout of attention weights" if call.dropout else None,
             "it adds no bias to the scores" if call.bias is not None else None,
             None if query.dtype in known else f"it does not compute in {query.dtype} on {device}",
@@ -65,12 +65,12 @@ class Flex(Backend):
             if device == "cpu" and call.trains
             else None,
             None if len({query.dtype, call.key.dtype, call.value.dtype}) == 1 else "mixed types",
-            _flexmask.unstructured(call.rule),
+            flex_mask.refused(call.rule),
             _uncompilable(device),
             _TRIED.get(_kind(call)),
             _too_many() if len(_SEEN) >= _SHAPES and _shape(call) not in _SEEN else None,
         ]
-        return [reason for reason in found if reason is not None]
+        return [reason for reason in reasons if reason is not None]
 
     def remark(self, device: str) -> str | None:  # noqa: ARG002
         """See `Backend.remark`."""
@@ -94,8 +94,8 @@ class Flex(Backend):
     def computed(self, rule: LayerRule) -> int:
         """See `Backend.computed`: whole blocks, padding included."""
         size = _size(rule.valid.device.type)
-        made = _flexmask.structure(rule, _flexmask.bucket(rule.length))
-        blocks = _flexmask.needed(made, size).expand(len(rule.valid), rule.heads, -1, -1)
+        windows = flex_mask.windows_of(rule, flex_mask.bucket(rule.length))
+        blocks = flex_mask.needed(windows, size).expand(len(rule.valid), rule.heads, -1, -1)
         return int(blocks.sum()) * size**2
 
 
@@ -106,9 +106,10 @@ def _kind(call: Call) -> tuple[str, torch.dtype, bool]:
 def _shape(call: Call) -> tuple[object, ...]:
     """What a kernel is compiled for."""
     batch, heads, length, width = call.query.shape
-    padded = _flexmask.bucket(length)
+    padded = flex_mask.bucket(length)
     learns = tuple(x.requires_grad for x in (call.query, call.key, call.value))
-    return _kind(call), learns, batch, heads, padded, width, _flexmask.kind(call.rule, padded)
+    mask = flex_mask.compiled_for(call.rule, padded)
+    return _kind(call), learns, batch, heads, padded, width, mask
 
 
 def _size(device: str) -> int:
@@ -144,10 +145,10 @@ _RAN = [0]
 def _compiled() -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    made: Callable[..., Tensor] = torch.compile(
+    compiled: Callable[..., Tensor] = torch.compile(
         flex_attention, backend=_counted, dynamic=False, fullgraph=True
     )
-    return made
+    return compiled
 
 
 def _counted(graph: Any, inputs: list[Tensor]) -> Callable[..., Any]:
@@ -167,7 +168,7 @@ def _counted(graph: Any, inputs: list[Tensor]) -> Callable[..., Any]:
 @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator, no-untyped-call]
 def _attend(call: Call) -> Tensor:
     length = call.rule.length
-    padded = _flexmask.bucket(length)
+    padded = flex_mask.bucket(length)
     states: list[Tensor] = [call.query, call.key, call.value]
     if padded > length:  # `pad` copies in any case
         states = [pad(x, (0, 0, 0, padded - length)) for x in states]
@@ -206,13 +207,12 @@ def _mask(rule: LayerRule, size: int) -> BlockMask:
     """The block mask of a rule, for its length's bucket."""
 
     def make() -> BlockMask:
-        padded = _flexmask.bucket(rule.length)
-        return _flexmask.block_mask(_flexmask.structure(rule, padded), size)
+        return flex_mask.block_mask(flex_mask.windows_of(rule, flex_mask.bucket(rule.length)), size)
 
-    made = _MASKS.setdefault(rule, {})
-    if size not in made:
-        made[size] = _KNOWN.get(rule, size, make)
-    return made[size]
+    masks = _MASKS.setdefault(rule, {})
+    if size not in masks:
+        masks[size] = _EQUAL.get(rule, size, make)
+    return masks[size]
 
 
 def _self_test(kind: tuple[str, torch.dtype, bool]) -> str | None:
@@ -251,10 +251,9 @@ def _dense(call: Call) -> Tensor:
 
 
 def _line(error: Exception) -> str:
-    """The first line of an error's message."""
     if type(error).__name__ == "FailOnRecompileLimitHit":
         return _too_many()
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _too_many() -> str:
