@@ -162,9 +162,7 @@ def test_which_blocks_are_full(plan, expected):
 
 @pytest.mark.parametrize("plan", REFUSED)
 def test_what_does_not_fit_its_mask_is_refused(plan):
-    with pytest.raises(
-        BackendError, match="it takes one window without gaps a head"
-    ):
+    with pytest.raises(BackendError, match="it takes one window without gaps a head"):
         select("flex", case(plan, 40, dtype=torch.float32))
 
 

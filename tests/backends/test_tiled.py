@@ -128,7 +128,9 @@ PARTS = {
         GlobalTokens(torch.arange(n)[None] == 3),
         GlobalTokens(torch.arange(2 * n).view(2, n) % 40 == 1),
     ),
-    "cut": lambda n: (Both(Rule((GlobalTokens(torch.arange(n)[None] == 3), Band(9))), Rule((Band(5),))),),
+    "cut": lambda n: (
+        Both(Rule((GlobalTokens(torch.arange(n)[None] == 3), Band(9))), Rule((Band(5),))),
+    ),
     "nothing": lambda n: (),
 }  # fmt: skip
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparseattn.backends.kernels.cpu.ahead import ask
 from sparseattn.backends.kernels.cpu.arguments import (
     CHUNKS,
     FIRST,
@@ -28,6 +27,7 @@ from sparseattn.backends.kernels.cpu.arguments import (
     queries_of,
 )
 from sparseattn.backends.kernels.cpu.blocks import UNROLL
+from sparseattn.backends.kernels.cpu.prefetch import prefetch
 from sparseattn.backends.kernels.cpu.products import compiled
 from sparseattn.backends.kernels.cpu.single import backward_single, forward_single
 from sparseattn.backends.kernels.cpu.tile import backward_tile, forward_tile
@@ -91,12 +91,12 @@ def _forward(a, like):
         begin, end = _chunk(a, text, head, chunk)
         for tile in range(begin, end):
             if tile + 1 < end:
-                ask(a, text, head, tile + 1, True, False, like)
+                prefetch(a, text, head, tile + 1, True, False, like)
             elif following < items:
                 other, another, piece = _piece(a, following)
                 start, stop = _chunk(a, other, another, piece)
                 if start < stop:
-                    ask(a, other, another, start, False, False, like)
+                    prefetch(a, other, another, start, False, False, like)
             if _few(a, tile):
                 forward_single(a, text, head, tile, memory, hashes, like)
             else:
@@ -121,11 +121,11 @@ def _backward(a, like):
                 begin, end = _chunk(a, text, head, chunk)
                 for tile in range(begin, end):
                     if tile + 1 < end:
-                        ask(a, text, head, tile + 1, True, True, like)
+                        prefetch(a, text, head, tile + 1, True, True, like)
                     elif place + 1 < part[mine + 1]:
                         start, stop = _chunk(a, text, order[place + 1], chunk)
                         if start < stop:
-                            ask(a, text, order[place + 1], start, False, True, like)
+                            prefetch(a, text, order[place + 1], start, False, True, like)
                     if _few(a, tile):
                         backward_single(a, text, head, tile, memory, hashes, like)
                     else:

@@ -28,7 +28,7 @@ from sparseattn.backends.kernels.cpu.vectors import (
     transpose,
 )
 
-__all__ = ["compiled", "gather", "mix", "products", "scatter", "spill"]
+__all__ = ["compiled", "gather", "products", "scatter", "store_rows", "weighted_sum"]
 
 compiled = njit(fastmath={"contract", "nsz"}, error_model="numpy", boundscheck=False)
 
@@ -46,7 +46,7 @@ def products(rows, stride, keys, n, columns, width, scores):
 
 
 @compiled
-def _mix_pair(rows, stride, keys, n, weights, lane, t, width, tile):
+def _weighted_sum_pair(rows, stride, keys, n, weights, lane, t, width, tile):
     places = steps(lane, 1)
     pair = zeros(rows), zeros(rows)
     for j in range(n):
@@ -59,7 +59,7 @@ def _mix_pair(rows, stride, keys, n, weights, lane, t, width, tile):
 
 
 @compiled
-def _mix_one(rows, stride, keys, n, weights, lane, t, width, tile):
+def _weighted_sum_one(rows, stride, keys, n, weights, lane, t, width, tile):
     places = steps(lane, 1)
     block = zeros(rows)
     for j in range(n):
@@ -70,14 +70,14 @@ def _mix_one(rows, stride, keys, n, weights, lane, t, width, tile):
 
 
 @compiled
-def mix(rows, stride, keys, n, weights, width, tile):
+def weighted_sum(rows, stride, keys, n, weights, width, tile):
     """Mixes rows: tile[lane] = sum of weights[j, lane] rows[keys[j]]."""
     paired = width // (2 * LANES) * (2 * LANES) if PAIRS else 0
     for lane in range(0, LANES, UNROLL):
         for t in range(0, paired, 2 * LANES):
-            _mix_pair(rows, stride, keys, n, weights, lane, t, width, tile)
+            _weighted_sum_pair(rows, stride, keys, n, weights, lane, t, width, tile)
         for t in range(paired, width, LANES):
-            _mix_one(rows, stride, keys, n, weights, lane, t, width, tile)
+            _weighted_sum_one(rows, stride, keys, n, weights, lane, t, width, tile)
 
 
 @compiled
@@ -132,7 +132,7 @@ def gather(rows, stride, queries, width, factor, tile, columns):
 
 
 @compiled
-def spill(tile, queries, width, factors, rows, stride):
+def store_rows(tile, queries, width, factors, rows, stride):
     """Writes a tile, each lane times its own factor, to the rows of its queries."""
     for lane in range(LANES):
         row = np.int64(queries[lane])

@@ -46,7 +46,7 @@ from sparseattn.backends.kernels.cpu.vectors import (
     exponential,
     fetch,
     fuse,
-    kept,
+    kept_lanes,
     load,
     multiply,
     offset,
@@ -71,7 +71,7 @@ def _scaled(row, factor, width, copy):
 
 
 @compiled
-def _ask(rows, stride, keys, j, n, width):
+def _prefetch_rows(rows, stride, keys, j, n, width):
     """Asks for a row that is needed soon: all rows of a long text are not in the cache."""
     place = keys[min(j + AHEAD, n - 1)] * stride
     for t in range(0, width, LANES):
@@ -82,7 +82,7 @@ def _ask(rows, stride, keys, j, n, width):
 def _dots(rows, stride, keys, n, vector, width, dots):
     """Multiplies rows with a vector: dots[j] = rows[keys[j]] . vector."""
     for j in range(n):
-        _ask(rows, stride, keys, j, n, width)
+        _prefetch_rows(rows, stride, keys, j, n, width)
         row = offset(rows, keys[j] * stride)
         sums = multiply(load(row, 0), load(vector, 0))
         for t in range(LANES, width, LANES):
@@ -91,7 +91,7 @@ def _dots(rows, stride, keys, n, vector, width, dots):
 
 
 @compiled
-def _mixed(rows, stride, keys, n, weights, width, nought, sums):
+def _weighted_sum(rows, stride, keys, n, weights, width, nought, sums):
     """The sum of weights[j] rows[keys[j]]; `sums` has room for twice as many numbers.
 
     All of a row in one go, with the sums in memory: rows come from afar, the sums are at hand. Odd
@@ -101,7 +101,7 @@ def _mixed(rows, stride, keys, n, weights, width, nought, sums):
     for t in range(0, 2 * width, LANES):
         store(sums, t, nought)
     for j in range(n):
-        _ask(rows, stride, keys, j, n, width)
+        _prefetch_rows(rows, stride, keys, j, n, width)
         row, weight = offset(rows, keys[j] * stride), spread(weights[j])
         mine = offset(sums, (j % 2) * width)
         for t in range(0, width, LANES):
@@ -111,10 +111,10 @@ def _mixed(rows, stride, keys, n, weights, width, nought, sums):
 
 
 @compiled
-def _added(rows, stride, keys, n, weights, vector, width):
+def _add_outer(rows, stride, keys, n, weights, vector, width):
     """Adds to rows: rows[keys[j]] += weights[j] vector."""
     for j in range(n):
-        _ask(rows, stride, keys, j, n, width)
+        _prefetch_rows(rows, stride, keys, j, n, width)
         row, weight = offset(rows, keys[j] * stride), spread(weights[j])
         for t in range(0, width, LANES):
             store(row, t, fuse(weight, load(vector, t), load(row, t)))
@@ -156,11 +156,11 @@ def _forward_lane(a, text, head, row, lane, states, memory, lists, like):
         divisor += scores[j]
     if a[THRESHOLD] > 0:
         for j in range(n):
-            if not kept(states, np.int64(keys[j]), a[THRESHOLD]) >> lane & 1:
+            if not kept_lanes(states, np.int64(keys[j]), a[THRESHOLD]) >> lane & 1:
                 scores[j] = numbers[ZERO]
     share = spread(numbers[KEEP] / divisor)
     values, out = head_rows(a, V, text, head, like), head_rows(a, OUT, text, head, like)
-    _mixed(values, a[V + 3], keys, n, scores, width, numbers[ZERO], sums)
+    _weighted_sum(values, a[V + 3], keys, n, scores, width, numbers[ZERO], sums)
     for t in range(0, width, LANES):
         store(out, row * a[OUT + 3] + t, multiply(load(sums, t), share))
     lse = pointer(a[LSE] + a[SIZE] * (text * a[HEADS] + head) * a[LENGTH], like)
@@ -180,13 +180,13 @@ def forward_single(a, text, head, tile, memory, states, like):
 
 
 @compiled
-def _weigh(a, scores, back, lists, lane, sums, states, numbers):
+def _score_gradients(a, scores, back, lists, lane, sums, states, numbers):
     """Turns exponentials into weights after dropout, and `back` into gradients of the scores."""
     n, keys, bits = lists
     for j in range(n):
         weight, factor = scores[j], numbers[ONE]
         if a[THRESHOLD] > 0:
-            keep = kept(states, np.int64(keys[j]), a[THRESHOLD]) >> lane & 1
+            keep = kept_lanes(states, np.int64(keys[j]), a[THRESHOLD]) >> lane & 1
             factor = numbers[KEEP] if keep else numbers[ZERO]
         allowed = bits[j] >> lane & 1
         scores[j] = weight * factor if allowed else numbers[ZERO]
@@ -210,12 +210,12 @@ def _backward_lane(a, text, head, row, lane, states, memory, lists, like):
     _dots(out, 0, keys, 1, grad, width, delta)
     lse = pointer(a[LSE] + a[SIZE] * (text * a[HEADS] + head) * a[LENGTH], like)
     _exponentials(scores, n, lse[row])
-    _weigh(a, scores, back, lists, lane, delta[0], states, numbers)
-    _added(head_rows(a, DV, text, head, like), a[DV + 3], keys, n, scores, grad, width)
-    _added(head_rows(a, DK, text, head, like), a[DK + 3], keys, n, back, q, width)
+    _score_gradients(a, scores, back, lists, lane, delta[0], states, numbers)
+    _add_outer(head_rows(a, DV, text, head, like), a[DV + 3], keys, n, scores, grad, width)
+    _add_outer(head_rows(a, DK, text, head, like), a[DK + 3], keys, n, back, q, width)
     target = offset(head_rows(a, DQ, text, head, like), row * a[DQ + 3])
     times = spread(numbers[SCALE])
-    _mixed(key, a[K + 3], keys, n, back, width, numbers[ZERO], sums)
+    _weighted_sum(key, a[K + 3], keys, n, back, width, numbers[ZERO], sums)
     for t in range(0, width, LANES):
         store(target, t, multiply(load(sums, t), times))
 

@@ -41,14 +41,21 @@ from sparseattn.backends.kernels.cpu.arguments import (
     seeds,
 )
 from sparseattn.backends.kernels.cpu.blocks import UNROLL
-from sparseattn.backends.kernels.cpu.products import compiled, gather, mix, products, scatter, spill
+from sparseattn.backends.kernels.cpu.products import (
+    compiled,
+    gather,
+    products,
+    scatter,
+    store_rows,
+    weighted_sum,
+)
 from sparseattn.backends.kernels.cpu.vectors import (
     LANES,
     add,
     choose,
     divide,
     exponential,
-    kept,
+    kept_lanes,
     larger,
     load,
     multiply,
@@ -84,7 +91,7 @@ def _softmax(scores, bits, n, numbers):
 @compiled
 def _drop(weights, keys, n, states, threshold, nought):
     for j in range(n):
-        keep = kept(states, np.int64(keys[j]), threshold)
+        keep = kept_lanes(states, np.int64(keys[j]), threshold)
         store(weights, j * LANES, choose(keep, load(weights, j * LANES), nought))
 
 
@@ -105,17 +112,17 @@ def forward_tile(a, text, head, tile, memory, states, like):
     if a[THRESHOLD] > 0:
         seeds(a, text, head, queries, states)
         _drop(scores, keys, n, states, a[THRESHOLD], spread(numbers[ZERO]))
-    mix(head_rows(a, V, text, head, like), a[V + 3], keys, n, scores, width, copy)
+    weighted_sum(head_rows(a, V, text, head, like), a[V + 3], keys, n, scores, width, copy)
     lse = pointer(a[LSE] + a[SIZE] * (text * a[HEADS] + head) * a[LENGTH], like)
     for lane in range(LANES):
         if queries[lane] >= 0:
             lse[queries[lane]] = sums[lane] + math.log(sums[LANES + lane])
     store(sums, 0, divide(spread(numbers[KEEP]), divisor))
-    spill(copy, queries, width, sums, head_rows(a, OUT, text, head, like), a[OUT + 3])
+    store_rows(copy, queries, width, sums, head_rows(a, OUT, text, head, like), a[OUT + 3])
 
 
 @compiled
-def _weigh(a, scores, back, keys, bits, n, sums, states, numbers):
+def _score_gradients(a, scores, back, keys, bits, n, sums, states, numbers):
     """Turns scores into weights after dropout, and `back` into gradients of the scores."""
     factor, nought = spread(numbers[KEEP]), spread(numbers[ZERO])
     lse, delta = load(sums, 0), load(sums, LANES)
@@ -125,7 +132,7 @@ def _weigh(a, scores, back, keys, bits, n, sums, states, numbers):
         weight = choose(allowed, weight, nought)
         after, grad = weight, load(back, j * LANES)
         if a[THRESHOLD] > 0:
-            keep = kept(states, np.int64(keys[j]), a[THRESHOLD])
+            keep = kept_lanes(states, np.int64(keys[j]), a[THRESHOLD])
             after = choose(keep, multiply(weight, factor), nought)
             grad = choose(keep, multiply(grad, factor), nought)
         grad = multiply(weight, subtract(grad, delta))
@@ -173,9 +180,9 @@ def backward_tile(a, text, head, tile, memory, states, like):
     _delta(a, text, head, queries, sums, like)
     if a[THRESHOLD] > 0:
         seeds(a, text, head, queries, states)
-    _weigh(a, scores, back, keys, bits, n, sums, states, numbers)
+    _score_gradients(a, scores, back, keys, bits, n, sums, states, numbers)
     scatter(scores, keys, n, grads, width, head_rows(a, DV, text, head, like), a[DV + 3])
     scatter(back, keys, n, q, width, head_rows(a, DK, text, head, like), a[DK + 3])
-    mix(key, a[K + 3], keys, n, back, width, columns)
+    weighted_sum(key, a[K + 3], keys, n, back, width, columns)
     store(sums, 0, spread(numbers[SCALE]))
-    spill(columns, queries, width, sums, head_rows(a, DQ, text, head, like), a[DQ + 3])
+    store_rows(columns, queries, width, sums, head_rows(a, DQ, text, head, like), a[DQ + 3])

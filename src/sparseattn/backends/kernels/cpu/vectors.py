@@ -259,7 +259,7 @@ def exponential(context, x):
 
 
 @intrinsic
-def kept(context, states, key, threshold):
+def kept_lanes(context, states, key, threshold):
     """Bits of the lanes whose hash of state and key is at least the threshold.
 
     The hash is `lowbias32` (C. Wellons, "Prospecting for hash functions", 2018): two rounds of

@@ -22,7 +22,7 @@ from sparseattn.backends.kernels.cpu.arguments import (
 from sparseattn.backends.kernels.cpu.products import compiled
 from sparseattn.backends.kernels.cpu.vectors import LANES, fetch
 
-__all__ = ["ask"]
+__all__ = ["prefetch"]
 
 #: Rows of a list that are asked for at most: more would push out what is in use.
 _MOST = 512
@@ -34,7 +34,7 @@ _LINE = 64
 
 
 @compiled
-def _ask(a, tensor, text, head, rows, begin, end, like):
+def _prefetch_rows(a, tensor, text, head, rows, begin, end, like):
     first, stride = head_rows(a, tensor, text, head, like), a[tensor + 3]
     width, step = a[WIDTH], _LINE // a[SIZE]
     for j in range(begin, end):
@@ -44,7 +44,7 @@ def _ask(a, tensor, text, head, rows, begin, end, like):
 
 
 @compiled
-def ask(a, text, head, tile, moved, trains, like):
+def prefetch(a, text, head, tile, moved, trains, like):
     """Asks for the rows of a tile.
 
     Args:
@@ -60,11 +60,11 @@ def ask(a, text, head, tile, moved, trains, like):
     queries = queries_of(a, tile)
     begin = max(0, n - _NEW) if moved else 0
     end = min(n, begin + _MOST)
-    _ask(a, K, text, head, keys, begin, end, like)
-    _ask(a, V, text, head, keys, begin, end, like)
-    _ask(a, Q, text, head, queries, 0, LANES, like)
-    _ask(a, OUT, text, head, queries, 0, LANES, like)
+    _prefetch_rows(a, K, text, head, keys, begin, end, like)
+    _prefetch_rows(a, V, text, head, keys, begin, end, like)
+    _prefetch_rows(a, Q, text, head, queries, 0, LANES, like)
+    _prefetch_rows(a, OUT, text, head, queries, 0, LANES, like)
     if trains:
-        _ask(a, DOUT, text, head, queries, 0, LANES, like)
-        _ask(a, DK, text, head, keys, begin, end, like)
-        _ask(a, DV, text, head, keys, begin, end, like)
+        _prefetch_rows(a, DOUT, text, head, queries, 0, LANES, like)
+        _prefetch_rows(a, DK, text, head, keys, begin, end, like)
+        _prefetch_rows(a, DV, text, head, keys, begin, end, like)
