@@ -38,7 +38,10 @@ def test_a_run_says_what_it_did_and_whether_trials_failed(
     fakes.begin(tmp_path / "s", ["a", "nan"], 2)
     status, out, err = call(monkeypatch, capsys, "resume", tmp_path / "s", "--workers", "2")
     assert status == 1, "trials failed"
-    assert out == f"4 trials: ran 4; results in {tmp_path}/s/results.csv\n"
+    assert out.splitlines() == [
+        f"4 trials: ran 4; results in {tmp_path}/s/results.csv",
+        f"`sparseattn study report {tmp_path}/s` writes the report",
+    ]
     assert "trial 4 of 4: " in err
     assert "2 trials failed: the loss became nan by step 3\n" in err
     assert "--retry-failed` runs them again" in err
@@ -87,8 +90,11 @@ def test_what_is_asked_for_on_the_command_line_changes_the_executor(
     monkeypatch.setattr(
         session, "run", lambda *given: seen.append(given) or session.RunOutcome(tmp_path, 1, 0, {})
     )
-    call(monkeypatch, capsys, "run", SMOKE, "--out", tmp_path, "--workers", 3, "--executor", "ray")
+    where = ("--workers", 3, "--executor", "ray", "--import", "runs/other")
+    _, out, _ = call(monkeypatch, capsys, "run", SMOKE, "--out", tmp_path, *where)
     assert seen[0][2].executor == {"workers": 3, "kind": "ray"}
+    assert [str(path) for path in seen[0][2].import_trials] == ["runs/other"]
+    assert out.splitlines()[-1] == f"`sparseattn study report {tmp_path}` writes the report"
     fakes.begin(tmp_path / "s", ["a"])
     status, _, err = call(monkeypatch, capsys, "resume", tmp_path / "s", "--executor", "slurm")
     assert (status, err) == (2, "error: executor.kind: expected 'local' or 'ray', got 'slurm'\n")

@@ -27,7 +27,7 @@ def go_on(folder, *others, monkeypatch):
     screen = io.StringIO()
     monkeypatch.setattr(session, "_check_fresh", lambda *_: None)
     console = Console(file=screen, width=200)
-    outcome = session.resume(folder, Options(trial=fakes.TRIAL, reuse=others), console)
+    outcome = session.resume(folder, Options(trial=fakes.TRIAL, import_trials=others), console)
     return outcome, screen.getvalue()
 
 
@@ -116,5 +116,5 @@ def test_another_study_that_is_none_is_one_line_and_nothing_is_begun(tmp_path, l
     (tmp_path / "notes.txt").write_text("x")
     for place, why in (("nowhere", "is not a study's folder"), ("notes.txt", "not a packed study")):
         with pytest.raises(StudyError, match=why):
-            fakes.go_on(tmp_path / "s", reuse=[tmp_path / place])
+            fakes.go_on(tmp_path / "s", import_trials=[tmp_path / place])
     assert Store(tmp_path / "s").finished() == set()

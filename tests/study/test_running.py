@@ -11,8 +11,10 @@ from pyarrow import csv, parquet
 
 from sparseattn.errors import StudyError
 from sparseattn.study.executors import local
+from sparseattn.study.runner import TrialQueue
 from sparseattn.study.session import resume
 from sparseattn.study.store import Store
+from sparseattn.study.trial import TrialSpec
 from tests.study import fakes
 
 
@@ -165,3 +167,48 @@ def with_nothing(folder):
 def test_a_folder_without_a_study(tmp_path):
     with pytest.raises(StudyError, match=r"is not a study's folder: study\.json: No such file"):
         resume(tmp_path)
+
+
+def queued(seed: int, parses: bool = False) -> TrialSpec:
+    return TrialSpec.model_validate(
+        {
+            "model": "m",
+            "task": {"kind": "classification", "data": {"package": "p"}},
+            "seed": seed,
+            "versions": {"torch": "2", **({"spacy": "3"} if parses else {})},
+        }
+    )
+
+
+PLAIN = [queued(seed) for seed in range(3)]
+PARSED = [queued(seed, parses=True) for seed in range(3)]
+
+
+def test_one_that_parses_goes_first_and_the_others_after_it_has():
+    queue = TrialQueue([*PLAIN[:2], *PARSED, PLAIN[2]])
+    assert queue.take([]) is PARSED[0]
+    assert queue.take([PARSED[0]]) is PLAIN[0]
+    assert queue.take([PARSED[0], PLAIN[0]]) is PLAIN[1]
+    assert queue.take([PARSED[0]]) is PLAIN[2]
+    assert queue.take([PARSED[0]]) is None, "better to wait"
+    assert queue
+    queue.prepared(PLAIN[0])
+    assert queue.take([PARSED[0]]) is None
+    queue.prepared(PARSED[0])
+    assert queue.take([PARSED[0]]) is PARSED[1]
+
+
+def test_the_next_one_parses_if_the_first_was_lost():
+    queue = TrialQueue(PARSED[:2])
+    first = queue.take([])
+    assert queue.take([first]) is None
+    queue.put(first)
+    assert queue.take([]) is first
+    assert queue.take([]) is PARSED[1]
+    assert queue.take([]) is None
+    assert not queue
+
+
+def test_without_a_parse_the_order_is_that_of_the_study():
+    queue = TrialQueue(PLAIN)
+    assert [queue.take(PLAIN) for _ in PLAIN] == PLAIN

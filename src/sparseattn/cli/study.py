@@ -236,10 +236,10 @@ def _options(workers: int | None, executor: str | None, yes: bool, **rest: Any) 
     from sparseattn.study.session import Options
 
     changes = {"workers": workers, "kind": executor}
-    asks = None if yes or not sys.stdin.isatty() else _confirm
+    confirm = None if yes or not sys.stdin.isatty() else _confirm
     return Options(
         executor={name: value for name, value in changes.items() if value is not None},
-        confirm=asks,
+        confirm=confirm,
         **rest,
     )
 
@@ -255,12 +255,13 @@ def _finish(work: Any, folder: Path) -> None:
     except KeyboardInterrupt:
         from sparseattn.study.store import STUDY
 
-        begun = (folder / STUDY).is_file()
-        then = f"`sparseattn study resume {folder}` goes on" if begun else "nothing was written"
+        there = (folder / STUDY).is_file()
+        then = f"`sparseattn study resume {folder}` goes on" if there else "nothing was written"
         typer.echo(f"\nstopped; {then}", err=True)
         raise typer.Exit(130) from None
     what = f"ran {outcome.run}" if outcome.run else "nothing to do"
     typer.echo(f"{outcome.trials} trials: {what}; results in {folder / 'results.csv'}")
+    typer.echo(f"`sparseattn study report {folder}` writes the report")
     if outcome.failed:
         reasons = sorted(set(outcome.failed.values()))
         typer.echo(f"{len(outcome.failed)} trials failed: {'; '.join(reasons[:3])}", err=True)
