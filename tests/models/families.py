@@ -18,114 +18,57 @@ SMALL = {
 }
 DROP = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
 
-#: Model class, config class, and what differs from `SMALL`.
-INTERFACE: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "bert": ("BertModel", "BertConfig", DROP),
-    "roberta": ("RobertaModel", "RobertaConfig", {**DROP, "pad_token_id": 1}),
-    "xlm-roberta": ("XLMRobertaModel", "XLMRobertaConfig", {**DROP, "pad_token_id": 1}),
-    "camembert": ("CamembertModel", "CamembertConfig", {**DROP, "pad_token_id": 1}),
-    "distilbert": (
-        "DistilBertModel",
-        "DistilBertConfig",
-        {
-            "dim": 32,
-            "n_layers": 3,
-            "n_heads": 4,
-            "hidden_dim": 37,
-            "dropout": 0.0,
-            "attention_dropout": 0.0,
-        },
-    ),
-    "electra": ("ElectraModel", "ElectraConfig", {**DROP, "embedding_size": 16}),
-    "albert": ("AlbertModel", "AlbertConfig", {**DROP, "embedding_size": 16}),
-    "ernie": ("ErnieModel", "ErnieConfig", DROP),
-    "mobilebert": (
-        "MobileBertModel",
-        "MobileBertConfig",
-        {**DROP, "embedding_size": 16, "intra_bottleneck_size": 16, "true_hidden_size": 16},
-    ),
-    "data2vec-text": ("Data2VecTextModel", "Data2VecTextConfig", {**DROP, "pad_token_id": 1}),
-    "roberta-prelayernorm": (
-        "RobertaPreLayerNormModel",
-        "RobertaPreLayerNormConfig",
-        {**DROP, "pad_token_id": 1},
-    ),
+ROBERTA = {**DROP, "pad_token_id": 1}
+NARROW = {**DROP, "embedding_size": 16}
+DISENTANGLED = {**DROP, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
+DISTIL = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 37}
+T5 = {"d_model": 32, "d_kv": 8, "d_ff": 37, "num_layers": 3, "num_heads": 4, "dropout_rate": 0.0}
+LOCAL = {"local_attention": 8, "global_attn_every_n_layers": 3}
+
+#: How the names of the classes begin, and what differs from `SMALL`.
+INTERFACE: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("Bert", DROP),
+    "roberta": ("Roberta", ROBERTA),
+    "xlm-roberta": ("XLMRoberta", ROBERTA),
+    "camembert": ("Camembert", ROBERTA),
+    "distilbert": ("DistilBert", {**DISTIL, "dropout": 0.0, "attention_dropout": 0.0}),
+    "electra": ("Electra", NARROW),
+    "albert": ("Albert", NARROW),
+    "ernie": ("Ernie", DROP),
+    "mobilebert": ("MobileBert", {**NARROW, "intra_bottleneck_size": 16, "true_hidden_size": 16}),
+    "data2vec-text": ("Data2VecText", ROBERTA),
+    "roberta-prelayernorm": ("RobertaPreLayerNorm", ROBERTA),
     "modernbert": (
-        "ModernBertModel",
-        "ModernBertConfig",
-        {
-            "local_attention": 8,
-            "global_attn_every_n_layers": 3,
-            "attention_dropout": 0.0,
-            "embedding_dropout": 0.0,
-            "mlp_dropout": 0.0,
-        },
+        "ModernBert",
+        {**LOCAL, **dict.fromkeys(("attention_dropout", "embedding_dropout", "mlp_dropout"), 0.0)},
     ),
-    "nomic-bert": ("NomicBertModel", "NomicBertConfig", DROP),
-    "jina-v3": ("JinaEmbeddingsV3Model", "JinaEmbeddingsV3Config", {**DROP, "pad_token_id": 1}),
-    "eurobert": (
-        "EuroBertModel",
-        "EuroBertConfig",
-        {"num_key_value_heads": 2, "attention_dropout": 0.0},
-    ),
-    "esm": ("EsmModel", "EsmConfig", {**DROP, "pad_token_id": 1, "mask_token_id": 98}),
-    "splinter": ("SplinterModel", "SplinterConfig", DROP),
-    "layoutlm": ("LayoutLMModel", "LayoutLMConfig", DROP),
-    "markuplm": (
-        "MarkupLMModel",
-        "MarkupLMConfig",
-        {**DROP, "xpath_unit_hidden_size": 4, "max_depth": 4},
-    ),
-    "t5-encoder": (
-        "T5EncoderModel",
-        "T5Config",
-        {
-            "d_model": 32,
-            "d_kv": 8,
-            "d_ff": 37,
-            "num_layers": 3,
-            "num_heads": 4,
-            "dropout_rate": 0.0,
-        },
-    ),
+    "nomic-bert": ("NomicBert", DROP),
+    "jina-v3": ("JinaEmbeddingsV3", ROBERTA),
+    "eurobert": ("EuroBert", {"num_key_value_heads": 2, "attention_dropout": 0.0}),
+    "esm": ("Esm", {**ROBERTA, "mask_token_id": 98}),
+    "splinter": ("Splinter", DROP),
+    "layoutlm": ("LayoutLM", DROP),
+    "markuplm": ("MarkupLM", {**DROP, "xpath_unit_hidden_size": 4, "max_depth": 4}),
+    "t5-encoder": ("T5", T5),
 }
-MASKED: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "mpnet": ("MPNetModel", "MPNetConfig", {**DROP, "pad_token_id": 1}),
-    "deberta": (
-        "DebertaModel",
-        "DebertaConfig",
-        {**DROP, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
-    ),
-    "deberta-v2": (
-        "DebertaV2Model",
-        "DebertaV2Config",
-        {
-            **DROP,
-            "relative_attention": True,
-            "pos_att_type": ["c2p", "p2c"],
-            "conv_kernel_size": 3,
-            "conv_act": "gelu",
-        },
-    ),
-    "roformer": ("RoFormerModel", "RoFormerConfig", {**DROP, "embedding_size": 32}),
-    "rembert": (
-        "RemBertModel",
-        "RemBertConfig",
-        {**DROP, "input_embedding_size": 16, "output_embedding_size": 16},
-    ),
-    "megatron-bert": ("MegatronBertModel", "MegatronBertConfig", DROP),
+MASKED: dict[str, tuple[str, dict[str, Any]]] = {
+    "mpnet": ("MPNet", ROBERTA),
+    "deberta": ("Deberta", DISENTANGLED),
+    "deberta-v2": ("DebertaV2", {**DISENTANGLED, "conv_kernel_size": 3, "conv_act": "gelu"}),
+    "roformer": ("RoFormer", {**DROP, "embedding_size": 32}),
+    "rembert": ("RemBert", {**DROP, "input_embedding_size": 16, "output_embedding_size": 16}),
+    "megatron-bert": ("MegatronBert", DROP),
 }
 FAMILIES = {**INTERFACE, **MASKED}
 
 
 def build(family: str, kind: str | None = None, **changes: Any) -> Any:
     """A tiny random model of a family in evaluation mode; `kind` replaces the class's ending."""
-    model_name, config_name, differs = FAMILIES[family]
-    if kind is not None:
-        model_name = model_name.removesuffix("Model").removesuffix("Encoder") + kind
-    config = getattr(transformers, config_name)(**{**SMALL, **differs, **changes})
+    name, differs = FAMILIES[family]
+    config = getattr(transformers, f"{name}Config")(**{**SMALL, **differs, **changes})
+    kind = kind or ("EncoderModel" if family == "t5-encoder" else "Model")
     torch.manual_seed(0)
-    return getattr(transformers, model_name)(config).eval()
+    return getattr(transformers, f"{name}{kind}")(config).eval()
 
 
 def batch(lengths: tuple[int, ...] = (23, 7, 1), side: str = "right") -> dict[str, torch.Tensor]:

@@ -131,11 +131,8 @@ def test_a_long_planned_model_computes_what_the_definition_says():
         found[backend] = run(model, columns)[0, 97:]
     for backend in ("masked", "tiled"):
         torch.testing.assert_close(found[backend], found["reference"], rtol=0, atol=1e-12)
-
-
-def test_eight_thousand_tokens():
-    model = sa.lengthen(small("bert"), to=8192)
-    assert run(model, batch((8192,))).isfinite().all()
+    longest = sa.lengthen(small("bert"), to=8192)
+    assert run(longest, batch((8192,))).isfinite().all()
 
 
 @pytest.mark.parametrize("family", ROTARY)
@@ -284,6 +281,8 @@ def test_models_whose_attention_cannot_be_reached_are_lengthened_dense():
 
 
 def test_plans_given_kept_and_taken_over():
+    for plan in ("dependency() | global(cls)", "similarity(k=2) & sentence()"):
+        assert sa.plan_of(sa.lengthen(small("bert"), to=100, plan=plan)) == sa.Plan.of(plan)
     model = sa.sparsify(small("bert"), "neighbor(radius=2)")
     expected = run(model, batch((60, 7)))
     sa.lengthen(model, to=100, plan=None)
@@ -294,12 +293,6 @@ def test_plans_given_kept_and_taken_over():
     sa.restore(model)
     assert model.config._attn_implementation == "sdpa"
     assert run(model, batch((150,))).shape == (1, 150, 32)
-
-
-@pytest.mark.parametrize("plan", ["dependency() | global(cls)", "similarity(k=2) & sentence()"])
-def test_plans_that_read_annotations(plan, tmp_path):
-    model = sa.lengthen(small("bert"), to=100, plan=plan)
-    assert sa.plan_of(model) == sa.Plan.of(plan)
 
 
 def test_precision_modes_gradients_and_random_state_stay():

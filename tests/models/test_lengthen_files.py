@@ -268,12 +268,9 @@ def test_sentence_transformers_whose_layers_have_no_number(command, tmp_path, fa
     assert f"SentenceTransformer('{out}') cannot apply the plan by itself: " in told
     model = st.SentenceTransformer(str(place), device="cpu")
     expected = sa.lengthen(model, to=200).encode(TEXT)
-    # what docs/models.md says
-    arguments = {"attn_implementation": "eager"}
-    dense = st.SentenceTransformer(str(out), device="cpu", model_kwargs=arguments)
-    sa.sparsify(dense, PLAN)
-    assert dense.max_seq_length == 200
-    torch.testing.assert_close(torch.tensor(dense.encode(TEXT)), torch.tensor(expected))
+    loaded = sa.load(out, device="cpu")
+    assert loaded.max_seq_length == 200
+    assert (loaded.encode(TEXT) == expected).all()
 
 
 def test_the_config_that_is_written(command, tmp_path):
@@ -284,10 +281,3 @@ def test_the_config_that_is_written(command, tmp_path):
     assert config["sparseattn"]["plan"]["entries"][0]["pattern"] == PLAN
     limits = json.loads((tmp_path / "long" / "tokenizer_config.json").read_text())
     assert limits["model_max_length"] == 200
-
-
-def test_help(command):
-    code, out, _ = command("--help")
-    assert code == 0
-    for word in ("MODEL", "--to", "--out", "--plan"):
-        assert word in out

@@ -114,13 +114,6 @@ def test_a_class_of_ones_own_must_be_passed(tmp_path):
     assert torch.equal(sa.load(tmp_path, Mine)(**batch())[0], model(**batch())[0])
 
 
-def test_restored_models_save_no_trace(tmp_path):
-    model = build("bert")
-    sa.restore(sa.sparsify(model, "neighbor(radius=1)"))
-    model.save_pretrained(tmp_path)
-    assert "sparseattn" not in (tmp_path / "config.json").read_text()
-
-
 @pytest.mark.parametrize(
     "first", ["import sparseattn, transformers", "import transformers, sparseattn"]
 )

@@ -70,9 +70,8 @@ class Positions:
         Raises:
             UnsupportedModelError: It does not run, or its tables differ in length.
         """
-        inputs = _embedding_inputs(model, encoder)
-        pairs = (_TOKENS, _TOKENS)
-        relative = any(ids.shape[-2:] == pairs for calls in inputs.values() for ids in calls)
+        inputs, square = _embedding_inputs(model, encoder), (_TOKENS, _TOKENS)
+        relative = any(ids.shape[-2:] == square for calls in inputs.values() for ids in calls)
         rotary = any(name.endswith("inv_freq") for name, _ in model.named_buffers())
         tables = _tables(inputs)
         sizes = {n: model.get_submodule(n).weight.shape[0] - at for n, at in tables.items()}

@@ -22,7 +22,7 @@ from sparseattn.models.lengthen.lengthening import (
     lengthened,
     planned_outputs,
 )
-from sparseattn.models.load import load, load_model, quiet
+from sparseattn.models.load import load_model, quiet
 from sparseattn.models.names import resolve
 from sparseattn.models.sparsify import plan_of
 from sparseattn.plan import Plan
@@ -111,18 +111,16 @@ def _read_back(done: Lengthened, folder: Path) -> str | None:
     Raises:
         DataError: What was read is not what was written.
     """
-    owner = owner_of(done.model)
-    kind = type(owner)
-    _compare(owner, load(folder, kind) if done.plan else kind.from_pretrained(folder), folder)
+    owner, again = owner_of(done.model), load_model(str(folder))
+    _compare(owner, owner_of(again), folder)
     if owner is done.model:
         return None
+    if again.max_seq_length != done.after:
+        raise DataError(f"read back, {folder} takes {again.max_seq_length} tokens")
     try:
-        whole = type(done.model)(str(folder), device="cpu")
-        _compare(owner, owner_of(whole), folder)
+        _compare(owner, owner_of(type(done.model)(str(folder), device="cpu")), folder)
     except (PlanNotAppliedError, ValueError) as error:
         return first_line(error)
-    if whole.max_seq_length != done.after:
-        raise DataError(f"read back, {folder} takes {whole.max_seq_length} tokens")
     return None
 
 
