@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sparseattn as sa
-from tests.models.families import FAMILIES, INTERFACE, MASKED, batch, build
+from tests.models.families import FAMILIES, batch, build
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
 
@@ -149,7 +149,3 @@ def test_reference_backend_agrees(family):
     masked = hidden(sa.sparsify(model, plan, backend="masked"), **inputs)
     reference = hidden(sa.sparsify(model, plan, backend="reference"), **inputs)
     torch.testing.assert_close(masked, reference, atol=1e-5, rtol=1e-5)
-
-
-def test_lists_are_disjoint():
-    assert not INTERFACE.keys() & MASKED.keys()

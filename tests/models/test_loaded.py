@@ -112,7 +112,7 @@ def test_a_sentence_transformer_comes_back_as_one(family, tmp_path):
     for copied in copies:
         assert torch.equal(sa.restore(copied).encode(texts, convert_to_tensor=True), dense)
         copied.save(str(tmp_path / "dense"))
-        with pytest.raises(PlanError, match="carries no plan; load it with SentenceTransformer"):
+        with pytest.raises(PlanError, match="carries no plan; load it with SentenceTr"):
             sa.load(tmp_path / "dense", device="cpu")
 
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from sparseattn.backend import AUTO
 from sparseattn.errors import PlanError
 from sparseattn.plan import Plan
-from sparseattn.tokens import TokenBatch
 
 __all__ = ["FIELD", "NAME", "SparsityConfig", "remove_plan"]
 
@@ -37,26 +33,11 @@ class SparsityConfig:
     special: tuple[int, ...] | None = None
     separators: tuple[int, ...] | None = None
 
-    def tokens(self, columns: dict[str, Any], embedding: Tensor | None) -> TokenBatch:
-        """Builds the batch that the plan is compiled for; only what the plan needs is computed."""
-        needs, ids = self.plan.needs, columns.get("input_ids")
-        known = {"embedding": embedding if "embedding" in needs else None}
-        for name in ("special", "separators"):
-            members: tuple[int, ...] | None = getattr(self, name)
-            if ids is not None and name in needs and members is not None:
-                known[name] = torch.isin(
-                    ids, torch.tensor(members, dtype=ids.dtype, device=ids.device)
-                )
-        return TokenBatch.of_columns(columns, **known)
-
     def to_json(self) -> dict[str, Any]:
         """The config as plain values."""
-        return {
-            "plan": self.plan.to_json(),
-            "backend": self.backend,
-            "special": None if self.special is None else list(self.special),
-            "separators": None if self.separators is None else list(self.separators),
-        }
+        ids = {name: getattr(self, name) for name in ("special", "separators")}
+        lists = {name: None if value is None else list(value) for name, value in ids.items()}
+        return {"plan": self.plan.to_json(), "backend": self.backend, **lists}
 
     @classmethod
     def from_json(cls, data: Any) -> SparsityConfig:
@@ -67,13 +48,10 @@ class SparsityConfig:
         """
         if not isinstance(data, dict) or "plan" not in data:
             raise PlanError(f"the config's {FIELD!r} entry does not hold a plan")
-        special, separators = data.get("special"), data.get("separators")
-        return cls(
-            Plan.from_json(data["plan"]),
-            data.get("backend", AUTO),
-            None if special is None else tuple(special),
-            None if separators is None else tuple(separators),
-        )
+        ids = (data.get(name) for name in ("special", "separators"))
+        special, separators = (None if value is None else tuple(value) for value in ids)
+        plan = Plan.from_json(data["plan"])
+        return cls(plan, data.get("backend", AUTO), special, separators)
 
     @classmethod
     def of_loaded(cls, config: Any) -> SparsityConfig | None:

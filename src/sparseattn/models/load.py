@@ -71,49 +71,50 @@ def load(path: str | Path, model_class: Any = None, **kwargs: Any) -> Any:
     local = Path(path).is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1
     if local and not Path(path).exists():
         raise PlanError(f"no model at {path}: there is no such folder")
-    place = {name: kwargs[name] for name in _PLACE if name in kwargs}
-    if model_class is None and _is_sentence_transformer(path, **place):
-        model = _sentence_transformer(path, **kwargs)
-        if plan_of(model) is None:
-            raise PlanError(
-                f"the model at {path} carries no plan; load it with SentenceTransformer() and call "
-                "sparsify()"
-            )
-        return model
     try:
-        config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False, **place)
+        model = _load(path, model_class, kwargs)
+    except SparseAttnError:
+        raise
     except (OSError, ValueError) as error:
         raise PlanError(f"no model at {path}: {_why(error)}") from None
-    data = getattr(config, FIELD, None)
-    if data is None:
+    if plan_of(model) is None:
         raise PlanError(
-            f"the model at {path} carries no plan; load it with from_pretrained() and call "
-            "sparsify()"
+            f"the model at {path} carries no plan; load it with "
+            f"{type(model).__name__}.from_pretrained() and call sparsify()"
         )
-    sparsity = SparsityConfig.from_json(data)
-    delattr(config, FIELD)
-    config._attn_implementation = None
+    return model
+
+
+def _load(path: str | Path, model_class: Any, kwargs: dict[str, Any]) -> Any:
+    """A saved model as it is: with the plan that it carries, or dense."""
+    place = {name: kwargs[name] for name in _PLACE if name in kwargs}
+    if model_class is None and _is_sentence_transformer(path, **place):
+        return _sentence_transformer(path, **kwargs)
+    config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False, **place)
+    data = getattr(config, FIELD, None)
+    if data is not None:
+        delattr(config, FIELD)
+        config._attn_implementation = None
     name = (config.architectures or ["AutoModel"])[0]
     model_class = model_class or getattr(transformers, name, None)
     if model_class is None:
-        raise PlanError(f"transformers has no class {name!r}; pass the class as model_class=")
+        raise PlanError(
+            f"transformers has no class {name!r}; pass the class: sparseattn.load(path, {name})"
+        )
     # Weights as pickles are never read: unpickling can run code.
-    kwargs.setdefault("use_safetensors", True)
-    try:
-        model = model_class.from_pretrained(path, config=config, trust_remote_code=False, **kwargs)
-    except OSError as error:
-        raise PlanError(f"no weights at {path}: {first_line(error)}") from None
-    return attach(model, sparsity)
+    kwargs = {"use_safetensors": True, **kwargs, "trust_remote_code": False}
+    model = model_class.from_pretrained(path, config=config, **kwargs)
+    return model if data is None else attach(model, SparsityConfig.from_json(data))
 
 
 def load_model(name: str) -> Any:
-    """A saved model as it is: with the plan that it carries, or dense.
+    """A saved model on the CPU as it is: with the plan that it carries, or dense.
 
     Args:
         name: See `sparseattn.models.names.resolve`.
 
     Returns:
-        A `SentenceTransformer` on the CPU where it is one; otherwise the class that was saved.
+        A `SentenceTransformer` where it is one; otherwise the class that was saved.
 
     Raises:
         DataError: It cannot be loaded.
@@ -121,17 +122,7 @@ def load_model(name: str) -> Any:
     """
     place = resolve(name)
     with _loading(name):
-        if _is_sentence_transformer(place):
-            return _sentence_transformer(place, device="cpu")
-        config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
-        if getattr(config, FIELD, None) is not None:
-            return load(place)
-        kind = (config.architectures or ["AutoModel"])[0]
-        if not hasattr(transformers, kind):
-            raise DataError(f"transformers has no class {kind!r}, which the config of {name} names")
-        return getattr(transformers, kind).from_pretrained(
-            place, use_safetensors=True, trust_remote_code=False
-        )
+        return _load(place, None, {"device": "cpu"} if _is_sentence_transformer(place) else {})
 
 
 def load_part(name: str, kind: str, **options: Any) -> Any:
@@ -196,9 +187,6 @@ def _sentence_transformer(path: str | Path, **kwargs: Any) -> Any:
     # Not the implementation that config.json asks for: it cannot apply every plan by itself.
     first = {"attn_implementation": None, "use_safetensors": True}
     kwargs["model_kwargs"] = {**first, **kwargs.get("model_kwargs", {})}
-    try:
-        model = SentenceTransformer(str(path), **kwargs)
-    except (OSError, ValueError) as error:
-        raise PlanError(f"cannot load the model at {path}: {_why(error)}") from None
+    model = SentenceTransformer(str(path), **kwargs)
     data = getattr(encoder_of(model).config, FIELD, None)
     return model if data is None else attach(restore(model), SparsityConfig.from_json(data))

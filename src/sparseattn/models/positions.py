@@ -31,13 +31,11 @@ def max_tokens(config: Any, tokenizer: Any = None) -> int | None:
         tokenizer: Its tokenizer may keep fewer.
     """
     limits = []
-    stated = getattr(config, "max_position_embeddings", None)
-    if stated is not None and stated > 0:
+    if (stated := getattr(config, "max_position_embeddings", None)) and stated > 0:
         padding = 1 if config.model_type == "mpnet" else config.pad_token_id or 0
         limits.append(stated - (padding + 1 if config.model_type in _SHIFTED else 0))
     # Tokenizers that know no limit say 10 ** 30.
-    kept = getattr(tokenizer, "model_max_length", None)
-    if kept is not None and 0 < kept < 10**9:
+    if 0 < (kept := getattr(tokenizer, "model_max_length", None) or 0) < 10**9:
         limits.append(kept)
     return min(limits, default=None)
 

@@ -117,8 +117,15 @@ class SparsityState:
             PlanError: Its mask has other dimensions.
         """
         columns = _checked(columns)
-        weight = getattr(self.encoder.get_input_embeddings(), "weight", None)
-        tokens = self.config.tokens(columns, None if weight is None else weight.detach())
+        needs, ids = self.config.plan.needs, columns.get("input_ids")
+        known: dict[str, Tensor | None] = {}
+        if "embedding" in needs:
+            weight = getattr(self.encoder.get_input_embeddings(), "weight", None)
+            known["embedding"] = None if weight is None else weight.detach()
+        for name in {"special", "separators"} & needs:
+            if ids is not None and (members := getattr(self.config, name)) is not None:
+                known[name] = torch.isin(ids, ids.new_tensor(members))
+        tokens = TokenBatch.of_columns(columns, **known)
         if columns.get("position_ids") is None:
             self._check_length(tokens)
         return tokens

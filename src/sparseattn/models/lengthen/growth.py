@@ -8,6 +8,7 @@ compared before anything is changed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from sparseattn.errors import UnsupportedModelError, first_line
 from sparseattn.models.encoder import random_outputs
 from sparseattn.models.positions import Positions
 
-__all__ = ["Edits", "Growth", "refused", "tensors"]
+__all__ = ["Growth", "change", "refused", "tensors"]
 
 _FIELD = "max_position_embeddings"
 
@@ -29,22 +30,10 @@ def refused(model: nn.Module, why: str) -> UnsupportedModelError:
     return UnsupportedModelError(f"{type(model).__name__} cannot be lengthened: {why}")
 
 
-class Edits:
-    """Attributes that were set, so that they can be set back."""
-
-    def __init__(self) -> None:
-        self._before: list[tuple[Any, str, Any]] = []
-
-    def set(self, owner: Any, name: str, value: Any) -> None:
-        """Sets an attribute."""
-        self._before.append((owner, name, getattr(owner, name)))
-        setattr(owner, name, value)
-
-    def undo(self) -> None:
-        """Sets all of them back."""
-        while self._before:
-            owner, name, value = self._before.pop()
-            setattr(owner, name, value)
+def change(undo: ExitStack, owner: Any, name: str, value: Any) -> None:
+    """Sets an attribute, and notes how to set it back."""
+    undo.callback(setattr, owner, name, getattr(owner, name))
+    setattr(owner, name, value)
 
 
 @dataclass(frozen=True)
@@ -88,7 +77,14 @@ class Growth:
         if not stated or stated < 0:
             raise refused(encoder, f"its config has no {_FIELD}, so the length would not be saved")
         limit = stated + to - positions.limit
-        fresh = _built(model, encoder, limit)
+        config = deepcopy(model.config)
+        setattr(config, _FIELD, limit)
+        try:
+            with torch.random.fork_rng():
+                fresh = type(model)(config)
+        except Exception as error:
+            why = f"it cannot be built with {limit:,} positions: {first_line(error)}"
+            raise refused(encoder, why) from error
         old, new = tensors(model), tensors(fresh)
         longer = [name for name in new if name in old and new[name].shape != old[name].shape]
         computed = {n: new[n].to(old[n]) for n in longer if _goes_on(old[n], new[n])}
@@ -109,14 +105,10 @@ class Growth:
         return cls(limit, copied, computed, fresh)
 
     def check(self, encoder: Any, lengths: Sequence[Sequence[int]]) -> None:
-        """Makes sure that the longer model computes what the one at hand does.
-
-        Args:
-            encoder: The one at hand, still unchanged.
-            lengths: Batches to compare on.
+        """Makes sure that the longer model computes what the one at hand does, still unchanged.
 
         Raises:
-            UnsupportedModelError: Outputs differ.
+            UnsupportedModelError: Outputs for batches of these lengths differ.
         """
         longer = self.fresh.base_model.eval()
         for batch in lengths:
@@ -128,44 +120,32 @@ class Growth:
                     "what its config describes",
                 )
 
-    def apply(self, model: Any, edits: Edits) -> None:
+    def apply(self, model: Any, undo: ExitStack) -> None:
         """Makes the model at hand the longer one."""
         stated = getattr(model.base_model.config, _FIELD, None)
         configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None))}
         for config in configs.values():
             if getattr(config, _FIELD, None) == stated:
-                edits.set(config, _FIELD, self.limit)
+                change(undo, config, _FIELD, self.limit)
         for name, tensor in {**self.copied, **self.computed}.items():
             place, _, last = name.rpartition(".")
             owner = model.get_submodule(place)
             before = getattr(owner, last)
             if isinstance(before, nn.Parameter):
-                edits.set(owner, last, nn.Parameter(tensor, before.requires_grad))
-            else:
-                edits.set(owner, last, tensor)
-        there = dict(model.named_modules())
+                tensor = nn.Parameter(tensor, before.requires_grad)
+            change(undo, owner, last, tensor)
+        modules = dict(model.named_modules())
         for name, module in self.fresh.named_modules():
             for key, value in vars(module).items():
-                before = vars(there[name]).get(key) if name in there else None
+                before = vars(modules[name]).get(key) if name in modules else None
                 if type(before) is type(value) is int and before != value:
-                    edits.set(there[name], key, value)
+                    change(undo, modules[name], key, value)
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer by all of its names, tied and unsaved ones included."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     return {**parameters, **dict(model.named_buffers(remove_duplicate=False))}
-
-
-def _built(model: Any, encoder: Any, limit: int) -> Any:
-    config = deepcopy(model.config)
-    setattr(config, _FIELD, limit)
-    try:
-        with torch.random.fork_rng():
-            return type(model)(config)
-    except Exception as error:
-        why = f"it cannot be built with {limit:,} positions: {first_line(error)}"
-        raise refused(encoder, why) from error
 
 
 def _goes_on(old: Tensor, new: Tensor) -> bool:
@@ -188,7 +168,7 @@ def _tiled(table: Tensor, start: int, to: int) -> Tensor:
 
 
 def _fill(fresh: Any, encoder: Any, old: dict[str, Tensor], state: dict[str, Tensor]) -> None:
-    """Gives a new model the tensors at hand; they are shared, not copied.
+    """Gives a new model the tensors at hand, shared and not copied.
 
     Args:
         fresh: The new model.
@@ -212,8 +192,5 @@ def _fill(fresh: Any, encoder: Any, old: dict[str, Tensor], state: dict[str, Ten
         why = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise refused(encoder, f"it is not what its config describes: {why}") from error
     if unknown:
-        raise refused(
-            encoder,
-            f"it holds what its config does not describe: {unknown[0]}; merge adapters into the "
-            "model first",
-        )
+        why = f"it holds what its config does not describe: {unknown[0]}"
+        raise refused(encoder, f"{why}; merge adapters into the model first")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ from sparseattn.backend import AUTO
 from sparseattn.errors import UnsupportedModelError
 from sparseattn.models.encoder import encoder_of, owner_of, random_outputs
 from sparseattn.models.lengthen import PLAN
-from sparseattn.models.lengthen.growth import Edits, Growth, refused
-from sparseattn.models.positions import Positions
+from sparseattn.models.lengthen.growth import Growth, change, refused
+from sparseattn.models.positions import Positions, max_tokens
 from sparseattn.models.sparsify import attach, plan_of, restore, sparsify
 from sparseattn.models.state import ATTRIBUTE, SparsityState, followed
 from sparseattn.plan import Plan
@@ -125,29 +125,23 @@ def lengthened(
         raise refused(encoder, f"to must be a whole number of tokens >= 1; got {to!r}")
     plan = None if plan is None else Plan.of(plan)
     reader = getattr(model, "tokenizer", None) if tokenizer is None else tokenizer
-    kept, edits, before = _kept(reader), Edits(), followed(encoder)
-    if before is not None:
-        restore(model)
-    try:
-        with _evaluating(model):
-            positions, growth = _grown(model, encoder, kept, to, edits)
+    kept, before = max_tokens(None, reader), followed(encoder)
+    with ExitStack() as undo, _evaluating(model):
+        if before is not None:
+            restore(model)
+            undo.callback(attach, model, before)
+        positions, growth = _grown(model, encoder, kept, to, undo)
         if reader is not None:
-            edits.set(reader, "model_max_length", to)
+            change(undo, reader, "model_max_length", to)
         if hasattr(model, "max_seq_length"):
-            edits.set(model, "max_seq_length", to)
+            change(undo, model, "max_seq_length", to)
+        undo.callback(lambda: followed(encoder) and restore(model))
         if before is not None:
             attach(model, before)
         if plan is not None:
             _sparsify(model, plan, reader, backend)
-        with _evaluating(model):
-            _check_long(encoder, to)
-    except BaseException:
-        if followed(encoder) is not None:
-            restore(model)
-        edits.undo()
-        if before is not None:
-            attach(model, before)
-        raise
+        _check_long(encoder, to)
+        undo.pop_all()
     return Lengthened(
         model=model,
         tokenizer=reader,
@@ -162,7 +156,7 @@ def lengthened(
 
 
 def _grown(
-    model: Any, encoder: Any, kept: int | None, to: int, edits: Edits
+    model: Any, encoder: Any, kept: int | None, to: int, undo: ExitStack
 ) -> tuple[Positions, Growth | None]:
     """Gives the model the positions that it lacks."""
     owner, name = owner_of(model), type(encoder).__name__
@@ -184,14 +178,8 @@ def _grown(
         batches.append([min(limit + max(PADDED), to)])
     growth.check(encoder, batches)
     _how(encoder, positions, growth)
-    growth.apply(owner, edits)
+    growth.apply(owner, undo)
     return positions, growth
-
-
-def _kept(tokenizer: Any) -> int | None:
-    """Tokens that a tokenizer keeps of a text; those that know no limit say 10 ** 30."""
-    kept = getattr(tokenizer, "model_max_length", None)
-    return kept if kept is not None and kept < 10**9 else None
 
 
 def _sparsify(model: Any, plan: Plan, tokenizer: Any, backend: str) -> None:
