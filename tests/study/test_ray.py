@@ -127,6 +127,8 @@ def test_a_trial_moves_when_its_node_is_lost_and_finishes_once(cluster, tmp_path
     def lose_a_node() -> None:
         fakes.wait_until(there, "a trial begins on the second node")
         lost.extend(there())
+        left = tmp_path / "s" / "work" / lost[0][0] / "before"
+        fakes.wait_until(left.exists, "the trial leaves something behind")
         cluster.remove_node(doomed, allow_graceful=False)
         fakes.wait_until(lambda: not fakes.alive(int(lost[0][1])), "its worker ends")
         gate.touch()

@@ -114,6 +114,17 @@ def test_an_interrupted_run_stops_its_workers_and_goes_on(tmp_path, log, monkeyp
     assert Store(tmp_path / "s").finished() == {trial.digest for trial in trials}
 
 
+def test_a_script_need_not_be_guarded_against_its_workers(tmp_path, log):
+    fakes.begin(tmp_path / "s", ["a"])
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path; from tests.study import fakes\n"
+        f"assert fakes.go_on(Path({str(tmp_path / 's')!r})).run == 1\n"
+    )
+    subprocess.run([sys.executable, script], cwd=fakes.ROOT, check=True)
+    assert len(fakes.noted(log, "begin")) == 1
+
+
 def test_two_runners_share_the_work(tmp_path, log, monkeypatch):
     monkeypatch.setenv(fakes.SECONDS, "0.15")
     trials = fakes.begin(tmp_path / "s", ["a", "b"], seeds=10)

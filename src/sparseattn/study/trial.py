@@ -96,7 +96,7 @@ class TrialResult:
         counts: Examples, inputs and shares cut, a split; optimiser steps.
         seconds: Of `prepare`, `train`, `evaluate` and `total`; those of this process if the trial
             was resumed.
-        history: The loss curve; see `sparseattn.training.train.Training`.
+        history: The loss curve; see `sparseattn.training.train.Run`.
         predictions: A row an evaluation example: `example`, `label`, `prediction`, `score`.
         environment: Versions, commit, device, precision, threads, platform.
         plan: The plan that a method found, as `Plan.to_json` writes it; None for other arms.
