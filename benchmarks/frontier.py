@@ -1,9 +1,9 @@
-"""Does sharing the soft phase between sparsities cost accuracy?
+"""Does sharing the search phase between sparsities cost accuracy?
 
     export SPARSEATTN_DATA=~/data          # holds sst2/train.tsv of GLUE
     python benchmarks/frontier.py [--seeds 2] [--out DIR]
 
-`sparseattn learn` for three sparsities at once, where each soft phase goes on from the one before
+`sparseattn learn` for three sparsities at once, where each search phase goes on from the one before
 it, against three runs from the pretrained model, on held-out training sentences of SST-2. Results
 go to benchmarks/results/frontier.json and .md; DIR keeps what was learned, and what is there is not
 learned again.
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/frontier"))
     given = parser.parse_args()
     columns = (
-        "stated",
+        "target",
         "shared, accuracy",
         "separate, accuracy",
         "shared, steps",
@@ -89,7 +89,7 @@ def _part(
     before = len(found["shared", SPARSITIES[place - 1], 0]["history"]) if place else 0
     alone = len(found["separate", sparsity, 0]["history"])
     return {
-        "rows": [[f"{sparsity:g}", *cells, f"{shared - before} soft", f"{alone} soft"]],
+        "rows": [[f"{sparsity:g}", *cells, f"{shared - before} search", f"{alone} search"]],
         "accuracy": scores,
     }
 

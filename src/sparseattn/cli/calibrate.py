@@ -21,7 +21,7 @@ EXAMPLES = examples(
 
 def calibrate(
     text: Annotated[Path, typer.Option(help="Unlabelled text, a text a line (.txt or .tsv).")],
-    sparsity: Annotated[float, typer.Option(help="What to reach on these texts, such as 0.8.")],
+    sparsity: Annotated[float, typer.Option(help="The target on these texts, such as 0.8.")],
     out: Annotated[Path, typer.Option(help="The plan's file, JSON.")] = Path("plan.json"),
     model: Annotated[str, typer.Option(help="A folder, a Hub name or package:NAME.")] = DEFAULT,
     candidates: options.CandidateRadii = None,

@@ -39,7 +39,7 @@ def learn(
         str,
         typer.Option(help="A study file, of which task and training are used; or a name: sst2."),
     ],
-    sparsity: Annotated[str, typer.Option(help="What to reach, such as 0.8; or several: 0.6,0.8.")],
+    sparsity: Annotated[str, typer.Option(help="The target, such as 0.8; or several: 0.6,0.8.")],
     out: Annotated[Path, typer.Option(help="Folder for the results; made if need be.")],
     model: Annotated[str | None, typer.Option(help="Instead of the file's model.")] = None,
     candidates: options.CandidateRadii = None,

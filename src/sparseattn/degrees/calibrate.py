@@ -18,7 +18,6 @@ output is read from.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.cost import Costs
-from sparseattn.degrees.discretize import irregular, regular
+from sparseattn.degrees.discretize import Discretized, irregular, regular
 from sparseattn.degrees.knapsack import exponential_tilt
 from sparseattn.degrees.observe import Observation, observe
 from sparseattn.degrees.settings import Settings, split_rows
@@ -36,7 +35,6 @@ from sparseattn.plan import Plan
 from sparseattn.tokens import TokenBatch
 
 __all__ = [
-    "CalibrationResult",
     "attention_importance",
     "calibrate",
     "calibrate_rows",
@@ -88,21 +86,6 @@ def calibrate(
     return calibrate_rows(model, rows, collator, sparsity, settings, tokenizer).plan
 
 
-@dataclass(frozen=True, eq=False)
-class CalibrationResult:
-    """Calibrated degrees.
-
-    Attributes:
-        plan: The plan.
-        windows: Its windows without the global tokens.
-        costs: What each radius costs on the texts.
-    """
-
-    plan: Plan
-    windows: Plan
-    costs: Costs
-
-
 def calibrate_rows(
     model: Any,
     rows: Any,
@@ -111,7 +94,7 @@ def calibrate_rows(
     settings: Settings,
     tokenizer: Any = None,
     evaluation: Any = None,
-) -> CalibrationResult:
+) -> Discretized:
     """`calibrate` for rows that are tokenised already.
 
     Args:
@@ -128,10 +111,8 @@ def calibrate_rows(
     costs.check(sparsity)
     importance = importance_of(Texts(model, rows, collator, _SAMPLE), costs, settings, tokenizer)
     if settings.form == "irregular":
-        made = irregular(importance / _SHARPNESS, costs, sparsity, settings.seed)
-    else:
-        made = regular(importance, costs, sparsity)
-    return CalibrationResult(made.plan, made.windows, costs)
+        return irregular(importance / _SHARPNESS, costs, sparsity, settings.seed)
+    return regular(importance, costs, sparsity)
 
 
 def importance_of(texts: Texts, costs: Costs, settings: Settings, tokenizer: Any = None) -> Tensor:

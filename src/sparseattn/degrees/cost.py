@@ -75,7 +75,6 @@ class Costs:
             Shape: [layers, entries], float64.
         full: Pairs that one head of a layer allows where the layer is dense. Shape: [layers],
             float64.
-        valid: Pairs of real tokens of one head, summed over the texts.
         heads: Heads of each layer.
         windows: A radius that each layer never exceeds; None for no limit.
         dense: Layers that stay dense.
@@ -85,7 +84,6 @@ class Costs:
     candidates: Candidates
     allowed: Tensor
     full: Tensor
-    valid: float
     heads: tuple[int, ...]
     windows: tuple[int | None, ...]
     dense: tuple[int, ...]
@@ -122,15 +120,13 @@ class Costs:
                 limit = tokens.length - 1 if window is None else min(window, tokens.length - 1)
                 full[index] += float(pairs[:, limit].sum())
         lengths = torch.cat([torch.zeros(0).long(), *(tokens.lengths.cpu() for tokens in batches)])
-        valid = float((lengths**2).sum())
-        if not valid:
+        if not lengths.any():
             raise PlanError("a sparsity is counted over texts, and there is none")
         which = [kinds.index(window) for window in windows]
         return cls(
             candidates,
             allowed[which],
             full[which],
-            valid,
             tuple(heads),
             tuple(windows),
             tuple(dense),
@@ -145,7 +141,7 @@ class Costs:
     @property
     def total(self) -> float:
         """Pairs of real tokens, summed over texts, layers and heads."""
-        return self.valid * sum(self.heads)
+        return float((self.lengths**2).sum()) * sum(self.heads)
 
     @property
     def fixed(self) -> float:

@@ -24,10 +24,12 @@ class Discretized(NamedTuple):
     Attributes:
         plan: The plan, global tokens included.
         windows: Its windows alone.
+        costs: What each radius costs on the texts of the budget.
     """
 
     plan: Plan
     windows: Plan
+    costs: Costs
 
 
 def regular(values: Tensor, costs: Costs, sparsity: float) -> Discretized:
@@ -97,9 +99,8 @@ def _heads(costs: Costs) -> list[int]:
 
 def _discretized(windows: Sequence[Sequence[Pattern]], costs: Costs) -> Discretized:
     whole = [[costs.candidates.with_globals(window) for window in row] for row in windows]
-    return Discretized(
-        _plan(whole, costs.learned, costs.heads), _plan(windows, costs.learned, costs.heads)
-    )
+    plan, alone = (_plan(grid, costs.learned, costs.heads) for grid in (whole, windows))
+    return Discretized(plan, alone, costs)
 
 
 def _plan(grid: Sequence[Sequence[Pattern]], layers: Sequence[int], shape: Sequence[int]) -> Plan:

@@ -176,7 +176,7 @@ class Learner:
             raise PlanError("degrees are learned for a sparsity, or several; got none")
         for target in targets:
             self.costs.check(target)
-        self.search_steps(self.total_steps)
+        self.search_steps(steps_of(self.arguments, len(self.data)))
 
     def learn(self, targets: Sequence[float], dense_baseline: bool = False) -> list[Learned]:
         """Goes through all phases for each target, the densest first.
@@ -190,25 +190,21 @@ class Learner:
         """
         self.check(targets)
         targets = sorted(set(targets))
-        steps = self.search_steps(self.total_steps)
+        total = steps_of(self.arguments, len(self.data))
+        steps = self.search_steps(total)
         if dense_baseline:
-            self.train_dense(self.total_steps)
+            self.train_dense(total)
         results = []
         for index, target in enumerate(targets):
             self.search(target, steps if index == 0 else max(1, steps // 2))
             last = index == len(targets) - 1
             before = None if last else copy.deepcopy(self.model.state_dict())
-            result = self.finetune(target, self.total_steps - steps)
+            result = self.finetune(target, total - steps)
             if before is not None:
                 result.model = copy.deepcopy(self.model)
                 self.model.load_state_dict(before)
             results.append(result)
         return results
-
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps of both phases together."""
-        return steps_of(self.arguments, len(self.data))
 
     def search_steps(self, total: int) -> int:
         """Steps of the search phase, out of so many.
@@ -225,12 +221,7 @@ class Learner:
         return steps
 
     def search(self, sparsity: float, steps: int) -> None:
-        """Trains weights and distributions together; goes on from an earlier search phase.
-
-        Args:
-            sparsity: Where the budget is to end.
-            steps: Optimiser steps.
-        """
+        """Trains weights and distributions together; goes on from an earlier search phase."""
         self.costs.check(sparsity)
         phase = Phase(self.arguments, f"search-{sparsity:g}", [BUDGET])
         if (record := phase.done(self.model)) is not None:
@@ -267,12 +258,7 @@ class Learner:
                 self._evaluate("discretized", self._trainer(self.arguments, 1))
 
     def finetune(self, sparsity: float, steps: int) -> Learned:
-        """Makes the degrees discrete, trains under the plan, and leaves the model with it.
-
-        Args:
-            sparsity: What the plan is to have.
-            steps: Optimiser steps under the plan.
-        """
+        """Makes the degrees discrete, trains under the plan, and leaves the model with it."""
         made = self.discretize(sparsity)
         sparsify(self.model, made.plan, tokenizer=self.tokenizer)
         phase = Phase(self.arguments, f"finetune-{sparsity:g}")

@@ -109,7 +109,7 @@ class ProbeResult:
         mass, uniform = float(self.mass.nanmean()), float(self.uniform.nanmean())
         means = (f"{mass:.1%}", f"{uniform:.1%}", f"{mass / uniform:.1f}")
         table.add_section()
-        table.add_row("all", f"{len(rows)}", *means)
+        table.add_row("mean", f"of {len(rows)}", *means)
         fewest, most = min(self.queries), max(self.queries)
         queries = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,} (by layer)"
         return Group(

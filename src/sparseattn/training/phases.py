@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from typing import Any
 from safetensors.torch import load_model, save_model
 from torch import nn
 from transformers import Trainer, TrainingArguments
+
+from sparseattn.files import write_whole
 
 __all__ = ["BUDGET", "Phase"]
 
@@ -31,12 +32,11 @@ class Phase:
 
     Args:
         arguments: How everything is trained. Without a `save_strategy` nothing is kept.
-        name: Of the phase, in the order of phases.
+        name: Of the phase.
         needs: Files without which a checkpoint is not complete.
 
     Attributes:
         arguments: A copy, for this phase.
-        keeps: Whether it leaves anything to go on from.
     """
 
     def __init__(self, arguments: TrainingArguments, name: str, needs: Sequence[str] = ()) -> None:
@@ -67,12 +67,12 @@ class Phase:
         if not self.keeps:
             trainer.train()
             return
-        found = last_checkpoint(self.folder)
-        while found and not all((Path(found) / name).is_file() for name in self.needs):
+        checkpoint = last_checkpoint(self.folder)
+        while checkpoint and not all((Path(checkpoint) / name).is_file() for name in self.needs):
             # It was stopped between the trainer's files and ours.
-            (Path(found) / "trainer_state.json").unlink()
-            found = last_checkpoint(self.folder)
-        trainer.train(resume_from_checkpoint=found)
+            (Path(checkpoint) / "trainer_state.json").unlink()
+            checkpoint = last_checkpoint(self.folder)
+        trainer.train(resume_from_checkpoint=checkpoint)
 
     def record(self, trainer: Trainer, values: dict[str, Any]) -> None:
         """Notes that the phase is over.
@@ -86,6 +86,4 @@ class Phase:
         self.folder.mkdir(parents=True, exist_ok=True)
         assert trainer.model is not None
         save_model(trainer.accelerator.unwrap_model(trainer.model), str(self.folder / _WEIGHTS))
-        temporary = self.folder / f"{_DONE}.new"
-        temporary.write_text(json.dumps(values), encoding="utf-8")
-        os.replace(temporary, self.folder / _DONE)
+        write_whole(self.folder / _DONE, json.dumps(values))
