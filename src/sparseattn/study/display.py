@@ -15,7 +15,8 @@ from rich.progress import (
 )
 
 from sparseattn.study.arm_key import ArmKey
-from sparseattn.study.trial import DENSE, TrialSpec
+from sparseattn.study.arms import DENSE
+from sparseattn.study.trial import TrialSpec
 
 __all__ = ["Display", "label", "say", "spell_time"]
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparseattn.degrees.method import parse_method
-from sparseattn.study.arms import is_method
+from sparseattn.study.arms import DENSE, is_method
 from sparseattn.study.display import spell_time
 from sparseattn.study.executors import check_reached
 from sparseattn.study.executors.local import cores, default_workers
@@ -24,7 +24,7 @@ from sparseattn.study.sample import TEXTS
 from sparseattn.study.session import MOST
 from sparseattn.study.spec import StudySpec
 from sparseattn.study.study import Study
-from sparseattn.study.trial import DENSE, TrialSpec
+from sparseattn.study.trial import TrialSpec
 from sparseattn.study.trial_cache import TrialCache
 from sparseattn.training.spec import TrainingSpec
 

@@ -26,9 +26,9 @@ from sparseattn.models.load import load_part, quiet
 from sparseattn.models.positions import max_tokens
 from sparseattn.models.sparsify import sparsified, sparsify
 from sparseattn.plan import Plan
-from sparseattn.study.arms import is_method
+from sparseattn.study.arms import DENSE, is_method
 from sparseattn.study.run_method import MethodRun, run_method
-from sparseattn.study.trial import DENSE, MODEL, TrialResult, TrialSpec
+from sparseattn.study.trial import MODEL, TrialResult, TrialSpec
 from sparseattn.study.trial_cache import TrialCache
 from sparseattn.tasks.prepare import Prepared
 from sparseattn.training.environment import environment, free_memory

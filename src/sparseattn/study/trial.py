@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from sparseattn.study.arms import DENSE
 from sparseattn.tasks.schema import Integer, StrictModel
 from sparseattn.tasks.spec import TaskSpec
 from sparseattn.training.spec import TrainingSpec
@@ -18,10 +19,7 @@ from sparseattn.training.spec import TrainingSpec
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["DENSE", "MODEL", "TrialResult", "TrialSpec"]
-
-#: The pattern of a model that is left as it is.
-DENSE = "dense"
+__all__ = ["MODEL", "TrialResult", "TrialSpec"]
 
 #: What `versions` calls the model that its name stood for.
 MODEL = "model"
