@@ -107,7 +107,7 @@ def test_missing_layers_are_none() -> None:
 
 MODULES = (
     "report.text",
-    "study.arm_key",
+    "study.arms",
     "stats",
     "stats.intervals",
     "stats.result",

@@ -7,8 +7,7 @@ import pytest
 
 from sparseattn.errors import StudyError
 from sparseattn.report.load import load_study
-from sparseattn.study.archive import pack
-from sparseattn.study.import_trials import unpack
+from sparseattn.study.archive import pack, unpack
 from sparseattn.study.results import rebuild
 from sparseattn.study.store import Store
 from sparseattn.study.study import Study

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sparseattn.study import sample
-from sparseattn.study.sample import Sample
+from sparseattn.study import resolve
+from sparseattn.study.resolve import Sample
 from sparseattn.study.spec import spec_of
 from sparseattn.study.trial_cache import TrialCache
 from tests.tasks.material import task_of, tiny_model
@@ -13,7 +13,7 @@ from tests.tasks.test_questions import question
 
 
 def test_of_many_windows_long_and_short_ones_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(sample, "TEXTS", 8)
+    monkeypatch.setattr(resolve, "TEXTS", 8)
     words = (4, 60, 25, 90, 10, 40, 5, 75)
     rows = [question(f"{'word ' * count}there", "there") for count in words]
     task = task_of(tmp_path, rows, kind="question-answering", stride=8)

@@ -13,8 +13,8 @@ from sparseattn.report.load import load_study
 from sparseattn.study import run_method as spending
 from sparseattn.study.grid import resolve_arms
 from sparseattn.study.record import finished
+from sparseattn.study.resolve import Sample
 from sparseattn.study.run_trial import TrialCache, run_trial
-from sparseattn.study.sample import Sample
 from sparseattn.study.session import run
 from sparseattn.study.spec import spec_of
 from sparseattn.study.trial import TrialSpec

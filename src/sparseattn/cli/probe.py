@@ -72,7 +72,7 @@ def probe(
 def _probe_task(pattern: str, task: str, model: str | None, changes: Sequence[str]) -> ProbeResult:
     from sparseattn.degrees.probe import pattern_of, probe_texts
     from sparseattn.degrees.texts import Texts
-    from sparseattn.study.sample import TEXTS, Sample
+    from sparseattn.study.resolve import TEXTS, Sample
     from sparseattn.study.trial_cache import TrialCache
 
     wanted = pattern_of(pattern)

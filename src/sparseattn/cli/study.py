@@ -212,7 +212,7 @@ def unpack(
     out: Annotated[Path, typer.Option(help="A new folder, or one of the same study.")],
 ) -> None:
     """Bring the trials of a packed study into a folder, to report on them or to go on."""
-    from sparseattn.study.import_trials import unpack as unpacked
+    from sparseattn.study.archive import unpack as unpacked
     from sparseattn.study.results import rebuild
 
     added = unpacked(file, out)

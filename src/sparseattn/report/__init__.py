@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sparseattn.report.summary import summarise as summarise
     from sparseattn.report.tables import write_results as write_results
     from sparseattn.report.terminal import terminal_table as terminal_table
-    from sparseattn.study.arm_key import ArmKey as ArmKey
+    from sparseattn.study.arms import ArmKey as ArmKey
 
 _PUBLIC = {
     "ArmKey": "data",

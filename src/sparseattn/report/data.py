@@ -11,7 +11,7 @@ import pandas as pd
 
 from sparseattn.errors import SparseAttnError, StudyError, unknown
 from sparseattn.selection import select_indices
-from sparseattn.study.arm_key import ArmKey
+from sparseattn.study.arms import ArmKey
 from sparseattn.study.results import COLUMNS
 
 __all__ = ["ArmKey", "StudyData"]

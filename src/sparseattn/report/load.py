@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def load_study(folder: str | Path) -> StudyData:
     return StudyData(
         name=study.spec.name,
         question=study.spec.question,
-        spec={**study.spec.declared, "arms": [arm.to_json() for arm in study.arms]},
+        spec={**study.spec.declared, "arms": [asdict(arm) for arm in study.arms]},
         rows=table.drop(columns=[ENVIRONMENT]),
         predictions=partial(_predictions, store),
         environments=[json.loads(text) for text in done[ENVIRONMENT].unique()],

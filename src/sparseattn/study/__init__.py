@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparseattn.study.archive import pack as pack
-    from sparseattn.study.import_trials import unpack as unpack
+    from sparseattn.study.archive import unpack as unpack
     from sparseattn.study.planning import plan as plan
     from sparseattn.study.session import Options as Options
     from sparseattn.study.session import RunOutcome as RunOutcome
@@ -29,7 +29,7 @@ _PUBLIC = {
     "plan": "planning",
     "resume": "session",
     "run": "session",
-    "unpack": "import_trials",
+    "unpack": "archive",
 }
 
 __all__ = [

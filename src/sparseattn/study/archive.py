@@ -1,25 +1,30 @@
-"""A study in one small file: to send it, to keep it, to go on with it on another machine."""
+"""Trials of other studies: a study packed into one file, unpacked, or imported into another one."""
 
 from __future__ import annotations
 
 import errno
 import io
+import json
 import lzma
 import os
 import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sparseattn.errors import StudyError, reason
 from sparseattn.files import write_whole
 from sparseattn.study import record
+from sparseattn.study.locks import TrialLocks
+from sparseattn.study.preflight import check_new
+from sparseattn.study.record import DONE, FAILED, RESULT
 from sparseattn.study.store import STUDY, Store, writing
-from sparseattn.study.study import Study
+from sparseattn.study.study import Study, create, first_difference
+from sparseattn.study.trial import TrialSpec
 
-__all__ = ["Archive", "pack"]
+__all__ = ["Source", "import_trials", "pack", "unpack"]
 
 #: What a packed study may hold: its spec, and the files of its trials.
 _NAMES = re.compile(rf"study\.json|trials/[0-9a-f]{{16}}/{record.NAME.pattern}")
@@ -29,54 +34,48 @@ _LONGEST, _LARGEST = 1 << 28, 1 << 31
 
 
 @dataclass(frozen=True)
-class Archive:
-    """A packed study in memory. It may come from anybody; none of it is written on reading.
+class Source:
+    """A study in a folder or packed. It may come from anybody; reading it writes nothing.
 
     Attributes:
+        path: Its folder or file.
         study: The study.
-        trials: The files of each of its trials by name, by digest; their checksums are not checked.
-        path: Where it lies.
+        digests: The trials that are finished.
+        files: The files of one by name; a `StudyError` if one is damaged.
     """
 
-    study: Study
-    trials: Mapping[str, Mapping[str, bytes]]
     path: Path
+    study: Study
+    digests: set[str]
+    files: Callable[[str], dict[str, bytes]]
 
     @classmethod
-    def load(cls, path: Path) -> Archive:
-        """Reads a file that `pack` wrote.
+    def at(cls, path: str | Path) -> Source:
+        """Opens a folder or a packed study; a `StudyError` if it is neither."""
+        path = Path(path)
+        if path.is_file():
+            return cls.packed(path)
+        store = Store(path)
+        return cls(path, Study.load(path), store.finished(), store.files)
 
-        Raises:
-            StudyError: It is not a packed study, is damaged or cannot be read.
-        """
-        files = _read(path)
-        if STUDY not in files:
+    @classmethod
+    def packed(cls, path: Path) -> Source:
+        """Opens what `pack` wrote; a `StudyError` if it is not that, is damaged or unreadable."""
+        contents = _read(path)
+        if STUDY not in contents:
             raise StudyError(f"{path} is not a packed study: it has no {STUDY}")
-        study = Study.from_json(files.pop(STUDY), f"{path}: {STUDY}")
-        trials: dict[str, dict[str, bytes]] = {}
-        for name, data in files.items():
-            _, digest, inner = name.split("/")
-            trials.setdefault(digest, {})[inner] = data
-        return cls(study, trials, path)
+        study = Study.from_json(contents.pop(STUDY), f"{path}: {STUDY}")
 
-    def finished(self) -> set[str]:
-        """Digests of the trials that it holds."""
-        return set(self.trials)
+        def read(name: str) -> bytes:
+            if name not in contents:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+            return contents[name]
 
-    def files(self, digest: str) -> dict[str, bytes]:
-        """The files of a trial by name, once they are checked.
+        def files(digest: str) -> dict[str, bytes]:
+            folder = f"trials/{digest}"
+            return record.check(digest, lambda name: read(f"{folder}/{name}"), f"{path}: {folder}")
 
-        Raises:
-            StudyError: One is damaged; the message names it.
-        """
-        where = f"{self.path}: trials/{digest}"
-        return record.check(digest, partial(_file, self.trials[digest]), where)
-
-
-def _file(files: Mapping[str, bytes], name: str) -> bytes:
-    if name not in files:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-    return files[name]
+        return cls(path, study, {name.split("/")[1] for name in contents}, files)
 
 
 def _read(path: Path) -> dict[str, bytes]:
@@ -125,11 +124,115 @@ def pack(folder: str | Path, file: str | Path) -> int:
         for name, data in sorted(store.files(digest).items()):
             files[f"trials/{digest}/{name}"] = data
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:xz", format=tarfile.USTAR_FORMAT, preset=9) as made:
+    with tarfile.open(fileobj=packed, mode="w:xz", format=tarfile.USTAR_FORMAT, preset=9) as tar:
         for name, data in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
-            made.addfile(member, io.BytesIO(data))
+            tar.addfile(member, io.BytesIO(data))
     with writing(path.parent):
         write_whole(path, packed.getvalue())
     return len(digests)
+
+
+def unpack(file: str | Path, folder: str | Path) -> int:
+    """Brings the trials of a packed study into a folder, where they can be reported and resumed.
+
+    Args:
+        file: What `pack` wrote.
+        folder: A new folder, or one of a study that has these trials, too, such as the same with
+            more seeds or arms: it gets those that it lacks.
+
+    Returns:
+        How many trials were added.
+
+    Raises:
+        StudyError: The file is not a packed study or is damaged, the folder holds something else or
+            cannot be written to. A trial is added whole or not at all.
+    """
+    source, store = Source.packed(Path(file)), Store(folder)
+    trials = {digest: source.files(digest) for digest in sorted(source.digests)}
+    if not (store.folder / STUDY).is_file():
+        check_new(store.folder)
+        create(source.study, store)
+    elif not source.digests <= {t.digest for t in Study.load(store.folder).trials()[0]}:
+        raise StudyError(
+            f"{store.folder} holds another study, without some of these trials; to begin a study "
+            f"with those that it shares: sparseattn study run SPEC --out DIR --import {file}"
+        )
+    with TrialLocks(store.folder) as locks:
+        return sum(_copy(files, digest, store, locks) for digest, files in trials.items())
+
+
+def import_trials(
+    source: Source, study: Study, trials: Iterable[TrialSpec], store: Store, locks: TrialLocks
+) -> tuple[str, list[str]]:
+    """Copies trials of another study that came to their end there and did not here.
+
+    Returns:
+        How many were copied, and how many not and why; what is wrong with those that are damaged.
+    """
+    reasons = ("here already", "failed there", "run with other packages there", "damaged there")
+    copied, left, damaged = 0, dict.fromkeys(reasons, 0), []
+    common = [trial for trial in trials if trial.digest in source.digests]
+    for trial in common:
+        try:
+            files = source.files(trial.digest)
+        except StudyError as error:
+            damaged.append(str(error))
+            left["damaged there"] += 1
+            continue
+        if not _done(files):
+            left["failed there"] += 1
+        elif _ran_elsewhere(trial, files):
+            left["run with other packages there"] += 1
+        elif _copy(files, trial.digest, store, locks):
+            copied += 1
+        else:
+            left["here already"] += 1
+    words = [str(copied), *(f"{count} {why}" for why, count in left.items() if count)]
+    if not common:
+        difference = first_difference(_decisive(study), _decisive(source.study))
+        words.append(difference or "its arms and seeds are others")
+    return "; ".join(words), damaged
+
+
+def _copy(files: Mapping[str, bytes], digest: str, store: Store, locks: TrialLocks) -> bool:
+    """Copies a trial, unless it is there or another process works on it; whether it was copied.
+
+    One that is done replaces a failed one, and any a damaged one.
+    """
+    if not locks.take(digest):
+        return False
+    try:
+        status = store.status(digest)
+        if status == DONE or (status == FAILED and not _done(files)):
+            return False
+        if status:
+            store.remove(digest)
+        store.put(digest, files)
+        return True
+    finally:
+        locks.release(digest)
+
+
+def _done(files: Mapping[str, bytes]) -> bool:
+    return bool(json.loads(files[RESULT])["status"] == DONE)
+
+
+def _ran_elsewhere(trial: TrialSpec, files: Mapping[str, bytes]) -> bool:
+    """Whether a trial ran with other packages than its spec says, as `--other-versions` allows."""
+    ran = json.loads(files["environment.json"])
+    return any(
+        str(ran[name]).partition("+")[0] != version
+        for name, version in trial.versions.items()
+        if name in ran
+    )
+
+
+def _decisive(study: Study) -> dict[str, Any]:
+    """What two studies must share before any trial of theirs can be the same."""
+    spec = study.spec.declared
+    task = {name: value for name, value in spec["task"].items() if name != "data"}
+    others = {name: spec[name] for name in ("model", "training", "pipeline", "backend")}
+    versions, data = dict(study.versions), study.fingerprint
+    return {**others, "task": task, "versions": versions, "fingerprint of the data": data}

@@ -1,13 +1,24 @@
-"""What an arm's `pattern` may say."""
+"""What an arm's `pattern` may say, and what the arm is called."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from functools import reduce
 
 from sparseattn.errors import StudyError
 from sparseattn.selection import is_plan
 
-__all__ = ["DENSE", "check", "is_method", "is_plan", "learns", "needs", "with_matched_random"]
+__all__ = [
+    "DENSE",
+    "ArmKey",
+    "check",
+    "is_method",
+    "is_plan",
+    "learns",
+    "needs",
+    "with_matched_random",
+]
 
 #: The arm that keeps every connection.
 DENSE = "dense"
@@ -15,12 +26,58 @@ DENSE = "dense"
 #: What the special tokens that a pattern names need; anything beyond depends on the text.
 _POSITIONAL = frozenset({"separators", "special"})
 
+#: Selections of layers that have a plain name.
+_PLACEMENTS = (
+    ("", "none"),
+    (":", "all"),
+    (r"-(\d+):", r"last \1"),
+    (r"(\d+):", r"from \1 on"),
+    (r":(\d+)", r"first \1"),
+)
+
+
+@dataclass(frozen=True)
+class ArmKey:
+    """What is varied: a named setting on a choice of layers.
+
+    Attributes:
+        name: The name that the study's spec gives it.
+        layers: The layers that carry its pattern, such as `"3:"`; `":"` is all of them and empty
+            is none.
+    """
+
+    name: str
+    layers: str = ""
+
+    @property
+    def address(self) -> str:
+        """How to name it on the command line: `name@layers`, or `name` without layers."""
+        return f"{self.name}@{self.layers}" if self.layers else self.name
+
+    @property
+    def family(self) -> str:
+        """Its name without its place in a grid.
+
+        >>> ArmKey("learned s=0.7 k=2").family
+        'learned'
+        """
+        return re.sub(r"( \w+=\S+)+$", "", self.name)
+
+    @property
+    def placement(self) -> str:
+        """Its layers in words; layers are counted from 0."""
+        for spelled, words in _PLACEMENTS:
+            if match := re.fullmatch(spelled, self.layers):
+                return match.expand(words)
+        return self.layers
+
+    def __str__(self) -> str:
+        """Its name and layers in words."""
+        return f"{self.name}, layers {self.placement}" if self.layers else self.name
+
 
 def check(text: str) -> str:
-    """Checks the pattern of an arm.
-
-    Returns:
-        Its usual spelling.
+    """The usual spelling of an arm's pattern.
 
     Raises:
         StudyError: It is neither `dense` nor a pattern's spec string, nor a plan's lines.
@@ -78,21 +135,26 @@ def with_matched_random(text: str) -> str | None:
     """The control of a pattern that looks at the text: the same degrees, other connections.
 
     The parts of the union that depend on the text are replaced; the others, such as global tokens,
-    are kept, and every query has the degree that it has under the whole pattern.
-
-    Returns:
-        The control's pattern; None where no part depends on the text. Of a plan, each entry's.
+    are kept, and every query has the degree that it has under the whole pattern. None where no part
+    depends on the text; of a plan, each entry's.
 
     >>> with_matched_random("dependency() | global(cls)")
     'matched_random(dependency(), keep=global(cls))'
     """
     from sparseattn.pattern import Pattern, Union, parse
     from sparseattn.patterns.matched_random import MatchedRandom
+    from sparseattn.plan import Entry, Plan
 
     if text == DENSE or is_method(text):
         return None
     if is_plan(text):
-        return _of_each(text)
+        plan = Plan.of(text).entries
+        controls = [with_matched_random(str(entry.pattern)) for entry in plan]
+        entries = (
+            entry if control is None else Entry(parse(control), entry.layers, entry.heads)
+            for entry, control in zip(plan, controls, strict=True)
+        )
+        return Plan(tuple(entries)).spelled if any(controls) else None
 
     def parts(pattern: Pattern) -> list[Pattern]:
         if isinstance(pattern, Union):
@@ -106,18 +168,3 @@ def with_matched_random(text: str) -> str | None:
         return None
     keep = reduce(Pattern.__or__, kept) if kept else None
     return str(MatchedRandom(reduce(Pattern.__or__, replaced), keep=keep))
-
-
-def _of_each(text: str) -> str | None:
-    from sparseattn.pattern import parse
-    from sparseattn.plan import Entry, Plan
-
-    entries = Plan.of(text).entries
-    controls = [with_matched_random(str(entry.pattern)) for entry in entries]
-    if not any(controls):
-        return None
-    made = (
-        entry if control is None else Entry(parse(control), entry.layers, entry.heads)
-        for entry, control in zip(entries, controls, strict=True)
-    )
-    return Plan(tuple(made)).spelled

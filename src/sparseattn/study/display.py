@@ -14,8 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from sparseattn.study.arm_key import ArmKey
-from sparseattn.study.arms import DENSE
+from sparseattn.study.arms import DENSE, ArmKey
 from sparseattn.study.trial import TrialSpec
 
 __all__ = ["Display", "label", "say", "spell_time"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from sparseattn.errors import PatternError, PlanError, StudyError
 from sparseattn.study import arms
 from sparseattn.study.spec import MATCHED, ArmSpec, StudySpec
 
-__all__ = ["Arm", "ArmSparsity", "check_count", "check_size", "patterns", "resolve_arms", "solve"]
+__all__ = ["Arm", "ArmSparsity", "check_size", "naming", "patterns", "resolve_arms", "solve"]
 
 #: Stands for the number in a pattern that is to be solved for.
 _FREE = "?"
@@ -38,10 +38,6 @@ class Arm:
     measured: Mapping[str, float]
     needs: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class ArmSparsity:
@@ -58,25 +54,16 @@ class ArmSparsity:
     overall: float
 
 
-#: Measures a pattern on a placement.
 Measure = Callable[[str, str], ArmSparsity]
 
 
-def check_size(spec: StudySpec, most: int) -> None:
-    """Makes sure that a grid is not larger than the user allows, before it is multiplied out.
-
-    Raises:
-        StudyError: It is.
-    """
-    cells = sum(
+def check_size(spec: StudySpec, most: int, resolved: int | None = None) -> None:
+    """A `StudyError` for too many trials: of so many resolved arms, or before there are any."""
+    cells = (
         math.prod(map(len, arm.grid.values())) * max(1, len(_targets(arm))) * len(arm.layers)
         for arm in spec.arms
     )
-    check_count(cells * len(spec.seeds), most)
-
-
-def check_count(trials: int, most: int) -> None:
-    """See `check_size`."""
+    trials = (sum(cells) if resolved is None else resolved) * len(spec.seeds)
     if trials > most:
         raise StudyError(
             f"the grid has {trials:,} trials, more than --max-trials {most:,}; "
@@ -85,12 +72,7 @@ def check_count(trials: int, most: int) -> None:
 
 
 def patterns(arm: ArmSpec) -> list[str]:
-    """The patterns of an arm, with some number in the place of a `?`.
-
-    Raises:
-        StudyError: One is neither `dense` nor a pattern.
-        PatternError: One is wrong.
-    """
+    """The patterns of an arm, with some number in the place of a `?`."""
     return [_with_some_number(cell.pattern) for cell in _cells(arm)] if arm.pattern else []
 
 
@@ -104,12 +86,21 @@ def _with_some_number(pattern: str) -> str:
             raise error from None
 
 
+@contextmanager
+def naming(arm: ArmSpec, index: int) -> Iterator[None]:
+    """Says in messages which arm is wrong."""
+    try:
+        yield
+    except (StudyError, PatternError, PlanError) as error:
+        raise StudyError(f"arms[{index}] ({arm.name}): {error}") from None
+
+
 def resolve_arms(spec: StudySpec, measure: Measure, longest: int) -> list[Arm]:
     """Multiplies the grids out and solves the free numbers.
 
     Args:
         spec: The study.
-        measure: Measures patterns on the study's own training texts.
+        measure: Measures a pattern on a placement, on the study's own training texts.
         longest: Tokens of the longest of these texts.
 
     Raises:
@@ -117,27 +108,25 @@ def resolve_arms(spec: StudySpec, measure: Measure, longest: int) -> list[Arm]:
             for `matched_random` to be the control of; the message names the arm.
     """
     resolved: dict[str, list[Arm]] = {}
+
     # An arm that aims at the degree of another, and a control, come after what they look at.
-    for index, arm in sorted(enumerate(spec.arms), key=lambda pair: _rank(pair[1])):
-        try:
+    def rank(pair: tuple[int, ArmSpec]) -> int:
+        return 2 if pair[1].matched_random is not None else int(isinstance(pair[1].degree, str))
+
+    for index, arm in sorted(enumerate(spec.arms), key=rank):
+        with naming(arm, index):
             if arm.matched_random is not None:
                 resolved[arm.name] = list(_controls(arm, resolved))
-            else:
-                cells = list(_cells(arm))
-                if isinstance(arm.degree, str):
-                    cells = [_with_degree_of(arm.degree, c, measure, resolved) for c in cells]
-                resolved[arm.name] = [_solved(cell, measure, longest) for cell in cells]
-        except (StudyError, PatternError, PlanError) as error:
-            raise StudyError(f"arms[{index}] ({arm.name}): {error}") from None
+                continue
+            cells = list(_cells(arm))
+            if isinstance(arm.degree, str):
+                cells = [_with_degree_of(arm.degree, cell, measure, resolved) for cell in cells]
+            resolved[arm.name] = [_solved(cell, measure, longest) for cell in cells]
     return [
         replace(each, needs=tuple(sorted(arms.needs(each.pattern))))
         for arm in spec.arms
         for each in resolved[arm.name]
     ]
-
-
-def _rank(arm: ArmSpec) -> int:
-    return 2 if arm.matched_random is not None else int(isinstance(arm.degree, str))
 
 
 def _targets(arm: ArmSpec) -> list[dict[str, float]]:
@@ -212,16 +201,12 @@ def solve(
     Args:
         text: A pattern with one `?`, of which more means always more pairs, or always fewer.
         kind: `degree` or `sparsity`.
-        target: What to come near to.
+        target: What to come near to; a `StudyError` if no number comes as low or as high.
         measure: What a pattern comes to on the sample.
         longest: The largest number worth trying: the tokens of the longest text.
 
     Returns:
         The number, and what the pattern comes to with it.
-
-    Raises:
-        StudyError: No number comes as low or as high as the target.
-        PatternError: The pattern takes no number there.
     """
     known: dict[int, ArmSparsity] = {}
 

@@ -18,9 +18,8 @@ from sparseattn.study.executors import check_reached
 from sparseattn.study.executors.local import cores, default_workers
 from sparseattn.study.grid import Arm, ArmSparsity
 from sparseattn.study.preflight import check_machine
-from sparseattn.study.resolve import resolve
+from sparseattn.study.resolve import TEXTS, resolve
 from sparseattn.study.run_trial import run_trial
-from sparseattn.study.sample import TEXTS
 from sparseattn.study.session import MOST
 from sparseattn.study.spec import StudySpec
 from sparseattn.study.study import Study

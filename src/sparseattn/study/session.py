@@ -13,9 +13,9 @@ from typing import Any
 from rich.console import Console
 
 from sparseattn.errors import StudyError
+from sparseattn.study.archive import Source, import_trials
 from sparseattn.study.display import Display, say
 from sparseattn.study.executors import make, reached
-from sparseattn.study.import_trials import Source, import_trials
 from sparseattn.study.locks import TrialLocks, remove_stale_work
 from sparseattn.study.preflight import (
     check_data,
@@ -205,10 +205,10 @@ class _Session:
         create(self.study, self.store)
         with TrialLocks(self.store.folder) as locks:
             for source in self.sources:
-                taken = import_trials(source, self.study, trials, self.store, locks)
-                for problem in taken.damaged:
+                count, damaged = import_trials(source, self.study, trials, self.store, locks)
+                for problem in damaged:
                     say(self.screen, f"{problem}; it is not taken over")
-                say(self.screen, f"note: trials taken over from {source.path}: {taken.words}")
+                say(self.screen, f"note: trials taken over from {source.path}: {count}")
 
     def _confirm(self, count: int) -> None:
         question = f"{count} trials are to run in {self.store.folder}. Go on?"

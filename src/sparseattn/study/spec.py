@@ -6,16 +6,15 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from sparseattn.errors import DataError, StudyError, unknown
 from sparseattn.selection import spell_selection
 from sparseattn.study.arms import DENSE, is_method
-from sparseattn.study.executor_spec import ExecutorSpec
 from sparseattn.study.reading import changed, place, read_yaml, validated
-from sparseattn.tasks.schema import Integer, Real, StrictModel
+from sparseattn.tasks.schema import Fraction, Integer, Real, StrictModel
 from sparseattn.tasks.spec import TaskSpec
 from sparseattn.training.spec import TrainingSpec
 
@@ -104,12 +103,33 @@ def _one_pattern(pattern: Any, chosen: str) -> str:
 
 Seed = Annotated[Integer, Field(ge=0, lt=2**31)]
 Degree = Annotated[Real, Field(gt=0)]
-Sparsity = Annotated[Real, Field(ge=0, lt=1)]
 Layers = Annotated[str, BeforeValidator(_layers)]
 Values = Annotated[tuple[int | float | str, ...], BeforeValidator(_as_list), Field(strict=False)]
 #: Two names of arms.
 Pair = Annotated[tuple[str, str], BeforeValidator(_pair), Field(strict=False)]
 Pairs = Annotated[tuple[Pair, ...], Field(strict=False, min_length=1)]
+
+
+class ExecutorSpec(StrictModel):
+    """Where trials run; no part of what they are.
+
+    Attributes:
+        kind: Worker processes on this machine, or a Ray cluster.
+        workers: Local: how many; by default one for each GPU, or else for each core.
+        threads: Local: threads of each process; by default the cores are shared out.
+        address: Ray: the cluster to join; `local` starts one on this machine.
+        cpus: Ray: processor cores of a trial.
+        gpus: Ray: GPUs of a trial; a fraction shares one.
+        retries: Ray: how often a trial is started again when its node is lost.
+    """
+
+    kind: Literal["local", "ray"] = "local"
+    workers: Annotated[Integer, Field(ge=1)] | None = None
+    threads: Annotated[Integer, Field(ge=1)] | None = None
+    address: str = "auto"
+    cpus: Annotated[Real, Field(gt=0)] = 1.0
+    gpus: Annotated[Real, Field(ge=0)] = 0.0
+    retries: Annotated[Integer, Field(ge=0)] = 3
 
 
 class ArmSpec(StrictModel):
@@ -136,7 +156,7 @@ class ArmSpec(StrictModel):
     ] = (":",)
     grid: dict[str, Values] = Field(default_factory=dict)
     degree: Annotated[tuple[Degree, ...], Field(strict=False)] | str = ()
-    sparsity: Annotated[tuple[Sparsity, ...], BeforeValidator(_as_list), Field(strict=False)] = ()
+    sparsity: Annotated[tuple[Fraction, ...], BeforeValidator(_as_list), Field(strict=False)] = ()
     matched_random: str | None = None
 
     @model_validator(mode="before")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,19 @@ class Study:
         for arm in self.arms:
             versions = self._versions(arm)
             for seed in self.spec.seeds:
-                trial = self._trial(arm, seed, versions)
+                trial = TrialSpec(
+                    model=self.spec.model,
+                    task=self.spec.task,
+                    training=self.spec.training,
+                    arm=arm.name,
+                    pattern=arm.pattern,
+                    layers=arm.layers,
+                    seed=seed,
+                    pipeline=self.spec.pipeline,
+                    backend=self.spec.backend,
+                    data_fingerprint=self.fingerprint,
+                    versions=versions,
+                )
                 first = trials.setdefault(trial.digest, trial)
                 if first is not trial:
                     same = f"{arm.name}@{arm.layers} is the same as {first.arm}@{first.layers}"
@@ -78,21 +90,6 @@ class Study:
             names.add(MODEL)
         return {name: version for name, version in self.versions.items() if name in names}
 
-    def _trial(self, arm: Arm, seed: int, versions: dict[str, str]) -> TrialSpec:
-        return TrialSpec(
-            model=self.spec.model,
-            task=self.spec.task,
-            training=self.spec.training,
-            arm=arm.name,
-            pattern=arm.pattern,
-            layers=arm.layers,
-            seed=seed,
-            pipeline=self.spec.pipeline,
-            backend=self.spec.backend,
-            data_fingerprint=self.fingerprint,
-            versions=versions,
-        )
-
     def to_json(self) -> bytes:
         """The text of `study.json`."""
         return encode(
@@ -100,7 +97,7 @@ class Study:
                 "format": FORMAT,
                 "spec": self.spec.declared,
                 "executor": self.spec.executor.model_dump(mode="json"),
-                "arms": [arm.to_json() for arm in self.arms],
+                "arms": [asdict(arm) for arm in self.arms],
                 "fingerprint": self.fingerprint,
                 "versions": dict(self.versions),
             }
@@ -108,11 +105,7 @@ class Study:
 
     @classmethod
     def load(cls, folder: Path) -> Study:
-        """Reads a study's folder.
-
-        Raises:
-            StudyError: The folder holds no study, or one that another version wrote.
-        """
+        """Reads a folder; a `StudyError` if it holds no study, or one of another version."""
         path = folder / STUDY
         try:
             data = path.read_bytes()
@@ -123,15 +116,7 @@ class Study:
 
     @classmethod
     def from_json(cls, data: bytes, where: str | Path) -> Study:
-        """Makes a study of the text of `study.json`.
-
-        Args:
-            data: The text.
-            where: What messages call it.
-
-        Raises:
-            StudyError: See `load`.
-        """
+        """Makes a study of the text of `study.json`, which messages call `where`."""
         try:
             values = json.loads(data)
         except ValueError:
@@ -147,11 +132,7 @@ class Study:
 
 
 def create(study: Study, store: Store) -> None:
-    """Writes a study's file, once for all processes that may create it.
-
-    Raises:
-        StudyError: It is there, and of another study.
-    """
+    """Writes a study's file, once for all processes; a `StudyError` if another study is there."""
     store.prepare()
     with TrialLocks(store.folder) as locks, locks.study():
         if (store.folder / STUDY).is_file():
@@ -162,15 +143,7 @@ def create(study: Study, store: Store) -> None:
 
 
 def installed(spec: StudySpec, arms: Sequence[Arm]) -> dict[str, str]:
-    """The versions that decide results here, of packages, the model and learned degrees.
-
-    Args:
-        spec: The study's spec.
-        arms: Its arms.
-
-    Raises:
-        DataError: The model's files cannot be read.
-    """
+    """The versions that decide results here, of packages, the model and learned degrees."""
     parsed = any(_PARSED.intersection(arm.needs) for arm in arms)
     versions = {"sparseattn": sparseattn.__version__}
     for name in (*_PACKAGES, *(("spacy", spec.pipeline) if parsed else ())):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sparseattn.study.executor_spec import ExecutorSpec
 from sparseattn.study.executors.base import Executor
 from sparseattn.study.locks import TrialLocks
+from sparseattn.study.spec import ExecutorSpec
 from sparseattn.study.store import Store
 
 __all__ = ["check_reached", "make", "reached"]

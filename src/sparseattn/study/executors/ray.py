@@ -21,9 +21,9 @@ from typing import Any
 from filelock import FileLock
 
 from sparseattn.errors import MissingExtraError, StudyError, first_line
-from sparseattn.study.executor_spec import ExecutorSpec
 from sparseattn.study.executors.base import Event
 from sparseattn.study.locks import TrialLocks
+from sparseattn.study.spec import ExecutorSpec
 from sparseattn.study.store import LOCKS, Store, writing
 from sparseattn.study.trial import TrialSpec
 from sparseattn.study.trial_runner import RUN_TRIAL, TrialRunner
