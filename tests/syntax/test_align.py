@@ -74,14 +74,16 @@ def document(words, heads):
     return Doc(oracle.parser().vocab, words=words, heads=heads, deps=["dep"] * len(words))
 
 
-def test_children_of_whitespace_go_to_its_nearest_ancestor_that_is_a_word():
-    made = document(["a", "\n", " ", "b", "c"], heads=[0, 0, 1, 2, 3])
-    assert Parse.of_doc(made).heads.tolist() == [0, 0, 1]
-
-
-def test_children_of_whitespace_at_the_root_become_roots():
-    made = document(["\n", "a", "b"], heads=[0, 0, 1])
-    assert Parse.of_doc(made).heads.tolist() == [0, 0]
+@pytest.mark.parametrize(
+    ("words", "heads", "expected"),
+    [
+        # To the nearest ancestor that is a word, or a root where there is none.
+        (["a", "\n", " ", "b", "c"], [0, 0, 1, 2, 3], [0, 0, 1]),
+        (["\n", "a", "b"], [0, 0, 1], [0, 0]),
+    ],
+)
+def test_children_of_whitespace_get_another_head(words, heads, expected):
+    assert Parse.of_doc(document(words, heads)).heads.tolist() == expected
 
 
 def test_a_sentence_of_whitespace_is_not_counted():

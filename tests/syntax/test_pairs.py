@@ -82,15 +82,12 @@ def test_windows_counted_from_the_end(wordpiece, cache):
         assert [v for row in windows[name][::-1] for v in row] == whole[name]
 
 
-def test_one_text_in_windows_is_a_batch(plain):
-    encoding = plain(CONTEXT, truncation=True, max_length=16, return_overflowing_tokens=True)
+def test_windows_of_one_text_and_in_dataset_map(plain):
+    options = {"truncation": True, "max_length": 16, "return_overflowing_tokens": True}
+    encoding = plain(CONTEXT, **options)
     assert len(encoding["head_index"]) == len(encoding["input_ids"]) > 4
     assert encoding["word_index"][1][1] == encoding["word_index"][0][-2] + 1
-
-
-def test_windows_in_dataset_map(plain):
     rows = Dataset.from_dict({"text": [CONTEXT, "Short."]})
-    options = {"truncation": True, "max_length": 16, "return_overflowing_tokens": True}
     mapped = rows.map(
         lambda batch: plain(batch["text"], **options), batched=True, remove_columns=["text"]
     )

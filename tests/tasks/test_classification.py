@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
 from sklearn import metrics
 
 from sparseattn.errors import DataError
@@ -61,14 +60,6 @@ def test_a_headline_that_goes_with_another_number_of_classes(tmp_path):
         prepare(task_of(tmp_path, headline="f1_macro"), tokenizer(), cache_dir=tmp_path)
 
 
-def test_pairs_reach_the_tokenizer_as_pairs(tmp_path):
-    rows = [{"text": "one two", "second": "three", "label": n % 2} for n in range(4)]
-    task = task_of(tmp_path, rows, columns={"text_pair": "second"})
-    prepared = prepare(task, tokenizer(), cache_dir=tmp_path)
-    assert prepared.train[0]["input_ids"] == tokenizer()("one two", "three")["input_ids"]
-    assert prepared.train[0]["token_type_ids"] == [0, 0, 0, 0, 1, 1]
-
-
 def test_a_misfit_is_placed(tmp_path):
     rows = [*REVIEWS, {"text": "odd", "label": 7}]
     with pytest.raises(DataError) as caught:
@@ -81,23 +72,6 @@ def test_a_misfit_is_placed(tmp_path):
 
 def regression(tmp_path, rows):
     return prepare(task_of(tmp_path, rows, kind="regression"), tokenizer(), cache_dir=tmp_path)
-
-
-def test_regression_is_scored_as_scipy_does(tmp_path):
-    true = [0.5, 2.25, 5.0, 3.0, 1.0]
-    rows = [{"text": "word " * (n + 1), "label": value} for n, value in enumerate(true)]
-    prepared = regression(tmp_path, rows)
-    predicted = np.array([1.0, 2.0, 4.0, 4.5, 0.0])
-    scores = prepared.score(logits_for(prepared, predicted[:, None]))
-    assert scores.metrics == pytest.approx(
-        {
-            "pearson": stats.pearsonr(true, predicted)[0],
-            "spearman": stats.spearmanr(true, predicted)[0],
-        }
-    )
-    assert scores.examples["score"].to_pylist() == pytest.approx([0.25, 0.0625, 1, 2.25, 1])
-    batch = prepared.collator([prepared.train[n] for n in range(2)])
-    assert batch["labels"].is_floating_point()
 
 
 def test_a_correlation_that_is_not_defined_counts_as_zero(tmp_path):

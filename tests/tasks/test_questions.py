@@ -8,7 +8,7 @@ import pytest
 
 from sparseattn.errors import DataError
 from sparseattn.tasks.prepare import prepare
-from sparseattn.tasks.spans import Span, answer_tokens, best_spans, merged
+from sparseattn.tasks.questions import answer_tokens, best_spans
 from tests.tasks.material import task_of, tokenizer
 
 
@@ -34,6 +34,12 @@ def long_context(words: int, seed: int) -> str:
         if name.isascii() and name.isalpha() and name.islower() and len(name) > 3
     ]
     return " ".join(random.Random(seed).sample(sorted(names), words))
+
+
+def in_windows(tmp_path, seed: int):
+    context = long_context(60, seed)
+    rows = [question(context, context.split()[0])]
+    return context, prepared_of(tmp_path, rows, max_length=32, stride=5)
 
 
 def oracle(prepared) -> tuple[np.ndarray, np.ndarray]:
@@ -108,17 +114,9 @@ def test_every_answer_of_a_long_context_is_in_some_window(tmp_path):
 
 
 def test_windows_share_the_stride_and_cover_the_context(tmp_path):
-    context = long_context(60, 1)
-    prepared = prepared_of(
-        tmp_path, [question(context, context.split()[0])], max_length=32, stride=5
-    )
-    spans = sorted(
-        (
-            window[window[:, 0] >= 0]
-            for window in map(lambda i: window_of(prepared, i), range(len(prepared.inputs)))
-        ),
-        key=lambda span: span[0, 0],
-    )
+    context, prepared = in_windows(tmp_path, 1)
+    windows = [window_of(prepared, index) for index in range(len(prepared.inputs))]
+    spans = sorted((w[w[:, 0] >= 0] for w in windows), key=lambda span: span[0, 0])
     assert spans[0][0, 0] == 0
     assert spans[-1][-1, 1] == len(context)
     for left, right in pairwise(spans):
@@ -142,10 +140,7 @@ def test_training_windows_point_at_the_answer_or_at_the_first_token(tmp_path):
 
 
 def test_the_best_window_wins_and_the_question_is_never_an_answer(tmp_path):
-    context = long_context(60, 3)
-    prepared = prepared_of(
-        tmp_path, [question(context, context.split()[0])], max_length=32, stride=5
-    )
+    context, prepared = in_windows(tmp_path, 3)
     count, length = len(prepared.inputs), max(prepared.inputs["length"])
     starts, ends = np.zeros((2, count, length))
     # The highest logits of all stand on the question and on special tokens.
@@ -197,9 +192,14 @@ def test_best_spans_are_those_of_a_slow_search():
         assert [score for _, _, score in found] == pytest.approx([s for s, _, _ in slow[:4]])
 
 
-def test_answers_with_the_same_text_are_one():
-    spans = [Span("a", 1.0), Span("b", 3.0), Span("a", 2.0)]
-    assert merged(spans, 5) == [Span("b", 3.0), Span("a", 2.0)]
+def test_answers_with_the_same_text_are_one(tmp_path):
+    prepared = prepared_of(tmp_path, [question("a b a", "b")])
+    inside = np.flatnonzero(window_of(prepared, 0)[:, 0] >= 0)
+    starts, ends = np.full((2, 1, len(window_of(prepared, 0))), -50.0)
+    starts[0, inside] = ends[0, inside] = [1.0, 3.0, 2.0]
+    (spans,) = prepared.kind.predict(prepared.rows, prepared.inputs, (starts, ends))
+    words = [(span.text, span.score) for span in spans if " " not in span.text]
+    assert words == [("b", 6.0), ("a", 4.0)]
 
 
 def test_a_long_question_is_cut_and_counted(tmp_path):

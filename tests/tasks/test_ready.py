@@ -55,6 +55,7 @@ def test_sts_b_is_read_from_files(tmp_path, kind):
         assert row["input_ids"] == expected["input_ids"]
         assert row["token_type_ids"] == expected["token_type_ids"]
     batch = prepared.collator([prepared.train[n] for n in range(3)])
+    assert batch["labels"].is_floating_point()
     assert batch["labels"].tolist() == pytest.approx([5.0, 3.8, 2.6])
     guesses = np.array([4.0, 4.5, 1.0, 0.2])
     scores = prepared.score(guesses[np.asarray(prepared.inputs["row"])][:, None])
@@ -66,6 +67,8 @@ def test_sts_b_is_read_from_files(tmp_path, kind):
         }
     )
     assert scores.examples["label"].to_pylist() == true
+    squares = [(a - b) ** 2 for a, b in zip(true, guesses, strict=True)]
+    assert scores.examples["score"].to_pylist() == pytest.approx(squares)
 
 
 def test_sts_b_without_its_column_of_scores_says_what_is_there(tmp_path):

@@ -14,8 +14,7 @@ from sparseattn.errors import DataError, StudyError, unknown
 from sparseattn.selection import spell_selection
 from sparseattn.study.arms import DENSE, is_method
 from sparseattn.study.reading import changed, place, read_yaml, validated
-from sparseattn.tasks.schema import Fraction, Integer, Real, StrictModel
-from sparseattn.tasks.spec import TaskSpec
+from sparseattn.tasks.spec import Fraction, Integer, Real, StrictModel, TaskSpec
 from sparseattn.training.spec import TrainingSpec
 
 __all__ = ["MATCHED", "ArmSpec", "ExecutorSpec", "StudySpec", "load_spec", "spec_of"]

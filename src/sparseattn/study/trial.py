@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sparseattn.study.arms import DENSE
-from sparseattn.tasks.schema import Integer, StrictModel
-from sparseattn.tasks.spec import TaskSpec
+from sparseattn.tasks.spec import Integer, StrictModel, TaskSpec
 from sparseattn.training.spec import TrainingSpec
 
 if TYPE_CHECKING:

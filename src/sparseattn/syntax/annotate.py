@@ -95,7 +95,8 @@ class Annotator:
             DataError: There is no text, or what should be one is not.
             AnnotationError: The pipeline does not load, or has no parser.
         """
-        lists = [_listed(side) for side in (texts, text_pairs) if side is not None]
+        given = [side for side in (texts, text_pairs) if side is not None]
+        lists: list[Any] = [side if isinstance(side, str) else list(side) for side in given]
         single = isinstance(texts, str) or (
             is_split_into_words and bool(lists[0]) and isinstance(lists[0][0], str)
         )
@@ -128,7 +129,8 @@ class Annotator:
             AnnotationError: The encoding is not a fast tokenizer's, the pipeline does not load, or
                 has no parser.
         """
-        sides = [_listed(side, single=True) for side in (texts, text_pairs) if side is not None]
+        given = [side for side in (texts, text_pairs) if side is not None]
+        sides: list[Any] = [[side] if isinstance(side, str) else list(side) for side in given]
         _check_texts(sides)
         parts, samples = _match_texts(encoding, sides)
         tokens = [TokenSpans.of(part) for part in parts]
@@ -156,12 +158,6 @@ class Annotator:
         return [parses[: len(sides[0])], parses[len(sides[0]) :]][: len(sides)]
 
 
-def _listed(texts: Any, single: bool = False) -> Any:
-    if isinstance(texts, str):
-        return [texts] if single else texts
-    return list(texts)
-
-
 def _row(
     tokens: TokenSpans, texts: Sequence[Text], parses: Sequence[Parse]
 ) -> dict[str, list[int]]:
@@ -184,15 +180,7 @@ def _row(
 
 
 def _check_texts(sides: Sequence[Any], kind: type | None = None) -> None:
-    """Checks the texts and, if there are two lists of them, the second texts.
-
-    Args:
-        sides: One or two lists.
-        kind: `str` for texts, `list` for lists of words, None for either.
-
-    Raises:
-        DataError: One line that says which text is wrong, and how.
-    """
+    """Checks texts and second texts: strings, lists of words (`kind=list`), or either (None)."""
     for side in sides:
         if isinstance(side, str) or len(side) != len(sides[0]):
             count = 1 if isinstance(side, str) else len(side)
@@ -232,19 +220,7 @@ def _type_of(value: Any) -> str:
 
 
 def _match_texts(encoding: Any, sides: Sequence[Sequence[Any]]) -> tuple[list[Any], list[int]]:
-    """Says which text each part of an encoding is of.
-
-    Args:
-        encoding: What a fast tokenizer returned.
-        sides: The texts and, if there are, the second texts.
-
-    Returns:
-        The parts (`tokenizers.Encoding`), and the index of the text that each is of.
-
-    Raises:
-        AnnotationError: The encoding does not know its offsets.
-        DataError: It is not that of so many texts.
-    """
+    """The parts of an encoding (`tokenizers.Encoding`), and the index of the text each is of."""
     parts = getattr(encoding, "encodings", None)
     if not parts:
         raise AnnotationError(

@@ -60,12 +60,7 @@ class Parse:
 
     @classmethod
     def joined(cls, parts: Sequence[Parse], offsets: Sequence[int]) -> Parse:
-        """The parse of a text whose consecutive pieces were parsed apart.
-
-        Args:
-            parts: The parses of the pieces.
-            offsets: Where each piece starts, in characters.
-        """
+        """The parse of a text from those of its pieces, which start at `offsets` (characters)."""
         if len(parts) == 1:
             return parts[0]
         words = np.cumsum([0, *map(len, parts)])

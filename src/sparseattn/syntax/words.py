@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sparseattn.syntax.parse import Parse
 
-__all__ = ["TokenSpans", "words_of_given_words", "words_of_tokens"]
+__all__ = ["TokenSpans", "words_of_tokens"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +47,16 @@ class TokenSpans:
         return int(self.spans[self.sides == side, 1].max(initial=0))
 
     def words(self, side: int, text: str | Sequence[str], parse: Parse) -> NDArray[np.int64]:
-        """The word of each token of a text. Shape: [tokens of that text], int64."""
+        """The word of each token of a text. Shape: [tokens of that text], int64.
+
+        Of given words blank ones are not counted; their tokens belong to the word before.
+        """
         mask = self.sides == side
         if isinstance(text, str):
             return words_of_tokens(self.spans[mask], parse)
-        return words_of_given_words(self.given[mask], text)
+        solid = np.array([word.strip() != "" for word in text], dtype=np.int64)
+        words: NDArray[np.int64] = np.maximum(solid.cumsum() - 1, 0)[self.given[mask]]
+        return words
 
 
 def words_of_tokens(spans: NDArray[Any], parse: Parse) -> NDArray[np.int64]:
@@ -87,24 +92,3 @@ def words_of_tokens(spans: NDArray[Any], parse: Parse) -> NDArray[np.int64]:
         better = (first + step <= last) & (shared > most)
         best, most = np.where(better, word, best), np.where(better, shared, most)
     return best
-
-
-def words_of_given_words(
-    indices: Sequence[int] | NDArray[Any], words: Sequence[str]
-) -> NDArray[np.int64]:
-    """The word that each token belongs to, where the words were given.
-
-    Args:
-        indices: Which of `words` each token comes from. Shape: [tokens], int.
-        words: The given words; blank ones are not counted, and a token of theirs belongs to the
-            word before.
-
-    Returns:
-        Index of a word among those that are not blank. Shape: [tokens], int64.
-
-    >>> words_of_given_words([0, 1, 1, 2, 3], ["a", "b", " ", "c"]).tolist()
-    [0, 1, 1, 1, 2]
-    """
-    solid = np.array([word.strip() != "" for word in words], dtype=np.int64)
-    chosen: NDArray[np.int64] = np.maximum(solid.cumsum() - 1, 0)[np.asarray(indices, dtype=int)]
-    return chosen

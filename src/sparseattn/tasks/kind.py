@@ -89,7 +89,14 @@ class TaskKind(ABC):
     @property
     def config(self) -> dict[str, Any]:
         """What the configuration of its models says."""
-        return {}
+        if self.labels is None:
+            return {}
+        names = self.labels.names
+        return {
+            "num_labels": len(names),
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: index for index, name in enumerate(names)},
+        }
 
     @abstractmethod
     def rows(self, split: Split, chosen: Sequence[int]) -> Rows:

@@ -31,7 +31,7 @@ from sparseattn.tasks.spec import TaskSpec
 from sparseattn.tasks.tagging import TokenClassification
 from sparseattn.tokens import COLUMNS
 
-__all__ = ["Examples", "Prepared", "longest_first", "prepare", "quiet_datasets", "read_examples"]
+__all__ = ["Examples", "Prepared", "longest_first", "prepare", "read_examples"]
 
 KINDS: dict[str, type[TaskKind]] = {
     "classification": Classification,
@@ -152,8 +152,12 @@ class Examples:
     @property
     def notices(self) -> list[str]:
         """What a user should know about the data before a model is trained on them."""
-        trained = set(_text_hashes(self.train))
-        seen = sum(text in trained for text in _text_hashes(self.evaluation))
+
+        def texts(rows: Rows) -> Iterator[tuple[Any, ...]]:
+            return zip(*(map(str, rows[name]) for name in _INPUTS if name in rows), strict=True)
+
+        trained = set(texts(self.train))
+        seen = sum(text in trained for text in texts(self.evaluation))
         if not seen:
             return []
         return [
@@ -162,17 +166,8 @@ class Examples:
         ]
 
 
-def _text_hashes(rows: Rows) -> Iterator[str]:
-    columns = [rows[name] for name in _INPUTS if name in rows]
-    return (digest(values) for values in zip(*columns, strict=True))
-
-
 def read_examples(task: TaskSpec) -> Examples:
-    """Reads the data of a task, and chooses and checks its examples.
-
-    Raises:
-        DataError: The data cannot be read or do not fit the task.
-    """
+    """Reads the data of a task, chooses and checks its examples; a `DataError` if they misfit."""
     train, evaluation = read(task.data)
     for split in (train, evaluation):
         check_columns(task, split)
@@ -291,7 +286,7 @@ def _write(folder: Path, inputs: Inputs) -> Inputs:
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        with quiet_datasets():
+        with _quiet_datasets():
             data.save_to_disk(draft)
         (draft / _SUMMARY).write_text(json.dumps(summary), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
@@ -304,7 +299,7 @@ def _write(folder: Path, inputs: Inputs) -> Inputs:
 
 
 @contextmanager
-def quiet_datasets() -> Iterator[None]:
+def _quiet_datasets() -> Iterator[None]:
     """Keeps the progress bars of `datasets` out of the way; puts the setting back."""
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()

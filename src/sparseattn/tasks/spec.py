@@ -1,16 +1,52 @@
-"""What a task is, as a record that a YAML file fills in."""
+"""What a task is, as a record that a YAML file fills in; the fields that other specs share."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from sparseattn.tasks.schema import Fraction, Integer, Names, Paths, StrictModel
+__all__ = [
+    "Columns",
+    "DataSpec",
+    "Files",
+    "Fraction",
+    "Integer",
+    "Names",
+    "Positive",
+    "Real",
+    "StrictModel",
+    "Subset",
+    "TaskSpec",
+]
 
-__all__ = ["Columns", "DataSpec", "Files", "Subset", "TaskSpec"]
 
+class StrictModel(BaseModel):
+    """A frozen record: unknown keys and values of another type are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _not_text(value: Any) -> Any:
+    """Refuses a number that was written as text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        raise ValueError(f"expected a number, got the text {value!r}") from None
+    raise ValueError(f"expected a number, got the text {value!r}; remove the quotes")
+
+
+#: A whole number; text that looks like one is refused.
+Integer = Annotated[int, BeforeValidator(_not_text)]
+#: A finite number; text that looks like one is refused.
+Real = Annotated[float, BeforeValidator(_not_text)]
+#: A number in [0, 1).
+Fraction = Annotated[Real, Field(ge=0, lt=1)]
+#: A list of names.
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+Paths = str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 Positive = Annotated[Integer, Field(ge=1)]
 
 #: The columns of a data set that each kind of task reads, and those without which it cannot.
@@ -90,15 +126,10 @@ class DataSpec(StrictModel):
     def _one_source(self) -> DataSpec:
         given = [name for name in ("hub", "files", "package") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise PydanticCustomError(
-                "one_source",
-                "data needs exactly one of hub, files and package; it has {given}",
-                {"given": " and ".join(given) or "none"},
-            )
+            has = " and ".join(given) or "none"
+            raise ValueError(f"data needs exactly one of hub, files and package; it has {has}")
         if self.files is not None and self.files.evaluation is None and self.hold_out is None:
-            raise PydanticCustomError(
-                "evaluation", "files needs evaluation: a path, or hold_out in its place"
-            )
+            raise ValueError("files needs evaluation: a path, or hold_out in its place")
         return self
 
 
@@ -159,26 +190,20 @@ class TaskSpec(StrictModel):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> TaskSpec:
+        task, roles, metrics = f"a {self.kind} task", ROLES[self.kind][0], METRICS[self.kind]
         for name, value in self.columns:
-            if name not in ROLES[self.kind][0] and value != Columns.model_fields[name].default:
-                _refuse(
-                    f"a {self.kind} task does not read the column {name!r}", ROLES[self.kind][0]
-                )
-        if self.headline is not None and self.headline not in METRICS[self.kind]:
-            _refuse(f"a {self.kind} task has no metric {self.headline!r}", METRICS[self.kind])
-        if self.labels is not None:
-            self._check_labels(self.labels)
+            if name not in roles and value != Columns.model_fields[name].default:
+                _refuse(f"{task} does not read the column {name!r}", roles)
+        if self.headline is not None and self.headline not in metrics:
+            _refuse(f"{task} has no metric {self.headline!r}", metrics)
+        labelled = ("classification", "token-classification")
+        if self.labels is not None and self.kind not in labelled:
+            _refuse(f"{task} has no labels", labelled)
+        if self.labels is not None and not 2 <= len(set(self.labels)) == len(self.labels):
+            raise ValueError(f"labels must be two or more different names, got {self.labels}")
         if self.kind != "question-answering" and self.stride is not None:
-            _refuse("stride is for windows over a context", ["question-answering"])
+            _refuse("stride is for windows over a context", ("question-answering",))
         return self
-
-    def _check_labels(self, labels: tuple[str, ...]) -> None:
-        if self.kind not in ("classification", "token-classification"):
-            _refuse(f"a {self.kind} task has no labels", ["classification", "token-classification"])
-        if len(set(labels)) != len(labels) or len(labels) < 2:
-            raise PydanticCustomError(
-                "labels", "labels must be two or more different names, got {got}", {"got": labels}
-            )
 
     @property
     def overlap(self) -> int:
@@ -186,7 +211,5 @@ class TaskSpec(StrictModel):
         return self.max_length // 3 if self.stride is None else self.stride
 
 
-def _refuse(what: str, choices: Any) -> None:
-    raise PydanticCustomError(
-        "kind", "{what}; choose from: {names}", {"what": what, "names": ", ".join(choices)}
-    )
+def _refuse(what: str, choices: tuple[str, ...]) -> None:
+    raise ValueError(f"{what}; choose from: {', '.join(choices)}")

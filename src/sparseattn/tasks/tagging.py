@@ -43,15 +43,6 @@ class TokenClassification(TaskKind):
             )
         return found
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """See `TaskKind.config`."""
-        return {
-            "num_labels": len(self.labels.names),
-            "id2label": dict(enumerate(self.labels.names)),
-            "label2id": {name: index for index, name in enumerate(self.labels.names)},
-        }
-
     def rows(self, split: Split, chosen: Sequence[int]) -> Rows:
         """See `TaskKind.rows`."""
         columns = self.task.columns
@@ -62,7 +53,8 @@ class TokenClassification(TaskKind):
         }
         tags = values(split, columns.tags, chosen)
         for row, tokens, given in zip(chosen, found["tokens"], tags, strict=True):
-            if not _words(tokens):
+            words = isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)
+            if not words or not tokens:
                 raise located(split, row, columns.tokens, f"expected words, got {tokens!r}")
             if not isinstance(given, list) or len(given) != len(tokens):
                 raise located(
@@ -128,14 +120,6 @@ class TokenClassification(TaskKind):
                 score=[_sentence_f1(*pair) for pair in zip(*named, strict=True)],
             ),
         )
-
-
-def _words(tokens: Any) -> bool:
-    return (
-        isinstance(tokens, list)
-        and len(tokens) > 0
-        and all(isinstance(token, str) for token in tokens)
-    )
 
 
 def _first_subwords(word_ids: Sequence[int | None]) -> list[int]:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from sparseattn.errors import StudyError
-from sparseattn.tasks.schema import Fraction, Integer, Names, Real, StrictModel
+from sparseattn.tasks.spec import Fraction, Integer, Names, Real, StrictModel
 
 __all__ = ["Progress", "TrainingSpec"]
 
