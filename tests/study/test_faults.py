@@ -158,16 +158,6 @@ def test_damaged_trials_are_reported_and_replaced(tmp_path, log, capsys):
     assert (tmp_path / "s" / "results.csv").read_text() == table
 
 
-def test_a_damaged_table_is_made_anew(tmp_path, log):
-    fakes.begin(tmp_path / "s", ["a"])
-    fakes.go_on(tmp_path / "s")
-    table = (tmp_path / "s" / "results.csv").read_text()
-    (tmp_path / "s" / "results.csv").unlink()
-    damage(tmp_path / "s", "results.parquet", "short")
-    assert rebuild(tmp_path / "s").read == 1
-    assert (tmp_path / "s" / "results.csv").read_text() == table
-
-
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of one MiB."""
@@ -248,12 +238,11 @@ def test_a_lock_is_another_process_s_until_that_is_killed(tmp_path):
 
 def test_a_study_file_that_is_damaged(tmp_path):
     fakes.begin(tmp_path / "s", ["a"])
-    (tmp_path / "s" / STUDY).write_text("{")
-    with pytest.raises(StudyError, match=r"study\.json is damaged: it is not JSON"):
-        load_study(tmp_path / "s")
-    (tmp_path / "s" / STUDY).write_text('{"format": "sparseattn-study-1"}')
-    with pytest.raises(StudyError, match=r"study\.json is damaged: 'spec'"):
-        load_study(tmp_path / "s")
-    (tmp_path / "s" / STUDY).write_text('{"format": "sparseattn-study-0"}')
-    with pytest.raises(StudyError, match="is not the 'sparseattn-study-1' of this version"):
-        load_study(tmp_path / "s")
+    for text, problem in (
+        ("{", r"study\.json is damaged: it is not JSON"),
+        ('{"format": "sparseattn-study-1"}', r"study\.json is damaged: 'spec'"),
+        ('{"format": "sparseattn-study-0"}', "is not the 'sparseattn-study-1' of this version"),
+    ):
+        (tmp_path / "s" / STUDY).write_text(text)
+        with pytest.raises(StudyError, match=problem):
+            load_study(tmp_path / "s")

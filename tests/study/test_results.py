@@ -84,14 +84,17 @@ def test_only_new_trials_are_read(study):
     assert csv.read_csv(store.folder / "results.csv")["digest"][0].as_py() == trials[0].digest
 
 
-def test_a_table_that_is_wrong_is_not_believed(study):
+def test_a_table_that_is_wrong_or_damaged_is_not_believed(study):
     store, _ = study
     rebuild(store.folder)
-    right = (store.folder / "results.csv").read_bytes()
-    table = parquet.read_table(store.folder / "results.parquet")
+    path = store.folder / "results.parquet"
+    right, whole = (store.folder / "results.csv").read_bytes(), path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert rebuild(store.folder, anew=False).read == 6
+    table = parquet.read_table(path)
     wrong = pyarrow.array([0.1] * table.num_rows)
     at = table.column_names.index("accuracy")
-    parquet.write_table(table.set_column(at, "accuracy", wrong), store.folder / "results.parquet")
+    parquet.write_table(table.set_column(at, "accuracy", wrong), path)
     assert rebuild(store.folder).read == 6
     assert (store.folder / "results.csv").read_bytes() == right
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -37,23 +36,21 @@ def load_study(folder: str | Path) -> StudyData:
         raise StudyError(f"no trial of {folder} has finished; `sparseattn study resume {folder}`")
     table = results.table().to_pandas()
     done = table[table["status"] == "done"]
+
+    def predictions(digest: str) -> pd.DataFrame:
+        data = io.BytesIO(store.files(digest)["predictions.parquet"])
+        frame: pd.DataFrame = parquet.read_table(data).to_pandas()
+        return frame
+
     return StudyData(
         name=study.spec.name,
         question=study.spec.question,
         spec={**study.spec.declared, "arms": [asdict(arm) for arm in study.arms]},
         rows=table.drop(columns=[ENVIRONMENT]),
-        predictions=partial(_predictions, store),
+        predictions=predictions,
         environments=[json.loads(text) for text in done[ENVIRONMENT].unique()],
         metrics=tuple(results.metrics),
         contrasts=study.spec.contrasts,
         planned=len(trials),
         damaged=tuple(results.damaged.values()),
     )
-
-
-def _predictions(store: Store, digest: str) -> pd.DataFrame:
-    """The predictions of a trial that finished."""
-    frame: pd.DataFrame = parquet.read_table(
-        io.BytesIO(store.files(digest)["predictions.parquet"])
-    ).to_pandas()
-    return frame

@@ -19,14 +19,7 @@ __all__ = ["TrialLocks", "remove_stale_work"]
 
 
 class TrialLocks:
-    """The trials of a study folder that this process has locked.
-
-    Args:
-        folder: The study's folder.
-
-    Raises:
-        StudyError: The folder cannot be written to.
-    """
+    """The trials of a study folder that this process has locked."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -35,11 +28,7 @@ class TrialLocks:
             (folder / LOCKS).mkdir(parents=True, exist_ok=True)
 
     def take(self, digest: str) -> bool:
-        """Locks a trial; False where another process has it.
-
-        Raises:
-            StudyError: The folder cannot be written to, or its file system has no locks.
-        """
+        """Locks a trial; False where another process has it."""
         if digest in self._held:
             return True
         lock = FileLock(self.folder / LOCKS / digest)

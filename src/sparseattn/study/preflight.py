@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sparseattn.errors import BackendError, SparseAttnError, StudyError
+from sparseattn.errors import BackendError, StudyError
 from sparseattn.study.spec import ExecutorSpec, StudySpec
 from sparseattn.study.store import FOLDERS, STUDY
 from sparseattn.study.study import Study, differing_versions, first_difference, installed
@@ -26,17 +26,7 @@ __all__ = [
 
 
 def check_fit(spec: StudySpec, cache: TrialCache) -> None:
-    """Makes sure that backend, model and training of a study fit together.
-
-    Args:
-        spec: The study; its data have been read before.
-        cache: Where models come from.
-
-    Raises:
-        StudyError: There is no such backend, the model has no dropout to change, or early stopping
-            would hold out no example or all of them.
-        DataError: The model cannot be loaded or has fewer positions than `max_length`.
-    """
+    """Makes sure that backend, model, training and data of a study fit together."""
     from sparseattn import backend as backends
     from sparseattn.study.run_trial import config_changes
     from sparseattn.tasks.prepare import read_examples
@@ -54,15 +44,7 @@ def check_fit(spec: StudySpec, cache: TrialCache) -> None:
 
 
 def check_machine(spec: StudySpec, executor: ExecutorSpec) -> None:
-    """Makes sure that this machine can train as a study asks; nodes of a cluster find out there.
-
-    Args:
-        spec: The study.
-        executor: Where its trials run.
-
-    Raises:
-        StudyError: It cannot; the message names the key, the value and the choices.
-    """
+    """Makes sure that this machine can train as a study asks; nodes of a cluster find out there."""
     training = spec.training
     if executor.kind != "local":
         return
@@ -75,28 +57,17 @@ def check_machine(spec: StudySpec, executor: ExecutorSpec) -> None:
                 "choose from: fp32, bf16"
             )
     for index, name in enumerate(training.report_to):
+        loggers: Any = import_module("transformers.integrations")  # it has no types
         try:
-            _check_logger(name)
-        except SparseAttnError as error:
-            raise StudyError(f"training.report_to[{index}]: {error}") from None
-
-
-def _check_logger(name: str) -> None:
-    # It has no types.
-    loggers: Any = import_module("transformers.integrations")
-    try:
-        for made in loggers.get_reporting_integration_callbacks([name]):
-            made()
-    except (ImportError, RuntimeError, ValueError) as error:
-        raise StudyError(" ".join(str(error).split())) from None
+            for callback in loggers.get_reporting_integration_callbacks([name]):
+                callback()
+        except (ImportError, RuntimeError, ValueError) as error:
+            why = " ".join(str(error).split())
+            raise StudyError(f"training.report_to[{index}]: {why}") from None
 
 
 def check_new(folder: Path) -> None:
-    """Makes sure that a folder without a study holds nothing else either, or that it can be made.
-
-    Raises:
-        StudyError: It holds something, or cannot be read or written to.
-    """
+    """Makes sure that a folder without a study holds nothing else, or that it can be made."""
     try:
         others = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         # A run that was killed while it made the folder leaves these behind.
@@ -114,20 +85,10 @@ def check_new(folder: Path) -> None:
 
 
 def check_same(study: Study, spec: StudySpec, folder: Path) -> Study:
-    """Makes sure that a spec is the one that a folder was begun with.
-
-    Its name, question and contrasts may change, and the place of its data if the data are the same.
-
-    Args:
-        study: What the folder says.
-        spec: What the user says.
-        folder: The folder.
-
-    Returns:
-        The study, with what may change taken from the spec.
+    """The study of a folder with a spec's name, question, contrasts and place of the same data.
 
     Raises:
-        StudyError: It is not; the message names the first difference.
+        StudyError: Anything else in the spec is not as in the folder; names the first difference.
     """
     ours, theirs = spec.declared, study.spec.declared
     for values in (ours, theirs):
@@ -142,12 +103,7 @@ def check_same(study: Study, spec: StudySpec, folder: Path) -> Study:
 
 
 def check_data(study: Study, folder: Path) -> None:
-    """Makes sure that the data are those that a study was begun with.
-
-    Raises:
-        StudyError: They are not.
-        DataError: They cannot be read.
-    """
+    """Makes sure that the data are those that a study was begun with."""
     from sparseattn.tasks.prepare import read_examples
 
     now = read_examples(study.spec.task).fingerprint
@@ -159,11 +115,7 @@ def check_data(study: Study, folder: Path) -> None:
 
 
 def check_versions(study: Study, folder: Path) -> None:
-    """Makes sure that the packages are those that a study was begun with.
-
-    Raises:
-        StudyError: They are not.
-    """
+    """Makes sure that the packages are those that a study was begun with."""
     different = differing_versions(study.versions, installed(study.spec, study.arms))
     if different:
         raise StudyError(

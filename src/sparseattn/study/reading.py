@@ -39,11 +39,7 @@ def _load(text: str, where: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Reads a YAML file that holds one mapping.
-
-    Raises:
-        StudyError: It cannot be read, is not such a mapping, or gives a key twice.
-    """
+    """Reads a YAML file that holds one mapping, in which no key stands twice."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -55,14 +51,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """Replaces values of a study file.
-
-    Args:
-        values: What the file says.
-        changes: Each a place and a value, written as in the file: `training.epochs=1`.
-
-    Raises:
-        StudyError: One is not of that form, or its place lies inside something without keys.
+    """Replaces values of a study file; changes are places and values as in it.
 
     >>> changed({"training": {"epochs": 2}}, ["training.epochs=1", "seeds=[3, 4]"])
     {'training': {'epochs': 1}, 'seeds': [3, 4]}
@@ -100,16 +89,13 @@ def validated(
     where: tuple[Any, ...] = (),
     context: Mapping[str, Any] | None = None,
 ) -> Model:
-    """Makes a record of plain values.
+    """Makes a record of plain values; a `StudyError` names the place, the value and what fits.
 
     Args:
         model: The record's class.
         data: Its values.
         where: Where they stand in the file, for messages.
         context: What its validators need to know besides.
-
-    Raises:
-        StudyError: One does not fit; the message names its place, the value and what would.
     """
     try:
         return model.model_validate(data, context=context)

@@ -33,14 +33,7 @@ _FILES = ("predictions", "environment", "plan")
 
 
 def finished(spec: Mapping[str, Any], digest: str, result: Any, log: bytes) -> dict[str, bytes]:
-    """The files of a trial that came to its end.
-
-    Args:
-        spec: The trial's spec as plain values.
-        digest: Its digest.
-        result: A `TrialResult`.
-        log: Its log, a JSON object a line.
-    """
+    """The files of a trial that came to its end with a `TrialResult`."""
     from pyarrow import parquet
 
     table = io.BytesIO()
@@ -62,15 +55,7 @@ def finished(spec: Mapping[str, Any], digest: str, result: Any, log: bytes) -> d
 def failed(
     spec: Mapping[str, Any], digest: str, reason: str, environment: Mapping[str, Any], log: bytes
 ) -> dict[str, bytes]:
-    """The files of a trial that did not.
-
-    Args:
-        spec: The trial's spec as plain values.
-        digest: Its digest.
-        reason: Why, in one line.
-        environment: Where it ran.
-        log: Its log, a JSON object a line.
-    """
+    """The files of a trial that did not, for a reason in one line."""
     files = {
         "spec.json": encode(spec),
         "environment.json": encode(environment),
@@ -115,21 +100,21 @@ def check(digest: str, read: Callable[[str], bytes], where: str | Path) -> dict[
     Raises:
         StudyError: A file is missing, cut short or changed; the message names it.
     """
-    files = {RESULT: _read(RESULT, read, where)}
+
+    def checked(name: str) -> bytes:
+        try:
+            return read(name)
+        except OSError as error:
+            raise StudyError(f"{where}/{name} is damaged: {error.strerror}") from None
+
+    files = {RESULT: checked(RESULT)}
     for name, (size, sha256) in _listed(digest, files[RESULT], f"{where}/{RESULT}").items():
-        data = files[name] = _read(name, read, where)
+        data = files[name] = checked(name)
         if len(data) != size:
             raise StudyError(f"{where}/{name} is damaged: {len(data)} bytes instead of {size}")
         if hashlib.sha256(data).hexdigest() != sha256:
             raise StudyError(f"{where}/{name} is damaged: its checksum does not match")
     return files
-
-
-def _read(name: str, read: Callable[[str], bytes], where: str | Path) -> bytes:
-    try:
-        return read(name)
-    except OSError as error:
-        raise StudyError(f"{where}/{name} is damaged: {error.strerror}") from None
 
 
 def _listed(digest: str, data: bytes, where: str) -> dict[str, tuple[int, str]]:

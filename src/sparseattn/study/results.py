@@ -23,6 +23,8 @@ from sparseattn.study.trial import TrialSpec
 
 __all__ = ["COLUMNS", "ENVIRONMENT", "Results", "collect", "rebuild", "write"]
 
+_SHARES = ("sparsity", "layer_sparsity", "block_density", "mean_degree")
+
 #: The columns in their order. Metrics follow `headline`, columns that are not named here follow at
 #: the end, in alphabetical order.
 COLUMNS = (
@@ -31,10 +33,7 @@ COLUMNS = (
     "seed",
     "status",
     "headline",
-    "sparsity",
-    "layer_sparsity",
-    "block_density",
-    "mean_degree",
+    *_SHARES,
     "train_examples",
     "evaluation_examples",
     "train_cut",
@@ -54,6 +53,7 @@ ENVIRONMENT = "environment"
 #: Where the Parquet file keeps what tells which trials have changed.
 _KEY = b"sparseattn"
 
+_RESULT = ("status", "reason", "headline", *_SHARES)
 _WHOLE = ("seed", "train_examples", "evaluation_examples", "steps")
 _TEXT = ("arm", "layers", "status", "headline", "pattern", "reason", "digest", "model", "backend")
 
@@ -93,12 +93,12 @@ class Results:
 
 
 def collect(store: Store, trials: Iterable[TrialSpec], anew: bool = False) -> Results:
-    """Reads trials; those that have not changed since the table was written, from the table.
+    """Reads finished trials; those that have not changed since the table was written, from it.
 
     Args:
         store: The study's folder.
-        trials: Which trials, in the order of the table; those that have not finished are left out.
-            They say what their arms are called: another study may have run them under other names.
+        trials: Which trials, in the order of the table. They say what their arms are called:
+            another study may have run them under other names.
         anew: Read and check all of them, whatever the table says.
     """
     results = Results()
@@ -126,15 +126,7 @@ def collect(store: Store, trials: Iterable[TrialSpec], anew: bool = False) -> Re
 
 
 def rebuild(folder: str | Path, anew: bool = True) -> Results:
-    """Writes the table of a study's trials anew.
-
-    Args:
-        folder: The study's folder.
-        anew: See `collect`.
-
-    Raises:
-        StudyError: It is not a study's folder, or cannot be written to.
-    """
+    """Writes the table of a study's trials, by default read anew."""
     store = Store(folder)
     results = collect(store, Study.load(store.folder).trials()[0], anew)
     write(store, results)
@@ -142,22 +134,13 @@ def rebuild(folder: str | Path, anew: bool = True) -> Results:
 
 
 def write(store: Store, results: Results) -> None:
-    """Writes `results.csv` and `results.parquet`.
-
-    Raises:
-        StudyError: The folder cannot be written to.
-    """
+    """Writes `results.csv` and `results.parquet`."""
     table = results.table()
     as_csv, as_parquet = io.BytesIO(), io.BytesIO()
     csv.write_csv(table.drop_columns([ENVIRONMENT]), as_csv)
-    metadata = json.dumps(
-        {
-            "version": sparseattn.__version__,
-            "stamps": results.stamps,
-            "metrics": list(results.metrics),
-        }
-    )
-    table = table.replace_schema_metadata({_KEY: metadata.encode()})
+    version, metrics = sparseattn.__version__, list(results.metrics)
+    metadata = {"version": version, "stamps": results.stamps, "metrics": metrics}
+    table = table.replace_schema_metadata({_KEY: json.dumps(metadata).encode()})
     parquet.write_table(table, as_parquet, compression="zstd")
     store.write("results.csv", as_csv.getvalue())
     store.write("results.parquet", as_parquet.getvalue())
@@ -189,29 +172,20 @@ def _row(digest: str, files: Mapping[str, bytes]) -> tuple[Row, dict[str, float]
     """The row of a trial, and those of its columns that are metrics."""
     result, spec = json.loads(files[RESULT]), json.loads(files["spec.json"])
     counts, seconds = result.get("counts") or {}, result.get("seconds") or {}
-    layers = "" if spec["pattern"] == DENSE else spec["layers"]
-    row: Row = {"digest": digest, **{name: spec[name] for name in _SPEC}, "layers": layers}
-    row |= {name: result.get(name) for name in _RESULT}
-    row |= {name: int(counts[name]) for name in _WHOLE if name in counts}
-    row |= {name: counts[name] for name in ("train_cut", "evaluation_cut") if name in counts}
-    row |= {f"seconds_{name}": value for name, value in seconds.items() if name != "total"}
-    row |= {"seconds": seconds.get("total")}
-    row |= {ENVIRONMENT: files["environment.json"].decode()}
-    row |= {f"headline_{phase}": v for phase, v in (result.get("phases") or {}).items()}
     metrics = result.get("metrics") or {}
+    row: Row = {name: spec[name] for name in ("arm", "pattern", "seed", "model", "backend")}
+    row |= {
+        "digest": digest,
+        "layers": "" if spec["pattern"] == DENSE else spec["layers"],
+        **{name: result.get(name) for name in _RESULT},
+        **{name: int(counts[name]) for name in _WHOLE if name in counts},
+        **{name: counts[name] for name in ("train_cut", "evaluation_cut") if name in counts},
+        **{f"seconds_{name}": value for name, value in seconds.items() if name != "total"},
+        "seconds": seconds.get("total"),
+        ENVIRONMENT: files["environment.json"].decode(),
+        **{f"headline_{phase}": v for phase, v in (result.get("phases") or {}).items()},
+    }
     return row | metrics, metrics
-
-
-_SPEC = ("arm", "pattern", "seed", "model", "backend")
-_RESULT = (
-    "status",
-    "reason",
-    "headline",
-    "sparsity",
-    "layer_sparsity",
-    "block_density",
-    "mean_degree",
-)
 
 
 def _type(name: str) -> pyarrow.DataType:

@@ -314,14 +314,11 @@ def load_spec(path: str | Path, changes: Sequence[str] = ()) -> StudySpec:
 
 
 def spec_of(values: Mapping[str, Any], base: Path | None = None) -> StudySpec:
-    """Makes a study of the values of a study file.
+    """Makes a study of the values of a study file; see `load_spec`.
 
     Args:
         values: The values.
         base: The folder that relative paths start from; the working folder by default.
-
-    Raises:
-        StudyError: See `load_spec`.
     """
     base, values = base or Path.cwd(), dict(values)
     if isinstance(values.get("task"), Mapping):

@@ -46,11 +46,7 @@ _NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 class Store:
-    """The trials of one study folder. Whoever writes one has locked it.
-
-    Args:
-        folder: The folder; it need not exist before something is written.
-    """
+    """The trials of one study folder, which need not exist. Whoever writes one has locked it."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -83,53 +79,34 @@ class Store:
             return DAMAGED
 
     def read(self, digest: str) -> dict[str, Any]:
-        """What `result.json` of a trial says, once all of its files are checked.
-
-        Raises:
-            StudyError: See `files`.
-        """
+        """What `result.json` of a trial says, once all of its files are checked."""
         result: dict[str, Any] = json.loads(self.files(digest)[record.RESULT])
         return result
 
     def files(self, digest: str) -> dict[str, bytes]:
-        """The files of a trial by name, once they are checked.
-
-        Raises:
-            StudyError: One is damaged; the message names it.
-        """
+        """The files of a trial by name; a `StudyError` that names one that is damaged."""
         folder = self.trials / digest
         return record.check(digest, lambda name: (folder / name).read_bytes(), folder)
 
     def put(self, digest: str, files: Mapping[str, bytes]) -> None:
-        """Stores a trial, unless it is there already.
-
-        Args:
-            digest: The trial.
-            files: Its files by name; those under `logs/` go where its loggers would have written.
-
-        Raises:
-            StudyError: The folder cannot be written to: the disk is full, or read-only.
-        """
+        """Stores a trial, unless it is there; files under `logs/` go where loggers write."""
+        draft = self.trials / f".{digest}"
         with writing(self.folder):
             if not self.has(digest):
-                self._write_trial(digest, files)
+                shutil.rmtree(draft, ignore_errors=True)
+                draft.mkdir(parents=True)
+                try:
+                    for name, data in files.items():
+                        path = draft / name
+                        if name.startswith(f"{LOGS}/"):
+                            path = self.logs(digest) / name.removeprefix(f"{LOGS}/")
+                            path.parent.mkdir(parents=True, exist_ok=True)
+                        write_whole(path, data)
+                    draft.rename(self.trials / digest)
+                    sync_folder(self.trials)
+                finally:
+                    shutil.rmtree(draft, ignore_errors=True)
             shutil.rmtree(self.work(digest), ignore_errors=True)
-
-    def _write_trial(self, digest: str, files: Mapping[str, bytes]) -> None:
-        draft = self.trials / f".{digest}"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        try:
-            for name, data in files.items():
-                path = draft / name
-                if name.startswith(f"{LOGS}/"):
-                    path = self.logs(digest) / name.removeprefix(f"{LOGS}/")
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(path, data)
-            draft.rename(self.trials / digest)
-            sync_folder(self.trials)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
 
     def remove(self, digest: str) -> None:
         """Removes a trial, so that it is run again."""
@@ -148,22 +125,14 @@ class Store:
         return self.folder / LOGS / digest
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes a file of the study, whole or not at all.
-
-        Raises:
-            StudyError: See `put`.
-        """
+        """Writes a file of the study, whole or not at all."""
         with writing(self.folder):
             write_whole(self.folder / name, data)
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turns a failure to write into one line that says what to do.
-
-    Raises:
-        StudyError: In place of an `OSError`.
-    """
+    """Turns a failure to write into a `StudyError` that says what to do."""
     try:
         yield
     except OSError as error:
