@@ -14,6 +14,7 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from sparseattn.models.names import DEFAULT, resolve
+from sparseattn.tasks.prepare import Prepared, prepare
 from sparseattn.tasks.spec import TaskSpec
 
 # A Trainer collects garbage when it starts, which takes longer than these trainings while it looks
@@ -81,3 +82,8 @@ def task_of(
     }
     values = {"kind": "classification", "max_length": 32, **values}
     return TaskSpec(data={"files": files}, **values)
+
+
+def prepared_of(folder: Path, *rows: Sequence[dict[str, Any]], **values: Any) -> Prepared:
+    """Such a task, prepared with the packaged model's tokenizer; cached in the same folder."""
+    return prepare(task_of(folder, *rows, **values), tokenizer(), cache_dir=folder)

@@ -5,8 +5,7 @@ import pytest
 from sklearn import metrics
 
 from sparseattn.errors import DataError
-from sparseattn.tasks.prepare import prepare
-from tests.tasks.material import REVIEWS, task_of, tokenizer
+from tests.tasks.material import REVIEWS, prepared_of
 
 RNG = np.random.default_rng(0)
 
@@ -17,7 +16,7 @@ def logits_for(prepared, by_example: np.ndarray) -> np.ndarray:
 
 
 def test_two_classes_are_scored_as_scikit_learn_does(tmp_path):
-    prepared = prepare(task_of(tmp_path), tokenizer(), cache_dir=tmp_path)
+    prepared = prepared_of(tmp_path)
     logits = RNG.normal(size=(len(REVIEWS), 2))
     scores = prepared.score(logits_for(prepared, logits))
     true, predicted = [row["label"] for row in REVIEWS], logits.argmax(1)
@@ -38,8 +37,7 @@ def test_two_classes_are_scored_as_scikit_learn_does(tmp_path):
 
 def test_more_classes_have_a_macro_f1_over_all_of_them(tmp_path):
     rows = [{"text": f"text {n}", "label": "abc"[n % 3]} for n in range(9)]
-    task = task_of(tmp_path, rows, labels=["a", "b", "c", "never"])
-    prepared = prepare(task, tokenizer(), cache_dir=tmp_path)
+    prepared = prepared_of(tmp_path, rows, labels=["a", "b", "c", "never"])
     logits = RNG.normal(size=(9, 4))
     found = prepared.score(logits_for(prepared, logits)).metrics
     assert list(found) == ["accuracy", "f1_macro", "mcc"]
@@ -54,33 +52,28 @@ def test_more_classes_have_a_macro_f1_over_all_of_them(tmp_path):
 
 
 def test_a_headline_that_goes_with_another_number_of_classes(tmp_path):
-    with pytest.raises(
-        DataError, match=r"unknown headline 'f1_macro'; choose from: accuracy, f1, mcc$"
-    ):
-        prepare(task_of(tmp_path, headline="f1_macro"), tokenizer(), cache_dir=tmp_path)
+    message = r"unknown headline 'f1_macro'; choose from: accuracy, f1, mcc$"
+    with pytest.raises(DataError, match=message):
+        prepared_of(tmp_path, headline="f1_macro")
 
 
 def test_a_misfit_is_placed(tmp_path):
     rows = [*REVIEWS, {"text": "odd", "label": 7}]
     with pytest.raises(DataError) as caught:
-        prepare(task_of(tmp_path, REVIEWS, rows), tokenizer(), cache_dir=tmp_path)
+        prepared_of(tmp_path, REVIEWS, rows)
     assert str(caught.value) == (
         "row 8 of the evaluation split, column 'label': label 7 does not fit; choose from: 0, 1 "
         "(or 0 to 1)"
     )
 
 
-def regression(tmp_path, rows):
-    return prepare(task_of(tmp_path, rows, kind="regression"), tokenizer(), cache_dir=tmp_path)
-
-
 def test_a_correlation_that_is_not_defined_counts_as_zero(tmp_path):
     rows = [{"text": "a", "label": 1.0}, {"text": "b", "label": 2.0}]
-    scores = regression(tmp_path, rows).score(np.ones((2, 1)))
+    scores = prepared_of(tmp_path, rows, kind="regression").score(np.ones((2, 1)))
     assert scores.metrics == {"pearson": 0.0, "spearman": 0.0}
 
 
 @pytest.mark.parametrize("value", ["high", None, True])
 def test_a_target_that_is_no_number(tmp_path, value):
     with pytest.raises(DataError, match=f"expected a number, got {value!r}"):
-        regression(tmp_path, [{"text": "a", "label": value}])
+        prepared_of(tmp_path, [{"text": "a", "label": value}], kind="regression")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,11 @@ from transformers import BertConfig, BertModel
 
 from sparseattn.errors import DataError
 from sparseattn.tasks.prepare import prepare, read_examples
-from tests.tasks.material import REVIEWS, task_of, tiny_model, tokenizer
+from tests.tasks.material import REVIEWS, prepared_of, task_of, tiny_model, tokenizer
 
 
 def test_inputs_are_those_of_the_tokenizer_the_longest_first(tmp_path):
-    prepared = prepare(task_of(tmp_path), tokenizer(), cache_dir=tmp_path)
+    prepared = prepared_of(tmp_path)
     for one, row in zip(prepared.train, REVIEWS, strict=True):
         assert one["input_ids"] == tokenizer()(row["text"])["input_ids"]
         assert one["length"] == len(one["input_ids"])
@@ -28,7 +27,7 @@ def test_inputs_are_those_of_the_tokenizer_the_longest_first(tmp_path):
 
 
 def test_what_is_cut_is_counted(tmp_path):
-    prepared = prepare(task_of(tmp_path, max_length=8), tokenizer(), cache_dir=tmp_path)
+    prepared = prepared_of(tmp_path, max_length=8)
     long = [row for row in REVIEWS if len(tokenizer()(row["text"])["input_ids"]) > 8]
     assert 0 < len(long) < len(REVIEWS)
     assert prepared.counts == {
@@ -63,12 +62,11 @@ def test_the_fingerprint_is_of_the_content(tmp_path):
 
 
 def test_tokenised_data_are_made_once(tmp_path, monkeypatch):
-    task = task_of(tmp_path)
-    first = prepare(task, tokenizer(), cache_dir=tmp_path)
+    first = prepared_of(tmp_path)
     monkeypatch.setattr(
         "sparseattn.tasks.prepare._tokenize", lambda *_: pytest.fail("tokenised again")
     )
-    again = prepare(task, tokenizer(), cache_dir=tmp_path)
+    again = prepared_of(tmp_path)
     assert again.key == first.key
     assert again.counts == first.counts
     assert again.train.to_list() == first.train.to_list()
@@ -78,8 +76,7 @@ def test_tokenised_data_are_made_once(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("damage", ["gone", "cut"])
 def test_damaged_data_are_made_again(tmp_path, damage):
-    task = task_of(tmp_path)
-    first = prepare(task, tokenizer(), cache_dir=tmp_path)
+    first = prepared_of(tmp_path)
     before = first.train.to_list()
     (arrow,) = (tmp_path / "inputs" / first.key / "train").glob("*.arrow")
     if damage == "gone":
@@ -88,9 +85,8 @@ def test_damaged_data_are_made_again(tmp_path, damage):
         data = arrow.read_bytes()
         arrow.unlink()
         arrow.write_bytes(data[: len(data) // 2])
-    again = prepare(task, tokenizer(), cache_dir=tmp_path)
-    assert again.train.to_list() == before
-    assert prepare(task, tokenizer(), cache_dir=tmp_path).train.to_list() == before
+    for again in (prepared_of(tmp_path), prepared_of(tmp_path)):
+        assert again.train.to_list() == before
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing_but_time(tmp_path, monkeypatch):
@@ -104,17 +100,17 @@ def test_a_folder_that_cannot_be_written_costs_nothing_but_time(tmp_path, monkey
 
 
 def test_what_changes_tokens_changes_the_key(tmp_path, monkeypatch):
-    key = prepare(task_of(tmp_path), tokenizer(), cache_dir=tmp_path).key
-    assert prepare(task_of(tmp_path, max_length=16), tokenizer(), cache_dir=tmp_path).key != key
+    key = prepared_of(tmp_path).key
+    assert prepared_of(tmp_path, max_length=16).key != key
     cased = copy.deepcopy(tokenizer())
     cased.backend_tokenizer.normalizer.lowercase = False
     assert prepare(task_of(tmp_path), cased, cache_dir=tmp_path).key != key
     # A tokenizer remembers how it was last called; that is no difference.
     tokenizer()("some text", truncation=True, max_length=5, padding="max_length")
-    assert prepare(task_of(tmp_path), tokenizer(), cache_dir=tmp_path).key == key
+    assert prepared_of(tmp_path).key == key
     # Environments may share a cache, and versions of the library cut windows differently.
     monkeypatch.setattr("sparseattn.tasks.prepare.version", {"tokenizers": "0.0.1"}.__getitem__)
-    assert prepare(task_of(tmp_path), tokenizer(), cache_dir=tmp_path).key != key
+    assert prepared_of(tmp_path).key != key
 
 
 def test_annotations_only_where_they_are_needed(tmp_path):
@@ -174,7 +170,7 @@ def test_a_slow_tokenizer_is_refused(tmp_path):
 
 def test_the_head_depends_on_the_seed_and_the_body_does_not(tmp_path):
     place = tiny_model(tmp_path / "model")
-    prepared = prepare(task_of(tmp_path), tokenizer(), cache_dir=tmp_path)
+    prepared = prepared_of(tmp_path)
     one, same, other = (prepared.build_model(place, seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], same[name]) for name in one)
     differ = {name for name in one if not torch.equal(one[name], other[name])}
@@ -185,10 +181,9 @@ def test_the_head_depends_on_the_seed_and_the_body_does_not(tmp_path):
 
 
 def test_weights_saved_in_half_precision_are_trained_in_float32(tmp_path):
-    place = tmp_path / "half"
-    shutil.copytree(tiny_model(tmp_path / "model"), place)
+    place = tiny_model(tmp_path / "half")
     BertModel(BertConfig.from_pretrained(place)).half().save_pretrained(place)
-    prepared = prepare(task_of(tmp_path), tokenizer(), cache_dir=tmp_path)
+    prepared = prepared_of(tmp_path)
     model = prepared.build_model(place, 0)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 

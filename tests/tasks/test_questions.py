@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from sparseattn.errors import DataError
-from sparseattn.tasks.prepare import prepare
 from sparseattn.tasks.questions import answer_tokens, best_spans
-from tests.tasks.material import task_of, tokenizer
+from tests.tasks import material
+from tests.tasks.material import tokenizer
 
 
 def question(context: str, *answers: str, text: str = "where is it?") -> dict:
@@ -21,9 +22,7 @@ def question(context: str, *answers: str, text: str = "where is it?") -> dict:
     }
 
 
-def prepared_of(tmp_path, rows, **values):
-    task = task_of(tmp_path, rows, kind="question-answering", **values)
-    return prepare(task, tokenizer(), cache_dir=tmp_path)
+prepared_of = partial(material.prepared_of, kind="question-answering")
 
 
 def long_context(words: int, seed: int) -> str:

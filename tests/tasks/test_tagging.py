@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from seqeval import metrics
 
 from sparseattn.errors import DataError
-from sparseattn.tasks.prepare import prepare
 from sparseattn.tasks.tagging import IGNORED
-from tests.tasks.material import task_of, tokenizer
+from tests.tasks import material
+from tests.tasks.material import tokenizer
 
 NAMES = ["O", "B-PER", "I-PER", "B-LOC"]
 ROWS = [
@@ -20,10 +22,7 @@ ROWS = [
 ]
 
 
-def prepared_of(tmp_path, rows=ROWS, **values):
-    values = {"labels": NAMES, **values}
-    task = task_of(tmp_path, rows, kind="token-classification", **values)
-    return prepare(task, tokenizer(), cache_dir=tmp_path)
+prepared_of = partial(material.prepared_of, kind="token-classification", labels=NAMES)
 
 
 def logits_for(prepared, tags: list[list[str]]) -> np.ndarray:
@@ -39,7 +38,7 @@ def logits_for(prepared, tags: list[list[str]]) -> np.ndarray:
 
 
 def test_the_first_subword_carries_the_label(tmp_path):
-    prepared = prepared_of(tmp_path)
+    prepared = prepared_of(tmp_path, ROWS)
     first = prepared.train[0]
     pieces = tokenizer().convert_ids_to_tokens(first["input_ids"])
     assert pieces == [
@@ -50,7 +49,7 @@ def test_the_first_subword_carries_the_label(tmp_path):
 
 
 def test_entities_are_scored_as_seqeval_does(tmp_path):
-    prepared = prepared_of(tmp_path)
+    prepared = prepared_of(tmp_path, ROWS)
     predicted = [["B-PER", "O", "O", "B-LOC"], ["O", "O"], ["B-PER", "O", "O"]]
     true = [row["tags"] for row in ROWS]
     scores = prepared.score(logits_for(prepared, predicted))

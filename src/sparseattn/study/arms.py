@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import reduce
 
+from sparseattn.degrees.method import is_method, parse_method
 from sparseattn.errors import StudyError
 from sparseattn.selection import is_plan
 
@@ -91,7 +92,6 @@ def check(text: str) -> str:
     >>> check("layers 1, heads 0: neighbor(2)")
     'layers 1, heads 0: neighbor(radius=2)'
     """
-    from sparseattn.degrees.method import parse_method
     from sparseattn.pattern import parse
     from sparseattn.plan import Plan
 
@@ -106,13 +106,6 @@ def check(text: str) -> str:
             f"pattern {text!r} is neither 'dense' nor a pattern such as 'neighbor(radius=2)'"
         )
     return str(parse(text))
-
-
-def is_method(text: str) -> bool:
-    """Whether an arm finds its plan itself; see `sparseattn.degrees.method`."""
-    from sparseattn.degrees.method import is_method as method
-
-    return method(text)
 
 
 def learns(text: str) -> bool:
