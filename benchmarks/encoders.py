@@ -1,11 +1,11 @@
-"""Whole encoders: sparse against the floor, the stock model, Longformer and BigBird (rivals.py).
+"""Whole encoders with random weights: sparse against stock BERT, Longformer and BigBird.
 
 Before a row is timed, outputs and gradients of the sparse encoder are compared with the `reference`
 backend on the same weights, at up to 1024 tokens of each text and without dropout, and its outputs
-with the `masked` backend at the full length; a difference ends the row. Then the contestants take
-turns in one process: a round that is not counted, and as many more as fit in the time for a row.
-The results are medians, and the sparse encoder's time as a multiple of each other one's. They go to
-benchmarks/results/encoders.json and .md.
+with the `masked` backend at the full length; a difference ends the row. Then the encoders take
+turns: a round that is not counted, and as many more as fit in the time for a row. The results are
+medians, and the sparse encoder's time as a multiple of each other one's. *Floor* and *bound* are
+those of `sparseattn.bench.timing`.
 
     python benchmarks/encoders.py [--rows ROW ...] [--seconds S] [--quick] [--busy] [--again]
                                   [--device cuda]
@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 from time import perf_counter
@@ -27,51 +27,169 @@ from typing import Any
 import psutil
 import torch
 from torch import Tensor
-from transformers import BertModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    BigBirdConfig,
+    BigBirdModel,
+    LongformerConfig,
+    LongformerModel,
+)
 
 import sparseattn as sa
-from options import options, prepare
-from record import Record, clock
-from rivals import HEADS, ROWS, Row, bert, bigbird, longformer, states
-from sparseattn.bench.compare import differences, results
+from shared import HEADS, Record, clock, options, parse
+from sparseattn.bench.measure import differences, output_and_gradients
 from sparseattn.bench.timing import bound, floor, samples, step
 from sparseattn.models.state import attached_state
 
-COLUMNS = (
-    *("what", "sparse", "floor", "bound", "stock", "Longformer", "BigBird"),
-    *("rounds", "difference"),
-)
+OTHERS = ("floor", "bound", "stock", "Longformer", "BigBird")
+COLUMNS = ("what", "sparse", *OTHERS, "rounds", "difference")
 #: Longest text whose gradients are compared with the definition's.
 COMPARED = 1024
 #: Largest differences: of outputs, and of gradients as a share of the largest in their tensor.
 OUTPUTS, GRADIENTS = 1e-4, 1e-3
-#: Bytes that SDPA keeps on a CPU for each score when it drops weights in training (measured).
-KEPT = 12.5
-#: Rounds of a row, whatever time they take.
-LEAST, MOST = 2, 15
+#: Bytes that SDPA stores on a CPU for each score when it drops weights in training (measured).
+SCORE_BYTES = 12.5
+#: Fewest and most rounds of a row.
+MIN_ROUNDS, MAX_ROUNDS = 2, 15
 
 
-# --- the contestants
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        layers: Layers of the encoder.
+        width: Its width.
+        length: Tokens a text.
+        trains: Whether a forward and backward pass is timed rather than inference.
+        dropout: Dropout of attention weights.
+        targets: The encoders to compare with, and the largest ratio to each; None for no target.
+        radius: Of the plan's window; the first token is global.
+        texts: Texts a batch.
+        device: Where all encoders are.
+    """
+
+    layers: int
+    width: int
+    length: int
+    trains: bool
+    dropout: float
+    targets: dict[str, float | None]
+    radius: int = 64
+    texts: int = 1
+    device: str = "cpu"
+
+    @property
+    def work(self) -> str:
+        """What is timed, in words."""
+        what = f"training step, dropout {self.dropout:g}" if self.trains else "inference"
+        batch = f"{self.texts} x {self.length}" if self.texts > 1 else str(self.length)
+        return f"{what}, {self.layers} x {self.width}, {batch} tokens, radius {self.radius} + cls"
 
 
-def contestants(row: Row, names: Iterable[str]) -> dict[str, Callable[[Tensor], Tensor]]:
-    """What takes turns, by name; floor and bound must have been lent."""
+def _rows() -> dict[str, Row]:
+    rows = {}
+    for texts in (8, 1):
+        targets = {"floor": None, "bound": None, "stock": 0.5}
+        rows[f"dropout-{texts}x512"] = Row(6, 384, 512, True, 0.1, targets, 32, texts)
+    for texts in (32, 1):
+        near = {"stock": 1.03}
+        rows[f"inference-{texts}x128"] = Row(6, 384, 128, False, 0.0, near, 32, texts)
+        rows[f"dropout-{texts}x128"] = Row(6, 384, 128, True, 0.1, near, 32, texts)
+    rivals = {"stock": 1.0, "Longformer": 1.0, "BigBird": 1.0}
+    for layers, width in ((6, 384), (12, 768)):
+        size = f"{layers}x{width}"
+        rows[f"inference-{size}"] = Row(layers, width, 4096, False, 0.0, {"floor": 1.1, **rivals})
+        targets = {"floor": 1.35, "bound": None, **rivals}
+        for name, dropout in (("dropout", 0.1), ("training", 0.0)):
+            rows[f"{name}-{size}"] = Row(layers, width, 4096, True, dropout, targets)
+    return rows
+
+
+ROWS = _rows()
+
+
+# --- the encoders
+
+
+def _size(row: Row) -> dict[str, Any]:
+    return {
+        "vocab_size": 1000,
+        "hidden_size": row.width,
+        "num_hidden_layers": row.layers,
+        "num_attention_heads": HEADS,
+        "intermediate_size": 4 * row.width,
+        "attention_probs_dropout_prob": row.dropout,
+    }
+
+
+def bert(row: Row) -> BertModel:
+    """The stock encoder; the same weights each time."""
+    torch.manual_seed(0)
+    config = BertConfig(**_size(row), max_position_embeddings=row.length)
+    return BertModel(config, add_pooling_layer=False).to(row.device).train(row.trains)
+
+
+def sparsified(row: Row, model: BertModel, backend: str) -> BertModel:
+    # A copy: sparsify() writes the plan into the config.
+    plan = f"neighbor(radius={row.radius}) | global(cls)"
+    return sa.sparsify(deepcopy(model), plan, backend=backend)
+
+
+def longformer(row: Row) -> Callable[[Tensor], Tensor]:
+    """Longformer with the same window and a global first token."""
+    window = 2 * row.radius  # it counts both sides
+    config = LongformerConfig(
+        **_size(row), max_position_embeddings=row.length + 2, attention_window=window
+    )
+    model = LongformerModel(config, add_pooling_layer=False).to(row.device).train(row.trains)
+
+    def run(ids: Tensor) -> Tensor:
+        first = torch.zeros_like(ids)
+        first[:, 0] = 1
+        return model(input_ids=ids, global_attention_mask=first).last_hidden_state
+
+    return run
+
+
+def bigbird(row: Row) -> Callable[[Tensor], Tensor]:
+    """BigBird with blocks of 64, which its window needs to hold ours, and one random block.
+
+    Its first and last block are global, it cannot do without random blocks, and it drops no
+    attention weights whatever its config says.
+    """
+    config = BigBirdConfig(
+        **_size(row), max_position_embeddings=row.length, hidden_act="gelu",
+        attention_type="block_sparse", block_size=64, num_random_blocks=1,
+    )  # fmt: skip
+    model = BigBirdModel(config, add_pooling_layer=False).to(row.device).train(row.trains)
+    return partial(states, model)
+
+
+def states(model: Any, ids: Tensor) -> Tensor:
+    """The last hidden states. Shape: [texts, length, width]."""
+    return model(input_ids=ids).last_hidden_state
+
+
+def encoders(row: Row, names: Sequence[str]) -> dict[str, Callable[[Tensor], Tensor]]:
+    """The encoders by name; floor and bound must be registered."""
     stock = bert(row)
-    makers: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
+    builders: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
         "sparse": lambda: partial(states, sparsified(row, stock, "auto")),
         "floor": lambda: partial(states, sparsified(row, stock, "floor")),
         "bound": lambda: partial(states, sparsified(row, stock, "bound")),
         "stock": lambda: partial(states, stock),
-        "longformer": partial(longformer, row),
-        "bigbird": partial(bigbird, row),
+        "Longformer": partial(longformer, row),
+        "BigBird": partial(bigbird, row),
     }
-    return {name: makers[name]() for name in names}
+    return {name: builders[name]() for name in names}
 
 
-# --- the gate
+# --- the comparison
 
 
-def checked(row: Row, ids: Tensor) -> tuple[float, str]:
+def check(row: Row, ids: Tensor) -> tuple[float, str]:
     """Compares the sparse encoder with the definition.
 
     Returns:
@@ -79,148 +197,95 @@ def checked(row: Row, ids: Tensor) -> tuple[float, str]:
         tensor, and the backend that `auto` takes at the full length.
     """
     model = bert(row)
-    chosen = backend_of(row, model, ids)
-    short = ids[:, :COMPARED]
-    ours, wanted = (computed(row, model, name, short) for name in (chosen, "reference"))
-    found = differences(ours, wanted)
-    worst = max(
-        _near(off, limit, row) for off, limit in zip(found, (OUTPUTS, GRADIENTS), strict=True)
-    )
-    if row.length > COMPARED and chosen != "masked":
-        with torch.no_grad():
-            ours, wanted = (
-                states(sparsified(row, model, name).eval(), ids) for name in (chosen, "masked")
-            )
-        worst = max(worst, _near(float((ours - wanted).abs().max()), OUTPUTS, row))
-    return worst, chosen
-
-
-def sparsified(row: Row, model: BertModel, backend: str) -> BertModel:
-    # A copy: sparsify() writes the plan into the config.
-    return sa.sparsify(deepcopy(model), row.plan, backend=backend)
-
-
-def backend_of(row: Row, model: BertModel, ids: Tensor) -> str:
-    """What `auto` picks for the row."""
     sparse = sparsified(row, model, "auto")
     with torch.set_grad_enabled(row.trains):
         states(sparse, ids)
     names = {name for name, _ in attached_state(sparse).last.chosen.values()}
     if len(names) > 1:
         sys.exit(f"auto takes several backends ({', '.join(sorted(names))}) for {row.work}")
-    return names.pop()
-
-
-def computed(row: Row, model: BertModel, backend: str, ids: Tensor) -> list[Tensor]:
-    """The output and the gradients of all parameters, without dropout."""
-    sparse = sparsified(row, model, backend).eval()
-    return results(partial(states, sparse, ids), sparse.parameters())
-
-
-def _near(off: float, limit: float, row: Row) -> float:
-    if not off < limit:
-        sys.exit(f"not timed: {row.work} differs from the definition by {off:.2g} ({limit:g})")
-    return off
+    (chosen,) = names
+    results = []
+    for name in (chosen, "reference"):
+        sparse = sparsified(row, model, name).eval()
+        run = partial(states, sparse, ids[:, :COMPARED])
+        results.append(output_and_gradients(run, sparse.parameters()))
+    errors = list(zip(differences(*results), (OUTPUTS, GRADIENTS), strict=True))
+    if row.length > COMPARED and chosen != "masked":
+        with torch.no_grad():
+            ours, masked = (
+                states(sparsified(row, model, name).eval(), ids) for name in (chosen, "masked")
+            )
+        errors.append((float((ours - masked).abs().max()), OUTPUTS))
+    for error, limit in errors:
+        if not error < limit:
+            sys.exit(
+                f"not timed: {row.work} differs from the definition by {error:.2g} ({limit:g})"
+            )
+    return max(error for error, _ in errors), chosen
 
 
 # --- the times
 
 
-def timed(row: Row, ids: Tensor, given: argparse.Namespace) -> dict[str, Any]:
-    """All times of a row, by contestant, and whether the stock model's is extrapolated."""
-    slow = row.device == "cpu" and row.trains and row.dropout > 0 and row.length > COMPARED
-    short = slow and not _fits(row)
-    names = [name for name in ("sparse", *row.most) if not (short and name == "stock")]
-    with ExitStack() as stack:
-        stack.enter_context(floor())
-        stack.enter_context(bound())
-        runs = contestants(row, names)
-        steps = {name: step(partial(run, ids), row.trains) for name, run in runs.items()}
-        times = rounds(steps, given, {"stock"} if slow else set())
-    if short:
-        times["stock"] = [_extrapolated(row, ids, given.busy)]
-    return {"times": times, "extrapolated": short}
-
-
-def rounds(
-    steps: dict[str, Callable[[], None]], given: argparse.Namespace, once: set[str]
-) -> dict[str, list[float]]:
-    """Times of steps that take turns for the time of a row; those that are slow, only once."""
-    start = perf_counter()
-    samples({n: s for n, s in steps.items() if n not in once}, 1, warm=0)
-    took = perf_counter() - start
-    count = given.rounds or min(MOST, max(LEAST, round(given.seconds / took)))
-    return samples(steps, count, warm=0, busy=given.busy, most=dict.fromkeys(once, 1))
-
-
-def _fits(row: Row) -> bool:
-    """Whether the scores that the stock model keeps for its backward pass fit in free memory."""
-    scores = row.texts * HEADS * row.length**2
-    return row.layers * scores * KEPT < 0.8 * psutil.virtual_memory().available
-
-
-def _extrapolated(row: Row, ids: Tensor, busy: bool) -> float:
-    """The stock model's time from one and two layers: each further one costs the same."""
-    steps = {str(n): step(partial(states, bert(row, layers=n), ids), row.trains) for n in (1, 2)}
-    one, two = (t[0] for t in samples(steps, 1, warm=0, busy=busy).values())
-    return one + (row.layers - 1) * (two - one)
-
-
-# --- results, and what is printed
-
-
-def measure(row: Row, given: argparse.Namespace) -> dict[str, Any]:
+def measure(row: Row, args: argparse.Namespace) -> dict[str, Any]:
     """Compares, times, and writes a line."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(5, 1000, (row.texts, row.length), generator=generator).to(row.device)
-    difference, chosen = checked(row, ids)
-    found = {"backend": chosen, "difference": difference, **timed(row, ids, given)}
-    return {"rows": [line(row, found)], **found}
-
-
-def line(row: Row, found: dict[str, Any]) -> list[str]:
-    """A result as a line of the table."""
-    medians = {name: 1000 * median(times) for name, times in found["times"].items()}
+    difference, chosen = check(row, ids)
+    # Stock attention with dropout stores every score: slow, and too much for some memories.
+    slow = row.device == "cpu" and row.trains and row.dropout > 0 and row.length > COMPARED
+    scores = row.layers * row.texts * HEADS * row.length**2
+    fits = scores * SCORE_BYTES < 0.8 * psutil.virtual_memory().available
+    names = ["sparse", *(name for name in row.targets if name != "stock" or fits or not slow)]
+    with ExitStack() as stack:
+        stack.enter_context(floor())
+        stack.enter_context(bound())
+        runs = {
+            name: step(partial(run, ids), row.trains) for name, run in encoders(row, names).items()
+        }
+        times = timed(runs, args, {"stock"} & runs.keys() if slow else set())
+    medians = {name: 1000 * median(seconds) for name, seconds in times.items()}
     sparse = medians.pop("sparse")
-    cells = [row.work, f"{sparse:.1f} ms ({found['backend']})"]
-    for name in ("floor", "bound", "stock", "longformer", "bigbird"):
-        if name not in medians:
-            cells.append("-")
-            continue
-        ratio, limit = sparse / medians[name], row.most[name]
-        target = "" if limit is None else f" (at most {limit:g}: {_verdict(ratio, limit)})"
-        note = " by its first 2 layers" if name == "stock" and found["extrapolated"] else ""
-        cells.append(f"{medians[name]:.1f} ms{note}, {ratio:.3f}{target}")
-    return [*cells, str(len(found["times"]["sparse"])), f"{found['difference']:.0e}"]
+    cells = [row.work, f"{sparse:.1f} ms ({chosen})"]
+    for name in OTHERS:
+        cell = "-"
+        if name in medians:
+            ratio, target = sparse / medians[name], row.targets[name]
+            cell = f"{medians[name]:.1f} ms, {ratio:.3f}"
+            if target is not None:
+                cell += f" (at most {target:g}: {'met' if ratio <= target else 'missed'})"
+        elif name in row.targets:
+            cell = "does not fit in memory"
+        cells.append(cell)
+    cells += [str(len(times["sparse"])), f"{difference:.0e}"]
+    return {"rows": [cells], "backend": chosen, "difference": difference, "times": times}
 
 
-def _verdict(ratio: float, limit: float) -> str:
-    return "met" if ratio <= limit else "missed"
+def timed(
+    runs: dict[str, Callable[[], None]], args: argparse.Namespace, once: set[str]
+) -> dict[str, list[float]]:
+    """Times of runs that take turns for the time of a row; those that are slow, only once."""
+    start = perf_counter()
+    samples({name: run for name, run in runs.items() if name not in once}, 1, warm=0)
+    fitting = round(args.seconds / (perf_counter() - start))
+    rounds = 1 if args.quick else min(MAX_ROUNDS, max(MIN_ROUNDS, fitting))
+    return samples(runs, rounds, warm=0, busy=args.busy, most=dict.fromkeys(once, 1))
 
 
-def asked(argv: Iterable[str] | None = None) -> argparse.Namespace:
+def main() -> None:
     parser = options(__doc__, devices=True)
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS), metavar="ROW",
                         help=f"of {', '.join(ROWS)}")  # fmt: skip
     parser.add_argument("--seconds", type=float, default=30, help="for the rounds of a row")
-    parser.add_argument("--rounds", type=int, help="of every row, whatever time they take")
-    given = parser.parse_args(argv)
-    prepare(given)
-    if given.quick:
-        given.rounds = given.rounds or 1
-    return given
-
-
-def main() -> None:
-    given = asked()
-    where = clock(given.busy, given.device)
-    how = f"random weights, float32, {where}{', quick' if given.quick else ''}"
-    record = Record("encoders", COLUMNS, how, given.out, given.again)
-    for name in given.rows:
-        row = replace(ROWS[name], device=given.device)
-        if given.quick:
+    args = parse(parser)
+    setting = f"random weights, float32, {clock(args.busy, args.device)}"
+    setting += ", quick" if args.quick else ""
+    record = Record("encoders", COLUMNS, setting, args.out, args.again)
+    for name in args.rows:
+        row = replace(ROWS[name], device=args.device)
+        if args.quick:
             row = replace(row, length=min(row.length, COMPARED))
-        record.part(name, partial(measure, row, given))
+        record.part(name, partial(measure, row, args))
     record.done()
 
 

@@ -25,8 +25,7 @@ from transformers import (
 )
 
 import sparseattn as sa
-from options import options, prepare
-from record import Record, clock
+from shared import Record, clock, options, parse
 from sparseattn.models.names import DEFAULT, resolve
 
 #: Texts: their length in tokens, and how many make a batch.
@@ -40,8 +39,7 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40)
-    given = parser.parse_args()
-    prepare(given)
+    given = parse(parser)
     sizes = SIZES
     if given.quick:
         given.turns, given.steps, sizes = 1, min(given.steps, 10), SIZES[:1]

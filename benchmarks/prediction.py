@@ -1,10 +1,7 @@
 """`sparseattn bench predict` against `bench run`: is the forecast of a speed-up right?
 
 For each length the forecast is made first, from its own short runs, and then the stock and the
-sparsified model take turns in the same process. Before a model is timed, its outputs and, for
-training steps, its gradients are compared with the `reference` backend (sparseattn.bench.measure),
-at up to 2048 tokens and 1024. The goal: off by at most 20% at any length. Results go to
-benchmarks/results/prediction.json and .md.
+sparsified model take turns in the same process. The goal: off by at most 20% at any length.
 
     python benchmarks/prediction.py [--busy] [--quick] [--again]
 """
@@ -16,8 +13,7 @@ from functools import cache, partial
 from typing import Any
 
 import sparseattn as sa
-from options import options, prepare
-from record import Record, clock
+from shared import Record, clock, options, parse
 from sparseattn.bench.measure import measure
 from sparseattn.bench.models import load
 from sparseattn.bench.predict import Predictor
@@ -26,10 +22,8 @@ from sparseattn.models.names import DEFAULT
 COLUMNS = ("what", "predicted", "measured", "off by", "goal", "backend", "difference")
 PLAN = sa.Plan.of("neighbor(radius=64) | global(cls)")
 LENGTHS = (128, 512, 1024, 2048, 4096)
-#: The longest text of a training step: the stock model keeps the scores of every layer.
-TRAINED = 2048
-#: The longest text of a quick run.
-QUICK = 512
+#: The longest text of a training step (the stock model stores all scores), and of a quick run.
+TRAINED, QUICK = 2048, 512
 GOAL = 0.2
 
 
@@ -42,33 +36,31 @@ def predictor(trains: bool, busy: bool) -> Predictor:
 def compare(length: int, trains: bool, busy: bool) -> dict[str, Any]:
     """A length's line."""
     forecast = predictor(trains, busy).at(length)
-    found = measure(predictor(trains, busy).subject, PLAN, length, busy=busy)
-    off = abs(forecast.speedup / found.speedup - 1)
+    measured = measure(predictor(trains, busy).subject, PLAN, length, busy=busy)
+    off = abs(forecast.speedup / measured.speedup - 1)
     cells = [
         f"{'training step' if trains else 'inference'}, {length} tokens",
         f"{forecast.speedup:.2f}x",
-        f"{found.speedup:.2f}x",
+        f"{measured.speedup:.2f}x",
         f"{off:.0%}",
         f"at most {GOAL:.0%}: {'met' if off <= GOAL else 'missed'}",
-        ", ".join(found.backends),
-        f"{found.error:.0e} at {found.compared} tokens",
+        ", ".join(measured.backends),
+        f"{measured.error:.0e} at {measured.compared} tokens",
     ]
-    return {"rows": [cells], "predicted": asdict(forecast), "measured": asdict(found)}
+    return {"rows": [cells], "predicted": asdict(forecast), "measured": asdict(measured)}
 
 
 def main() -> None:
-    """Writes a line a length."""
-    given = options(__doc__).parse_args()
-    prepare(given)
+    args = parse(options(__doc__))
     plan = str(PLAN.entries[0].pattern).replace("|", "and")
-    quick = ", quick" if given.quick else ""
-    how = f"all-MiniLM-L6-v2, one text, {plan}, {clock(given.busy)}{quick}"
-    record = Record("prediction", COLUMNS, how, given.out, given.again)
+    quick = ", quick" if args.quick else ""
+    setting = f"all-MiniLM-L6-v2, one text, {plan}, {clock(args.busy)}{quick}"
+    record = Record("prediction", COLUMNS, setting, args.out, args.again)
     for trains, longest in ((False, LENGTHS[-1]), (True, TRAINED)):
         for length in LENGTHS:
-            if length <= (QUICK if given.quick else longest):
+            if length <= (QUICK if args.quick else longest):
                 name = f"{'training' if trains else 'inference'}-{length}"
-                record.part(name, partial(compare, length, trains, given.busy))
+                record.part(name, partial(compare, length, trains, args.busy))
     record.done()
 
 

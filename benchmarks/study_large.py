@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 
-from record import FOLDER, Record
+from shared import FOLDER, Record
 from sparseattn.study import record
 from sparseattn.study.grid import Arm
 from sparseattn.study.spec import load_spec

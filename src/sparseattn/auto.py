@@ -1,9 +1,9 @@
-"""What `auto` picks: the backend that should be fastest on this machine, by measured costs.
+"""The backend `auto`: the one that should be fastest on this machine, by measured costs.
 
 The time of a backend is taken as `overhead + slope * score entries / threads`. Overhead and slope
 are measured once for each device and type, and for inference, training and dropout, in some tenths
-of a second, and kept in a file. On a CPU they are processor times of one thread: a busy machine
-does not change those. A decision is kept with its rule, so that asking again costs a look-up.
+of a second, and stored in a file. On a CPU they are processor times of one thread: a busy machine
+does not change those. A decision is stored with its rule, so that deciding again is a look-up.
 """
 
 from __future__ import annotations
@@ -24,34 +24,33 @@ from torch import Tensor
 
 from sparseattn.backend import AUTO, BY_NAME, Backend, Call, backend
 from sparseattn.backends.kernels.cpu.launch import DTYPES, missing
+from sparseattn.backends.kernels.key_lists import banded
 from sparseattn.errors import BackendError
 from sparseattn.files import cache_folder, write_whole
 from sparseattn.rules import Band, LayerRule, Rule
 
-__all__ = ["SHORT", "Line", "Situation", "choose", "lines", "select"]
+__all__ = ["SHORT", "Cost", "Workload", "choose", "costs", "select"]
 
 #: Up to this length `masked` is taken unmeasured: there is little to save and lists cost time too.
 SHORT = 128
 #: The backend that takes every call.
-FIRST = "masked"
-#: Texts x heads and lengths that each backend is measured at. A GPU takes as long for little as for
-#: nothing, so that there a line through short lengths says nothing of long ones.
+FALLBACK = "masked"
+#: The shape of the calls that are timed, and two lengths for each backend. A short call takes a GPU
+#: as long as an empty one, so that a line through short lengths would say nothing of long ones.
 _BATCH, _HEADS, _WIDTH = 1, 4, 64
 _LENGTHS = {
     "cpu": {"masked": (128, 512), "tiled": (256, 2048)},
     "cuda": {"masked": (512, 4096), "tiled": (2048, 16384), "flex": (1024, 16384)},
 }
-#: Backends to choose from.
-CANDIDATES = {device: tuple(lengths) for device, lengths in _LENGTHS.items()}
-#: Largest L x L for which lists are made only to learn what they would cost.
-_WORTH_ASKING = 1024
+#: Below this length lists are not built from a mask only to learn what they would cost.
+_MIN_UNSTRUCTURED = 1024
 
-#: What was decided for a rule, by situation, threads and whether there is a bias.
-_CHOSEN: WeakKeyDictionary[LayerRule, dict[Any, tuple[str, str]]] = WeakKeyDictionary()
+#: The decisions for a rule, by workload, threads and whether there is a bias.
+_DECISIONS: WeakKeyDictionary[LayerRule, dict[Any, tuple[str, str]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
-class Line:
+class Cost:
     """Seconds for a number of score entries.
 
     Attributes:
@@ -68,7 +67,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Situation:
+class Workload:
     """What costs are measured for.
 
     Attributes:
@@ -84,25 +83,19 @@ class Situation:
     drops: bool
 
     @classmethod
-    def of(cls, call: Call) -> Situation:
-        """The situation of a call."""
+    def of(cls, call: Call) -> Workload:
+        """The workload of a call."""
         query = call.query
         return cls(query.device.type, query.dtype, call.trains, call.dropout > 0)
 
     def __str__(self) -> str:
-        """The situation as a key of the file."""
+        """The workload as a key of the file."""
         dtype = str(self.dtype).removeprefix("torch.")
-        work = ("training" if self.trains else "inference") + (
-            " with dropout" if self.drops else ""
-        )
-        return f"{_machine(self.device)}{self._without}, {dtype}, {work}"
-
-    @property
-    def _without(self) -> str:
-        """What tells the costs of a machine on which the kernel is missing."""
-        if self.device != "cpu" or self.dtype not in DTYPES:
-            return ""
-        return ", no kernel" if missing(self.dtype, self.trains) else ""
+        work = "training" if self.trains else "inference"
+        dropout = " with dropout" if self.drops else ""
+        uses_kernel = self.device == "cpu" and self.dtype in DTYPES
+        no_kernel = ", no kernel" if uses_kernel and missing(self.dtype, self.trains) else ""
+        return f"{_machine(self.device)}{no_kernel}, {dtype}, {work}{dropout}"
 
 
 def select(name: str, call: Call) -> tuple[Backend, str]:
@@ -129,63 +122,66 @@ def select(name: str, call: Call) -> tuple[Backend, str]:
 def choose(call: Call) -> tuple[Backend, str]:
     """The backend that should be fastest for a call, and why."""
     if call.rule.length <= SHORT:
-        return backend(FIRST), f"auto: at most {SHORT} tokens, where sparsity saves nothing"
-    situation = Situation.of(call)
-    threads = torch.get_num_threads() if situation.device == "cpu" else 1
-    key = (situation, threads, call.bias is None)
-    chosen = _CHOSEN.setdefault(call.rule, {})
-    if key not in chosen:
-        chosen[key] = _decide(call, situation, threads)
-    name, reason = chosen[key]
+        return backend(FALLBACK), f"auto: at most {SHORT} tokens, where sparsity saves nothing"
+    workload = Workload.of(call)
+    threads = torch.get_num_threads() if workload.device == "cpu" else 1
+    key = (workload, threads, call.bias is None)
+    decisions = _DECISIONS.setdefault(call.rule, {})
+    if key not in decisions:
+        decisions[key] = _decide(call, workload, threads)
+    name, reason = decisions[key]
     return backend(name), reason
 
 
-def _decide(call: Call, situation: Situation, threads: int) -> tuple[str, str]:
-    names = CANDIDATES.get(situation.device, (FIRST,))
-    problems = {name: "; ".join(backend(name).reasons(call)) for name in names[1:]}
+def _decide(call: Call, workload: Workload, threads: int) -> tuple[str, str]:
+    others = [name for name in _LENGTHS.get(workload.device, ()) if name != FALLBACK]
+    problems = {name: "; ".join(backend(name).reasons(call)) for name in others}
     able = [name for name, problem in problems.items() if not problem]
     unable = [f"{name} cannot: {problem}" for name, problem in problems.items() if problem]
     if not able:
-        return FIRST, f"auto: the only backend that can ({', '.join(unable)})"
+        return FALLBACK, f"auto: the only backend that can ({', '.join(unable)})"
     if call.rule.is_full:
-        return FIRST, "auto: every pair is allowed"
-    if call.rule.length < _WORTH_ASKING and not _structured(call.rule):
-        return FIRST, f"auto: no structure to use at less than {_WORTH_ASKING} tokens"
-    cost = lines(situation)
+        return FALLBACK, "auto: every pair is allowed"
+    structured = all(banded(rule) is not None for _, rule in call.rule.groups)
+    if call.rule.length < _MIN_UNSTRUCTURED and not structured:
+        return FALLBACK, f"auto: no structure to use at less than {_MIN_UNSTRUCTURED} tokens"
+    by_name = costs(workload)
     # Measuring runs a backend, which may show that it cannot: flex tests itself at its first use.
-    unable += [f"{name} could not be measured" for name in able if name not in cost]
+    unable += [f"{name} could not be measured" for name in able if name not in by_name]
     width = call.query.shape[-1]
     times = {
-        name: cost[name].seconds(backend(name).computed(call.rule), width, threads)
-        for name in (FIRST, *able)
-        if name in cost
+        name: by_name[name].seconds(backend(name).computed(call.rule), width, threads)
+        for name in (FALLBACK, *able)
+        if name in by_name
     }
     best = min(times, key=lambda name: times[name])
     timings = [f"{name} {1000 * seconds:.3g} ms" for name, seconds in times.items()]
     return best, f"auto: by costs measured on this machine ({', '.join([*timings, *unable])})"
 
 
-def _structured(rule: LayerRule) -> bool:
-    """Whether the lists of a rule come from arithmetic rather than from asking for every pair."""
-    from sparseattn.backends.kernels.tiles.bands import banded
-
-    return all(banded(shared) is not None for _, shared in rule.groups)
-
-
 @cache
-def lines(situation: Situation) -> dict[str, Line]:
+def costs(workload: Workload) -> dict[str, Cost]:
     """The costs of each backend that can run, from the file or measured now."""
-    file = _file()
-    costs_by_key = _read(file)
-    key = str(situation)
-    if key not in costs_by_key:
-        costs_by_key[key] = _measured(situation)
-        _write(file, costs_by_key)
-    return {name: Line(*numbers) for name, numbers in costs_by_key[key].items()}
+    file, key = cache_folder() / "costs.json", str(workload)
+    by_workload = _read(file)
+    if key not in by_workload:
+        by_workload[key] = _measure(workload)
+        with suppress(OSError):  # where it cannot be written, every process measures
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, json.dumps(by_workload, indent=1) + "\n")
+    return {name: Cost(*numbers) for name, numbers in by_workload[key].items()}
 
 
-def _file() -> Path:
-    return cache_folder() / "costs.json"
+def _read(file: Path) -> dict[str, dict[str, list[float]]]:
+    """The content of the file; a missing or damaged one counts as empty."""
+    try:
+        by_workload = json.loads(file.read_text(encoding="utf-8"))
+        for by_name in by_workload.values():
+            for overhead, slope in by_name.values():
+                float(overhead), float(slope)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+    return dict(by_workload)
 
 
 @cache
@@ -205,74 +201,54 @@ def _processor() -> str:
     return " ".join(v.strip() for k, v in values.items() if k.strip() in fields)
 
 
-def _read(file: Path) -> dict[str, dict[str, list[float]]]:
-    """What the file holds; a missing or damaged one counts as empty."""
-    try:
-        costs_by_key = json.loads(file.read_text(encoding="utf-8"))
-        for costs in costs_by_key.values():
-            for overhead, slope in costs.values():
-                float(overhead), float(slope)
-    except (OSError, ValueError, AttributeError, TypeError):
-        return {}
-    return dict(costs_by_key)
-
-
-def _write(file: Path, costs_by_key: dict[str, dict[str, list[float]]]) -> None:
-    """Replaces the file; where none can be written, costs are measured in every process."""
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(costs_by_key, indent=1) + "\n")
-
-
-def _measured(situation: Situation) -> dict[str, list[float]]:
+def _measure(workload: Workload) -> dict[str, list[float]]:
     """Times each backend at two lengths and draws a line through them."""
-    values: dict[str, list[float]] = {}
-    for name in CANDIDATES[situation.device]:
-        calls = [_example(length, situation) for length in _LENGTHS[situation.device][name]]
+    by_name: dict[str, list[float]] = {}
+    for name, lengths in _LENGTHS[workload.device].items():
+        calls = [_example(length, workload) for length in lengths]
         if any(backend(name).reasons(call) for call in calls):
             continue
         try:
             (few, short), (many, long) = [
-                (backend(name).computed(call.rule), _seconds(name, call, situation))
+                (backend(name).computed(call.rule), _seconds(name, call, workload))
                 for call in calls
             ]
         except BackendError:
             continue
         slope = max(long - short, 0.05 * long) / (many - few)
-        values[name] = [max(0.0, short - slope * few), slope]
-    return values
+        by_name[name] = [max(0.0, short - slope * few), slope]
+    return by_name
 
 
-def _example(length: int, situation: Situation) -> Call:
-    device = torch.device(situation.device)
+def _example(length: int, workload: Workload) -> Call:
+    device = torch.device(workload.device)
     valid = torch.ones(_BATCH, length, dtype=torch.bool, device=device)
     rule = LayerRule(((tuple(range(_HEADS)), Rule((Band(32),))),), _HEADS, valid, padded=False)
     shape = (_BATCH, length, _HEADS, _WIDTH)
-    states = [torch.ones(shape, dtype=situation.dtype, device=device) for _ in range(3)]
-    leaves = [x.requires_grad_(situation.trains).transpose(1, 2) for x in states]
-    q, k, v = leaves
-    return Call(q, k, v, rule, 0.125, 0.1 if situation.drops else 0.0)
+    states = [torch.ones(shape, dtype=workload.dtype, device=device) for _ in range(3)]
+    q, k, v = (x.requires_grad_(workload.trains).transpose(1, 2) for x in states)
+    return Call(q, k, v, rule, 0.125, 0.1 if workload.drops else 0.0)
 
 
-def _seconds(name: str, call: Call, situation: Situation) -> float:
+def _seconds(name: str, call: Call, workload: Workload) -> float:
     """The shortest of some runs: noise only ever adds."""
     chosen, threads = backend(name), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(situation.trains):
-            return min(_timed(lambda: chosen.attend(call), situation) for _ in range(5))
+        with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(workload.trains):
+            return min(_timed(lambda: chosen.attend(call), workload) for _ in range(5))
     finally:
         torch.set_num_threads(threads)
 
 
-def _timed(run: Callable[[], Tensor], situation: Situation) -> float:
-    on_gpu = situation.device == "cuda"
+def _timed(run: Callable[[], Tensor], workload: Workload) -> float:
+    on_gpu = workload.device == "cuda"
     clock: Callable[[], float] = perf_counter if on_gpu else thread_time
     wait: Callable[[], object] = torch.cuda.synchronize if on_gpu else int
     wait()
     start = clock()
     out = run()
-    if situation.trains:
+    if workload.trains:
         torch.autograd.backward(out.sum())
     wait()
     return clock() - start

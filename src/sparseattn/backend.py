@@ -3,8 +3,8 @@
 A backend is one way to compute a masked attention; all compute the same function, the one that
 `reference` spells out. Defining a subclass with a `name` registers it; a module in this package
 whose name has no leading underscore is imported on first use, and so is what other distributions
-name in the entry-point group `sparseattn.backends`. A backend asked for by name never falls back:
-it raises with every reason.
+name in the entry-point group `sparseattn.backends`. A backend that is chosen by name never falls
+back: it raises with every reason.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ __all__ = ["AUTO", "BY_NAME", "Backend", "Call", "backend", "backends"]
 
 #: The name that leaves the choice to `select`.
 AUTO = "auto"
-#: Why another backend was chosen.
-BY_NAME = "asked for by name"
+#: The reason of a choice by name.
+BY_NAME = "chosen by name"
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,10 @@
 """Mask rules: which pairs are allowed in one batch, as structure rather than as a tensor.
 
 Patterns make rules and backends compute with them; neither knows the other. A `Rule` is a union of
-parts. Every part answers `allowed(q, k)` for any query and key indices, so that a backend can ask
-for one tile at a time, and keeps its structure (a radius, a list of keys), so that a backend can do
-better than ask. A `LayerRule` adds what holds for every layer: padding is never a key, a real
-token may always attend to itself, a padding query may attend to nothing.
+parts. Every part computes its mask for any query and key indices, `allowed(q, k)`, so that a
+backend can do with one tile at a time, and has its structure as fields (a radius, a list of keys),
+so that a backend can do without a mask. A `LayerRule` adds what holds for every layer: padding is
+never a key, a real token may always attend to itself, a padding query may attend to nothing.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class LayerRule:
             `range(heads)`.
         heads: Number of query heads.
         valid: True for a real token. Shape: [batch, length], bool.
-        padded: Whether any token is padding (known without asking the device).
+        padded: Whether any token is padding (known without reading the device).
 
     Raises:
         PatternError: A listed key is beyond the length; kernels would read and write there.
@@ -255,19 +255,19 @@ class LayerRule:
         Args:
             q: Query indices. Shape: [queries], int64.
             k: Key indices. Shape: [keys], int64.
-            heads: The heads to answer for; all by default.
+            heads: The heads; all by default.
 
         Returns:
             Shape: [batch, heads or 1, queries, keys], bool.
         """
-        wanted = range(self.heads) if heads is None else heads
-        shared = [rule for members, rule in self.groups if not set(wanted).isdisjoint(members)]
-        if len(shared) == 1:
-            out = shared[0].allowed(q, k)
+        chosen = range(self.heads) if heads is None else heads
+        rules = [rule for members, rule in self.groups if not set(chosen).isdisjoint(members)]
+        if len(rules) == 1:
+            out = rules[0].allowed(q, k)
             if heads is not None and out.shape[1] > 1:
                 out = out[:, list(heads)]
         else:
-            out = self._per_head(q, k, wanted)
+            out = self._per_head(q, k, chosen)
         if not self.is_full:
             out = out | (q[:, None] == k[None, :])
         if not self.padded:
@@ -275,17 +275,14 @@ class LayerRule:
         return out & self.valid[:, None, q, None] & self.valid[:, None, None, k]
 
     def _per_head(self, q: Tensor, k: Tensor, heads: Sequence[int]) -> Tensor:
-        columns: list[Tensor | None] = [None] * self.heads
+        masks: dict[int, Tensor] = {}
         for members, rule in self.groups:
-            wanted = [head for head in members if head in heads]
-            if wanted:
+            if chosen := [head for head in members if head in heads]:
                 mask = rule.allowed(q, k)
-                for head in wanted:
-                    columns[head] = mask[:, head if mask.shape[1] > 1 else 0]
-        chosen = torch.broadcast_tensors(  # type: ignore[no-untyped-call]
-            *(c for h in heads if (c := columns[h]) is not None)
-        )
-        return torch.stack(chosen, dim=1)
+                for head in chosen:
+                    masks[head] = mask[:, head if mask.shape[1] > 1 else 0]
+        shaped = torch.broadcast_tensors(*(masks[h] for h in heads))  # type: ignore[no-untyped-call]
+        return torch.stack(shaped, dim=1)
 
     @cached_property
     def dense(self) -> Tensor:

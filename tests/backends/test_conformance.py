@@ -72,6 +72,23 @@ def by_hand(call):
     return out
 
 
+def agrees(chosen, call):
+    torch.testing.assert_close(gradients(chosen, call), gradients(backend("reference"), call))
+
+
+def able(name, call):
+    """The backend; skips the test where it cannot compute the call."""
+    if reasons := backend(name).reasons(call):
+        pytest.skip("; ".join(reasons))
+    return backend(name)
+
+
+def in_double(call):
+    return replace(
+        call, query=call.query.double(), key=call.key.double(), value=call.value.double()
+    )
+
+
 def gradients(chosen: Backend, call: Call):
     leaves = [x.detach().clone().requires_grad_() for x in (call.query, call.key, call.value)]
     out = chosen.attend(replace(call, query=leaves[0], key=leaves[1], value=leaves[2]))
@@ -101,13 +118,7 @@ def test_reference_adds_the_bias():
 @pytest.mark.parametrize("name", NAMES)
 def test_forward_and_gradients_against_the_reference(name, plan, length, padding):
     call = case(plan, length, padding)
-    if reasons := backend(name).reasons(call):
-        pytest.skip("; ".join(reasons))
-    expected, wanted = gradients(backend("reference"), call)
-    out, grads = gradients(backend(name), call)
-    torch.testing.assert_close(out, expected)
-    for grad, want in zip(grads, wanted, strict=True):
-        torch.testing.assert_close(grad, want)
+    agrees(able(name, call), call)
 
 
 @pytest.mark.parametrize(
@@ -117,16 +128,10 @@ def test_forward_and_gradients_against_the_reference(name, plan, length, padding
 @pytest.mark.parametrize("name", NAMES)
 def test_lower_precision_stays_near_the_reference(name, length, dtype, tolerance):
     call = case(PLANS["window and global"], length, dtype=dtype)
-    if reasons := backend(name).reasons(call):
-        pytest.skip("; ".join(reasons))
-    exact = replace(
-        call, query=call.query.double(), key=call.key.double(), value=call.value.double()
-    )
-    out = backend(name).attend(call)
+    out = able(name, call).attend(call)
     assert out.dtype == dtype
-    torch.testing.assert_close(
-        out.double(), backend("reference").attend(exact), atol=tolerance, rtol=tolerance
-    )
+    expected = backend("reference").attend(in_double(call))
+    torch.testing.assert_close(out.double(), expected, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.gpu
@@ -139,43 +144,39 @@ def test_lower_precision_stays_near_the_reference(name, length, dtype, tolerance
 @pytest.mark.parametrize("name", backends)
 def test_forward_and_gradients_on_a_gpu(name, plan, padding, dtype, tolerance):
     call = case(plan, 130, padding, dtype, device="cuda")
-    if reasons := backend(name).reasons(call):
-        pytest.skip("; ".join(reasons))
     exact = case(plan, 130, padding)
     exact = replace(
         exact, **{x: getattr(call, x).cpu().double() for x in ("query", "key", "value")}
     )
-    expected, wanted = gradients(backend("reference"), exact)
-    out, grads = gradients(backend(name), call)
-    for one, other in zip((out, *grads), (expected, *wanted), strict=True):
-        torch.testing.assert_close(one.cpu().double(), other, atol=tolerance, rtol=tolerance)
+    expected, expected_grads = gradients(backend("reference"), exact)
+    out, grads = gradients(able(name, call), call)
+    for ours, theirs in zip((out, *grads), (expected, *expected_grads), strict=True):
+        torch.testing.assert_close(ours.cpu().double(), theirs, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_with_nothing_allowed_are_zero_and_pass_no_gradient(name):
     call = case("neighbor(radius=1)", 7)
-    if reasons := backend(name).reasons(call):
-        pytest.skip("; ".join(reasons))
-    out, (grad, _, _) = gradients(backend(name), call)
+    chosen = able(name, call)
+    out, (grad, _, _) = gradients(chosen, call)
     padding = ~call.rule.valid[:, None, :, None].expand_as(out)
     assert (out[padding] == 0).all()
     assert (grad[padding] == 0).all()
     assert grad.isfinite().all()
     nothing = replace(call.rule, valid=torch.zeros_like(call.rule.valid))
-    assert (backend(name).attend(replace(call, rule=nothing)) == 0).all()
+    assert (chosen.attend(replace(call, rule=nothing)) == 0).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bias_with_gradient(name):
     call = case("neighbor(radius=2) | global(cls)", 9)
-    if reasons := backend(name).reasons(replace(call, bias=torch.zeros(1, 1, 9, 9))):
-        pytest.skip("; ".join(reasons))
+    able(name, replace(call, bias=torch.zeros(1, 1, 9, 9)))
     grads = []
-    for one in ("reference", name):
-        bias = torch.randn(
-            1, HEADS, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
-        ).requires_grad_()
-        out = backend(one).attend(replace(call, bias=bias))
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randn(1, HEADS, 9, 9, dtype=torch.float64, generator=generator)
+    for each in ("reference", name):
+        bias = values.clone().requires_grad_()
+        out = backend(each).attend(replace(call, bias=bias))
         out.square().sum().backward()
         grads.append((out.detach(), bias.grad))
     torch.testing.assert_close(grads[1], grads[0])
@@ -186,28 +187,21 @@ def test_bias_with_gradient(name):
 def test_padding_holds_anything(name):
     """What stands in padding, even infinities, never reaches a real token."""
     call = case("neighbor(radius=2) | global(cls)", 7)
-    if reasons := backend(name).reasons(call):
-        pytest.skip("; ".join(reasons))
-    poisoned = []
-    for tensor, junk in ((call.query, 1e30), (call.key, 1e30), (call.value, 1e30)):
-        copy = tensor.clone()
-        copy[~call.rule.valid[:, None, :, None].expand_as(copy)] = junk
-        poisoned.append(copy)
-    dirty = replace(call, query=poisoned[0], key=poisoned[1], value=poisoned[2])
-    torch.testing.assert_close(backend(name).attend(dirty), backend(name).attend(call))
+    chosen = able(name, call)
+    padding = ~call.rule.valid[:, None, :, None].expand_as(call.query)
+    states = {x: getattr(call, x).masked_fill(padding, 1e30) for x in ("query", "key", "value")}
+    dirty = replace(call, **states)
+    torch.testing.assert_close(chosen.attend(dirty), chosen.attend(call))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_disallowed_token_changes_nothing(name):
     call = case("neighbor(radius=2)", 20, padding="none")
-    if reasons := backend(name).reasons(call):
-        pytest.skip("; ".join(reasons))
+    chosen = able(name, call)
     key, value = call.key.clone(), call.value.clone()
     key[:, :, 10], value[:, :, 10] = 5.0, -5.0
-    out = backend(name).attend(call)
-    changed = (
-        (backend(name).attend(replace(call, key=key, value=value)) - out).abs().amax((0, 1, 3))
-    )
+    out = chosen.attend(call)
+    changed = (chosen.attend(replace(call, key=key, value=value)) - out).abs().amax((0, 1, 3))
     outside = [i for i in range(20) if abs(i - 10) > 2]
     assert (changed[outside] == 0).all()
     assert (changed[8:13] > 0).all()
@@ -220,18 +214,16 @@ def test_masks_of_single_heads(name):
     tokens = sa.TokenBatch.of_lengths(5, 5)
     rule = LayerRule(((tuple(range(HEADS)), Rule((Pairs(mask), Band(0)))),), HEADS, tokens.valid)
     call = replace(case("full()", 5, "none"), rule=rule)
-    if reasons := backend(name).reasons(call):
-        pytest.skip("; ".join(reasons))
-    torch.testing.assert_close(backend(name).attend(call), by_hand(call))
+    chosen = able(name, call)
+    torch.testing.assert_close(chosen.attend(call), by_hand(call))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_dropout_keeps_the_mean(name):
     call = replace(case("neighbor(radius=1)", 4, "none", dtype=torch.float32), dropout=0.3)
-    if reasons := backend(name).reasons(call):
-        pytest.skip("; ".join(reasons))
+    chosen = able(name, call)
     torch.manual_seed(0)
-    runs = torch.stack([backend(name).attend(call) for _ in range(4000)])
+    runs = torch.stack([chosen.attend(call) for _ in range(4000)])
     expected = backend("reference").attend(replace(call, dropout=0.0))
     assert not torch.equal(runs[0], runs[1])
     error = runs.std(0) / len(runs) ** 0.5
@@ -241,13 +233,12 @@ def test_dropout_keeps_the_mean(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_gradcheck(name):
     call = case("neighbor(radius=1) | global(cls)", 5)
-    if reasons := backend(name).reasons(call):
-        pytest.skip("; ".join(reasons))
+    chosen = able(name, call)
     leaves = [x[:, :, :, :3].clone().requires_grad_() for x in (call.query, call.key, call.value)]
     rule = call.rule
 
     def attend(q, k, v):
-        return backend(name).attend(Call(q, k, v, rule, 0.5))
+        return chosen.attend(Call(q, k, v, rule, 0.5))
 
     assert torch.autograd.gradcheck(attend, leaves)
 
@@ -281,15 +272,13 @@ def test_a_named_backend_raises_with_every_reason():
         def computed(self, rule):
             return 0
 
-    from sparseattn import backend as base
-
-    base.backends.add("picky", Picky, Picky())
+    backends.add("picky", Picky, Picky())
     try:
         message = re.escape("backend 'picky' cannot compute this: one thing; another thing")
         with pytest.raises(BackendError, match=message):
             select("picky", case("full()", 2))
     finally:
-        base.backends.discard("picky")
+        backends.discard("picky")
     assert select("auto", case("full()", 2))[0].name in backends
 
 

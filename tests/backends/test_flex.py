@@ -13,13 +13,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sparseattn import auto as cost
-from sparseattn.auto import select
+from sparseattn.auto import choose, select
 from sparseattn.backend import backend
 from sparseattn.backends import flex
 from sparseattn.backends.kernels import flex_mask
 from sparseattn.errors import BackendError
-from tests.backends.test_conformance import HEADS, PLANS, case
+from tests.backends.test_conformance import HEADS, PLANS, case, in_double
 
 PLAN = "neighbor(radius=3) | global(cls)"
 #: PyTorch's compiler warns of PyTorch when it is imported.
@@ -28,10 +27,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWar
 
 def fresh():
     torch._dynamo.reset()
-    for kept in (flex._TRIED, flex._SEEN, flex._EQUAL.kept):
-        kept.clear()
-    for known in (flex._compiled, flex._uncompilable):
-        known.cache_clear()
+    for cache in (flex._SELF_TESTS, flex._COMPILED_SHAPES, flex._CACHE.values):
+        cache.clear()
+    for function in (flex._compiled, flex._uncompilable):
+        function.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -56,13 +55,12 @@ def single(length, **changes):
     return replace(case(PLAN, length, dtype=torch.float32), **changes)
 
 
-def near_reference(call, told=""):
+def near_reference(call, note=""):
     with torch.no_grad():
         out = select("flex", call)[0].attend(call)
-    exact = {name: getattr(call, name).double() for name in ("query", "key", "value")}
-    wanted = backend("reference").attend(replace(call, **exact)).float()
+    expected = backend("reference").attend(in_double(call)).float()
     torch.testing.assert_close(
-        out, wanted, atol=1e-5, rtol=1e-5, msg=lambda what: f"{told}: {what}"
+        out, expected, atol=1e-5, rtol=1e-5, msg=lambda text: f"{note}: {text}"
     )
 
 
@@ -90,52 +88,35 @@ CASES = [(length, padding) for length in (1, 63, 130) for padding in ("right", "
 def test_every_plan_length_and_padding(quick):
     """In one test: most of the time goes into what they share, tracing each shape of batch."""
     for (name, plan), (length, padding) in itertools.product(STRUCTURED.items(), CASES):
-        told = f"{name}, {length} tokens, padding {padding}"
-        near_reference(case(plan, length, padding, torch.float32), told)
+        note = f"{name}, {length} tokens, padding {padding}"
+        near_reference(case(plan, length, padding, torch.float32), note)
 
 
-@pytest.mark.parametrize("plan", STRUCTURED.values(), ids=STRUCTURED)
-def test_no_block_with_an_allowed_pair_is_left_out(plan):
-    for length, padding in CASES:
-        rule = case(plan, length, padding).rule
-        made = flex_mask.windows_of(rule, flex_mask.bucket(length))
-        allowed = rule.dense.expand(-1, HEADS, -1, -1)
-        for size in (32, 128):
-            blocks = flex_mask.needed(made, size)
-            pairs = blocks.repeat_interleave(size, 2).repeat_interleave(size, 3)
-            assert pairs[..., :length, :length].expand_as(allowed)[allowed].all()
-
-
-def whole(blocks, size):
-    """Blocks as pairs."""
+def pairs_of(count, order, size):
+    """The pairs in listed blocks of keys."""
+    first = torch.arange(order.shape[-1]) < count[..., None]
+    blocks = torch.zeros_like(order, dtype=torch.bool).scatter(-1, order.long(), first)
     return blocks.repeat_interleave(size, 2).repeat_interleave(size, 3)
 
 
 @pytest.mark.parametrize("plan", STRUCTURED.values(), ids=STRUCTURED)
 def test_blocks_and_mask_function_allow_exactly_what_the_rule_does(plan):
-    """What a kernel computes: in partial blocks what the function says, in full ones everything."""
+    """What a kernel computes: in partial blocks what the function allows, in full ones all."""
     for length, padding in [*CASES, (256, "none"), (300, "right")]:
         rule = case(plan, length, padding).rule
         padded = flex_mask.bucket(length)
-        made = flex_mask.windows_of(rule, padded)
+        windows = flex_mask.windows_of(rule, padded)
         every = torch.arange(padded)
-        place = torch.arange(2), torch.arange(HEADS), every, every
-        wanted = torch.zeros(2, HEADS, padded, padded, dtype=torch.bool)
-        wanted[..., :length, :length] = rule.dense
+        indices = torch.meshgrid(torch.arange(2), torch.arange(HEADS), every, every, indexing="ij")
+        expected = torch.zeros(2, HEADS, padded, padded, dtype=torch.bool)
+        expected[..., :length, :length] = rule.dense
         for size in (32, 128):
-            mask = flex_mask.block_mask(made, size)
-            said = mask.mask_mod(*torch.meshgrid(*place, indexing="ij"))
-            kinds = [(mask.kv_num_blocks, mask.kv_indices)]
-            kinds.append((mask.full_kv_num_blocks, mask.full_kv_indices))
-            some, full = (whole(_unlisted(*kind), size) for kind in kinds)
-            assert not (some & full).any()
-            assert torch.equal((some & said) | full.expand_as(said), wanted)
-
-
-def _unlisted(count, order):
-    """Which blocks of keys are in a list."""
-    first = torch.arange(order.shape[-1]) < count[..., None]
-    return torch.zeros_like(order, dtype=torch.bool).scatter(-1, order.long(), first)
+            mask = flex_mask.block_mask(windows, size)
+            partial = pairs_of(mask.kv_num_blocks, mask.kv_indices, size)
+            full = pairs_of(mask.full_kv_num_blocks, mask.full_kv_indices, size)
+            assert not (partial & full).any()
+            allowed = mask.mask_mod(*indices)
+            assert torch.equal((partial & allowed) | full.expand_as(allowed), expected)
 
 
 @pytest.mark.parametrize(
@@ -174,27 +155,27 @@ def test_every_plan_with_the_real_kernel(plan):
         near_reference(case(plan, length, padding, torch.float32))
 
 
-def test_block_masks_are_made_once_for_equal_batches(quick, monkeypatch):
-    made, make = [], flex_mask.block_mask
-    monkeypatch.setattr(flex_mask, "block_mask", lambda *a: made.append(a) or make(*a))
+def test_block_masks_are_built_once_for_equal_batches(quick, monkeypatch):
+    built, build = [], flex_mask.block_mask
+    monkeypatch.setattr(flex_mask, "block_mask", lambda *a: built.append(a) or build(*a))
     near_reference(single(40))  # with the one of the self-test
     for seed in range(3):
         near_reference(case(PLAN, 40, dtype=torch.float32, seed=seed))
-    assert len(made) == 2
+    assert len(built) == 2
     near_reference(single(41))
-    assert len(made) == 3
+    assert len(built) == 3
 
 
 def test_each_kind_of_mask_is_compiled_once(quick, monkeypatch):
     """Numbers are read from tensors; what decides what is read is part of the shape."""
     from torch._inductor import compile_fx
 
-    made = []
+    graphs = []
     monkeypatch.setattr(
-        compile_fx, "compile_fx", lambda graph, _inputs: made.append(graph) or graph.forward
+        compile_fx, "compile_fx", lambda graph, _inputs: graphs.append(graph) or graph.forward
     )
     near_reference(single(40))  # compiles that of the self-test, too
-    made.clear()
+    graphs.clear()
     alike = [
         ("neighbor(radius=3)", "neighbor(radius=100)", "neighbor(radius=0)", "full()"),
         ({0: {"0": "neighbor(radius=9)", "1:": "full()"}},),
@@ -203,78 +184,78 @@ def test_each_kind_of_mask_is_compiled_once(quick, monkeypatch):
     for number, plans in enumerate(alike, 1):
         for plan, length in itertools.product(plans, (100, 128)):
             near_reference(case(plan, length, "right", torch.float32), plan)
-        assert len(made) == number, plans
+        assert len(graphs) == number, plans
     near_reference(case("neighbor(radius=3)", 128, "none", torch.float32))
-    assert len(made) == len(alike) + 1
-    assert len(flex._SEEN) == len(made) + 2
+    assert len(graphs) == len(alike) + 1
+    assert len(flex._COMPILED_SHAPES) == len(graphs) + 2
 
 
 # --- guards
 
 
-def test_what_the_compiler_looks_at_is_no_error_where_warnings_are(monkeypatch):
-    """PyTorch warns when its compiler looks at states with a history, on a GPU in training."""
-    call, said = single(40), [f"{flex._LOOKED_AT}. Its .grad attribute won't"]
+def test_a_warning_of_the_compiler_is_no_error(monkeypatch):
+    """PyTorch warns when its compiler reads states with a history, on a GPU in training."""
+    call, texts = single(40), [f"{flex._GRAD_WARNING}. Its .grad attribute won't"]
 
-    def looks(query, *_states, **_options):
-        for what in said:
-            warnings.warn(what, UserWarning, stacklevel=1)
-        flex._RAN[0] += 1
+    def warns(query, *_states, **_options):
+        for text in texts:
+            warnings.warn(text, UserWarning, stacklevel=1)
+        flex._RUNS[0] += 1
         return query
 
-    monkeypatch.setattr(flex, "_compiled", lambda: looks)
+    monkeypatch.setattr(flex, "_compiled", lambda: warns)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         before = list(warnings.filters)
         flex._attend(call)
         assert warnings.filters == before
-        # A shape that was compiled is not looked at again, and nothing is done for it.
+        # Nothing is hidden for a shape that was compiled.
         with pytest.raises(UserWarning, match="attribute of a Tensor"):
             flex._attend(call)
-        said.append("anything else")
+        texts.append("anything else")
         with pytest.raises(UserWarning, match="anything else"):
             flex._attend(single(300))
 
 
 def test_it_is_tested_once_before_its_first_use(quick, monkeypatch):
-    made, test = [], flex._self_test
-    monkeypatch.setattr(flex, "_self_test", lambda kind: made.append(kind) or test(kind))
+    kinds, test = [], flex._self_test
+    monkeypatch.setattr(flex, "_self_test", lambda kind: kinds.append(kind) or test(kind))
     near_reference(single(40))
     near_reference(single(100))
-    assert made == [("cpu", torch.float32, False)]
+    assert kinds == [("cpu", torch.float32, False)]
 
 
 def test_a_kernel_that_computes_something_else_is_not_used(quick, monkeypatch):
     read = flex_mask.windows_of
 
     def wider(rule, length):
-        made = read(rule, length)
-        return replace(made, radius=made.radius + 1)
+        windows = read(rule, length)
+        return replace(windows, radius=windows.radius + 1)
 
     monkeypatch.setattr(flex_mask, "windows_of", wider)
     call = single(40)
     for _ in range(2):
         with pytest.raises(BackendError, match=r"failed its self-test: up to [\d.]+ away from SD"):
             select("flex", call)[0].attend(call)
-    assert cost.choose(call)[0].name == "masked"
+    assert choose(call)[0].name == "masked"
     with pytest.raises(BackendError, match=r"^backend 'flex' cannot compute this: it failed its"):
         select("flex", call)
 
 
 def test_too_many_shapes_are_an_error_and_no_dense_path(quick, monkeypatch):
-    monkeypatch.setattr(flex, "_SHAPES", 2)
+    monkeypatch.setattr(flex, "_MAX_SHAPES", 2)
     near_reference(single(100))  # the self-test has another shape
     call = single(300)
     for _ in range(2):
         with pytest.raises(BackendError, match=r"compiled for 2 shapes of batches, .* fewer len"):
             select("flex", call)
     # PyTorch's own limit, if more is compiled than was counted.
-    flex._SEEN.clear()
+    flex._COMPILED_SHAPES.clear()
     with pytest.raises(BackendError, match=r"compiled for 2 shapes of batches, .* fewer len"):
         select("flex", call)[0].attend(call)
-    ran = flex._RAN[0]
+    ran = flex._RUNS[0]
     near_reference(single(100))
-    assert flex._RAN[0] == ran + 1
+    assert flex._RUNS[0] == ran + 1
 
 
 def test_a_call_that_fails_does_not_poison_the_next(quick):
@@ -282,9 +263,9 @@ def test_a_call_that_fails_does_not_poison_the_next(quick):
     call = single(40)
     with pytest.raises(Exception, match="Observed exception"):
         flex._attend(replace(call, query=call.query.clone().requires_grad_()))
-    ran = flex._RAN[0]
+    ran = flex._RUNS[0]
     near_reference(call)
-    assert flex._RAN[0] == ran + 1
+    assert flex._RUNS[0] == ran + 1
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -329,7 +310,7 @@ def test_the_real_kernel_survives_failure_and_many_shapes(monkeypatch):
     with pytest.raises(Exception, match="Observed exception"):
         flex._attend(replace(call, query=call.query.clone().requires_grad_()))
     near_reference(call)
-    monkeypatch.setattr(flex, "_SHAPES", 1)
+    monkeypatch.setattr(flex, "_MAX_SHAPES", 1)
     with pytest.raises(BackendError, match="shapes of batches"):
         near_reference(single(600))
     near_reference(call)

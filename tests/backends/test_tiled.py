@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,17 +16,18 @@ import sparseattn as sa
 from sparseattn.auto import select
 from sparseattn.backend import Call, backend
 from sparseattn.backends import tiled
-from sparseattn.backends.kernels import gathered as _gathered
+from sparseattn.backends.kernels import gathered
 from sparseattn.backends.kernels.cpu import launch as cpu
-from sparseattn.backends.kernels.tiles.tiles import tiles_of
+from sparseattn.backends.kernels.tiles import tiles_of
 from sparseattn.errors import BackendError
 from sparseattn.rules import Band, Both, GlobalTokens, Keys, LayerRule, Pairs, Rule, SameLabel
-from tests.backends.test_conformance import HEADS, case, gradients
+from tests.backends.test_conformance import HEADS, agrees, case, gradients, in_double
 
 # 35 and 36 leave a last tile with three queries, computed one by one, and with four.
 LENGTHS = [1, 2, 31, 32, 33, 35, 36, 63, 64, 65, 127, 130]
 RADII = [0, 1, 31, 32, 64, 5000]
 PATHS = ["kernel", "portable"]
+PLAN = "neighbor(radius=3) | global(cls)"
 
 
 @pytest.fixture(autouse=True)
@@ -46,14 +49,6 @@ def path(request, monkeypatch):
     elif problem := cpu.missing():
         pytest.skip(problem)
     return backend("tiled")
-
-
-def agrees(chosen, call):
-    expected, wanted = gradients(backend("reference"), call)
-    out, grads = gradients(chosen, call)
-    torch.testing.assert_close(out, expected)
-    for grad, want in zip(grads, wanted, strict=True):
-        torch.testing.assert_close(grad, want)
 
 
 def custom(groups, length, padding="right"):
@@ -170,7 +165,7 @@ def test_no_texts_at_all(path):
 
 
 def test_other_memory_layouts(path):
-    call = case("neighbor(radius=3) | global(cls)", 50)
+    call = case(PLAN, 50)
     expected = backend("reference").attend(call)
     for turn in (
         lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
@@ -191,7 +186,7 @@ def test_head_widths(path, width):
 
 
 def test_autocast(path):
-    call = case("neighbor(radius=3) | global(cls)", 50, dtype=torch.float32)
+    call = case(PLAN, 50, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         out = path.attend(call)
         low = replace(call, query=call.query.bfloat16(), key=call.key.bfloat16())
@@ -212,10 +207,7 @@ def test_nan_is_not_hidden(path):
 def test_large_scores(path):
     call = case("neighbor(radius=5)", 40, dtype=torch.float32)
     call = replace(call, query=call.query * 300)
-    exact = replace(
-        call, query=call.query.double(), key=call.key.double(), value=call.value.double()
-    )
-    expected = backend("reference").attend(exact).float()
+    expected = backend("reference").attend(in_double(call)).float()
     torch.testing.assert_close(path.attend(call), expected, atol=1e-3, rtol=1e-3)
 
 
@@ -298,7 +290,7 @@ def test_checkpointing_repeats_the_dropout(path):
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 def test_a_compiled_caller(path):
-    call = case("neighbor(radius=3) | global(cls)", 30, dtype=torch.float32)
+    call = case(PLAN, 30, dtype=torch.float32)
 
     def run(q, k, v):
         return path.attend(replace(call, query=q * 2, key=k, value=v)) + 1
@@ -312,31 +304,24 @@ def test_a_compiled_caller(path):
         torch.testing.assert_close(one, other)
 
 
-def test_the_number_of_threads_changes_nothing():
+@pytest.mark.parametrize("pooled", [False, True])
+def test_neither_the_number_nor_the_kind_of_threads_changes_anything(pooled, monkeypatch):
     if problem := cpu.missing():
         pytest.skip(problem)
-    before, results = torch.get_num_threads(), []
-    call = case({0: {"0": "neighbor(radius=40)", "1:": "neighbor(radius=1)"}}, 130)
+    before = torch.get_num_threads()
+    call = case({0: {"0": "neighbor(radius=40)", "1:": "bigbird(3, 2)"}}, 130)
+    torch.set_num_threads(1)
+    expected = gradients(backend("tiled"), call)
+    if pooled:
+        monkeypatch.setattr(cpu, "_team", lambda: cpu._pooled)
     try:
-        for threads in (1, 2, 5):
+        for threads in (2, 5):
             torch.set_num_threads(threads)
             out, grads = gradients(backend("tiled"), call)
-            results.append([out, *grads])
+            assert torch.equal(out, expected[0])
+            assert all(torch.equal(a, b) for a, b in zip(grads, expected[1], strict=True))
     finally:
         torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
-
-
-def test_threads_of_our_own_do_the_same(monkeypatch):
-    if problem := cpu.missing():
-        pytest.skip(problem)
-    call = case("bigbird(3, 2)", 130)
-    expected = gradients(backend("tiled"), call)
-    monkeypatch.setattr(cpu, "_team", lambda: lambda f, a, _n: cpu._pooled(f, a, 3))
-    out, grads = gradients(backend("tiled"), call)
-    assert torch.equal(out, expected[0])
-    assert all(torch.equal(a, b) for a, b in zip(grads, expected[1], strict=True))
 
 
 # --- the lists
@@ -409,24 +394,31 @@ def test_a_bias_is_refused():
         select("tiled", call)
 
 
-def test_without_numba_there_is_a_message_and_the_same_result(monkeypatch):
-    call = case("neighbor(radius=2)", 20, dtype=torch.float32)
-    expected = backend("reference").attend(call)
+@pytest.fixture
+def checked_anew():
+    """What was found out about the kernel is forgotten, before and after."""
+    for cached in (cpu.missing, tiled._warn):
+        cached.cache_clear()
+    yield
+    for cached in (cpu.missing, tiled._warn):
+        cached.cache_clear()
+
+
+@pytest.mark.usefixtures("checked_anew")
+def test_without_numba_there_is_one_message_and_the_same_result(monkeypatch):
+    call = case(PLAN, 40)
     monkeypatch.setattr(cpu, "find_spec", lambda _: None)
-    cpu.missing.cache_clear()
-    tiled._warn.cache_clear()
-    try:
-        with pytest.warns(RuntimeWarning, match="slower path in plain PyTorch: numba is not"):
-            out = backend("tiled").attend(call)
-        torch.testing.assert_close(out, expected)
-    finally:
-        cpu.missing.cache_clear()
+    with pytest.warns(RuntimeWarning, match="slower path .* numba is not .* pip install 'sparse"):
+        agrees(backend("tiled"), call)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agrees(backend("tiled"), call)
 
 
+@pytest.mark.usefixtures("checked_anew")
 def test_without_a_backward_pass_inference_keeps_the_kernel(monkeypatch):
     if problem := cpu.missing(trains=False):
         pytest.skip(problem)
-    call = case("neighbor(radius=2)", 20, dtype=torch.float32)
     compiled = cpu.compiled
 
     def partly(name):
@@ -436,29 +428,79 @@ def test_without_a_backward_pass_inference_keeps_the_kernel(monkeypatch):
 
     monkeypatch.setattr(cpu, "compiled", partly)
     cpu.missing.cache_clear()
-    tiled._warn.cache_clear()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            backend("tiled").attend(call)
-        with pytest.warns(RuntimeWarning, match="numba cannot compile it here: .* instruction"):
-            agrees(backend("tiled"), case("neighbor(radius=2)", 20))
-    finally:
-        cpu.missing.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backend("tiled").attend(case(PLAN, 20, dtype=torch.float32))
+    with pytest.warns(RuntimeWarning, match="numba cannot compile it here: .* instruction"):
+        agrees(backend("tiled"), case(PLAN, 20))
 
 
 def test_wide_windows_have_larger_tiles():
     sizes = []
     for radius in (32, 200):
         call = case(f"neighbor(radius={radius})", 900, "none", dtype=torch.float32)
-        sizes.append(_gathered._tiles(call.rule).queries.shape[1])
-        out = _gathered.attend_gathered(call)
+        sizes.append(gathered._tiles(call.rule).queries.shape[1])
+        out = gathered.attend_gathered(call)
         torch.testing.assert_close(out, backend("reference").attend(call), atol=1e-5, rtol=1e-5)
     assert sizes == [32, 64]
 
 
-def test_rules_that_are_asked_in_portions(path, monkeypatch):
-    """Long texts ask for a few tiles at a time, and their lists are joined."""
-    monkeypatch.setattr("sparseattn.backends.kernels.tiles.blocks._ASKED", 1)
+def test_masks_that_are_computed_in_portions(path, monkeypatch):
+    """Of long texts a few tiles at a time, whose lists are joined."""
+    monkeypatch.setattr("sparseattn.backends.kernels.key_lists._PAIRS", 1)
     labels = Rule((SameLabel(torch.arange(100)[None] % 6), GlobalTokens(torch.eye(1, 100) > 0)))
     agrees(path, custom((((0, 1, 2, 3), labels),), 100))
+
+
+# --- memory
+
+MAPS = Path("/proc/self/smaps")
+linux = pytest.mark.skipif(
+    not (MAPS.exists() and Path("/sys/kernel/mm/transparent_hugepage").exists()),
+    reason="no large pages to ask for on this system",
+)
+
+
+def mapping(address):
+    """The lines about the mapping that an address lies in, by their first word."""
+    inside, lines = False, {}
+    for words in map(str.split, MAPS.read_text().splitlines()):
+        if not words[0].endswith(":"):
+            begin, end = (int(x, 16) for x in words[0].split("-"))
+            inside = begin <= address < end
+        elif inside:
+            lines[words[0].removesuffix(":")] = words[1:]
+    return lines
+
+
+def zeros(size):
+    out = cpu.empty_result(torch.empty(1, 1, size // 64, 16), zero=True)
+    assert out.shape == (1, 1, size // 64, 16)
+    assert not out.any()
+    return out
+
+
+@linux
+@pytest.mark.parametrize(
+    ("size", "large"), [(cpu.LARGE, True), (cpu.LARGE // 1024, False)], ids=["large", "small"]
+)
+def test_large_results_have_large_pages(size, large):
+    out = zeros(size)
+    assert ("hg" in mapping(out.data_ptr() + size // 2)["VmFlags"]) == large
+
+
+@linux
+def test_large_pages_are_requested_before_anything_is_written(monkeypatch):
+    """Pages that are there already stay small.
+
+    What is written at the request would last if the zeros came first.
+    """
+    sizes = []
+
+    def advise(address, size):
+        sizes.append(size)
+        ctypes.memset(address, 0xFF, size)
+
+    monkeypatch.setattr(cpu, "_advise", lambda: advise)
+    zeros(cpu.LARGE)
+    assert sizes

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from transformers import BertConfig, RobertaConfig
 from typer.testing import CliRunner
 
 import sparseattn as sa
-from sparseattn import auto as cost
+from sparseattn import auto
 from sparseattn.backend import backends
 from sparseattn.bench import measure, predict, timing
+from sparseattn.bench.measure import differences, output_and_gradients
 from sparseattn.bench.models import load, run
 from sparseattn.bench.predict import Predictor, pays_from
 from sparseattn.cli.bench import app
 from sparseattn.errors import BackendError, UnsupportedModelError
+from tests.backends.test_conformance import case, gradients
 from tests.models.families import build
 
 PLAN = sa.Plan.of("neighbor(radius=8) | global(cls)")
@@ -25,10 +29,27 @@ PLAN = sa.Plan.of("neighbor(radius=8) | global(cls)")
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("SPARSEATTN_CACHE", str(tmp_path / "cache"))
-    clear = cost.lines.cache_clear
+    clear = auto.costs.cache_clear
     clear()
     yield
     clear()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Each time is that of one run."""
+    monkeypatch.setattr(predict, "_REPEATS", 1)
+    monkeypatch.setattr(predict, "_REPEATS_MANY", 1)
+    monkeypatch.setattr(measure, "_REPEATS", 1)
+    monkeypatch.setattr(predict, "_LADDER", (128, 512))
+
+
+def bench(*arguments):
+    """The lines that a command prints."""
+    plan = ["--plan", "neighbor(radius=8)"]
+    result = CliRunner().invoke(app, [*arguments, *plan], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +62,16 @@ def name(tmp_path_factory):
     return str(folder)
 
 
-def test_runs_take_turns_and_warm_up_is_not_counted(monkeypatch):
-    order, clock = [], iter(range(100))
+@pytest.mark.parametrize(
+    ("most", "order", "slow"), [({}, "ababab", 2), ({"b": 1}, "aaba", 1)], ids=["all", "one slow"]
+)
+def test_runs_take_turns_and_warm_up_is_not_counted(monkeypatch, most, order, slow):
+    calls, clock = [], iter(range(100))
     monkeypatch.setattr(timing, "perf_counter", lambda: float(next(clock)))
-    runs = {key: lambda key=key: order.append(key) for key in "ab"}
-    assert timing.alternate(runs, 2, warm=1) == {"a": 1.0, "b": 1.0}
-    assert order == list("ababab")
-
-
-def test_slow_runs_take_part_in_few_rounds_and_in_none_before(monkeypatch):
-    order, clock = [], iter(range(100))
-    monkeypatch.setattr(timing, "perf_counter", lambda: float(next(clock)))
-    runs = {key: lambda key=key: order.append(key) for key in "ab"}
-    assert timing.samples(runs, 3, warm=1, most={"b": 2}) == {"a": [1.0] * 3, "b": [1.0] * 2}
-    assert order == list("aababa")
+    runs = {key: lambda key=key: calls.append(key) for key in "ab"}
+    times = timing.samples(runs, 2, warm=1, most=most)
+    assert times == {"a": [1.0] * 2, "b": [1.0] * slow}
+    assert "".join(calls) == order
 
 
 def test_processor_time_leaves_waiting_out(monkeypatch):
@@ -64,16 +81,25 @@ def test_processor_time_leaves_waiting_out(monkeypatch):
     assert seconds["wait"] < 0.02
 
 
-def test_the_floor_computes_no_attention_and_is_only_lent(name):
+def test_the_floor_computes_no_attention_and_is_not_left_registered(name):
     subject = load(name, 16, trains=False)
     batch = subject.batch(1, 16)
-    with timing.floor() as lent, torch.no_grad():
-        model = subject.sparsified(PLAN, lent)
+    with timing.floor() as floor, torch.no_grad():
+        model = subject.sparsified(PLAN, floor)
         first = run(model, batch)
         for layer in model.encoder.layer:
             layer.attention.self.query.weight.zero_()
         assert torch.equal(run(model, batch), first)
-    assert lent not in backends
+    assert floor not in backends
+
+
+def test_the_bound_passes_gradients_to_queries_and_keys():
+    call = case("full()", 7)
+    with timing.bound() as bound:
+        out, grads = gradients(backends[bound], call)
+    assert torch.equal(out, call.value)
+    assert all(torch.equal(grad, grads[0]) and grad.any() for grad in grads)
+    assert bound not in backends
 
 
 def fixed(monkeypatch, names):
@@ -110,46 +136,39 @@ def test_where_a_plan_begins_to_pay(monkeypatch, name):
     assert pays_from(Predictor(subject, PLAN)) is None
 
 
-def test_masked_attention_is_never_said_to_be_faster(monkeypatch, name):
-    """It does what dense attention does, and more: what seems faster is noise."""
-    subject = load(name, 512, trains=False)
-    monkeypatch.setattr(predict.Predictor, "_rest", predict._Curve((1e3, 1.0), (2e3, 2.0)))
-    monkeypatch.setattr(predict.Predictor, "_dense", predict._Curve((1e4, 1.0), (2e4, 2.0)))
-    quick = predict._Curve((1e4, 0.5), (2e4, 1.0))
+def test_masked_attention_is_never_forecast_to_be_faster(monkeypatch, name):
+    """It does what dense attention does, and more: less time is noise."""
+    fixed(monkeypatch, "masked")
+    quick = predict._Curve((1e6, 0.5), (2e6, 1.0))
     monkeypatch.setattr(predict.Predictor, "_sparse", lambda *_: quick)
-    forecast = Predictor(subject, PLAN).at(128)
+    forecast = Predictor(load(name, 512, trains=False), PLAN).at(128)
     assert forecast.backends == ("masked",)
     assert forecast.speedup == 1
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("command", ["predict", "run"])
-def test_tables(monkeypatch, name, command, train):
-    monkeypatch.setattr(predict, "_REPEATS", 1)
-    monkeypatch.setattr(measure, "_REPEATS", 1)
-    monkeypatch.setattr(predict, "_LADDER", (128, 512))
-    arguments = [
-        command,
-        name,
-        "--plan",
-        "neighbor(radius=8)",
-        "--lengths",
-        "64,300",
-        "--batch",
-        "2",
-    ]
-    result = CliRunner().invoke(app, arguments + ["--train"] * train, catch_exceptions=False)
-    lines = result.stdout.splitlines()
-    assert result.exit_code == 0
+def test_tables(name, command, train):
+    lines = bench(command, name, "--lengths", "64,300", "--batch", "2", *["--train"] * train)
     assert ("training step" in lines[0]) == train
     rows = [line.split() for line in lines[2:4]]
     assert [row[0] for row in rows] == ["64", "300"]
     assert rows[0][-1] == "masked"
     for row in rows:
         # Milliseconds are rounded to tenths, of which a tiny model takes few.
-        stock, sparse, told = (float(cell.rstrip("x")) for cell in (row[1], row[2], row[5]))
-        assert (stock - 0.05) / (sparse + 0.05) - 0.01 <= told
-        assert told <= (stock + 0.05) / max(sparse - 0.05, 1e-9) + 0.01
+        stock, sparse, speedup = (float(cell.rstrip("x")) for cell in (row[1], row[2], row[5]))
+        assert (stock - 0.05) / (sparse + 0.05) - 0.01 <= speedup
+        assert speedup <= (stock + 0.05) / max(sparse - 0.05, 1e-9) + 0.01
+
+
+@pytest.mark.usefixtures("quick")
+def test_processor_time_is_named_in_the_table(name):
+    threads = torch.get_num_threads()
+    try:
+        assert "processor time of 1 thread" in bench("run", name, "--lengths", "16", "--busy")[0]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_wrong_result_is_not_timed(monkeypatch, name):
@@ -176,52 +195,45 @@ def test_a_training_step_with_wrong_gradients_is_not_timed(monkeypatch, name):
         measure.measure(load(name, 100, trains=True), PLAN, 100)
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_backend_that_is_timed_is_the_one_compared(monkeypatch, name):
     """Also where `auto` would take another one for the shorter text of the comparison."""
-    monkeypatch.setattr(measure, "_REPEATS", 1)
-    monkeypatch.setattr(measure, "_CHECKED", 50)
+    monkeypatch.setattr(measure, "_COMPARED", 50)
     tiled = backends["tiled"]
     monkeypatch.setattr(
-        cost,
+        auto,
         "choose",
         lambda call: (backends["tiled" if call.rule.length > 50 else "masked"], ""),
     )
     subject = load(name, 100, trains=False)
-    found = measure.measure(subject, PLAN, 100)
-    assert (found.backends, found.compared) == (("tiled",), 50)
+    measured = measure.measure(subject, PLAN, 100)
+    assert (measured.backends, measured.compared) == (("tiled",), 50)
     monkeypatch.setattr(type(tiled), "attend", lambda self, call: call.value)
     with pytest.raises(BackendError, match="not timed"):
         measure.measure(subject, PLAN, 100)
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
-    ("train", "said"),
+    ("train", "start"),
     [
         (False, "outputs compared with the reference backend at 40, 60 tokens: largest difference"),
         (True, "outputs and gradients compared with the reference backend at 40, 50 tokens: "),
     ],
 )
-def test_the_measured_table_says_what_was_compared(monkeypatch, name, train, said):
-    monkeypatch.setattr(measure, "_REPEATS", 1)
-    monkeypatch.setattr(measure, "_CHECKED", 60)
-    monkeypatch.setattr(measure, "_CHECKED_GRADIENTS", 50)
-    arguments = ["run", name, "--plan", "neighbor(radius=8)", "--lengths", "40,100"]
-    result = CliRunner().invoke(app, arguments + ["--train"] * train, catch_exceptions=False)
-    last = result.stdout.splitlines()[-1]
-    assert last.startswith(said)
+def test_the_measured_table_ends_with_what_was_compared(monkeypatch, name, train, start):
+    monkeypatch.setattr(measure, "_COMPARED", 60)
+    monkeypatch.setattr(measure, "_COMPARED_GRADIENTS", 50)
+    last = bench("run", name, "--lengths", "40,100", *["--train"] * train)[-1]
+    assert last.startswith(start)
     assert 0 < float(last.split()[-1]) < 1e-4
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("command", ["predict", "run"])
 @pytest.mark.parametrize("longest", [512, 600])
-def test_a_model_is_given_the_positions_that_it_lacks(monkeypatch, name, command, longest):
-    monkeypatch.setattr(predict, "_REPEATS", 1)
-    monkeypatch.setattr(measure, "_REPEATS", 1)
-    monkeypatch.setattr(predict, "_LADDER", (128,))
-    arguments = [command, name, "--plan", "neighbor(radius=8)", "--lengths", f"64,{longest}"]
-    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert result.exit_code == 0
-    first, *others = result.stdout.splitlines()
+def test_a_model_gets_the_positions_that_it_lacks(name, command, longest):
+    first, *others = bench(command, name, "--lengths", f"64,{longest}")
     note = f"note: {name} has 512 positions; longer texts are timed with more"
     assert first.startswith(note) == (longest > 512)
     assert "note" not in " ".join(others)
@@ -277,10 +289,9 @@ def test_models_that_take_only_a_mask_are_not_forecast(tmp_path):
         Predictor(subject, PLAN).at(64)
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("family", ["bert", "roberta"])
-def test_models_with_few_positions_are_forecast(family, tmp_path, monkeypatch):
-    monkeypatch.setattr(predict, "_REPEATS", 1)
-    monkeypatch.setattr(predict, "_REPEATS_MANY", 1)
+def test_models_with_few_positions_are_forecast(family, tmp_path):
     config = build(family).config
     config.save_pretrained(tmp_path)
     for length in (150, 200):
@@ -316,3 +327,38 @@ def test_a_forecast_rests_on_the_shortest_runs(name, monkeypatch):
     curve = Predictor(load(name, 64, trains=False), PLAN)._rest
     assert curve(256) == 0.25
     assert curve(8 * 256) == 2.0
+
+
+EXPECTED = [torch.ones(3), torch.tensor([0.0, 10.0]), torch.tensor([1e-6])]
+
+
+def test_outputs_count_as_they_are_and_gradients_as_a_share():
+    ours = [EXPECTED[0] + 0.5, torch.tensor([1.0, 10.0]), EXPECTED[2]]
+    assert differences(ours, EXPECTED) == (0.5, 0.10000000149011612)
+    assert differences(EXPECTED[:1], EXPECTED[:1]) == (0.0, 0.0)
+
+
+def test_a_gradient_that_is_zero_but_for_rounding_may_round_otherwise():
+    ours = [EXPECTED[0], EXPECTED[1], torch.tensor([2e-6])]
+    assert differences(ours, EXPECTED)[1] < 1e-3
+
+
+def test_what_is_no_number_is_not_lost():
+    for place in range(3):
+        ours = [tensor.clone() for tensor in EXPECTED]
+        ours[place][-1] = math.nan
+        assert math.isnan(differences(ours, EXPECTED)[min(place, 1)])
+
+
+def test_gradients_of_all_parameters():
+    layer, unused = nn.Linear(2, 3), nn.Parameter(torch.ones(2))
+    states = torch.tensor([[1.0, 2.0]])
+    out, weight, bias, none = output_and_gradients(
+        lambda: layer(states), [*layer.parameters(), unused]
+    )
+    assert torch.equal(out, layer(states))
+    assert bias.tolist() == [-1.0, 0.0, 1.0]
+    assert weight.tolist() == [[-1.0, -2.0], [0.0, 0.0], [1.0, 2.0]]
+    assert none.tolist() == [0.0]
+    (alone,) = output_and_gradients(lambda: layer(states), [])
+    assert not alone.requires_grad

@@ -7,19 +7,19 @@ import torch
 
 import sparseattn as sa
 from sparseattn import auto as cost
-from sparseattn.auto import Line
+from sparseattn.auto import Cost
 from sparseattn.errors import DataError
 from tests.models.families import batch, build
 
 #: Seconds: tiled costs ten times as much an entry, and more in training.
-INFERENCE = {"masked": Line(1e-4, 1e-9), "tiled": Line(2e-4, 1e-8)}
-TRAINING = {"masked": Line(1e-4, 1e-9), "tiled": Line(1.0, 1e-8)}
+INFERENCE = {"masked": Cost(1e-4, 1e-9), "tiled": Cost(2e-4, 1e-8)}
+TRAINING = {"masked": Cost(1e-4, 1e-9), "tiled": Cost(1.0, 1e-8)}
 LONG = {"max_position_embeddings": 1100}
 
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
-    monkeypatch.setattr(cost, "lines", lambda s: TRAINING if s.trains else INFERENCE)
+    monkeypatch.setattr(cost, "costs", lambda s: TRAINING if s.trains else INFERENCE)
 
 
 def test_each_layer_says_what_was_expected_of_each_backend():
@@ -72,7 +72,7 @@ def test_what_a_backend_cannot_do_is_the_reason():
 
 def test_names_and_masks_are_reasons():
     named = sa.sparsify(build("bert"), "neighbor(radius=2)", backend="tiled")
-    assert sa.describe(named, batch((20,))).layers[0].reason == "asked for by name"
+    assert sa.describe(named, batch((20,))).layers[0].reason == "chosen by name"
     hooked = sa.sparsify(build("mpnet"), "neighbor(radius=2)")
     assert "only one for this model family" in sa.describe(hooked, batch((20,))).layers[0].reason
 

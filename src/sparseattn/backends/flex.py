@@ -1,10 +1,9 @@
 """Compiled FlexAttention: training and inference on CUDA, inference on a CPU.
 
-A compiled FlexAttention that fails once, or is compiled too often, runs its dense eager form for
-the rest of the process without a word, and so it does where compiling is switched off. Here it is
-compiled with `fullgraph`, which turns the first two into errors, each run of the kernel is counted,
-so that one without it is an error as well, and its result is compared with SDPA before its first
-use for each kind of device and type.
+A compiled FlexAttention that fails once, is compiled too often, or runs where compiling is switched
+off, falls back to its dense eager form without a message. Here `fullgraph` turns the first two into
+errors, runs of the kernel are counted, so that a call without one is an error as well, and results
+are compared with SDPA before the first use for each kind of device and type.
 """
 
 from __future__ import annotations
@@ -34,15 +33,17 @@ from sparseattn.rules import Band, GlobalTokens, LayerRule, Rule
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-#: Kinds of call (device, type, with gradients) that were tried, and what was wrong with them.
-_TRIED: dict[tuple[str, torch.dtype, bool], str | None] = {}
+#: The problem that the self-test showed, by kind of call (device, type, with gradients).
+_SELF_TESTS: dict[tuple[str, torch.dtype, bool], str | None] = {}
 #: Block masks of rules by their block size, and those of equal rules before.
 _MASKS: WeakKeyDictionary[LayerRule, dict[int, BlockMask]] = WeakKeyDictionary()
-_EQUAL: RuleCache[BlockMask] = RuleCache(lambda mask: mask.kv_indices.numel(), 1 << 20, waits=True)
+_CACHE: RuleCache[BlockMask] = RuleCache(
+    lambda mask: mask.kv_indices.numel(), 1 << 20, read_gpu=True
+)
 #: Each shape of batch and kind of rule is compiled once; PyTorch's own limit is eight.
-_SHAPES = 256
+_MAX_SHAPES = 256
 #: The shapes that were compiled.
-_SEEN: set[tuple[object, ...]] = set()
+_COMPILED_SHAPES: set[tuple[object, ...]] = set()
 
 
 class Flex(Backend):
@@ -55,11 +56,13 @@ class Flex(Backend):
         """See `Backend.reasons`."""
         query, device = call.query, call.query.device.type
         types = {"cuda": (torch.float32, torch.bfloat16, torch.float16)}
-        known = types.get(device, (torch.float32, torch.bfloat16))
+        supported = types.get(device, (torch.float32, torch.bfloat16))
         reasons = [
             "it has no dropout of attention weights" if call.dropout else None,
             "it adds no bias to the scores" if call.bias is not None else None,
-            None if query.dtype in known else f"it does not compute in {query.dtype} on {device}",
+            None
+            if query.dtype in supported
+            else f"it does not compute in {query.dtype} on {device}",
             "its head width is at least 16" if query.shape[-1] < 16 else None,
             "on a CPU it computes no gradients; use it under torch.no_grad()"
             if device == "cpu" and call.trains
@@ -67,8 +70,10 @@ class Flex(Backend):
             None if len({query.dtype, call.key.dtype, call.value.dtype}) == 1 else "mixed types",
             flex_mask.refused(call.rule),
             _uncompilable(device),
-            _TRIED.get(_kind(call)),
-            _too_many() if len(_SEEN) >= _SHAPES and _shape(call) not in _SEEN else None,
+            _SELF_TESTS.get(_kind(call)),
+            _too_many()
+            if len(_COMPILED_SHAPES) >= _MAX_SHAPES and _shape(call) not in _COMPILED_SHAPES
+            else None,
         ]
         return [reason for reason in reasons if reason is not None]
 
@@ -79,9 +84,9 @@ class Flex(Backend):
     def attend(self, call: Call) -> Tensor:
         """See `Backend.attend`."""
         kind = _kind(call)
-        if kind not in _TRIED:
-            _TRIED[kind] = _self_test(kind)
-        if problem := _TRIED[kind]:
+        if kind not in _SELF_TESTS:
+            _SELF_TESTS[kind] = _self_test(kind)
+        if problem := _SELF_TESTS[kind]:
             raise BackendError(f"backend 'flex' cannot compute this: {problem}")
         if not call.query.numel():
             return torch.zeros_like(call.query)
@@ -89,7 +94,7 @@ class Flex(Backend):
             context: Tensor = _attend(call)
             return context
         except Exception as error:
-            raise BackendError(f"backend 'flex' failed: {_line(error)}") from error
+            raise BackendError(f"backend 'flex' failed: {_message(error)}") from error
 
     def computed(self, rule: LayerRule) -> int:
         """See `Backend.computed`: whole blocks, padding included."""
@@ -138,7 +143,7 @@ def _capability() -> str:
 
 
 #: How often a compiled kernel has run.
-_RAN = [0]
+_RUNS = [0]
 
 
 @cache
@@ -152,13 +157,13 @@ def _compiled() -> Callable[..., Tensor]:
 
 
 def _counted(graph: Any, inputs: list[Tensor]) -> Callable[..., Any]:
-    """PyTorch's own compiler, whose product counts its runs."""
+    """PyTorch's own compiler; the kernel counts its runs."""
     from torch._inductor.compile_fx import compile_fx
 
     kernel: Any = compile_fx(graph, inputs)
 
     def run(*arguments: Any) -> Any:
-        _RAN[0] += 1
+        _RUNS[0] += 1
         return kernel(*arguments)
 
     return run
@@ -175,48 +180,48 @@ def _attend(call: Call) -> Tensor:
     states = [x.contiguous() for x in states]
     mask = _mask(call.rule, _size(call.query.device.type))
     config: Any = torch._dynamo.config
-    shape, before = _shape(call), _RAN[0]
+    shape, before = _shape(call), _RUNS[0]
     with (
-        nullcontext() if shape in _SEEN else _compiling(),
-        config.patch(recompile_limit=_SHAPES, accumulated_recompile_limit=4 * _SHAPES),
+        nullcontext() if shape in _COMPILED_SHAPES else _compiling(),
+        config.patch(recompile_limit=_MAX_SHAPES, accumulated_recompile_limit=4 * _MAX_SHAPES),
     ):
         context = _compiled()(*states, block_mask=mask, scale=call.scale)
-    if _RAN[0] == before:
+    if _RUNS[0] == before:
         raise RuntimeError("no compiled kernel ran; is torch.compile switched off?")
-    _SEEN.add(shape)
+    _COMPILED_SHAPES.add(shape)
     return context[:, :, :length]
 
 
-#: What PyTorch's compiler makes PyTorch say when it looks at states that have a history.
-_LOOKED_AT = "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed"
-_COMPILES = Lock()
+#: The warning that PyTorch's compiler causes when it reads states that have a history.
+_GRAD_WARNING = "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed"
+_COMPILE_LOCK = Lock()
 
 
 @contextmanager
 def _compiling() -> Iterator[None]:
-    """Hides what the compiler says of its own doing, which ends it where warnings are errors.
+    """Hides that warning, which would end compiling where warnings are errors.
 
     Only for the first call of a shape: Python's filters belong to all threads, and take time.
     """
-    with _COMPILES, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", _LOOKED_AT, UserWarning)
+    with _COMPILE_LOCK, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", _GRAD_WARNING, UserWarning)
         yield
 
 
 def _mask(rule: LayerRule, size: int) -> BlockMask:
     """The block mask of a rule, for its length's bucket."""
 
-    def make() -> BlockMask:
+    def build() -> BlockMask:
         return flex_mask.block_mask(flex_mask.windows_of(rule, flex_mask.bucket(rule.length)), size)
 
     masks = _MASKS.setdefault(rule, {})
     if size not in masks:
-        masks[size] = _EQUAL.get(rule, size, make)
+        masks[size] = _CACHE.get(rule, size, build)
     return masks[size]
 
 
 def _self_test(kind: tuple[str, torch.dtype, bool]) -> str | None:
-    """Compares a small call of a kind with SDPA: what was wrong, or None."""
+    """Compares a small call of a kind with SDPA: the problem, or None."""
     device, dtype, trains = kind
     generator = torch.Generator().manual_seed(0)
     states = [torch.randn(2, 2, 100, 32, generator=generator).to(device, dtype) for _ in range(3)]
@@ -232,7 +237,7 @@ def _self_test(kind: tuple[str, torch.dtype, bool]) -> str | None:
             out = attend(Call(q, k, v, rule, 0.2))
             grads = torch.autograd.grad(out.float().square().sum(), leaves) if trains else ()
         except Exception as error:
-            return f"it failed its self-test: {_line(error)}"
+            return f"it failed its self-test: {_message(error)}"
         results.append([out, *grads])
     tolerance = 1e-3 if dtype == torch.float32 else 5e-2
     for ours, theirs in zip(*results, strict=True):
@@ -250,7 +255,7 @@ def _dense(call: Call) -> Tensor:
     return out.masked_fill(~call.rule.valid[:, None, :, None], 0.0)
 
 
-def _line(error: Exception) -> str:
+def _message(error: Exception) -> str:
     if type(error).__name__ == "FailOnRecompileLimitHit":
         return _too_many()
     return f"{type(error).__name__}: {first_line(error)}"
@@ -258,6 +263,6 @@ def _line(error: Exception) -> str:
 
 def _too_many() -> str:
     return (
-        f"it has been compiled for {_SHAPES} shapes of batches, and no more are allowed; pad texts "
-        "to fewer lengths"
+        f"it has been compiled for {_MAX_SHAPES} shapes of batches, and no more are allowed; "
+        "pad texts to fewer lengths"
     )

@@ -13,7 +13,7 @@ from sparseattn.backends.kernels.rule_cache import RuleCache
 from sparseattn.rules import LayerRule
 
 #: Masks of equal rules of other batches, up to 1 MB each.
-_KNOWN: RuleCache[Tensor] = RuleCache(Tensor.numel, 1 << 20)
+_CACHE: RuleCache[Tensor] = RuleCache(Tensor.numel, 1 << 20)
 
 
 class Masked(Backend):
@@ -50,7 +50,7 @@ class Masked(Backend):
 
 def _mask(rule: LayerRule) -> Tensor:
     """`LayerRule.finite`, from a batch before where it is the same."""
-    # A compiler traces how the mask is made, and could not trace a look-up.
+    # A compiler traces how the mask is built, and could not trace a look-up.
     if "finite" not in rule.__dict__ and not torch.compiler.is_compiling():
-        rule.__dict__["finite"] = _KNOWN.get(rule, None, lambda: rule.finite)
+        rule.__dict__["finite"] = _CACHE.get(rule, None, lambda: rule.finite)
     return rule.finite

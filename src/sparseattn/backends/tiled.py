@@ -1,8 +1,8 @@
 """Block-sparse attention: only the tiles that hold an allowed pair, forward and backward.
 
-On a CPU a compiled kernel walks the lists of `_tiles`. Elsewhere, and where the kernel is missing,
-PyTorch gathers the keys of each tile and computes the tiles as a batch. Neither builds a tensor of
-length x length for windows, global tokens and listed keys.
+On a CPU a compiled kernel walks the lists of `kernels.tiles`. Elsewhere, and where the kernel is
+missing, PyTorch gathers the keys of each tile and computes the tiles as a batch. Neither builds a
+tensor of length x length for windows, global tokens and listed keys.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from torch.nn.functional import pad
 
 from sparseattn.backend import Backend, Call
 from sparseattn.backends.kernels.cpu import launch as cpu
-from sparseattn.backends.kernels.cpu.memory import result
 from sparseattn.backends.kernels.gathered import attend_gathered
-from sparseattn.backends.kernels.tiles.tiles import Tiles, tiles_of
+from sparseattn.backends.kernels.tiles import Tiles, tiles_of
 from sparseattn.rules import LayerRule
 
 #: Queries a tile of the kernel, which is the lanes of its vectors.
@@ -35,12 +34,12 @@ class Tiled(Backend):
 
     def reasons(self, call: Call) -> list[str]:
         """See `Backend.reasons`."""
-        found = []
+        reasons = []
         if call.bias is not None:
-            found.append("it adds no bias to the scores (relative positions, learned soft masks)")
+            reasons.append("it adds no bias to the scores (relative positions, learned soft masks)")
         if not call.query.is_floating_point():
-            found.append(f"it computes with floating-point numbers, not {call.query.dtype}")
-        return found
+            reasons.append(f"it computes with floating-point numbers, not {call.query.dtype}")
+        return reasons
 
     def remark(self, device: str) -> str | None:
         """See `Backend.remark`."""
@@ -105,7 +104,7 @@ class _Attention(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, tiles: Tiles, setting: cpu.Setting
     ) -> Tensor:
         launch = cpu.Launch(tiles, setting, q)
-        context = result(q, zero=tiles.partial)
+        context = cpu.empty_result(q, zero=tiles.partial)
         lse = torch.empty(q.shape[:3], dtype=q.dtype)
         launch.tensors(Q=q, K=k, V=v, OUT=context, LSE=lse)
         launch.run("forward")
@@ -118,8 +117,8 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, context, lse = ctx.saved_tensors
         launch = cpu.Launch(ctx.tiles, ctx.setting, q)
-        dq = result(q, zero=ctx.tiles.partial)
-        dk, dv = result(k, zero=True), result(v, zero=True)
+        dq = cpu.empty_result(q, zero=ctx.tiles.partial)
+        dk, dv = cpu.empty_result(k, zero=True), cpu.empty_result(v, zero=True)
         launch.tensors(
             Q=q, K=k, V=v, OUT=context, LSE=lse, DOUT=_readable(grad), DQ=dq, DK=dk, DV=dv
         )

@@ -1,4 +1,4 @@
-"""Models with random weights to time, and batches for them."""
+"""Models with random weights to time, batches for them, and their times."""
 
 from __future__ import annotations
 
@@ -10,25 +10,54 @@ import torch
 from torch import Tensor
 
 from sparseattn.backend import AUTO
-from sparseattn.errors import UnsupportedModelError
+from sparseattn.errors import UnsupportedModelError, first_line
 from sparseattn.models.config import FIELD, remove_plan
 from sparseattn.models.names import resolve
 from sparseattn.models.positions import max_tokens
 from sparseattn.models.sparsify import sparsify
 from sparseattn.plan import Plan
 
-__all__ = ["PROBED", "Subject", "load", "run"]
+__all__ = ["PROBE", "BenchModel", "Times", "load", "run"]
 
 #: Tokens of the texts that a forecast runs; every model gets positions for as many.
-PROBED = 256
+PROBE = 256
 
 
 @dataclass(frozen=True)
-class Subject:
+class Times:
+    """Times of one batch, in seconds.
+
+    Attributes:
+        length: Tokens a text.
+        dense: The stock model.
+        sparse: The sparsified model.
+        rest: Either without attention: values instead of it, and gradients that cost nothing.
+        backends: The backends that the layers use.
+    """
+
+    length: int
+    dense: float
+    sparse: float
+    rest: float
+    backends: tuple[str, ...]
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster the sparsified model is."""
+        return self.dense / self.sparse
+
+    @property
+    def share(self) -> float:
+        """Share of the stock model's time that attention takes, in [0, 1]."""
+        return 1 - self.rest / self.dense
+
+
+@dataclass(frozen=True)
+class BenchModel:
     """A model to time; its weights are random, because they do not change the time.
 
     Attributes:
-        name: What the user called it.
+        name: Its folder, or its name on the Hub.
         model: The encoder.
         layers: Attention layers.
         heads: Heads of each.
@@ -63,8 +92,8 @@ def run(model: Any, batch: dict[str, Tensor]) -> Tensor:
     return out
 
 
-def load(name: str, longest: int, trains: bool) -> Subject:
-    """Makes a model of a config, with random weights and without the plan that it may carry.
+def load(name: str, longest: int, trains: bool) -> BenchModel:
+    """Builds a model from a config, with random weights and without the plan that it may have.
 
     It has positions for the longest text, whatever its config says.
 
@@ -81,18 +110,19 @@ def load(name: str, longest: int, trains: bool) -> Subject:
     try:
         config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=False)
     except (OSError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise UnsupportedModelError(f"cannot read the config of {name!r}: {line}") from None
+        raise UnsupportedModelError(
+            f"cannot read the config of {name!r}: {first_line(error)}"
+        ) from None
     if FIELD in vars(config):  # the stock model is dense
         remove_plan(config)
         config._attn_implementation = None
     usable = max_tokens(config)
     if usable is not None:
         # How many positions there are does not change the time.
-        config.max_position_embeddings += max(0, longest - usable, PROBED - usable)
-    make: Any = AutoModel.from_config
-    model = make(config).train(trains)
+        config.max_position_embeddings += max(0, longest - usable, PROBE - usable)
+    build: Any = AutoModel.from_config
+    model = build(config).train(trains)
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     layers = config.num_hidden_layers
-    return Subject(name, model, layers, heads, width, config.vocab_size, usable)
+    return BenchModel(name, model, layers, heads, width, config.vocab_size, usable)

@@ -1,13 +1,10 @@
 """Predicting how fast a plan makes a model, from short runs.
 
-A forward pass is taken as `rest + layers * attention`. The rest grows with the number of tokens,
-however they are cut into texts: a line through the model without attention on few and on many of
-them. Dense and sparse attention each grow with the score entries that they compute, which a plan
-states for any length: a line through two lengths of one layer, with the model's heads. No text is
-longer than some hundred tokens in the model and than some thousand in a layer.
+The time is taken as `rest + layers * attention`. The rest is a line over the number of tokens,
+through runs of the model without attention on few and on many texts. Dense and sparse attention
+are each a line over the score entries that they compute, through runs of one layer at two lengths.
 
-Each point is the shortest of its runs: noise only ever adds, and it adds most to the short ones,
-whose errors a line carries far.
+Each point is the shortest of its runs: noise only ever adds.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from sparseattn.auto import select
 from sparseattn.backend import Call, backend
-from sparseattn.bench.models import PROBED, Subject, run
+from sparseattn.bench.models import PROBE, BenchModel, Times, run
 from sparseattn.bench.timing import bound, floor, samples, step
 from sparseattn.errors import BackendError, UnsupportedModelError
 from sparseattn.models.encoder import attention_dropout
@@ -30,50 +27,21 @@ from sparseattn.plan import Plan
 from sparseattn.rules import LayerRule
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Forecast", "Predictor", "pays_from"]
+__all__ = ["Predictor", "pays_from"]
 
 #: Tokens that one layer of attention is run at.
 _SHORT, _LONG = 256, 1024
-#: Texts of `PROBED` tokens that the model without attention is run on. The line through them goes
+#: Texts of `PROBE` tokens that the model without attention is run on. The line through them goes
 #: as far as the lengths that matter and beyond the processor's nearer caches.
 _FEW, _MANY = 1, 8
-#: Layers of dense attention that are kept at a time where scores are.
-_KEPT = 6
+#: Layers of dense attention that are run at a time where scores are stored.
+_LAYERS = 6
 #: Runs of each, and of the one with many texts.
 _REPEATS, _REPEATS_MANY = 5, 3
 #: Lengths tried for the one from which a plan pays.
 _LADDER = tuple(int(64 * 2 ** (i / 2)) for i in range(19))
 #: A plan pays from this speed-up on: less is lost in the noise.
 _PAYS = 1.05
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What is expected at one length.
-
-    Attributes:
-        length: Tokens a text.
-        dense: Seconds of the stock model for a batch.
-        sparse: Seconds of the sparsified model.
-        rest: Seconds of either without attention.
-        backends: The backends that the layers would use.
-    """
-
-    length: int
-    dense: float
-    sparse: float
-    rest: float
-    backends: tuple[str, ...]
-
-    @property
-    def speedup(self) -> float:
-        """How many times faster the sparsified model is."""
-        return self.dense / self.sparse
-
-    @property
-    def share(self) -> float:
-        """Share of the stock model's time that attention takes, in [0, 1]."""
-        return 1 - self.rest / self.dense
 
 
 @dataclass(frozen=True)
@@ -101,13 +69,13 @@ class Predictor:
         busy: See `samples`.
     """
 
-    subject: Subject
+    subject: BenchModel
     plan: Plan
     texts: int = 1
     trains: bool = False
     busy: bool = False
 
-    def at(self, length: int) -> Forecast:
+    def at(self, length: int) -> Times:
         """The forecast for one length."""
         rest = self._rest(self.texts * length)
         layers = self.subject.layers
@@ -115,12 +83,12 @@ class Predictor:
         dense = self._dense(entries)
         sparse, names = 0.0, []
         for layer, rule in enumerate(self._rules(length)):
-            chosen, _ = select("auto", self._asked(length, rule))
+            chosen, _ = select("auto", self._probe(length, rule))
             names.append(chosen.name)
             cost = self._sparse(chosen.name, layer)(chosen.computed(rule))
             # `masked` does what dense attention does, and more: less time would be noise.
             sparse += max(cost, dense) if chosen.name == "masked" else cost
-        return Forecast(
+        return Times(
             length, rest + layers * dense, rest + sparse, rest, tuple(dict.fromkeys(names))
         )
 
@@ -131,7 +99,7 @@ class Predictor:
 
     @cached_property
     def _rest(self) -> _Curve:
-        batches = [self.subject.batch(texts, PROBED) for texts in (_FEW, _MANY)]
+        batches = [self.subject.batch(texts, PROBE) for texts in (_FEW, _MANY)]
         with (bound if self.trains else floor)() as name:
             try:
                 model = self.subject.sparsified(self.plan, name)
@@ -145,22 +113,22 @@ class Predictor:
                 for key, batch in zip(("few", "many"), batches, strict=True)
             }
             few, many = self._shortest(runs, {"many": _REPEATS_MANY})
-        return _Curve((_FEW * PROBED, few), (_MANY * PROBED, many))
+        return _Curve((_FEW * PROBE, few), (_MANY * PROBE, many))
 
     @cached_property
     def _dense(self) -> _Curve:
-        # With dropout every score is kept until the backward pass, in every layer: in memory that
-        # has to come from the system, which one layer by itself may find lying about.
-        layers = min(self.subject.layers, _KEPT) if self.dropout else 1
+        # With dropout every layer stores its scores until the backward pass, in new memory from
+        # the system; one layer by itself may reuse memory.
+        layers = min(self.subject.layers, _LAYERS) if self.dropout else 1
 
         def attend(call: Call) -> Tensor:
-            made = [
+            outs = [
                 scaled_dot_product_attention(
                     call.query, call.key, call.value, dropout_p=call.dropout, scale=call.scale
                 )
                 for _ in range(layers)
             ]
-            return torch.stack(made) if layers > 1 else made[0]
+            return torch.stack(outs) if layers > 1 else outs[0]
 
         calls = [self._call(n, self._rules(n, 1)[0], 1) for n in (_SHORT, _LONG)]
         few, many = (seconds / layers for seconds in self._timed(attend, calls))
@@ -193,8 +161,8 @@ class Predictor:
     def _shortest(
         self, runs: Mapping[str, Callable[[], object]], most: Mapping[str, int] | None = None
     ) -> list[float]:
-        found = samples(runs, _REPEATS, busy=self.busy, most=most)
-        return [min(times) for times in found.values()]
+        times = samples(runs, _REPEATS, busy=self.busy, most=most)
+        return [min(seconds) for seconds in times.values()]
 
     def _rules(self, length: int, texts: int | None = None) -> tuple[LayerRule, ...]:
         batch = self.subject.batch(texts or self.texts, length)
@@ -206,8 +174,8 @@ class Predictor:
         q, k, v = (torch.ones(shape).requires_grad_(self.trains).transpose(1, 2) for _ in range(3))
         return Call(q, k, v, rule, self.subject.width**-0.5, self.dropout)
 
-    def _asked(self, length: int, rule: LayerRule) -> Call:
-        """A call to ask about: one number that looks like all of them, whatever the length."""
+    def _probe(self, length: int, rule: LayerRule) -> Call:
+        """A call to choose a backend for: one number that looks like all, whatever the length."""
         shape = (self.texts, self.subject.heads, length, self.subject.width)
         states = torch.ones(()).requires_grad_(self.trains).expand(shape)
         return Call(states, states, states, rule, 1.0, self.dropout)
@@ -215,9 +183,9 @@ class Predictor:
 
 def pays_from(predictor: Predictor) -> int | None:
     """The shortest length, of a ladder up to 32,768, from which a plan makes a model faster."""
-    found = None
+    start = None
     for length in reversed(_LADDER):
         if predictor.at(length).speedup < _PAYS:
             break
-        found = length
-    return found
+        start = length
+    return start

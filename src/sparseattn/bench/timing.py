@@ -1,8 +1,8 @@
-"""Timing things against each other, and stand-ins for an attention that costs nothing.
+"""Timing runs against each other, and stand-ins for an attention that costs nothing.
 
-*The floor* is a model with attention replaced by its values: queries and keys are then made in
-vain, and a backward pass does not reach them. *The bound* also hands them gradients, for nothing:
-no attention that trains its queries and keys can cost less.
+*The floor* is a model with attention replaced by its values: queries and keys are computed without
+use, and a backward pass does not reach them. *The bound* also passes gradients to them: no
+attention that trains its queries and keys can cost less.
 """
 
 from __future__ import annotations
@@ -16,27 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseattn import backend as base
-from sparseattn.backend import Backend, Call
+from sparseattn.backend import Backend, Call, backends
 from sparseattn.rules import LayerRule
 
-__all__ = ["BOUND", "FLOOR", "alternate", "bound", "floor", "samples", "step"]
-
-#: The backends that `floor` and `bound` lend.
-FLOOR, BOUND = "floor", "bound"
+__all__ = ["alternate", "bound", "floor", "samples", "step"]
 
 
 def alternate(
     runs: Mapping[str, Callable[[], object]], repeats: int, warm: int = 1, busy: bool = False
 ) -> dict[str, float]:
-    """The median time of each run, in seconds; they take turns, so that noise hits all alike.
-
-    Args:
-        runs: What to time, by name.
-        repeats: Timed rounds.
-        warm: Rounds before these.
-        busy: See `samples`.
-    """
+    """The median of `samples` for each run, in seconds."""
     return {name: median(times) for name, times in samples(runs, repeats, warm, busy).items()}
 
 
@@ -47,7 +36,7 @@ def samples(
     busy: bool = False,
     most: Mapping[str, int] | None = None,
 ) -> dict[str, list[float]]:
-    """Every time of runs that take turns, in seconds.
+    """The times of runs in seconds; they take turns, so that noise hits all alike.
 
     Args:
         runs: What to time, by name.
@@ -55,7 +44,7 @@ def samples(
         warm: Rounds before these.
         busy: Count the processor time of the calling thread, which the load of a busy machine does
             not change, instead of the time on the clock. Only sensible with one thread on a CPU.
-        most: Slow runs, and the number of rounds that they take part in, without any before.
+        most: Slow runs, and the number of rounds that they take part in, without warm-up.
     """
     clock = thread_time if busy else perf_counter
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -81,17 +70,17 @@ def _wait() -> None:
 def step(run: Callable[[], Tensor], trains: bool) -> Callable[[], None]:
     """A forward pass without gradients, or a forward and a backward pass."""
 
-    def go() -> None:
+    def pass_() -> None:
         with torch.set_grad_enabled(trains):
             out = run()
             if trains:
                 torch.autograd.backward(out.float().square().mean())
 
-    return go
+    return pass_
 
 
 class _Floor(Backend):
-    """Returns the values: what a model costs without its attention."""
+    """Returns the values."""
 
     summary = "the values themselves, for timing"
 
@@ -104,8 +93,8 @@ class _Floor(Backend):
         return 0
 
 
-class _Free(torch.autograd.Function):
-    """The values; the gradient goes to queries and keys as well as it is."""
+class _SameGradient(torch.autograd.Function):
+    """The values; their gradient is that of queries and keys as well."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ARG004
@@ -117,31 +106,31 @@ class _Free(torch.autograd.Function):
 
 
 class _Bound(_Floor):
-    """Returns the values, and hands gradients to queries and keys as well."""
+    """Returns the values, and passes gradients to queries and keys as well."""
 
     summary = "the values, and gradients for all three, for timing"
 
     def attend(self, call: Call) -> Tensor:
         """See `Backend.attend`."""
-        context: Tensor = _Free.apply(call.query, call.key, call.value)  # type: ignore[no-untyped-call]
-        return context
+        out: Tensor = _SameGradient.apply(call.query, call.key, call.value)  # type: ignore[no-untyped-call]
+        return out
 
 
 @contextmanager
-def _lent(name: str, what: Backend) -> Iterator[str]:
-    """Lends a backend that computes nothing, and takes it away: no model may keep it."""
-    base.backends.add(name, type(what), what)
+def _registered(name: str, backend: Backend) -> Iterator[str]:
+    """Registers a backend inside a `with` only: it is no attention."""
+    backends.add(name, type(backend), backend)
     try:
         yield name
     finally:
-        base.backends.discard(name)
+        backends.discard(name)
 
 
 def floor() -> AbstractContextManager[str]:
-    """Lends the floor as a backend, by its name."""
-    return _lent(FLOOR, _Floor())
+    """Registers the floor as a backend inside a `with`; gives its name."""
+    return _registered("floor", _Floor())
 
 
 def bound() -> AbstractContextManager[str]:
-    """Lends the bound as a backend, by its name."""
-    return _lent(BOUND, _Bound())
+    """Registers the bound as a backend inside a `with`; gives its name."""
+    return _registered("bound", _Bound())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,9 +10,8 @@ import typer
 from sparseattn.cli.help import examples
 
 if TYPE_CHECKING:
-    from sparseattn.bench.measure import Measurement
-    from sparseattn.bench.models import Subject
-    from sparseattn.bench.predict import Forecast
+    from sparseattn.bench.models import BenchModel, Times
+    from sparseattn.plan import Plan
 
 __all__ = ["app"]
 
@@ -50,16 +50,11 @@ def predict(
     busy: Busy = False,
 ) -> None:
     """Predict the speed-up of a plan from a few short runs, without weights or training."""
-    from sparseattn.bench.models import load
     from sparseattn.bench.predict import Predictor, pays_from
-    from sparseattn.plan import Plan
 
-    wanted, given = _parsed(lengths), Plan.read(plan)
-    _single(busy)
-    subject = load(model, max(wanted), train)
-    _note(subject, max(wanted))
-    predictor = Predictor(subject, given, batch, train, busy)
-    _show([predictor.at(length) for length in wanted], "predicted", train)
+    subject, parsed_plan, numbers = _prepare(model, plan, lengths, train, busy)
+    predictor = Predictor(subject, parsed_plan, batch, train, busy)
+    _show([predictor.at(length) for length in numbers], "predicted", train, busy)
     start = pays_from(predictor)
     typer.echo(
         "it pays at no length up to 32,768 tokens"
@@ -84,15 +79,10 @@ def run(
 ) -> None:
     """Measure the speed-up of a plan, after comparing its results with the definition's."""
     from sparseattn.bench.measure import measure
-    from sparseattn.bench.models import load
-    from sparseattn.plan import Plan
 
-    wanted, given = _parsed(lengths), Plan.read(plan)
-    _single(busy)
-    subject = load(model, max(wanted), train)
-    _note(subject, max(wanted))
-    rows = [measure(subject, given, n, batch, busy) for n in wanted]
-    _show(rows, "measured", train)
+    subject, parsed_plan, numbers = _prepare(model, plan, lengths, train, busy)
+    rows = [measure(subject, parsed_plan, n, batch, busy) for n in numbers]
+    _show(rows, "measured", train, busy)
     what = "outputs and gradients" if train else "outputs"
     texts = ", ".join(str(n) for n in sorted({row.compared for row in rows}))
     typer.echo(
@@ -101,38 +91,41 @@ def run(
     )
 
 
-def _parsed(lengths: str) -> list[int]:
+def _prepare(
+    model: str, plan: str, lengths: str, train: bool, busy: bool
+) -> tuple[BenchModel, Plan, list[int]]:
+    """The model, the plan and the lengths of a command."""
+    import torch
+
+    from sparseattn.bench.models import load
+    from sparseattn.plan import Plan
+
     try:
-        found = [int(part) for part in lengths.split(",")]
+        numbers = [int(part) for part in lengths.split(",")]
     except ValueError:
-        found = []
-    if not found or min(found) < 1:
+        numbers = [0]
+    if min(numbers) < 1:
         raise typer.BadParameter(f"--lengths {lengths!r} is no list of lengths such as 128,512.")
-    return found
-
-
-def _note(subject: Subject, longest: int) -> None:
-    if subject.positions is not None and longest > subject.positions:
-        typer.echo(
-            f"note: {subject.name} has {subject.positions} positions; longer texts are timed with "
-            "more: see `sparseattn lengthen`"
-        )
-
-
-def _single(busy: bool) -> None:
+    parsed_plan = Plan.read(plan)
     if busy:
-        import torch
-
         torch.set_num_threads(1)
+    subject = load(model, max(numbers), train)
+    if subject.positions is not None and max(numbers) > subject.positions:
+        typer.echo(
+            f"note: {model} has {subject.positions} positions; longer texts are timed with more: "
+            "see `sparseattn lengthen`"
+        )
+    return subject, parsed_plan, numbers
 
 
-def _show(rows: list[Forecast] | list[Measurement], how: str, train: bool) -> None:
+def _show(rows: Sequence[Times], how: str, train: bool, busy: bool) -> None:
     import torch
 
     what = "a training step (forward and backward)" if train else "inference"
     threads = torch.get_num_threads()
     team = "1 thread" if threads == 1 else f"{threads} threads"
-    typer.echo(f"{how}: {what}, {team}, milliseconds a batch")
+    clock = "processor time of 1 thread" if busy else team
+    typer.echo(f"{how}: {what}, {clock}, milliseconds a batch")
     typer.echo("length    stock   sparse  no attention  attention's share  speed-up  backend")
     for row in rows:
         typer.echo(

@@ -1,6 +1,6 @@
 """A layer's rule as a FlexAttention block mask, without a tensor of length x length.
 
-The mask function is evaluated for every pair of a block, so it asks for no more than the rule has:
+The mask function is evaluated for every pair of a block, so it reads no more than the rule has:
 a radius for each head and token and, where there are any, global tokens and padding. It reads them
 from captured tensors: captured numbers would compile anew. Which blocks hold an allowed pair, and
 which hold nothing else, comes from the same tensors, reduced to blocks.

@@ -1,4 +1,4 @@
-"""The lists of `_tiles` in plain PyTorch: their keys gathered, the tiles computed as a batch.
+"""The lists of `tiles` in plain PyTorch: their keys gathered, the tiles computed as a batch.
 
 Runs on every device, and autograd, autocast and dropout are PyTorch's own.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from sparseattn.backend import Call
-from sparseattn.backends.kernels.tiles.tiles import Tiles, tiles_of
+from sparseattn.backends.kernels.tiles import Tiles, tiles_of
 from sparseattn.rules import LayerRule
 
 __all__ = ["attend_gathered"]
@@ -90,11 +90,11 @@ def _batches(tiles: Tiles, group: int) -> Iterator[tuple[Tensor, Tensor, Tensor]
 def _padded(tiles: Tiles, index: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     counts = tiles.counts[index]
     slots = torch.arange(int(counts.max()), device=index.device)
-    there = slots < counts[:, None]
-    place = (tiles.starts[index][:, None] + slots).masked_fill(~there, 0)
+    present = slots < counts[:, None]
+    place = (tiles.starts[index][:, None] + slots).masked_fill(~present, 0)
     # A list's first key stands in for the missing ones: padding is never read.
-    keys = torch.where(there, tiles.keys[place], tiles.keys[place[:, :1]]) + shift[:, None]
-    bits = tiles.bits[place].masked_fill(~there, 0)
+    keys = torch.where(present, tiles.keys[place], tiles.keys[place[:, :1]]) + shift[:, None]
+    bits = tiles.bits[place].masked_fill(~present, 0)
     queries = tiles.queries[index].long()
     lanes = torch.arange(queries.shape[1], device=index.device)
     mask = (bits[:, None, :] >> lanes[:, None] & 1).bool() | (queries < 0)[:, :, None]

@@ -1,7 +1,7 @@
-"""What was made for a rule, kept for the next batch with an equal one.
+"""A cache of what is built for a rule, for the next batch with an equal one.
 
 Each batch has rules of its own. Where its texts are as long as those of a batch before and its plan
-is one of positions, they are equal, and so are the lists, masks and block masks made for them.
+is one of positions, they are equal, and so are the lists, masks and block masks built for them.
 """
 
 from __future__ import annotations
@@ -21,99 +21,92 @@ __all__ = ["RuleCache", "fingerprint"]
 T = TypeVar("T")
 
 #: Bytes of tensors that a fingerprint may hold; beyond, comparing costs more than it saves.
-_MOST_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 
 
 class RuleCache(Generic[T]):
-    """The last things that were made, by the fingerprint of their rule.
+    """Values by the fingerprint of their rule; the least recently used goes first.
 
     Args:
-        weight: What a thing takes, in any unit.
-        heaviest: The most that one may take to be kept.
-        waits: Whether making one takes so long that reading a rule from a GPU is worth waiting for.
-        most: How many are kept.
+        size_of: The size of a value, in any unit.
+        max_size: The largest size of a value that is stored.
+        read_gpu: Whether building a value takes so long that a rule on a GPU is waited for.
+        max_values: How many values are stored.
     """
 
     def __init__(
-        self, weight: Callable[[T], int], heaviest: int, waits: bool = False, most: int = 16
+        self,
+        size_of: Callable[[T], int],
+        max_size: int,
+        read_gpu: bool = False,
+        max_values: int = 16,
     ) -> None:
-        self.weight, self.heaviest, self.waits, self.most = weight, heaviest, waits, most
-        self.kept: OrderedDict[Hashable, T] = OrderedDict()
+        self.size_of, self.max_size = size_of, max_size
+        self.read_gpu, self.max_values = read_gpu, max_values
+        self.values: OrderedDict[Hashable, T] = OrderedDict()
         self.lock = Lock()
 
-    def get(self, rule: LayerRule, more: Hashable, make: Callable[[], T]) -> T:
-        """What was made for an equal rule, or what `make` makes.
+    def get(self, rule: LayerRule, option: Hashable, build: Callable[[], T]) -> T:
+        """The value of an equal rule, or what `build` returns.
 
         Args:
             rule: The rule.
-            more: What else it depends on.
-            make: Makes it.
+            option: What else the value depends on.
+            build: Builds it.
         """
-        print_ = fingerprint(rule, self.waits)
-        if print_ is None:
-            return make()
-        key = (print_, more)
+        if (content := fingerprint(rule, self.read_gpu)) is None:
+            return build()
+        key = (content, option)
         with self.lock:
-            if key in self.kept:
-                self.kept.move_to_end(key)
-                return self.kept[key]
-        made = make()
-        if self.weight(made) <= self.heaviest:
+            if key in self.values:
+                self.values.move_to_end(key)
+                return self.values[key]
+        value = build()
+        if self.size_of(value) <= self.max_size:
             with self.lock:
-                self.kept[key] = made
-                while len(self.kept) > self.most:
-                    self.kept.popitem(last=False)
-        return made
+                self.values[key] = value
+                while len(self.values) > self.max_values:
+                    self.values.popitem(last=False)
+        return value
 
 
-def fingerprint(rule: LayerRule, waits: bool = False) -> Hashable | None:
-    """What an equal rule of another batch has in common with this one.
+def fingerprint(rule: LayerRule, read_gpu: bool = False) -> Hashable | None:
+    """The content of a rule, equal for equal rules.
 
     Args:
         rule: The rule.
-        waits: Whether to wait for tensors that are on a GPU.
+        read_gpu: Whether to read tensors that are on a GPU, which waits for it.
 
     Returns:
-        None where it is not worth knowing: large tensors, or some that are not on the CPU, unless
-        they are waited for.
+        None where comparing costs too much: large tensors, or tensors that are not to be read.
     """
-    device = rule.valid.device
-    found: list[Hashable] = [rule.heads, tuple(rule.valid.shape), rule.padded, str(device)]
     tensors = [rule.valid] if rule.padded else []
-    for heads, shared in rule.groups:
-        said = _said(shared, tensors)
-        if said is None:
-            return None
-        found += [heads, said]
-    near = ("cpu", "cuda") if waits else ("cpu",)
-    if any(t.device.type not in near for t in (rule.valid, *tensors)):
+    groups = [(heads, _structure(shared, tensors)) for heads, shared in rule.groups]
+    readable = ("cpu", "cuda") if read_gpu else ("cpu",)
+    if (
+        any(structure is None for _, structure in groups)
+        or any(t.device.type not in readable for t in (rule.valid, *tensors))
+        or sum(t.numel() * t.itemsize for t in tensors) > _MAX_BYTES
+    ):
         return None
-    if sum(t.numel() * t.itemsize for t in tensors) > _MOST_BYTES:
-        return None
+    shape = (rule.heads, tuple(rule.valid.shape), rule.padded, str(rule.valid.device))
     content = [(tuple(t.shape), t.dtype, t.cpu().numpy().tobytes()) for t in tensors]
-    return (*found, *content)
+    return (*shape, *groups, *content)
 
 
-def _said(what: Rule | Part, tensors: list[Tensor]) -> Hashable | None:
-    """The kind and the numbers of a rule or a part; its tensors are added to `tensors`."""
-    if not is_dataclass(what):
-        return None
-    kind = type(what)
-    found: list[Hashable] = [kind.__module__, kind.__qualname__]
-    for field in fields(what):
-        value = getattr(what, field.name)
-        for one in value if isinstance(value, tuple) else (value,):
-            said = _value(one, tensors)
-            if said is None:
-                return None
-            found.append(said)
-    return tuple(found)
+def _structure(value: object, tensors: list[Tensor]) -> Hashable | None:
+    """The types and numbers of a rule, a part or a field, or None for others.
 
-
-def _value(value: object, tensors: list[Tensor]) -> Hashable | None:
+    Its tensors are added to `tensors`.
+    """
     if isinstance(value, Tensor):
         tensors.append(value)
         return "tensor"
-    if isinstance(value, Rule | Part):
-        return _said(value, tensors)
+    if isinstance(value, tuple):
+        items = [_structure(item, tensors) for item in value]
+        return None if None in items else tuple(items)
+    if isinstance(value, Rule | Part) and is_dataclass(value):
+        items = [_structure(getattr(value, field.name), tensors) for field in fields(value)]
+        kind = type(value)
+        return None if None in items else (kind.__module__, kind.__qualname__, *items)
     return value if isinstance(value, int | str) else None

@@ -13,25 +13,32 @@ import numpy as np
 
 from sparseattn.backends.kernels.cpu.arguments import (
     CHUNKS,
+    DK,
+    DOUT,
+    DV,
     FIRST,
     GROUP,
     HEADS,
     LONGEST,
     ORDER,
+    OUT,
     PART,
     PARTS,
     POISON,
     SIZE,
     TEXTS,
     WIDTH,
+    K,
+    Q,
+    V,
+    head_rows,
+    list_of,
     queries_of,
 )
-from sparseattn.backends.kernels.cpu.blocks import UNROLL
-from sparseattn.backends.kernels.cpu.prefetch import prefetch
-from sparseattn.backends.kernels.cpu.products import compiled
+from sparseattn.backends.kernels.cpu.products import UNROLL, compiled
 from sparseattn.backends.kernels.cpu.single import backward_single, forward_single
 from sparseattn.backends.kernels.cpu.tile import backward_tile, forward_tile
-from sparseattn.backends.kernels.cpu.vectors import LANES, pointer, take_next
+from sparseattn.backends.kernels.cpu.vectors import LANES, fetch, pointer, take_next
 
 __all__ = ["CHUNK", "backward32", "backward64", "forward32", "forward64"]
 
@@ -40,6 +47,13 @@ __all__ = ["CHUNK", "backward32", "backward64", "forward32", "forward64"]
 CHUNK = 4
 #: Queries in a tile up to which they are computed one by one.
 FEW = 3
+#: Rows of a list that are prefetched at most: more would push out what is in use.
+_MOST = 512
+#: Rows at the end of a list that the tile before it is taken not to have: a window moves on by
+#: sixteen, and global tokens stand behind it.
+_NEW = LANES + 8
+#: Bytes of a line of the cache.
+_LINE = 64
 
 
 @compiled
@@ -64,10 +78,10 @@ def _few(a, tile):
 @compiled
 def _chunk(a, text, head, chunk):
     """The first tile of a chunk of a head, and the one after its last."""
-    mine = 2 * (pointer(a[GROUP], 0)[head] * a[TEXTS] + text)
+    place = 2 * (pointer(a[GROUP], 0)[head] * a[TEXTS] + text)
     first = pointer(a[FIRST], 0)
-    begin = first[mine] + chunk * CHUNK
-    return begin, min(begin + CHUNK, first[mine + 1])
+    begin = first[place] + chunk * CHUNK
+    return begin, min(begin + CHUNK, first[place + 1])
 
 
 @compiled
@@ -75,6 +89,43 @@ def _piece(a, item):
     """Text, head and chunk of a piece of work of the forward pass: the heads of a chunk first."""
     piece, head = item // a[HEADS], item % a[HEADS]
     return piece // a[CHUNKS], head, piece % a[CHUNKS]
+
+
+@compiled
+def _prefetch_rows(a, tensor, text, head, rows, begin, end, like):
+    first, stride = head_rows(a, tensor, text, head, like), a[tensor + 3]
+    width, step = a[WIDTH], _LINE // a[SIZE]
+    for j in range(begin, end):
+        place = rows[j] * stride
+        for t in range(0, width, step):
+            fetch(first, place + t)
+
+
+@compiled
+def prefetch(a, text, head, tile, moved, trains, like):
+    """Prefetches the rows of a tile: a long text does not fit in the cache.
+
+    Args:
+        a: The arguments.
+        text: Its text.
+        head: Its head.
+        tile: The tile.
+        moved: Whether the tile before it, of the same head, is computed now.
+        trains: Whether it is the backward pass.
+        like: A number of the type that is computed with.
+    """
+    n, keys, _ = list_of(a, tile)
+    queries = queries_of(a, tile)
+    begin = max(0, n - _NEW) if moved else 0
+    end = min(n, begin + _MOST)
+    _prefetch_rows(a, K, text, head, keys, begin, end, like)
+    _prefetch_rows(a, V, text, head, keys, begin, end, like)
+    _prefetch_rows(a, Q, text, head, queries, 0, LANES, like)
+    _prefetch_rows(a, OUT, text, head, queries, 0, LANES, like)
+    if trains:
+        _prefetch_rows(a, DOUT, text, head, queries, 0, LANES, like)
+        _prefetch_rows(a, DK, text, head, keys, begin, end, like)
+        _prefetch_rows(a, DV, text, head, keys, begin, end, like)
 
 
 @compiled
@@ -114,15 +165,15 @@ def _backward(a, like):
     order, part = pointer(a[ORDER], 0), pointer(a[PART], 0)
     item = take_next(a)
     while item < a[TEXTS] * a[PARTS]:
-        text, mine = item // a[PARTS], item % a[PARTS]
+        text, share = item // a[PARTS], item % a[PARTS]
         for chunk in range(a[CHUNKS]):
-            for place in range(part[mine], part[mine + 1]):
+            for place in range(part[share], part[share + 1]):
                 head = order[place]
                 begin, end = _chunk(a, text, head, chunk)
                 for tile in range(begin, end):
                     if tile + 1 < end:
                         prefetch(a, text, head, tile + 1, True, True, like)
-                    elif place + 1 < part[mine + 1]:
+                    elif place + 1 < part[share + 1]:
                         start, stop = _chunk(a, text, order[place + 1], chunk)
                         if start < stop:
                             prefetch(a, text, order[place + 1], start, False, True, like)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import math
+import mmap
 from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseattn.backends.kernels.tiles.tiles import Tiles
+from sparseattn.backends.kernels.tiles import Tiles
 from sparseattn.files import cache_folder
 
-__all__ = ["DTYPES", "Launch", "Setting", "missing", "uninstalled"]
+__all__ = ["DTYPES", "LARGE", "Launch", "Setting", "empty_result", "missing", "uninstalled"]
 
 #: What the kernel computes with for each input type.
 DTYPES = {
@@ -30,6 +31,11 @@ DTYPES = {
     torch.bfloat16: torch.float32,
     torch.float16: torch.float32,
 }
+#: Bytes from which a tensor gets large pages. glibc takes none so large from the heap: its memory
+#: comes from the system with the tensor and goes back with it, at a fault for each 4 KB. Those were
+#: a quarter of a forward pass over 32,768 tokens, together with the processor's look-ups of pages:
+#: in a wide model each row of a head lies on a page of its own.
+LARGE = 1 << 25
 
 
 def uninstalled() -> str | None:
@@ -45,7 +51,7 @@ def missing(dtype: torch.dtype = torch.float32, trains: bool = True) -> str | No
 
     Args:
         dtype: The type of the inputs; one of `DTYPES`.
-        trains: Whether gradients are wanted, too.
+        trains: Whether the backward pass is needed, too.
     """
     if (reason := uninstalled()) is not None:
         return reason
@@ -70,8 +76,8 @@ def compiled(name: str) -> Any:
     before = config.CACHE_DIR
     config.CACHE_DIR = str(_code_cache())
     try:
-        make = numba.cfunc("void(CPointer(int64))", cache=True, error_model="numpy")
-        return make(getattr(kernel, name))
+        compile_ = numba.cfunc("void(CPointer(int64))", cache=True, error_model="numpy")
+        return compile_(getattr(kernel, name))
     finally:
         config.CACHE_DIR = before
 
@@ -145,7 +151,8 @@ class Launch:
         self.tiles, self.dtype = tiles, like.dtype
         # Not a tensor: setting its numbers one by one takes longer than a short attention.
         self.values = array("q", bytes(8 * arguments.ARGUMENTS))
-        self.kept: list[Tensor] = []
+        # The kernel has addresses only: what they point to must live as long.
+        self.alive: list[Tensor] = []
         numbers = [setting.scale, 1 / (1 - setting.dropout), 0.0, 1.0, -1e30, -math.inf]
         self._set("NUMBERS", torch.tensor(numbers, dtype=like.dtype))
         values = {
@@ -166,7 +173,7 @@ class Launch:
             self._set(name.upper(), getattr(tiles, name))
 
     def _set(self, name: str, tensor: Tensor) -> None:
-        self.kept.append(tensor)
+        self.alive.append(tensor)
         self.values[getattr(self.places, name)] = tensor.data_ptr()
 
     def tensors(self, **named: Tensor) -> None:
@@ -181,10 +188,42 @@ class Launch:
         """Runs `forward` or `backward` on as many threads as PyTorch uses."""
         threads = torch.get_num_threads()
         if direction == "backward":
-            order, part = self.tiles.parts(threads)
+            order, part = self.tiles.shares(threads)
             self._set("ORDER", order)
             self._set("PART", part)
             self.values[self.places.PARTS] = len(part) - 1
         function = compiled(f"{direction}{self.dtype.itemsize * 8}")
         self.values[self.places.NEXT] = 0
         _team()(function.address, self.values.buffer_info()[0], threads)
+
+
+def empty_result(like: Tensor, zero: bool) -> Tensor:
+    """A tensor of the same shape, each token's heads side by side.
+
+    Args:
+        like: Shape: [batch, heads, length, width].
+        zero: Whether it starts as zeros; otherwise with anything.
+
+    Returns:
+        Shape: [batch, heads, length, width]; contiguous as [batch, length, heads, width].
+    """
+    batch, heads, length, width = like.shape
+    out = torch.empty(batch, length, heads, width, dtype=like.dtype)
+    if out.nbytes >= LARGE:
+        page = mmap.PAGESIZE
+        begin = -(-out.data_ptr() // page) * page
+        # Advice: where it is not taken, the pages are small and the results the same.
+        _advise()(begin, (out.data_ptr() + out.nbytes - begin) // page * page)
+    # After the advice: writing is what makes pages, and `torch.zeros` writes at once.
+    return (out.zero_() if zero else out).transpose(1, 2)
+
+
+@cache
+def _advise() -> Callable[[int, int], object]:
+    """Asks Linux for large pages: (address, bytes)."""
+    advice: int | None = getattr(mmap, "MADV_HUGEPAGE", None)
+    if advice is None:
+        return lambda _address, _size: None
+    call = ctypes.CDLL(None).madvise
+    call.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return lambda address, size: call(address, size, advice)

@@ -46,7 +46,7 @@ from sparseattn.backends.kernels.cpu.vectors import (
     exponential,
     fetch,
     fuse,
-    kept_lanes,
+    keep_lanes,
     load,
     multiply,
     offset,
@@ -59,7 +59,7 @@ from sparseattn.backends.kernels.cpu.vectors import (
 
 __all__ = ["backward_single", "forward_single"]
 
-#: How many rows before it is needed a row is asked for.
+#: How many rows ahead a row is prefetched.
 AHEAD = 16
 
 
@@ -72,7 +72,7 @@ def _scaled(row, factor, width, copy):
 
 @compiled
 def _prefetch_rows(rows, stride, keys, j, n, width):
-    """Asks for a row that is needed soon: all rows of a long text are not in the cache."""
+    """Prefetches a row that is needed soon: a long text does not fit in the cache."""
     place = keys[min(j + AHEAD, n - 1)] * stride
     for t in range(0, width, LANES):
         fetch(rows, place + t)
@@ -103,9 +103,9 @@ def _weighted_sum(rows, stride, keys, n, weights, width, nought, sums):
     for j in range(n):
         _prefetch_rows(rows, stride, keys, j, n, width)
         row, weight = offset(rows, keys[j] * stride), spread(weights[j])
-        mine = offset(sums, (j % 2) * width)
+        target = offset(sums, (j % 2) * width)
         for t in range(0, width, LANES):
-            store(mine, t, fuse(weight, load(row, t), load(mine, t)))
+            store(target, t, fuse(weight, load(row, t), load(target, t)))
     for t in range(0, width, LANES):
         store(sums, t, add(load(sums, t), load(sums, width + t)))
 
@@ -122,7 +122,7 @@ def _add_outer(rows, stride, keys, n, weights, vector, width):
 
 @compiled
 def _exponentials(scores, n, less):
-    """Replaces scores by exp(score - less); what fills the last vector is made up."""
+    """Replaces scores by exp(score - less); the rest of the last vector holds anything."""
     for j in range(n, (n + LANES - 1) // LANES * LANES):
         scores[j] = less
     shift = spread(less)
@@ -156,7 +156,7 @@ def _forward_lane(a, text, head, row, lane, states, memory, lists, like):
         divisor += scores[j]
     if a[THRESHOLD] > 0:
         for j in range(n):
-            if not kept_lanes(states, np.int64(keys[j]), a[THRESHOLD]) >> lane & 1:
+            if not keep_lanes(states, np.int64(keys[j]), a[THRESHOLD]) >> lane & 1:
                 scores[j] = numbers[ZERO]
     share = spread(numbers[KEEP] / divisor)
     values, out = head_rows(a, V, text, head, like), head_rows(a, OUT, text, head, like)
@@ -186,7 +186,7 @@ def _score_gradients(a, scores, back, lists, lane, sums, states, numbers):
     for j in range(n):
         weight, factor = scores[j], numbers[ONE]
         if a[THRESHOLD] > 0:
-            keep = kept_lanes(states, np.int64(keys[j]), a[THRESHOLD]) >> lane & 1
+            keep = keep_lanes(states, np.int64(keys[j]), a[THRESHOLD]) >> lane & 1
             factor = numbers[KEEP] if keep else numbers[ZERO]
         allowed = bits[j] >> lane & 1
         scores[j] = weight * factor if allowed else numbers[ZERO]

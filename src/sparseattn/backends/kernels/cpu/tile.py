@@ -40,8 +40,8 @@ from sparseattn.backends.kernels.cpu.arguments import (
     queries_of,
     seeds,
 )
-from sparseattn.backends.kernels.cpu.blocks import UNROLL
 from sparseattn.backends.kernels.cpu.products import (
+    UNROLL,
     compiled,
     gather,
     products,
@@ -55,7 +55,7 @@ from sparseattn.backends.kernels.cpu.vectors import (
     choose,
     divide,
     exponential,
-    kept_lanes,
+    keep_lanes,
     larger,
     load,
     multiply,
@@ -91,7 +91,7 @@ def _softmax(scores, bits, n, numbers):
 @compiled
 def _drop(weights, keys, n, states, threshold, nought):
     for j in range(n):
-        keep = kept_lanes(states, np.int64(keys[j]), threshold)
+        keep = keep_lanes(states, np.int64(keys[j]), threshold)
         store(weights, j * LANES, choose(keep, load(weights, j * LANES), nought))
 
 
@@ -132,7 +132,7 @@ def _score_gradients(a, scores, back, keys, bits, n, sums, states, numbers):
         weight = choose(allowed, weight, nought)
         after, grad = weight, load(back, j * LANES)
         if a[THRESHOLD] > 0:
-            keep = kept_lanes(states, np.int64(keys[j]), a[THRESHOLD])
+            keep = keep_lanes(states, np.int64(keys[j]), a[THRESHOLD])
             after = choose(keep, multiply(weight, factor), nought)
             grad = choose(keep, multiply(grad, factor), nought)
         grad = multiply(weight, subtract(grad, delta))

@@ -82,12 +82,12 @@ def _place(b, pointer, index, kind):
 @intrinsic
 def pointer(context, address, like):
     """The address as a pointer to numbers of the type of `like`."""
-    made = types.CPointer(like)
+    kind = types.CPointer(like)
 
     def emit(ctx, b, _sig, args):
-        return b.inttoptr(args[0], ctx.get_value_type(made))
+        return b.inttoptr(args[0], ctx.get_value_type(kind))
 
-    return made(types.int64, like), emit
+    return kind(types.int64, like), emit
 
 
 @intrinsic
@@ -125,14 +125,14 @@ def fetch(context, p, index):
 @intrinsic
 def load(context, p, index):
     """Sixteen numbers from `p[index]` on."""
-    made = Vector(p.dtype)
+    kind = Vector(p.dtype)
 
     def emit(ctx, b, _sig, args):
-        value = b.load(_place(b, *args, ctx.get_value_type(made)))
+        value = b.load(_place(b, *args, ctx.get_value_type(kind)))
         value.align = 4
         return value
 
-    return made(p, types.int64), emit
+    return kind(p, types.int64), emit
 
 
 @intrinsic
@@ -259,7 +259,7 @@ def exponential(context, x):
 
 
 @intrinsic
-def kept_lanes(context, states, key, threshold):
+def keep_lanes(context, states, key, threshold):
     """Bits of the lanes whose hash of state and key is at least the threshold.
 
     The hash is `lowbias32` (C. Wellons, "Prospecting for hash functions", 2018): two rounds of

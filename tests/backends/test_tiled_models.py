@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 
 import pytest
@@ -10,9 +9,7 @@ import torch
 
 import sparseattn as sa
 from sparseattn.backend import backend
-from sparseattn.backends import tiled
-from sparseattn.backends.kernels.cpu import launch as cpu
-from tests.backends.test_conformance import HEADS, case, gradients
+from tests.backends.test_conformance import HEADS, case, gradients, in_double
 from tests.models.families import batch, build
 
 PLAN = "neighbor(radius=3) | global(cls)"
@@ -65,8 +62,7 @@ def test_a_model_with_generated_code(family):
     torch._dynamo.reset()
     compiled = torch.compile(model)
     for lengths in ((40, 9), (40, 20), (33, 20)):
-        inputs = batch(lengths)
-        near(trained(compiled, inputs), trained(model, inputs), 1e-4)
+        near(trained(compiled, batch(lengths)), trained(model, batch(lengths)), 1e-4)
 
 
 def test_a_model_under_autocast():
@@ -82,23 +78,20 @@ def test_a_model_under_autocast():
 def test_a_checkpointed_model_repeats_its_dropout(dropout):
     model = build("bert", attention_probs_dropout_prob=dropout).train()
     sa.sparsify(model, PLAN, backend="tiled")
-    wanted = trained(model, batch((40, 9)))
+    expected = trained(model, batch((40, 9)))
     model.activation_checkpointing_enable({"use_reentrant": False})
-    near(trained(model, batch((40, 9))), wanted, 1e-6)
+    near(trained(model, batch((40, 9))), expected, 1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("length", [1, 33, 130])
 def test_gradients_in_lower_precision(length, dtype):
     call = case("bigbird(4, 2)", length, dtype=dtype)
-    exact = replace(
-        call, query=call.query.double(), key=call.key.double(), value=call.value.double()
-    )
     _, grads = gradients(backend("tiled"), call)
-    _, wanted = gradients(backend("reference"), exact)
-    for grad, want in zip(grads, wanted, strict=True):
+    _, expected = gradients(backend("reference"), in_double(call))
+    for grad, exact in zip(grads, expected, strict=True):
         assert grad.dtype == dtype
-        torch.testing.assert_close(grad.double(), want, atol=3e-2, rtol=3e-2)
+        torch.testing.assert_close(grad.double(), exact, atol=3e-2, rtol=3e-2)
 
 
 @pytest.mark.parametrize("turn", ["expanded", "transposed", "strided"])
@@ -136,21 +129,3 @@ def test_gradcheck_of_mixed_heads_and_irregular_radii():
         return backend("tiled").attend(replace(call, query=q, key=k, value=v, rule=rule))
 
     assert torch.autograd.gradcheck(attend, leaves, fast_mode=True)
-
-
-def test_without_numba_it_says_so_once_and_trains_the_same(monkeypatch):
-    call = case(PLAN, 40)
-    wanted = gradients(backend("tiled"), call)
-    monkeypatch.setattr(cpu, "find_spec", lambda _: None)
-    cpu.missing.cache_clear()
-    tiled._warn.cache_clear()
-    try:
-        with pytest.warns(RuntimeWarning, match="pip install 'sparseattn"):
-            first = gradients(backend("tiled"), call)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            second = gradients(backend("tiled"), call)
-    finally:
-        cpu.missing.cache_clear()
-    for found in (first, second):
-        near(found, wanted, 1e-9)

@@ -2,8 +2,7 @@
 
 A tile is a few queries; its list holds every key that any of them may attend to, with one bit a
 query. Each pair stands in exactly one list, and a query in exactly one tile, so that no partial
-results have to be merged. Windows, global tokens and listed keys become lists by arithmetic on
-their structure; what has no such structure is asked a block of queries at a time.
+results have to be merged.
 """
 
 from __future__ import annotations
@@ -11,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import accumulate
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from sparseattn.backends.kernels.key_lists import Lists, banded, of_band, of_rule
 from sparseattn.backends.kernels.rule_cache import RuleCache
-from sparseattn.backends.kernels.tiles.bands import banded, of_band
-from sparseattn.backends.kernels.tiles.blocks import of_blocks
-from sparseattn.backends.kernels.tiles.lists import Lists
 from sparseattn.rules import LayerRule
 
 __all__ = ["Tiles", "tiles_of"]
@@ -80,19 +78,16 @@ class Tiles:
     @cached_property
     def partial(self) -> bool:
         """Whether some rows have no query: padding, whose results are zero."""
-        mine = self.first.flatten(0, 1).tolist()
-        return any(
-            int((self.queries[begin:end] >= 0).sum()) < self.length
-            for begin, end in set(map(tuple, mine))
-        )
+        spans = set(map(tuple, self.first.flatten(0, 1).tolist()))
+        return any(int((self.queries[a:b] >= 0).sum()) < self.length for a, b in spans)
 
     @property
     def computed(self) -> int:
         """Score entries computed, over texts and heads."""
         return int(self.entries[self.group].sum()) * self.queries.shape[1]
 
-    def parts(self, threads: int) -> tuple[Tensor, Tensor]:
-        """Shares the heads of a text out: as equal in work as whole heads can be.
+    def shares(self, threads: int) -> tuple[Tensor, Tensor]:
+        """Divides the heads of a text into shares as equal in work as whole heads can be.
 
         Args:
             threads: Threads that will take a share at a time.
@@ -101,17 +96,19 @@ class Tiles:
             The heads, share by share, and where each share starts (and the last one ends).
         """
         if threads not in self._shares:
-            self._shares[threads] = self._shared(threads)
+            self._shares[threads] = self._divide(threads)
         return self._shares[threads]
 
     @cached_property
     def _shares(self) -> dict[int, tuple[Tensor, Tensor]]:
         return {}
 
-    def _shared(self, threads: int) -> tuple[Tensor, Tensor]:
-        count = next(
-            (n for n in range(1, self.heads) if _even(self.texts * n, threads)), self.heads
-        )
+    def _divide(self, threads: int) -> tuple[Tensor, Tensor]:
+        def is_even(shares: int) -> bool:  # all threads finish at about the same time
+            return shares % threads == 0 or shares >= 4 * threads
+
+        counts = range(1, self.heads)
+        count = next((n for n in counts if is_even(self.texts * n)), self.heads)
         work = self.entries.sum(1)[self.group].tolist()
         shares: list[list[int]] = [[] for _ in range(count)]
         loads = [0] * count
@@ -119,31 +116,26 @@ class Tiles:
             least = loads.index(min(loads))
             shares[least].append(head)
             loads[least] += max(1, work[head])
-        bounds = [0, *torch.tensor([len(share) for share in shares]).cumsum(0).tolist()]
+        bounds = list(accumulate(map(len, shares), initial=0))
         return torch.tensor([head for share in shares for head in share]), torch.tensor(bounds)
 
 
-def _even(shares: int, threads: int) -> bool:
-    """Whether threads that take shares in turn finish at about the same time."""
-    return shares % threads == 0 or shares >= 4 * threads
-
-
-_MADE: WeakKeyDictionary[LayerRule, dict[int, Tiles]] = WeakKeyDictionary()
-#: The same for equal rules of other batches, up to 8 MB each.
-_KNOWN: RuleCache[Tiles] = RuleCache(lambda tiles: len(tiles.keys), 1 << 20, waits=True)
+#: The lists of a rule by size, and those of equal rules of other batches, up to 8 MB each.
+_TILES: WeakKeyDictionary[LayerRule, dict[int, Tiles]] = WeakKeyDictionary()
+_CACHE: RuleCache[Tiles] = RuleCache(lambda tiles: len(tiles.keys), 1 << 20, read_gpu=True)
 
 
 def tiles_of(rule: LayerRule, size: int) -> Tiles:
-    """The lists of a rule, made once for it and for equal ones.
+    """The lists of a rule, built once for it and for equal ones.
 
     Args:
         rule: The rule.
         size: Queries a tile, at most 64.
     """
-    made = _MADE.setdefault(rule, {})
-    if size not in made:
-        made[size] = _KNOWN.get(rule, size, partial(_build, rule, size))
-    return made[size]
+    by_size = _TILES.setdefault(rule, {})
+    if size not in by_size:
+        by_size[size] = _CACHE.get(rule, size, partial(_build, rule, size))
+    return by_size[size]
 
 
 def _build(rule: LayerRule, size: int) -> Tiles:
@@ -152,7 +144,7 @@ def _build(rule: LayerRule, size: int) -> Tiles:
     pieces: list[Lists] = []
     first: list[Tensor] = []
     tiles = entries = 0
-    for index, (heads, lists) in enumerate(_groups(rule, size)):
+    for index, (heads, lists) in enumerate(_lists(rule, size)):
         group[list(heads)] = index
         copies, count = lists.counts.shape
         begin = torch.arange(texts, device=device) % copies * count + tiles
@@ -172,10 +164,10 @@ def _build(rule: LayerRule, size: int) -> Tiles:
     )
 
 
-def _groups(rule: LayerRule, size: int) -> Iterator[tuple[tuple[int, ...], Lists]]:
+def _lists(rule: LayerRule, size: int) -> Iterator[tuple[tuple[int, ...], Lists]]:
     """Heads that share lists, and the lists."""
     for heads, shared in rule.groups:
         if (band := banded(shared)) is not None:
             yield heads, of_band(band, rule, size)
         else:
-            yield from of_blocks(shared, heads, rule, size)
+            yield from of_rule(shared, heads, rule, size)

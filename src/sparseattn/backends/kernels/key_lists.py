@@ -1,0 +1,324 @@
+"""Lists of keys for tiles of queries: of windows by arithmetic, of any rule by its mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from sparseattn.rules import Band, Both, Except, GlobalTokens, Keys, LayerRule, Rule, SameLabel
+
+__all__ = ["Lists", "banded", "of_band", "of_rule"]
+
+#: Pairs of a mask that are computed at a time.
+_PAIRS = 1 << 22
+
+
+@dataclass(frozen=True, eq=False)
+class Lists:
+    """The lists of some heads, for one text or for each of them.
+
+    Attributes:
+        queries: Shape: [texts or 1, tiles, size], int64; -1 for none.
+        starts: Shape: [texts or 1, tiles], int64.
+        counts: Shape: [texts or 1, tiles], int64.
+        keys: Shape: [entries], int64.
+        bits: Shape: [entries], int64.
+    """
+
+    queries: Tensor
+    starts: Tensor
+    counts: Tensor
+    keys: Tensor
+    bits: Tensor
+
+
+def _tile_queries(order: Tensor, rule: LayerRule, rows: int, size: int) -> Tensor:
+    """Queries in tiles, padding left out. Shape: [rows, tiles, size]."""
+    queries = pad(order, (0, -len(order) % size), value=-1).expand(rows, -1)
+    if rule.padded:
+        queries = queries.masked_fill(~rule.valid[:, queries[0]], -1)
+    return queries.reshape(rows, -1, size)
+
+
+def _bits(flags: Tensor, dim: int) -> Tensor:
+    """Booleans along a dimension as the bits of one number; at most 64."""
+    shape = [1] * flags.dim()
+    shape[dim] = -1
+    one = torch.ones((), dtype=torch.int64, device=flags.device)
+    weights = one << torch.arange(flags.shape[dim], device=flags.device)
+    return (flags * weights.view(shape)).sum(dim)
+
+
+def _pack(queries: Tensor, keys: Tensor, bits: Tensor) -> Lists:
+    """Lists without the entries that no query needs."""
+    needed = bits != 0
+    counts = needed.sum(2)
+    ends = counts.flatten().cumsum(0).view_as(counts)
+    return Lists(queries, ends - counts, counts, keys[needed], bits[needed])
+
+
+def _join(first: Lists, second: Lists) -> Lists:
+    """The tiles of two lists, text by text."""
+    return Lists(
+        torch.cat([first.queries, second.queries], 1),
+        torch.cat([first.starts, second.starts + len(first.keys)], 1),
+        torch.cat([first.counts, second.counts], 1),
+        torch.cat([first.keys, second.keys]),
+        torch.cat([first.bits, second.bits]),
+    )
+
+
+# --- windows, global tokens and listed keys
+
+
+@dataclass(frozen=True, eq=False)
+class Banded:
+    """A rule of one window, global tokens and listed keys.
+
+    Attributes:
+        band: The window; a token alone where the rule has none.
+        globals: Global tokens. Shape: [batch or 1, length], bool.
+        keys: Listed keys. Shape: [batch or 1, length, degree], int64.
+    """
+
+    band: Band
+    globals: Tensor | None
+    keys: Tensor | None
+
+
+def banded(rule: Rule) -> Banded | None:
+    """The rule as a window with global tokens and listed keys; None where it is something else."""
+    bands = [part for part in rule.parts if isinstance(part, Band)]
+    tokens = [part.tokens for part in rule.parts if isinstance(part, GlobalTokens)]
+    keys = [part.index for part in rule.parts if isinstance(part, Keys)]
+    if len(bands) + len(tokens) + len(keys) < len(rule.parts):
+        return None
+    if len(bands) > 1:
+        radii = [b.radius for b in bands if isinstance(b.radius, int) and b.dilation == 1]
+        if len(radii) < len(bands):
+            return None
+        bands = [Band(max(radii))]
+    listed = None
+    if keys:
+        rows = max(len(k) for k in keys)
+        listed = torch.cat([k.expand(rows, -1, -1) for k in keys], dim=2)
+    marked = reduce(torch.logical_or, tokens) if tokens else None
+    return Banded(bands[0] if bands else Band(0), marked, listed)
+
+
+def of_band(banded: Banded, rule: LayerRule, size: int) -> Lists:
+    """The lists of a window, global tokens and listed keys.
+
+    Args:
+        banded: The window, global tokens and listed keys.
+        rule: The rule that they are part of.
+        size: Queries a tile.
+    """
+    band, length = _clipped(banded.band, rule.length), rule.length
+    order = torch.arange(length, device=rule.valid.device)
+    if band.dilation > 1:  # queries that are a step apart become neighbours
+        order = torch.argsort(order % band.dilation, stable=True)
+    tensors = [t for t in (banded.globals, banded.keys, band.radius) if isinstance(t, Tensor)]
+    rows = len(rule.valid) if rule.padded else max([len(t) for t in tensors], default=1)
+    queries = _tile_queries(order, rule, rows, size)
+    marked = banded.globals
+    if marked is not None:
+        marked = marked & rule.valid if rule.padded else marked
+        queries = queries.masked_fill(_at(marked, queries), -1)
+    entries = [_window(band, order, rule, queries)]
+    if marked is not None:
+        columns = _positions(marked)[:, None, :].expand(-1, queries.shape[1], -1)
+        near = _window_bits(queries, columns, band)
+        entries.append((columns, (~near).masked_fill(columns < 0, 0)))
+    if banded.keys is not None:
+        entries.append(_listed(banded.keys, marked, band, rule, queries))
+    lanes = _bits(queries >= 0, -1)[..., None]
+    keys = torch.cat([k.expand(rows, -1, -1) for k, _ in entries], 2)
+    bits = torch.cat([(b & lanes).expand(rows, -1, -1) for _, b in entries], 2)
+    lists = _pack(queries, keys, bits)
+    return lists if marked is None else _join(_global_rows(marked, rule, rows, size), lists)
+
+
+def _clipped(band: Band, length: int) -> Band:
+    """The band with a radius below the length, so that no sum of it overflows."""
+    most = max(length - 1, 0)
+    radius = band.radius
+    clipped = radius.clamp(max=most) if isinstance(radius, Tensor) else min(radius, most)
+    return Band(clipped, band.dilation)
+
+
+def _window(band: Band, order: Tensor, rule: LayerRule, queries: Tensor) -> tuple[Tensor, Tensor]:
+    """The keys around each tile, and the bits of the queries that have them in their window."""
+    tiles, size = queries.shape[1:]
+    reach = int(band.radius.max()) if isinstance(band.radius, Tensor) else band.radius
+    slots = torch.arange(tiles * size, device=order.device).view(tiles, size)[:, :1]
+    slots = slots + torch.arange(-reach, size + reach, device=order.device)
+    outside = (slots < 0) | (slots >= len(order))
+    keys = order[slots.clamp(0, len(order) - 1)].masked_fill(outside, -1)[None]
+    if rule.padded:
+        keys = _without_padding(keys, rule.valid)
+    if isinstance(band.radius, Tensor) or band.dilation > 1:
+        return keys, _window_bits(queries, keys, band)
+    # Of a plain window the bits are the same for every tile.
+    offset = torch.arange(-reach, size + reach, device=order.device)
+    low, high = (offset - reach).clamp(min=0), (offset + reach).clamp(max=size - 1)
+    one = torch.ones((), dtype=torch.int64, device=order.device)
+    bits = (((one + 1) << high) - (one << low)).expand(1, tiles, -1)
+    return keys, bits.masked_fill(keys < 0, 0)
+
+
+def _window_bits(queries: Tensor, keys: Tensor, band: Band) -> Tensor:
+    """Which queries of each tile have each key in their window.
+
+    Args:
+        queries: Shape: [texts or 1, tiles, size], -1 for none.
+        keys: Shape: [texts or 1, tiles, entries], -1 for none.
+        band: The window.
+
+    Returns:
+        Shape: [texts or 1, tiles, entries], int64.
+    """
+    bits = torch.zeros_like(keys + queries[..., :1])
+    for lane in range(queries.shape[-1]):
+        bits += _near(queries[..., lane, None], keys, band).long() << lane
+    return bits
+
+
+def _near(queries: Tensor, keys: Tensor, band: Band) -> Tensor:
+    """Whether keys stand in the windows of queries; shapes broadcast, -1 is none."""
+    radius: int | Tensor = band.radius
+    if isinstance(radius, Tensor):
+        rows = torch.arange(len(radius), device=keys.device)[:, None, None]
+        radius = radius[rows, queries.clamp(min=0)]
+    distance = (queries - keys).abs()
+    near = (distance <= radius * band.dilation) & (queries >= 0) & (keys >= 0)
+    return near & (distance % band.dilation == 0) if band.dilation > 1 else near
+
+
+def _without_padding(keys: Tensor, valid: Tensor) -> Tensor:
+    """Keys, those that are padding replaced by -1."""
+    return torch.where(_at(valid, keys) & (keys >= 0), keys, -1)
+
+
+def _at(values: Tensor, positions: Tensor) -> Tensor:
+    """The values of each text at its positions; -1 is read as 0.
+
+    Args:
+        values: Shape: [texts or 1, length, ...].
+        positions: Shape: [texts or 1, tiles, entries].
+
+    Returns:
+        Shape: [texts or 1, tiles, entries, ...].
+    """
+    rows = torch.arange(len(values), device=values.device)[:, None, None]
+    return values[rows, positions.clamp(min=0)]
+
+
+def _positions(flags: Tensor) -> Tensor:
+    """The positions of the flags that are set, -1 beyond the last. Shape: [texts, most]."""
+    most = int(flags.sum(1).max())
+    order = torch.argsort(~flags, dim=1, stable=True)[:, :most]
+    return order.masked_fill(~flags.gather(1, order), -1)
+
+
+def _listed(
+    index: Tensor, marked: Tensor | None, band: Band, rule: LayerRule, queries: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The listed keys of each tile that are not there already, and the bit of their query."""
+    index = index.sort(dim=2).values
+    repeated = torch.zeros_like(index, dtype=torch.bool)
+    repeated[:, :, 1:] = index[:, :, 1:] == index[:, :, :-1]
+    keys = _at(index.masked_fill(repeated, -1), queries)
+    shape = keys.shape
+    if shape[-1] and rule.padded:
+        keys = _without_padding(keys.flatten(2), rule.valid).view(-1, *shape[1:])
+    if shape[-1] and marked is not None:
+        is_global = _at(marked, keys.flatten(2)).view(-1, *shape[1:])
+        keys = keys.masked_fill(is_global, -1)
+    lanes = torch.arange(queries.shape[2], device=keys.device)
+    near = [_near(queries[..., i, None], keys[..., i, :], band) for i in lanes.tolist()]
+    bit = torch.ones_like(lanes) << lanes
+    bits = bit[:, None].expand_as(keys).masked_fill(torch.stack(near, 2) | (keys < 0), 0)
+    return keys.flatten(2), bits.flatten(2)
+
+
+def _global_rows(marked: Tensor, rule: LayerRule, rows: int, size: int) -> Lists:
+    """Tiles of global queries: every real key."""
+    positions = _positions(marked.expand(rows, -1))
+    queries = pad(positions, (0, -positions.shape[1] % size), value=-1).view(rows, -1, size)
+    lanes = _bits(queries >= 0, -1)[..., None].expand(-1, -1, rule.length)
+    if rule.padded:
+        lanes = lanes * rule.valid[:, None, :]
+    keys = torch.arange(rule.length, device=positions.device).expand_as(lanes)
+    return _pack(queries, keys, lanes)
+
+
+# --- any rule
+
+
+def of_rule(
+    shared: Rule, heads: tuple[int, ...], rule: LayerRule, size: int
+) -> Iterator[tuple[tuple[int, ...], Lists]]:
+    """The lists of any rule, from its mask of some queries at a time.
+
+    Yields:
+        Heads that share lists (each head its own where the rule differs), and the lists.
+    """
+    order = _order(shared, rule)
+    step = max(1, _PAIRS // (len(rule.valid) * len(heads) * rule.length * size)) * size
+    reach = _reach(shared, rule.length)
+    portions: list[list[Lists]] = []
+    for start in range(0, len(order), step):
+        queries = order[start : start + step]
+        low, high = max(0, int(queries.min()) - reach), int(queries.max()) + reach + 1
+        keys = torch.arange(low, min(rule.length, high), device=order.device)
+        portions.append(_of_mask(shared, heads, rule, queries, keys, size))
+    for index, lists in enumerate(zip(*portions, strict=True)):
+        members = heads if len(portions[0]) == 1 else heads[index : index + 1]
+        yield members, reduce(_join, lists)
+
+
+def _of_mask(
+    shared: Rule, heads: tuple[int, ...], rule: LayerRule, order: Tensor, keys: Tensor, size: int
+) -> list[Lists]:
+    """Lists of some queries; several where the rule differs between heads."""
+    allowed = shared.allowed(order, keys) | (order[:, None] == keys)
+    if rule.padded:
+        allowed = allowed & rule.valid[:, None, order, None] & rule.valid[:, None, None, keys]
+    if allowed.shape[1] > 1:
+        allowed = allowed[:, list(heads)]
+    rows, masks = allowed.shape[:2]
+    queries = _tile_queries(order, rule, rows, size)
+    tiles = queries.shape[1]
+    allowed = pad(allowed, (0, 0, 0, tiles * size - len(order)))
+    bits = _bits(allowed.view(rows, masks, tiles, size, len(keys)), 3)
+    keys = keys.expand(rows, tiles, -1)
+    return [_pack(queries, keys, bits[:, mask]) for mask in range(masks)]
+
+
+def _order(shared: Rule, rule: LayerRule) -> Tensor:
+    """The order of queries in which neighbours need the same keys."""
+    if all(isinstance(part, SameLabel | GlobalTokens) for part in shared.parts):
+        for part in shared.parts:
+            if isinstance(part, SameLabel):
+                return torch.argsort(part.labels[0], stable=True)
+    return torch.arange(rule.length, device=rule.valid.device)
+
+
+def _reach(shared: Rule, length: int) -> int:
+    """The largest distance at which a rule can allow a pair."""
+    return max((_part_reach(part, length) for part in shared.parts), default=0)
+
+
+def _part_reach(part: object, length: int) -> int:
+    if isinstance(part, Band):
+        widest = int(part.radius.max()) if isinstance(part.radius, Tensor) else part.radius
+        return min(widest * part.dilation, length)
+    if isinstance(part, Both):
+        return min(_reach(part.left, length), _reach(part.right, length))
+    return _reach(part.left, length) if isinstance(part, Except) else length

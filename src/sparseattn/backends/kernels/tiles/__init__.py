@@ -1,1 +1,0 @@
-"""Which keys each tile of queries needs: a layer's rule as lists."""
