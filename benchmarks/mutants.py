@@ -44,8 +44,8 @@ GROUPS = {
     "knapsack": ("degrees/knapsack", "degrees/test_knapsack degrees/test_discretize"),
     "statistics": ("stats/*", "stats/test_statistics* report/test_comparison"),
     "tiles": (
-        "backends/kernels/tiles/* backends/kernels/gathered",
-        "backends/test_conformance backends/test_known backends/test_tiled",
+        "backends/kernels/tiles backends/kernels/key_lists backends/kernels/gathered",
+        "backends/test_conformance backends/test_rule_cache backends/test_tiled",
     ),
 }
 #: Mutants in all and what draws them; seconds and bytes that each may use.
