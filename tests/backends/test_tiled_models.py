@@ -9,6 +9,8 @@ import torch
 
 import sparseattn as sa
 from sparseattn.backend import backend
+from sparseattn.backends import tiled
+from sparseattn.backends.kernels.cpu import launch
 from tests.backends.test_conformance import HEADS, case, gradients, in_double
 from tests.models.families import batch, build
 
@@ -29,8 +31,8 @@ def trained(model, inputs):
 def near(ours, theirs, tolerance):
     torch.testing.assert_close(ours[0], theirs[0], atol=tolerance, rtol=tolerance)
     scale = max(float(grad.abs().max()) for grad in theirs[1])
-    for one, other in zip(ours[1], theirs[1], strict=True):
-        torch.testing.assert_close(one, other, atol=tolerance * scale, rtol=tolerance)
+    for grad, other in zip(ours[1], theirs[1], strict=True):
+        torch.testing.assert_close(grad, other, atol=tolerance * scale, rtol=tolerance)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
@@ -74,8 +76,12 @@ def test_a_model_under_autocast():
     near(*results, tolerance=3e-2)
 
 
+@pytest.mark.parametrize("path", ["kernel", "portable"])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_a_checkpointed_model_repeats_its_dropout(dropout):
+def test_a_checkpointed_model_repeats_its_dropout(dropout, path, monkeypatch):
+    if path == "portable":
+        monkeypatch.setattr(launch, "missing", lambda *_: "switched off")
+        monkeypatch.setattr(tiled, "_warn", lambda _: None)
     model = build("bert", attention_probs_dropout_prob=dropout).train()
     sa.sparsify(model, PLAN, backend="tiled")
     expected = trained(model, batch((40, 9)))

@@ -312,7 +312,7 @@ def test_layers_are_timed_with_their_own_patterns(name, monkeypatch):
     monkeypatch.setattr(predict.Predictor, "_dense", predict._Curve((1e6, 1.0), (2e6, 2.0)))
     monkeypatch.setattr(predict, "select", lambda *_: (backends["tiled"], ""))
     monkeypatch.setattr(
-        predict.Predictor, "_timed", lambda self, _, calls: seen.extend(calls) or [1.0, 2.0]
+        predict.Predictor, "_seconds", lambda self, _, calls: seen.extend(calls) or [1.0, 2.0]
     )
     subject = load(name, 256, trains=False)
     predictor = Predictor(subject, sa.Plan.of("neighbor(radius=2)", layers="1:"))

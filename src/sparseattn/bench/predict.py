@@ -82,7 +82,7 @@ class Predictor:
         entries = self.texts * self.subject.heads * length**2
         dense = self._dense(entries)
         sparse, names = 0.0, []
-        for layer, rule in enumerate(self._rules(length)):
+        for layer, rule in enumerate(self._rules(self.texts, length)):
             chosen, _ = select("auto", self._probe(length, rule))
             names.append(chosen.name)
             cost = self._sparse(chosen.name, layer)(chosen.computed(rule))
@@ -130,8 +130,8 @@ class Predictor:
             ]
             return torch.stack(outs) if layers > 1 else outs[0]
 
-        calls = [self._call(n, self._rules(n, 1)[0], 1) for n in (_SHORT, _LONG)]
-        few, many = (seconds / layers for seconds in self._timed(attend, calls))
+        calls = self._calls(0, (_SHORT, _LONG))
+        few, many = (seconds / layers for seconds in self._seconds(attend, calls))
         heads = self.subject.heads
         return _Curve((heads * _SHORT**2, few), (heads * _LONG**2, many))
 
@@ -140,8 +140,8 @@ class Predictor:
         key = name, self._patterns[layer]
         if key not in self._curves:
             lengths = (_SHORT, _LONG) if name == "masked" else (_LONG, 2 * _LONG)
-            calls = [self._call(n, self._rules(n, 1)[layer], 1) for n in lengths]
-            few, many = self._timed(backend(name).attend, calls)
+            calls = self._calls(layer, lengths)
+            few, many = self._seconds(backend(name).attend, calls)
             counts = [backend(name).computed(call.rule) for call in calls]
             self._curves[key] = _Curve((counts[0], few), (counts[1], many))
         return self._curves[key]
@@ -154,7 +154,7 @@ class Predictor:
     def _patterns(self) -> list[object]:
         return list(self.plan.resolve([self.subject.heads] * self.subject.layers))
 
-    def _timed(self, attend: Callable[[Call], Tensor], calls: Sequence[Call]) -> list[float]:
+    def _seconds(self, attend: Callable[[Call], Tensor], calls: Sequence[Call]) -> list[float]:
         runs = {str(i): step(partial(attend, c), self.trains) for i, c in enumerate(calls)}
         return self._shortest(runs)
 
@@ -164,15 +164,21 @@ class Predictor:
         times = samples(runs, _REPEATS, busy=self.busy, most=most)
         return [min(seconds) for seconds in times.values()]
 
-    def _rules(self, length: int, texts: int | None = None) -> tuple[LayerRule, ...]:
-        batch = self.subject.batch(texts or self.texts, length)
+    def _rules(self, texts: int, length: int) -> tuple[LayerRule, ...]:
+        batch = self.subject.batch(texts, length)
         tokens = TokenBatch(batch["attention_mask"].bool(), ids=batch["input_ids"])
         return self.plan.compile(tokens, [self.subject.heads] * self.subject.layers).layers
 
-    def _call(self, length: int, rule: LayerRule, texts: int | None = None) -> Call:
-        shape = (texts or self.texts, length, self.subject.heads, self.subject.width)
-        q, k, v = (torch.ones(shape).requires_grad_(self.trains).transpose(1, 2) for _ in range(3))
-        return Call(q, k, v, rule, self.subject.width**-0.5, self.dropout)
+    def _calls(self, layer: int, lengths: Sequence[int]) -> list[Call]:
+        """Attentions of a layer over one text."""
+        calls = []
+        for length in lengths:
+            shape = (1, length, self.subject.heads, self.subject.width)
+            states = [torch.ones(shape).requires_grad_(self.trains) for _ in range(3)]
+            q, k, v = (x.transpose(1, 2) for x in states)
+            rule = self._rules(1, length)[layer]
+            calls.append(Call(q, k, v, rule, self.subject.width**-0.5, self.dropout))
+        return calls
 
     def _probe(self, length: int, rule: LayerRule) -> Call:
         """A call to choose a backend for: one number that looks like all, whatever the length."""

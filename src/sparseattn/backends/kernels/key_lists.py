@@ -112,13 +112,7 @@ def banded(rule: Rule) -> Banded | None:
 
 
 def of_band(banded: Banded, rule: LayerRule, size: int) -> Lists:
-    """The lists of a window, global tokens and listed keys.
-
-    Args:
-        banded: The window, global tokens and listed keys.
-        rule: The rule that they are part of.
-        size: Queries a tile.
-    """
+    """The lists of a window, global tokens and listed keys, for tiles of `size` queries."""
     band, length = _clipped(banded.band, rule.length), rule.length
     order = torch.arange(length, device=rule.valid.device)
     if band.dilation > 1:  # queries that are a step apart become neighbours
@@ -173,16 +167,7 @@ def _window(band: Band, order: Tensor, rule: LayerRule, queries: Tensor) -> tupl
 
 
 def _window_bits(queries: Tensor, keys: Tensor, band: Band) -> Tensor:
-    """Which queries of each tile have each key in their window.
-
-    Args:
-        queries: Shape: [texts or 1, tiles, size], -1 for none.
-        keys: Shape: [texts or 1, tiles, entries], -1 for none.
-        band: The window.
-
-    Returns:
-        Shape: [texts or 1, tiles, entries], int64.
-    """
+    """Which queries of each tile have each key in their window. Shape: that of `keys`, int64."""
     bits = torch.zeros_like(keys + queries[..., :1])
     for lane in range(queries.shape[-1]):
         bits += _near(queries[..., lane, None], keys, band).long() << lane
@@ -206,15 +191,7 @@ def _without_padding(keys: Tensor, valid: Tensor) -> Tensor:
 
 
 def _at(values: Tensor, positions: Tensor) -> Tensor:
-    """The values of each text at its positions; -1 is read as 0.
-
-    Args:
-        values: Shape: [texts or 1, length, ...].
-        positions: Shape: [texts or 1, tiles, entries].
-
-    Returns:
-        Shape: [texts or 1, tiles, entries, ...].
-    """
+    """The values of each text at its positions, -1 as 0. Shape: [texts, tiles, entries, ...]."""
     rows = torch.arange(len(values), device=values.device)[:, None, None]
     return values[rows, positions.clamp(min=0)]
 
@@ -264,11 +241,7 @@ def _global_rows(marked: Tensor, rule: LayerRule, rows: int, size: int) -> Lists
 def of_rule(
     shared: Rule, heads: tuple[int, ...], rule: LayerRule, size: int
 ) -> Iterator[tuple[tuple[int, ...], Lists]]:
-    """The lists of any rule, from its mask of some queries at a time.
-
-    Yields:
-        Heads that share lists (each head its own where the rule differs), and the lists.
-    """
+    """The lists of any rule, from its mask; each head its own where the mask differs."""
     order = _order(shared, rule)
     step = max(1, _PAIRS // (len(rule.valid) * len(heads) * rule.length * size)) * size
     reach = _reach(shared, rule.length)

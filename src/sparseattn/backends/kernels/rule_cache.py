@@ -47,13 +47,7 @@ class RuleCache(Generic[T]):
         self.lock = Lock()
 
     def get(self, rule: LayerRule, option: Hashable, build: Callable[[], T]) -> T:
-        """The value of an equal rule, or what `build` returns.
-
-        Args:
-            rule: The rule.
-            option: What else the value depends on.
-            build: Builds it.
-        """
+        """The value of an equal rule and option, or what `build` returns."""
         if (content := fingerprint(rule, self.read_gpu)) is None:
             return build()
         key = (content, option)

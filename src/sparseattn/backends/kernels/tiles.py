@@ -89,9 +89,6 @@ class Tiles:
     def shares(self, threads: int) -> tuple[Tensor, Tensor]:
         """Divides the heads of a text into shares as equal in work as whole heads can be.
 
-        Args:
-            threads: Threads that will take a share at a time.
-
         Returns:
             The heads, share by share, and where each share starts (and the last one ends).
         """
@@ -126,12 +123,7 @@ _CACHE: RuleCache[Tiles] = RuleCache(lambda tiles: len(tiles.keys), 1 << 20, rea
 
 
 def tiles_of(rule: LayerRule, size: int) -> Tiles:
-    """The lists of a rule, built once for it and for equal ones.
-
-    Args:
-        rule: The rule.
-        size: Queries a tile, at most 64.
-    """
+    """The lists of a rule for tiles of `size` queries, at most 64; built once for equal rules."""
     by_size = _TILES.setdefault(rule, {})
     if size not in by_size:
         by_size[size] = _CACHE.get(rule, size, partial(_build, rule, size))

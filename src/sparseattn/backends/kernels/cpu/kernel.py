@@ -105,14 +105,7 @@ def _prefetch_rows(a, tensor, text, head, rows, begin, end, like):
 def prefetch(a, text, head, tile, moved, trains, like):
     """Prefetches the rows of a tile: a long text does not fit in the cache.
 
-    Args:
-        a: The arguments.
-        text: Its text.
-        head: Its head.
-        tile: The tile.
-        moved: Whether the tile before it, of the same head, is computed now.
-        trains: Whether it is the backward pass.
-        like: A number of the type that is computed with.
+    `moved` says that the tile before it, of the same head, is computed now.
     """
     n, keys, _ = list_of(a, tile)
     queries = queries_of(a, tile)
