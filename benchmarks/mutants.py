@@ -34,7 +34,7 @@ PACKAGE, TESTS = Path.cwd() / "src" / "sparseattn", Path.cwd() / "tests"
 
 #: Sources below the package, and the tests that should notice, without `.py`; fast ones first.
 GROUPS = {
-    "patterns": ("patterns/*", "patterns/test_*"),
+    "patterns": ("patterns/*", "patterns/test_* test_docs"),
     "rules": ("rules", "test_plan patterns/test_* backends/test_conformance"),
     "plan": ("plan selection", "test_plan test_docs models/test_attach"),
     "counting": (
@@ -42,7 +42,7 @@ GROUPS = {
         "test_plan degrees/test_discretize cli/test_show models/test_describing",
     ),
     "knapsack": ("degrees/knapsack", "degrees/test_knapsack degrees/test_discretize"),
-    "statistics": ("stats/*", "stats/test_statistics* report/test_comparison"),
+    "statistics": ("stats/*", "stats/test_statistics* report/test_comparison test_docs"),
     "tiles": (
         "backends/kernels/tiles backends/kernels/key_lists backends/kernels/gathered",
         "backends/test_conformance backends/test_rule_cache backends/test_tiled",

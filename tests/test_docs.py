@@ -16,15 +16,11 @@ from sparseattn.pattern import catalogue, parse
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 PAGES += [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "results").glob("*.md"))]
+SOURCE = Path(sparseattn.__file__).parent
 MODULES = [
-    "",
-    "errors",
-    "tokens",
-    "rules",
-    "plan",
-    "spec_strings",
-    "study.study",
-    "study.arms",
+    ".".join(("sparseattn", *path.relative_to(SOURCE).with_suffix("").parts))
+    for path in sorted(SOURCE.rglob("*.py"))
+    if ">>> " in path.read_text(encoding="utf-8")
 ]
 
 
@@ -67,5 +63,7 @@ def test_spec_strings_in_the_readme_parse():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_doctests(name):
-    module = sparseattn if not name else import_module(f"sparseattn.{name}")
-    assert doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed == 0
+    module = import_module(name.removesuffix(".__init__"))
+    failed, tried = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    assert tried
+    assert not failed

@@ -100,11 +100,6 @@ class Sample:
         """One text without padding."""
         return Sample((self.texts[row],), (0,), len(self.texts[row]))
 
-    def moved(self, right: bool) -> Sample:
-        """The same texts, padded all on one side."""
-        starts = tuple(0 if right else self.length - len(item) for item in self.texts)
-        return Sample(self.texts, starts, self.length)
-
 
 @st.composite
 def samples(draw: st.DrawFn, longest: int = 9, texts: int = 3) -> Sample:

@@ -148,8 +148,3 @@ def test_needs_and_layers_come_from_both_sides():
     assert sa.parse("matched_random(random(2), per_layer=false)").varies_by_layer
     assert sa.parse("matched_random(similarity(2))").needs == {"ids", "special", "embedding"}
     assert sa.parse("longformer(1, globals=[sep])").needs == {"separators"}
-
-
-def test_patterns_are_equal_by_value():
-    assert len({sa.neighbor(1), sa.neighbor(1) | sa.self(), sa.parse("neighbor(1)")}) == 2
-    assert sa.neighbor(1) | sa.self() != sa.neighbor(1) & sa.self()

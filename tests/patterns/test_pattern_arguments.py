@@ -8,8 +8,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import sparseattn as sa
 from sparseattn.errors import PatternError, SpecError
@@ -90,36 +88,6 @@ def test_more_is_more(spec):
     for less, more in pairwise(grown):
         assert not (less & ~more).any()
     assert grown[-1].sum() > grown[0].sum()
-
-
-@settings(deadline=None, derandomize=True, max_examples=30, database=None)
-@given(st.integers(0, 6), st.integers(1, 4), st.integers(0, 20), st.integers(1, 12))
-def test_windows_do_not_care_where_they_are(radius, dilation, start, size):
-    index = torch.arange(size)
-    for spec in (f"neighbor({radius})", f"dilated({radius}, {dilation})"):
-        rule = sa.parse(spec).rule(sa.TokenBatch.of_lengths(40))
-        shifted = rule.allowed(index + start, index + start)
-        assert torch.equal(shifted, rule.allowed(index, index))
-
-
-def test_special_cases_of_one_another():
-    for one, other in [
-        ("dilated(2, 1)", "neighbor(2)"),
-        ("neighbor(0)", "self()"),
-        ("block(1)", "self()"),
-        ("strided(1)", "full()"),
-        ("block(1000)", "full()"),
-        ("neighbor(1000)", "full()"),
-        ("random(1000)", "full()"),
-        ("longformer(2)", "neighbor(2) | global(cls)"),
-        ("bigbird(1, 0)", "longformer(1)"),
-        ("bigbird(1, 2, seed=3)", "neighbor(1) | random(2, seed=3) | global(cls)"),
-        ("matched_random(full())", "full()"),
-        ("matched_random(self())", "self()"),
-        ("same_word()", "same_word() & dependency()"),
-        ("dependency()", "dependency() & sentence()"),
-    ]:
-        assert torch.equal(mask(one), mask(other)), f"{one} is not {other}"
 
 
 def test_numpy_numbers_and_lists_are_taken():
@@ -230,21 +198,21 @@ def test_a_spec_error_knows_its_column():
     assert caught.value.text[caught.value.column :] == "nothing()"
 
 
-def test_brackets_without_end_are_no_crash():
-    with pytest.raises(SpecError, match="nested too deeply at column 1"):
-        sa.parse("(" * 100_000 + "self()")
-
-
-def test_a_number_of_thousands_of_digits_is_no_crash():
-    with pytest.raises(PatternError, match="radius must be a whole number >= 0"):
-        sa.parse(f"neighbor({'9' * 5000})")
-
-
-def test_python_calls_are_checked_as_specs_are():
-    with pytest.raises(PatternError, match=r"^neighbor\(radius=-1\): radius must be"):
-        sa.neighbor(-1)
-    with pytest.raises(PatternError, match=r"^matched_random\(pattern='self\(\)'\): pattern must"):
-        sa.matched_random("self()")
+@pytest.mark.parametrize(
+    ("slip", "message"),
+    [
+        (lambda: sa.parse("(" * 100_000 + "self()"), "nested too deeply at column 1"),
+        (lambda: sa.parse(f"neighbor({'9' * 5000})"), "radius must be a whole number >= 0"),
+        (lambda: sa.neighbor(-1), r"^neighbor\(radius=-1\): radius must be"),
+        (
+            lambda: sa.matched_random("self()"),
+            r"^matched_random\(pattern='self\(\)'\): pattern must",
+        ),
+    ],
+)
+def test_long_specs_are_no_crash_and_python_calls_are_checked(slip, message):
+    with pytest.raises(PatternError, match=message):
+        slip()
 
 
 def test_matched_random_refuses_a_pattern_whose_heads_differ():

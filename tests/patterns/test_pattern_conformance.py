@@ -29,6 +29,7 @@ MORE = [
     "strided(stride=3)",
     "block(size=1)",
     "block(size=3)",
+    "block(size=1000)",
     "elastic(share=0)",
     "elastic(share=0.25)",
     "elastic(share=1)",
@@ -145,16 +146,6 @@ def test_a_batch_is_its_rows(spec, sample):
 
 
 @every
-@quick
-@given(samples())
-def test_left_padding_is_right_padding(spec, sample):
-    left, right = (compiled(sa.parse(spec), sample.moved(side), 1) for side in (False, True))
-    for row, text in enumerate(sample.texts):
-        n, end = len(text), sample.length
-        assert torch.equal(left[row, end - n :, end - n :], right[row, :n, :n])
-
-
-@every
 def test_it_reads_what_it_needs_and_nothing_else(spec):
     pattern, tokens = sa.parse(spec), FIXED.tokens
     assert pattern.needs <= set(ANNOTATIONS)
@@ -187,14 +178,6 @@ def test_its_string_parses_back(spec):
     assert type(again) is type(pattern)
     assert str(again) == str(pattern)
     assert sa.Plan.from_json(sa.Plan.of(pattern).to_json()) == sa.Plan.of(pattern)
-
-
-@every
-def test_it_cannot_be_changed(spec):
-    pattern = sa.parse(spec)
-    for field in fields(pattern):
-        with pytest.raises(AttributeError):
-            setattr(pattern, field.name, None)
 
 
 @every

@@ -38,12 +38,6 @@ def through_transformers(mask_function: Callable, tokens: sa.TokenBatch) -> torc
     return mask & tokens.valid[:, None, :, None]
 
 
-def through_flex(mask_mod: Callable, tokens: sa.TokenBatch) -> torch.Tensor:
-    """The mask that FlexAttention draws of a mask function, padding taken out."""
-    drawn = create_mask(mask_mod, None, None, tokens.length, tokens.length, device="cpu")
-    return drawn & tokens.valid[:, None, :, None] & tokens.valid[:, None, None, :]
-
-
 @pytest.mark.parametrize("tokens", [LEFT, RIGHT], ids=["left", "right"])
 @pytest.mark.parametrize("radius", [0, 1, 5, 40])
 def test_neighbor_is_transformers_bidirectional_window(radius, tokens):
@@ -70,18 +64,9 @@ def test_dilated_is_a_flex_mask(radius, dilation):
     def mask_mod(b, h, q, k):
         return ((q - k).abs() <= radius * dilation) & ((q - k).remainder(dilation) == 0)
 
-    ours = compiled(f"dilated({radius}, {dilation})", RIGHT)
-    assert torch.equal(ours, through_flex(mask_mod, RIGHT))
-
-
-def test_dilated_with_a_window_is_transformers_window_and_a_flex_mask():
-    window = theirs.sliding_window_bidirectional_overlay(6)
-
-    def on_grid(b, h, q, k):
-        return (q - k) % 2 == 0
-
-    mask = through_transformers(theirs.and_masks(window, on_grid), RIGHT)
-    assert torch.equal(compiled("dilated(3, 2)", RIGHT), mask)
+    drawn = create_mask(mask_mod, None, None, LENGTH, LENGTH, device="cpu")
+    drawn = drawn & RIGHT.valid[:, None, :, None] & RIGHT.valid[:, None, None, :]
+    assert torch.equal(compiled(f"dilated({radius}, {dilation})", RIGHT), drawn)
 
 
 @pytest.mark.parametrize("tokens", [LEFT, RIGHT], ids=["left", "right"])
@@ -127,23 +112,3 @@ def test_longformer_is_what_longformer_attends_to():
     assert torch.equal(
         compiled(f"longformer(radius={radius})", sa.TokenBatch.of_lengths(length))[0, 0], moved
     )
-
-
-@pytest.mark.parametrize(("radius", "random", "count"), [(1, 2, 1), (2, 3, 2), (0, 1, 3)])
-def test_bigbird_counts_are_those_of_its_definition(radius, random, count):
-    """Each query: its window, its random keys, the global tokens, each key counted once."""
-    n = 40
-    spec = f"bigbird({radius}, {random}, globals={count}, seed=4)"
-    mask = compiled(spec, sa.TokenBatch.of_lengths(n))[0, 0]
-    drawn = compiled(f"random({random}, seed=4)", sa.TokenBatch.of_lengths(n))[0, 0]
-    drawn = drawn & ~torch.eye(n, dtype=torch.bool)
-    assert drawn.sum(dim=1).tolist() == [random] * n
-    for query in range(n):
-        keys = set(range(max(0, query - radius), min(n, query + radius + 1)))
-        keys |= set(range(n)) if query < count else set(range(count))
-        keys |= set(drawn[query].nonzero().flatten().tolist())
-        assert mask[query].nonzero().flatten().tolist() == sorted(keys)
-    degrees = mask.sum(dim=1)
-    assert degrees[:count].tolist() == [n] * count
-    assert int(degrees[count:].max()) <= 2 * radius + 1 + random + count
-    assert int(degrees[count:].min()) >= radius + 1

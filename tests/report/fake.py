@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -103,12 +104,21 @@ def _predictions(right: Any, draw: np.random.Generator) -> pd.DataFrame:
     )
 
 
-def counting(data: StudyData) -> tuple[Callable[[str], pd.DataFrame], list[str]]:
-    """The study's predictions, and a list that grows with every digest read."""
+#: The ordinary study of most tests.
+DATA = study()
+
+
+def changed(data: StudyData = DATA, **columns: Any) -> StudyData:
+    """A study with other values in some columns."""
+    return replace(data, rows=data.rows.assign(**columns), metrics=())
+
+
+def counting(data: StudyData) -> tuple[StudyData, list[str]]:
+    """The study, and a list that grows with every digest whose predictions are read."""
     seen: list[str] = []
 
     def predictions(digest: str) -> pd.DataFrame:
         seen.append(digest)
         return data.predictions(digest)
 
-    return predictions, seen
+    return replace(data, predictions=predictions), seen

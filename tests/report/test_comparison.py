@@ -13,14 +13,13 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 from sparseattn.errors import StudyError
 from sparseattn.report import ArmKey, StudyData, compare, questions, summarise
 from sparseattn.stats import holm
-from tests.report.fake import counting, study
+from tests.report.fake import DATA, changed, counting, study
 
 
 def _with_metric(data: StudyData, name: str, metric) -> StudyData:
     """The same study with another main metric, computed from its predictions."""
     values = [metric(data.predictions(digest)) for digest in data.rows["digest"]]
-    rows = data.rows.assign(headline=name, **{name: values})
-    return replace(data, rows=rows, metrics=())
+    return changed(data, headline=name, **{name: values})
 
 
 def _regression(seeds: int) -> StudyData:
@@ -40,10 +39,9 @@ def _regression(seeds: int) -> StudyData:
 
 
 def test_a_large_difference_is_called_and_said() -> None:
-    found = compare(study(), "similarity@:", "dense")
+    found = compare(DATA, "similarity@:", "dense")
     assert found.differs
-    data = study()
-    means = [data.done_in(arm)["accuracy"].mean() for arm in (found.a, found.b)]
+    means = [DATA.done_in(arm)["accuracy"].mean() for arm in (found.a, found.b)]
     assert found.result.difference == pytest.approx(means[0] - means[1])
     text = str(found)
     assert text.startswith("accuracy: similarity, layers all 74.4, dense 91.7. A difference was")
@@ -54,7 +52,7 @@ def test_a_large_difference_is_called_and_said() -> None:
 
 
 def test_no_difference_says_what_would_have_been_found() -> None:
-    found = compare(study(), ArmKey("neighbor", "3:"), "dense")
+    found = compare(DATA, ArmKey("neighbor", "3:"), "dense")
     assert not found.differs
     assert "No difference was found" in str(found)
     size = f"{100 * found.result.detectable:.1f}"
@@ -74,15 +72,13 @@ def _answers(data: StudyData, a: str, b: str) -> set[tuple[float, float, str, fl
 
 
 def test_a_pair_is_answered_as_in_the_table_that_holds_it() -> None:
-    data = study()
-    assert len(_answers(data, "neighbor@3:", "dense")) == 1
-    declared = replace(
-        data, contrasts={"Which?": [("neighbor", "random"), ("random", "neighbor@:")]}
-    )
-    assert len(_answers(declared, "neighbor@3:", "random@3:")) == 1
-    found = compare(declared, "random@3:", "neighbor@3:")
+    assert len(_answers(DATA, "neighbor@3:", "dense")) == 1
+    pairs = [("neighbor", "random"), ("random", "neighbor@:")]
+    data = replace(DATA, contrasts={"Which?": pairs})
+    assert len(_answers(data, "neighbor@3:", "random@3:")) == 1
+    found = compare(data, "random@3:", "neighbor@3:")
     assert found.comparisons == 4
-    turned = compare(declared, "neighbor@3:", "random@3:")
+    turned = compare(data, "neighbor@3:", "random@3:")
     assert found.result.difference == -turned.result.difference
     assert (found.result.low, found.means) == (-turned.result.high, turned.means[::-1])
     assert 'corrected for the 4 comparisons of "Which?" after Holm' in str(found)
@@ -145,73 +141,51 @@ def test_correlations_are_bootstrapped(seeds: int) -> None:
 
 
 def test_a_metric_that_cannot_be_computed_again_is_said() -> None:
-    data = study()
-    data = replace(data, rows=data.rows.assign(headline="quality", quality=0.123), metrics=())
-    found = compare(data, "random@:", "dense")
-    assert found.means[1].value == pytest.approx(study().rows["accuracy"][:3].mean())
+    found = compare(changed(headline="quality", quality=0.123), "random@:", "dense")
+    assert found.means[1].value == pytest.approx(DATA.rows["accuracy"][:3].mean())
     assert "quality could not be computed again from the predictions" in str(found)
-
-
-def test_errors_do_not_stand_in_for_a_correlation() -> None:
-    data = _regression(3)
-    data = replace(data, rows=data.rows.assign(spearman=0.5))
     with pytest.raises(StudyError, match="spearman could not be computed again"):
-        compare(data, "good", "dense")
+        compare(changed(_regression(3), spearman=0.5), "good", "dense")
+
+
+def read_as(change) -> StudyData:
+    """The ordinary study, `change(frame, digest)` its predictions."""
+    return replace(DATA, predictions=lambda digest: change(DATA.predictions(digest), digest))
 
 
 def test_only_common_examples_are_compared_in_any_order() -> None:
-    data = study()
+    def shuffled(frame: pd.DataFrame, digest: str) -> pd.DataFrame:
+        mixed = frame.sample(frac=1.0, random_state=int(digest, 16) % 1000)
+        return mixed.reset_index(drop=True)
 
-    def shuffled(digest: str) -> pd.DataFrame:
-        frame = data.predictions(digest).sample(frac=1.0, random_state=int(digest, 16) % 1000)
-        return frame.reset_index(drop=True)
-
-    one, two = (
-        compare(data, "random@:", "dense"),
-        compare(replace(data, predictions=shuffled), "random@:", "dense"),
-    )
+    one, two = (compare(data, "random@:", "dense") for data in (DATA, read_as(shuffled)))
     assert one.result.p == pytest.approx(two.result.p)
     assert one.result.low == pytest.approx(two.result.low)
 
 
-def test_arms_without_common_examples_are_not_compared() -> None:
-    data = study()
-
-    def renamed(digest: str) -> pd.DataFrame:
-        frame = data.predictions(digest)
-        return frame.assign(example=digest[:8] + frame["example"])
-
-    apart = replace(data, predictions=renamed)
+def test_predictions_must_share_examples_and_be_one_for_each() -> None:
+    apart = read_as(lambda frame, digest: frame.assign(example=digest[:8] + frame["example"]))
     with pytest.raises(StudyError, match="share 0 evaluation examples over their seeds"):
         compare(apart, "random@:", "dense")
     assert "share 0" in summarise(apart).arms[1].comparison.reason
+    with pytest.raises(StudyError, match="has several predictions for one example"):
+        compare(read_as(lambda frame, _: frame.assign(example="dev-0")), "random@:", "dense")
 
 
 @pytest.mark.parametrize("lost", ["dense", "random"])
 def test_lost_predictions_are_a_reason_not_to_compare(lost: str) -> None:
-    data = study()
-    arm_of = dict(zip(data.rows["digest"], data.rows["arm"], strict=True))
+    arm_of = dict(zip(DATA.rows["digest"], DATA.rows["arm"], strict=True))
 
-    def some(digest: str) -> pd.DataFrame:
+    def some(frame: pd.DataFrame, digest: str) -> pd.DataFrame:
         if arm_of[digest] == lost:
             raise StudyError(f"predictions of {digest} are damaged")
-        return data.predictions(digest)
+        return frame
 
-    summary = summarise(replace(data, predictions=some))
+    summary = summarise(read_as(some))
     reasons = [s.comparison.reason for s in summary.arms if s.verdict == "not compared"]
     assert len(reasons) == (8 if lost == "dense" else 2)
     assert all("are damaged" in reason for reason in reasons)
     assert summary.comparisons == 8 - len(reasons)
-
-
-def test_an_example_predicted_twice_is_an_error() -> None:
-    data = study()
-
-    def twice(digest: str) -> pd.DataFrame:
-        return data.predictions(digest).assign(example="dev-0")
-
-    with pytest.raises(StudyError, match="has several predictions for one example"):
-        compare(replace(data, predictions=twice), "random@:", "dense")
 
 
 @pytest.mark.parametrize(
@@ -228,14 +202,13 @@ def test_arms_that_cannot_be_compared(a: str, b: str, message: str) -> None:
 
 
 def test_only_what_is_compared_is_read() -> None:
-    data = study()
-    predictions, seen = counting(data)
-    compare(replace(data, predictions=predictions), "random@:", "neighbor@:")
+    data, seen = counting(DATA)
+    compare(data, "random@:", "neighbor@:")
     assert len(seen) == len(set(seen)) == 6
 
 
 def test_a_table_is_corrected_after_holm() -> None:
-    summary = summarise(study())
+    summary = summarise(DATA)
     real = [s.comparison for s in summary.arms if s.comparison]
     assert len(real) == summary.comparisons == 8
     assert [each.p for each in real] == pytest.approx(holm([each.result.p for each in real]))
@@ -245,15 +218,14 @@ def test_a_table_is_corrected_after_holm() -> None:
 
 
 def test_arms_are_shown_in_order_and_the_rest_counted() -> None:
-    data = study()
-    predictions, seen = counting(data)
-    summary = summarise(replace(data, predictions=predictions), shown=3)
+    data, seen = counting(DATA)
+    summary = summarise(data, shown=3)
     assert [s.arm.address for s in summary.arms] == ["dense", "neighbor@3:", "neighbor@:"]
     assert (summary.hidden, summary.comparisons, len(seen)) == (6, 2, 9)
 
 
-def declared(*pairs: tuple[str, str], **values) -> StudyData:
-    return replace(study(**values), contrasts={"Does it matter which?": pairs})
+def declared(*pairs: tuple[str, str]) -> StudyData:
+    return replace(DATA, contrasts={"Does it matter which?": pairs})
 
 
 def named(data: StudyData) -> tuple[list[tuple[str, str]], list[str]]:
@@ -281,12 +253,8 @@ def test_cells_of_a_grid_are_compared_one_by_one() -> None:
     data = declared(("learned", "uniform"), ("learned", "neighbor"))
     names = {"neighbor": "learned s=0.7", "random": "learned s=0.8", "similarity": "uniform s=0.8"}
     names["dependency"] = "learned alone"
-    rows = data.rows.assign(arm=data.rows["arm"].replace(names))
-    pairs, notes = named(replace(data, rows=rows))
-    assert pairs == [
-        ("learned s=0.8@3:", "uniform s=0.8@3:"),
-        ("learned s=0.8@:", "uniform s=0.8@:"),
-    ]
+    pairs, notes = named(changed(data, arm=data.rows["arm"].replace(names)))
+    assert pairs == [(f"learned s=0.8@{at}", f"uniform s=0.8@{at}") for at in ("3:", ":")]
     assert notes == ["'neighbor' is not compared: it has no trial yet"]
 
 
@@ -300,24 +268,20 @@ def test_pairs_without_a_common_placement_are_said() -> None:
 
 
 def test_p_is_corrected_within_a_question() -> None:
-    data = study()
     pairs = [("neighbor@:", "similarity@:"), ("random@:", "similarity@:")]
-    plain = [compare(data, *pair) for pair in pairs]
-    (both,) = questions(replace(data, contrasts={"both": pairs}))
+    plain = [compare(DATA, *pair) for pair in pairs]
+    (both,) = questions(replace(DATA, contrasts={"both": pairs}))
     for each, alone in zip(both.comparisons, plain, strict=True):
         assert each.result.difference == alone.result.difference
         assert each.result.p == alone.result.p == alone.p
         assert each.result.detectable > alone.result.detectable
     assert [each.p for each in both.comparisons] == holm([alone.p for alone in plain])
-    for one in questions(replace(data, contrasts={"one": pairs[:1], "two": pairs[1:]})):
+    for one in questions(replace(DATA, contrasts={"one": pairs[:1], "two": pairs[1:]})):
         assert one.comparisons[0].p == one.comparisons[0].result.p
 
 
 def test_answers_say_what_was_found() -> None:
-    data = replace(
-        study(),
-        contrasts={"Late?": [("random@3:", "random@:")], "Which?": [("dense", "random@3:")]},
-    )
-    late, which = (question.answer for question in questions(data))
+    pairs = {"Late?": [("random@3:", "random@:")], "Which?": [("dense", "random@3:")]}
+    late, which = (question.answer for question in questions(replace(DATA, contrasts=pairs)))
     assert late.startswith("random, layers from 3 on is higher than random, layers all (+")
     assert which == "No difference was found in the one comparison."

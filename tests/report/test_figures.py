@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from xml.etree import ElementTree
 
 import matplotlib
@@ -12,7 +11,7 @@ from matplotlib.colors import to_hex
 from sparseattn.report import ArmKey, summarise
 from sparseattn.report.drawing import _DARK, _LIGHT, styled
 from sparseattn.report.figures import Marks, Point, limits, placement_figure, sparsity_figure
-from tests.report.fake import EFFECTS, study
+from tests.report.fake import EFFECTS, changed, study
 
 
 def point(mean: float, half: float, *values: float, name: str = "an arm") -> Point:
@@ -63,23 +62,20 @@ def test_families_that_share_a_colour_are_filled_differently() -> None:
     assert len(looks) == len(names)
 
 
-def test_points_stand_at_their_sparsity() -> None:
+def axes_at(**sparsity: float):
+    """The axes of a study with two arms beside the baseline, at these sparsities."""
     data = study(layers=(":",), effects={"near": (0.0,), "far": (-1.0,)})
-    there = {"dense": 0.0, "near": 0.8456, "far": 0.8473}
-    rows = data.rows.assign(sparsity=data.rows["arm"].map(there))
-    axes = axes_of(sparsity_figure(summarise(replace(data, rows=rows))))
+    data = changed(data, sparsity=data.rows["arm"].map({"dense": 0.0, **sparsity}))
+    return axes_of(sparsity_figure(summarise(data)))
+
+
+def test_points_stand_at_their_sparsity() -> None:
+    axes = axes_at(near=0.8456, far=0.8473)
     places = [round(float(line.get_xdata()[0]), 6) for line in single_marks(axes)]
     assert places == [84.56, 84.73], "the baseline, far to the left, is the line across"
     left, right = axes.get_xlim()
     assert right - left >= 5.0, "nearly equal sparsities look alike"
-
-
-def test_the_axis_of_sparsity_ends_near_100() -> None:
-    data = study(layers=(":",), effects={"near": (0.0,), "far": (-1.0,)})
-    ends = {"dense": 0.0, "near": 0.995, "far": 0.998}
-    rows = data.rows.assign(sparsity=data.rows["arm"].map(ends))
-    axes = axes_of(sparsity_figure(summarise(replace(data, rows=rows))))
-    assert axes.get_xlim()[1] <= 102.0
+    assert axes_at(near=0.995, far=0.998).get_xlim()[1] <= 102.0
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 3])
@@ -97,8 +93,8 @@ def test_one_or_two_seeds_are_dots_without_bars(seeds: int) -> None:
 def test_no_bar_spans_the_whole_axis() -> None:
     data = study(layers=(":",), effects={"steady": (0.1,), "wild": (0.1,)})
     wild = data.rows["arm"] == "wild"
-    rows = data.rows.assign(accuracy=data.rows["accuracy"].where(~wild, data.rows["seed"] * 0.4))
-    axes = axes_of(sparsity_figure(summarise(replace(data, rows=rows))))
+    data = changed(data, accuracy=data.rows["accuracy"].where(~wild, data.rows["seed"] * 0.4))
+    axes = axes_of(sparsity_figure(summarise(data)))
     low, high = axes.get_ylim()
     bars = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) == 2]
     assert bars
@@ -107,10 +103,8 @@ def test_no_bar_spans_the_whole_axis() -> None:
 
 def test_cells_of_a_grid_share_a_colour_and_are_joined() -> None:
     data = study(layers=(":",), effects={f"learned s=0.{n}": (n / 9,) for n in (7, 8)})
-    rows = data.rows.assign(
-        sparsity=data.rows["arm"].map(lambda name: float(name[-3:]) if "=" in name else 0.0)
-    )
-    drawing = sparsity_figure(summarise(replace(data, rows=rows)))
+    shares = data.rows["arm"].map(lambda name: float(name[-3:]) if "=" in name else 0.0)
+    drawing = sparsity_figure(summarise(changed(data, sparsity=shares)))
     lines = [[round(float(x), 6) for x in line.get_xdata()] for line in axes_of(drawing).lines]
     assert [70.0, 80.0] in lines, "from the densest to the sparsest"
     with styled(""):

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from sparseattn.report import StudyData, write_report
-from tests.report.fake import study
+from tests.report.fake import DATA, study
 
 ENDINGS = (".svg", "-dark.svg", ".png")
 NASTY = [
@@ -60,17 +60,14 @@ def ordinary(tmp_path_factory) -> tuple[Page, str, str]:
 @pytest.fixture(scope="module")
 def nasty(tmp_path_factory) -> tuple[Page, str]:
     """A study whose every text tries to be something else."""
-    return _written(_nasty(), tmp_path_factory.mktemp("report"))
-
-
-def _nasty() -> StudyData:
     data = study({name: (0.1, 0.4) for name in NASTY}, seeds=2, examples=60, failures=1)
     rows = data.rows.assign(
         pattern=NASTY[0], reason=data.rows["reason"].map(lambda r: NASTY[0] if r else r)
     )
     spec = {"model": NASTY[0], "task": {"name": NASTY[2]}, NASTY[1]: NASTY[4]}
     where = ({NASTY[0]: NASTY[0]},)
-    return replace(data, rows=rows, spec=spec, name=NASTY[0], question=NASTY[1], environments=where)
+    data = replace(data, rows=rows, spec=spec, name=NASTY[0], question=NASTY[1], environments=where)
+    return _written(data, tmp_path_factory.mktemp("report"))
 
 
 def test_whatever_users_write_stays_text(nasty) -> None:
@@ -122,14 +119,14 @@ def test_ids_are_unique_and_figures_have_words(ordinary) -> None:
 
 def test_declared_comparisons_stand_on_the_pages(tmp_path) -> None:
     pairs = [("neighbor", "similarity"), ("no such", "dense")]
-    write_report(replace(study(), contrasts={"Does it matter which?": pairs}), tmp_path)
+    write_report(replace(DATA, contrasts={"Does it matter which?": pairs}), tmp_path)
     for name in ("report.html", "report.md"):
         text = (tmp_path / name).read_text()
         assert "Declared comparisons" in text
         assert "Does it matter which?" in text
         assert "is not compared: it has no trial yet" in text
     assert 'download="contrasts.csv"' in (tmp_path / "report.html").read_text()
-    write_report(study(), tmp_path)
+    write_report(DATA, tmp_path)
     assert "Declared comparisons" not in (tmp_path / "report.html").read_text()
 
 
@@ -172,33 +169,36 @@ def test_tables_can_be_downloaded(ordinary) -> None:
 
 
 def test_the_same_study_gives_the_same_bytes(tmp_path) -> None:
-    paths = write_report(study(), tmp_path)
+    paths = write_report(DATA, tmp_path)
     assert [path.name for path in paths] == [
         "report.html",
         "report.md",
         *(f"{name}{ending}" for name in ("sparsity", "placement") for ending in ENDINGS),
     ]
     first = [path.read_bytes() for path in paths]
-    assert [path.read_bytes() for path in write_report(study(), tmp_path)] == first
+    assert [path.read_bytes() for path in write_report(DATA, tmp_path)] == first
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda data: replace(data, rows=data.rows.assign(status="failed", accuracy=float("nan"))),
-        lambda data: replace(data, rows=data.rows.iloc[:0]),
-        lambda data: replace(data, rows=data.rows[data.rows["arm"] != "dense"]),
-        lambda data: replace(data, rows=data.rows[data.rows["arm"] == "dense"]),
-        lambda data: replace(data, rows=data.rows.drop(columns=["sparsity", "seconds"])),
-        lambda data: replace(
-            data, rows=data.rows.assign(status="failed", headline=None).drop(columns=["accuracy"])
-        ),
-        lambda data: replace(data, spec={}, environments=(), question=""),
+        lambda rows: rows.assign(status="failed", accuracy=float("nan")),
+        lambda rows: rows.iloc[:0],
+        lambda rows: rows[rows["arm"] != "dense"],
+        lambda rows: rows[rows["arm"] == "dense"],
+        lambda rows: rows.drop(columns=["sparsity", "seconds"]),
+        lambda rows: rows.assign(status="failed", headline=None).drop(columns=["accuracy"]),
+        None,
     ],
     ids=["failed", "empty", "no baseline", "baseline only", "few columns", "no metric", "bare"],
 )
 def test_what_is_missing_is_left_out(tmp_path, change) -> None:
-    page, text = _written(change(study(examples=60)), tmp_path)
+    data = study(examples=60)
+    if change is None:
+        data = replace(data, spec={}, environments=(), question="")
+    else:
+        data = replace(data, rows=change(data.rows))
+    page, text = _written(data, tmp_path)
     assert "nan" not in re.findall(r"\w+", "".join(page.words).lower())
     assert "nan" not in re.findall(r"\w+", text.lower())
     assert "None" not in text

@@ -22,7 +22,7 @@ from sparseattn.report.tables import (
     seeds_table,
 )
 from sparseattn.report.terminal import questions_terminal
-from tests.report.fake import study
+from tests.report.fake import DATA, changed, study
 
 
 def printed(table: object, width: int = 100) -> str:
@@ -37,7 +37,7 @@ def rows_of(table) -> list[dict[str, str]]:
 
 
 def test_the_terminal_shows_the_arms() -> None:
-    text = printed(terminal_table(study()))
+    text = printed(terminal_table(DATA))
     row = next(line for line in text.splitlines() if "similarity" in line and "all" in line)
     cells = re.split(r"\s{2,}", row.strip())
     assert cells == ["similarity", "all", "74.4 ± 2.2", "−17.2", "lower", "82.0%", "82.0%", "47 s"]
@@ -46,7 +46,7 @@ def test_the_terminal_shows_the_arms() -> None:
 
 @pytest.mark.parametrize("show", [terminal_table, questions_terminal])
 def test_the_terminal_needs_80_columns(show) -> None:
-    data = replace(study(), contrasts={"Which?": [("neighbor", "similarity")]})
+    data = replace(DATA, contrasts={"Which?": [("neighbor", "similarity")]})
     lines = printed(show(data), width=80).splitlines()
     assert max(map(len, lines)) <= 80
     assert " ".join(printed(show(data), width=300).split())[-60:] in " ".join(
@@ -58,7 +58,7 @@ def test_the_terminal_needs_80_columns(show) -> None:
 
 def test_the_terminal_shows_declared_comparisons() -> None:
     pairs = {"Which?": [("neighbor", "similarity"), ("no such", "dense")]}
-    text = " ".join(printed(questions_terminal(replace(study(), contrasts=pairs))).split())
+    text = " ".join(printed(questions_terminal(replace(DATA, contrasts=pairs))).split())
     assert "corrected for the 2 comparisons of this table (Holm)" in text
     assert "'no such' is not compared: it has no trial yet." in text
     one = {"Which?": [("neighbor@:", "random@:")]}
@@ -68,9 +68,8 @@ def test_the_terminal_shows_declared_comparisons() -> None:
 
 
 def test_markup_in_names_is_text() -> None:
-    data = study()
-    rows = data.rows.assign(arm=data.rows["arm"].replace("neighbor", "[red]x[/red] [/]"))
-    assert "[red]x[/red] [/]" in printed(terminal_table(replace(data, rows=rows)), 140)
+    data = changed(arm=DATA.rows["arm"].replace("neighbor", "[red]x[/red] [/]"))
+    assert "[red]x[/red] [/]" in printed(terminal_table(data), 140)
 
 
 def test_failed_arms_say_so_and_one_seed_has_no_interval() -> None:
@@ -109,7 +108,7 @@ def test_the_main_table_as_numbers() -> None:
 
 
 def test_declared_comparisons_as_numbers() -> None:
-    data = replace(study(), contrasts={"Which?": [("neighbor@:", "similarity@:")]})
+    data = replace(DATA, contrasts={"Which?": [("neighbor@:", "similarity@:")]})
     (row,) = comparisons_frame(questions(data)).to_dict("records")
     assert (row["question"], row["a"], row["b"]) == ("Which?", "neighbor@:", "similarity@:")
     assert row["difference"] == pytest.approx(row["mean_a"] - row["mean_b"])
@@ -117,7 +116,7 @@ def test_declared_comparisons_as_numbers() -> None:
 
 
 def test_no_difference_stands_beside_what_was_detectable() -> None:
-    summary = summarise(study())
+    summary = summarise(DATA)
     table = arms_table(summary)
     row = rows_of(table)[1]
     detectable = summary.arms[1].comparison.result.detectable
@@ -137,8 +136,7 @@ def test_a_comparison_that_could_not_be_made_says_why() -> None:
 
 
 def test_a_column_that_no_trial_has_is_not_shown() -> None:
-    data = study()
-    plain = replace(data, rows=data.rows.drop(columns=["layer_sparsity"]))
+    plain = replace(DATA, rows=DATA.rows.drop(columns=["layer_sparsity"]))
     row = rows_of(arms_table(summarise(plain)))[1]
     assert "Layer sparsity" not in row
     assert (row["Sparsity"], row["Block density"]) == ("40.0%", "110.0%")

@@ -35,9 +35,12 @@ class SparsityConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The config as plain values."""
-        ids = {name: getattr(self, name) for name in ("special", "separators")}
-        lists = {name: None if value is None else list(value) for name, value in ids.items()}
-        return {"plan": self.plan.to_json(), "backend": self.backend, **lists}
+        return {
+            "plan": self.plan.to_json(),
+            "backend": self.backend,
+            "special": None if self.special is None else list(self.special),
+            "separators": None if self.separators is None else list(self.separators),
+        }
 
     @classmethod
     def from_json(cls, data: Any) -> SparsityConfig:
@@ -52,13 +55,6 @@ class SparsityConfig:
         special, separators = (None if value is None else tuple(value) for value in ids)
         plan = Plan.from_json(data["plan"])
         return cls(plan, data.get("backend", AUTO), special, separators)
-
-    @classmethod
-    def of_loaded(cls, config: Any) -> SparsityConfig | None:
-        """What plain `from_pretrained` made a model follow; None where it runs dense."""
-        data = getattr(config, FIELD, None)
-        followed = data is not None and config._attn_implementation == NAME
-        return cls.from_json(data) if followed else None
 
 
 def remove_plan(config: Any) -> None:

@@ -52,7 +52,7 @@ def describe(model: Any, batch: Mapping[str, Any] | None = None) -> SparsityRepo
     layers = []
     for index, (count, rule) in enumerate(zip(report.layers, compiled.layers, strict=True)):
         bias = compiled.biases[index] if compiled.biases else None
-        name, reason = _chosen(state, index, rule) or _expected(state, index, rule, bias)
+        name, reason = _backend_of(state, index, rule, bias)
         computed = backends.backend(name).computed(rule)
         layers.append(replace(count, computed=computed, backend=name, reason=reason))
     return replace(report, layers=tuple(layers))
@@ -99,19 +99,15 @@ def _state_of(model: Any, purpose: str) -> SparsityState:
     return state or SparsityState.of(encoder, config)
 
 
-def _chosen(state: SparsityState, index: int, rule: LayerRule) -> tuple[str, str] | None:
-    """The backend of a layer in the last pass, if its batch was as long as this one."""
-    last = state.last
-    if last is None or index not in last.chosen:
-        return None
-    before = last.compiled.layers[index].valid
-    return last.chosen[index] if torch.equal(before, rule.valid.to(before.device)) else None
-
-
-def _expected(
+def _backend_of(
     state: SparsityState, index: int, rule: LayerRule, bias: Tensor | None
 ) -> tuple[str, str]:
-    """The backend that a layer would take."""
+    """The backend that a layer took in the last pass if that was padded so, or would take."""
+    last = state.last
+    if last is not None and index in last.chosen:
+        before = last.compiled.layers[index].valid
+        if torch.equal(before, rule.valid.to(before.device)):
+            return last.chosen[index]
     if state.mask_route:
         return masks.ONLY
     if state.config.backend != backends.AUTO:

@@ -22,7 +22,6 @@ __all__ = [
     "default_implementation",
     "encoder_of",
     "owner_of",
-    "random_batch",
     "random_outputs",
 ]
 
@@ -186,18 +185,10 @@ def _recording(encoder: Any, record: Any) -> Iterator[None]:
         del AttentionMaskInterface._global_mapping[name]
 
 
-def random_batch(
-    encoder: Any, lengths: Sequence[int], annotated: bool = False
-) -> dict[str, Tensor]:
+def _random_batch(encoder: Any, lengths: Sequence[int], annotated: bool) -> dict[str, Tensor]:
     """Ordinary tokens of the encoder's vocabulary, the same each time, padded on the right.
 
-    Args:
-        encoder: Says how many tokens there are, and which of them are special.
-        lengths: Real tokens of each text.
-        annotated: Whether to add annotations: one sentence of one-token words, all under the first.
-
-    Returns:
-        `input_ids`, `attention_mask` and annotations. Shape: [texts, longest] each.
+    The annotations are one sentence of one-token words, all under the first.
     """
     config = encoder.config
     special = {value for name, value in vars(config).items() if name.endswith("_token_id")}
@@ -222,8 +213,8 @@ def random_outputs(encoder: Any, lengths: Sequence[int], annotated: bool = False
 
     Args:
         encoder: What to run.
-        lengths: See `random_batch`.
-        annotated: See `random_batch`.
+        lengths: Real tokens of each text.
+        annotated: Whether the batch carries annotations.
 
     Raises:
         UnsupportedModelError: It does not read tokens, or it does not run.
@@ -231,7 +222,7 @@ def random_outputs(encoder: Any, lengths: Sequence[int], annotated: bool = False
     who = f"{type(encoder).__name__} cannot be lengthened: "
     if "input_ids" not in inspect.signature(encoder.forward).parameters:
         raise UnsupportedModelError(f"{who}it does not read text (input_ids)")
-    batch = random_batch(encoder, lengths, annotated)
+    batch = _random_batch(encoder, lengths, annotated)
     try:
         with torch.no_grad(), torch.random.fork_rng():
             output: Tensor = encoder(**batch)[0]

@@ -52,7 +52,7 @@ class Pass:
     Attributes:
         compiled: The plan applied to this pass's batch.
         backend: The backend asked for, or `auto`.
-        observer: Told of each layer's attention before it is computed.
+        observer: See `SparsityState`.
         outer: The pass that this one runs inside; see `masks.RUNNING`.
         calls: How often each attention module that computes several layers has been called.
         chosen: The backend that computed each layer, and why.
@@ -66,12 +66,7 @@ class Pass:
     chosen: dict[int, tuple[str, str]] = field(default_factory=dict)
 
     def layer(self, module: nn.Module) -> int:
-        """The layer that this call of an attention module computes.
-
-        Raises:
-            PlanNotAppliedError: The module is not one that was sparsified, or one that computes
-                several layers was called too often to tell which this is.
-        """
+        """The layer that this call of an attention module computes."""
         layers: tuple[int, ...] | None = getattr(module, LAYERS, None)
         if layers is None:
             raise PlanNotAppliedError(
@@ -125,7 +120,7 @@ def attention(
         module: The attention module that calls.
         query: Shape: [batch, heads, length, head width].
         key: Shape: [batch, key heads, length, head width].
-        value: Shape: [batch, key heads, length, head width].
+        value: As `key`.
         attention_mask: The padding mask; the compiled plan knows it already.
         scaling: Factor of the scores; `head width ** -0.5` by default.
         dropout: Chance that an attention weight is dropped.
@@ -151,16 +146,16 @@ def attention(
         if sliding_window is not None:
             rule = rule.within(sliding_window - 1)
     _check(module, key, rule, keywords)
-    biases = current.compiled.biases
-    call = Call(
-        query,
-        _repeated(key, query),
-        _repeated(value, query),
-        rule,
-        scaling if scaling is not None else query.shape[-1] ** -0.5,
-        dropout,
-        _sum(biases[index] if biases else None, position_bias),
-    )
+    bias = current.compiled.biases[index] if current.compiled.biases else None
+    if bias is None or position_bias is None:
+        bias = position_bias if bias is None else bias
+    else:
+        bias = bias + position_bias
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:  # every query head gets its own copy of a shared key or value head
+        key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    call = Call(query, key, value, rule, scale, dropout, bias)
     if current.observer is not None:
         current.observer(index, call)
     chosen, reason = select(current.backend, call)
@@ -181,30 +176,8 @@ def _check(module: nn.Module, key: Tensor, rule: LayerRule, keywords: dict[str, 
         )
 
 
-def _repeated(states: Tensor, query: Tensor) -> Tensor:
-    """Gives every query head its own copy of a shared key or value head."""
-    groups = query.shape[1] // states.shape[1]
-    return states if groups == 1 else states.repeat_interleave(groups, dim=1)
-
-
-def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    if first is None or second is None:
-        return second if first is None else first
-    return torch.add(first, second)
-
-
 def _pass_of_config(module: nn.Module, query: Tensor, mask: Tensor | None) -> tuple[Pass, int]:
-    """The pass of a plainly loaded model, and the layer that a module of it computes.
-
-    Args:
-        module: An attention module.
-        query: Shape: [batch, heads, length, head width].
-        mask: The padding mask; None for no padding. Shape: [batch, length], bool.
-
-    Raises:
-        PlanNotAppliedError: The model was sparsified and its hooks are gone; or its config has no
-            plan; or the plan needs more than positions, or the model does not number its layers.
-    """
+    """The pass of a plainly loaded model, and the layer that a module of it computes."""
     if hasattr(module, LAYERS):
         raise PlanNotAppliedError(
             f"the plan did not reach {type(module).__name__}: the hooks of sparsify() are gone; "

@@ -33,10 +33,8 @@ _PLACE = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hides transformers' progress bars, and its notes about unused weights and new heads."""
-    level, bars = (
-        transformers_logging.get_verbosity(),
-        transformers_logging.is_progress_bar_enabled(),
-    )
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:

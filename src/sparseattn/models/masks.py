@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseattn.backend import AUTO
-from sparseattn.errors import BackendError, PlanNotAppliedError
+from sparseattn.errors import PlanNotAppliedError
 from sparseattn.models.interface import KEYWORD, Pass
 
-__all__ = ["ONLY", "RUNNING", "check_backend", "entry_mask", "modules_of", "rewrite_mask"]
+__all__ = ["ONLY", "RUNNING", "entry_mask", "modules_of", "rewrite_mask"]
 
 #: The backend of these families, and why.
 ONLY = ("masked", "the only one for this model family")
@@ -50,11 +49,7 @@ def entry_mask(module: nn.Module, valid: Tensor) -> Tensor:
     """The mask to call an encoder with, such that its layers are handed one.
 
     Given a mask of two dimensions and no padding, most families hand their layers None; one of four
-    dimensions they hand on as it is.
-
-    Args:
-        module: One of `modules_of`.
-        valid: True for a real token. Shape: [batch, length], bool.
+    dimensions they hand on as it is. `valid` has the shape [batch, length].
     """
     return valid[:, None, None, :] if _ADDED[_name(module)] else valid.long()
 
@@ -65,9 +60,6 @@ def rewrite_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
 
     The mask that it is handed is marked with the pass: activation checkpointing hands the same one
     in again, in whichever thread, when other passes may have come since.
-
-    Raises:
-        PlanNotAppliedError: It runs outside a forward pass of its encoder.
     """
     hidden = args[0] if args else kwargs["hidden_states"]
     mask = args[1] if len(args) > 1 else kwargs.get("attention_mask")
@@ -90,16 +82,3 @@ def rewrite_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
     if len(args) > 1:
         return (hidden, mask, *args[2:]), kwargs
     return args, {**kwargs, "attention_mask": mask}
-
-
-def check_backend(encoder: nn.Module, backend: str) -> None:
-    """Checks that a backend asked for by name can serve these families.
-
-    Raises:
-        BackendError: It cannot.
-    """
-    if backend not in (AUTO, "masked"):
-        raise BackendError(
-            f"backend {backend!r} cannot serve {type(encoder).__name__}: it computes its own "
-            "attention and takes only a mask; choose from: auto, masked"
-        )

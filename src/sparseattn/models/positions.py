@@ -59,11 +59,7 @@ class Positions:
 
     @classmethod
     def of(cls, model: Any, encoder: Any) -> Positions:
-        """Runs the encoder on a few tokens and watches what its embeddings are handed.
-
-        Args:
-            model: The transformers model that holds the encoder, head included.
-            encoder: What receives `input_ids`.
+        """Runs the encoder on a few tokens and watches what its model's embeddings are handed.
 
         Raises:
             UnsupportedModelError: It does not run, or its tables differ in length.

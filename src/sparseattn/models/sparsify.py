@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from sparseattn import backend as backends
-from sparseattn.errors import PlanError, UnsupportedModelError
+from sparseattn.errors import BackendError, PlanError, UnsupportedModelError
 from sparseattn.models import masks
 from sparseattn.models.config import FIELD, NAME, SparsityConfig, remove_plan
 from sparseattn.models.encoder import default_implementation, encoder_of, owner_of
@@ -83,8 +83,11 @@ def attach(model: Any, config: SparsityConfig) -> Any:
         register()
     new = state or SparsityState.of(encoder, config)
     config.plan.resolve(new.heads)
-    if new.mask_route:
-        masks.check_backend(encoder, config.backend)
+    if new.mask_route and config.backend not in (backends.AUTO, "masked"):
+        raise BackendError(
+            f"backend {config.backend!r} cannot serve {type(encoder).__name__}: it computes its "
+            "own attention and takes only a mask; choose from: auto, masked"
+        )
     if state is None:
         _attach(encoder, new)
     if model is not encoder and all(model is not owner for owner in new.owners):
@@ -217,11 +220,7 @@ def _detach(encoder: Any, state: SparsityState) -> None:
 
 
 def plan_of(model: Any) -> Plan | None:
-    """The plan that a model follows, however it was loaded; None where it is dense.
-
-    Args:
-        model: See `sparsify`.
-    """
+    """The plan that a model follows, however it was loaded; None where it is dense."""
     config = followed(encoder_of(model))
     return None if config is None else config.plan
 
@@ -230,11 +229,7 @@ def plan_of(model: Any) -> Plan | None:
 def sparsified(model: Any, plan: Plan | Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
     """`sparsify` for the length of a block; afterwards the model follows what it did before.
 
-    Args:
-        model: See `sparsify`.
-        plan: See `sparsify`.
-        *args: See `sparsify`.
-        **kwargs: See `sparsify`.
+    The arguments are those of `sparsify`.
     """
     encoder = encoder_of(model)
     before = followed(encoder)

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from sparseattn.backend import Call
 from sparseattn.errors import DataError, PlanError, PlanNotAppliedError
 from sparseattn.models import masks
-from sparseattn.models.config import NAME, SparsityConfig
+from sparseattn.models.config import FIELD, NAME, SparsityConfig
 from sparseattn.models.encoder import (
     Attention,
     attention_layers,
@@ -107,23 +107,21 @@ class SparsityState:
         return [layer.window for layer in self.layers]
 
     def tokens(self, columns: dict[str, Any]) -> TokenBatch:
-        """What the plan may know of a batch.
-
-        Args:
-            columns: The batch as the model takes it.
+        """What the plan may know of a batch, which is as the model takes it.
 
         Raises:
             DataError: It is no batch, or longer than the model's table of positions.
             PlanError: Its mask has other dimensions.
         """
         columns = _checked(columns)
-        needs, ids = self.config.plan.needs, columns.get("input_ids")
+        needs = self.config.plan.needs
         known: dict[str, Tensor | None] = {}
         if "embedding" in needs:
             weight = getattr(self.encoder.get_input_embeddings(), "weight", None)
             known["embedding"] = None if weight is None else weight.detach()
         for name in {"special", "separators"} & needs:
-            if ids is not None and (members := getattr(self.config, name)) is not None:
+            ids, members = columns.get("input_ids"), getattr(self.config, name)
+            if ids is not None and members is not None:
                 known[name] = torch.isin(ids, ids.new_tensor(members))
         tokens = TokenBatch.of_columns(columns, **known)
         if columns.get("position_ids") is None:
@@ -277,4 +275,9 @@ def attached_state(model: nn.Module) -> SparsityState | None:
 def followed(encoder: Any) -> SparsityConfig | None:
     """What an encoder follows: `sparsify` or plain `from_pretrained` made it so. None if dense."""
     state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
-    return SparsityConfig.of_loaded(encoder.config) if state is None else state.config
+    if state is not None:
+        return state.config
+    data = getattr(encoder.config, FIELD, None)
+    if data is None or encoder.config._attn_implementation != NAME:
+        return None
+    return SparsityConfig.from_json(data)

@@ -60,13 +60,7 @@ class Growth:
 
     @classmethod
     def of(cls, model: Any, encoder: Any, positions: Positions, to: int) -> Growth:
-        """Builds the longer model.
-
-        Args:
-            model: The transformers model that holds the encoder, head included; without a plan.
-            encoder: What receives `input_ids`.
-            positions: How it knows where a token stands; it has a limit.
-            to: Tokens to take, more than that limit.
+        """Builds the longer model from one without a plan, whose positions have a limit.
 
         Raises:
             UnsupportedModelError: Something that depends on the limit is neither a table of learned
@@ -105,11 +99,7 @@ class Growth:
         return cls(limit, copied, computed, fresh)
 
     def check(self, encoder: Any, lengths: Sequence[Sequence[int]]) -> None:
-        """Makes sure that the longer model computes what the one at hand does, still unchanged.
-
-        Raises:
-            UnsupportedModelError: Outputs for batches of these lengths differ.
-        """
+        """Refuses a longer model whose outputs at these lengths are not those of the encoder."""
         longer = self.fresh.base_model.eval()
         for batch in lengths:
             if not torch.equal(random_outputs(encoder, batch), random_outputs(longer, batch)):
@@ -150,9 +140,10 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def _goes_on(old: Tensor, new: Tensor) -> bool:
     """Whether a new tensor is longer in one dimension and begins like the old one."""
-    if old.dim() != new.dim() or any(a > b for a, b in zip(old.shape, new.shape, strict=True)):
+    if old.dim() != new.dim():
         return False
-    if sum(a != b for a, b in zip(old.shape, new.shape, strict=True)) != 1:
+    growth = [b - a for a, b in zip(old.shape, new.shape, strict=True) if a != b]
+    if len(growth) != 1 or growth[0] < 0:
         return False
     return torch.equal(new[tuple(slice(size) for size in old.shape)].to(old), old)
 
@@ -168,14 +159,7 @@ def _tiled(table: Tensor, start: int, to: int) -> Tensor:
 
 
 def _fill(fresh: Any, encoder: Any, old: dict[str, Tensor], state: dict[str, Tensor]) -> None:
-    """Gives a new model the tensors at hand, shared and not copied.
-
-    Args:
-        fresh: The new model.
-        encoder: The one at hand.
-        old: Every tensor of the one at hand.
-        state: What is saved of it, in the sizes of the new one.
-    """
+    """Gives a new model the tensors `old` at hand, shared, and `state` in the sizes of the new."""
     fresh.to(next(encoder.parameters()).device)
     for name, buffer in fresh.named_buffers():
         mine = old.get(name)

@@ -130,7 +130,7 @@ def lengthened(
         if before is not None:
             restore(model)
             undo.callback(attach, model, before)
-        positions, growth = _grown(model, encoder, kept, to, undo)
+        positions, growth = _grow(model, encoder, kept, to, undo)
         if reader is not None:
             change(undo, reader, "model_max_length", to)
         if hasattr(model, "max_seq_length"):
@@ -139,8 +139,13 @@ def lengthened(
         if before is not None:
             attach(model, before)
         if plan is not None:
-            _sparsify(model, plan, reader, backend)
-        _check_long(encoder, to)
+            try:
+                sparsify(model, plan, tokenizer=reader, backend=backend)
+            except UnsupportedModelError as error:
+                why = f"{error}; without a plan it can be lengthened"
+                raise UnsupportedModelError(why) from error
+        if not bool(torch.isfinite(planned_outputs(encoder, [to])).all()):
+            raise refused(encoder, f"its outputs at {to:,} tokens are not finite")
         undo.pop_all()
     return Lengthened(
         model=model,
@@ -155,7 +160,7 @@ def lengthened(
     )
 
 
-def _grown(
+def _grow(
     model: Any, encoder: Any, kept: int | None, to: int, undo: ExitStack
 ) -> tuple[Positions, Growth | None]:
     """Gives the model the positions that it lacks."""
@@ -182,23 +187,11 @@ def _grown(
     return positions, growth
 
 
-def _sparsify(model: Any, plan: Plan, tokenizer: Any, backend: str) -> None:
-    try:
-        sparsify(model, plan, tokenizer=tokenizer, backend=backend)
-    except UnsupportedModelError as error:
-        raise UnsupportedModelError(f"{error}; without a plan it can be lengthened") from error
-
-
 def planned_outputs(encoder: Any, lengths: Sequence[int]) -> Tensor:
     """`random_outputs`, with the annotations that a plan on the encoder needs."""
     state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
     annotated = state is not None and bool(state.config.plan.needs)
     return random_outputs(encoder, lengths, annotated)
-
-
-def _check_long(encoder: Any, to: int) -> None:
-    if not bool(torch.isfinite(planned_outputs(encoder, [to])).all()):
-        raise refused(encoder, f"its outputs at {to:,} tokens are not finite")
 
 
 @contextmanager
