@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 
@@ -80,3 +82,26 @@ def batch(lengths: tuple[int, ...] = (23, 7, 1), side: str = "right") -> dict[st
     if side == "left":
         mask = mask.flip(1)
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def run(model: Any, *args: Any, **inputs: torch.Tensor) -> torch.Tensor:
+    """A model's first output, without gradients."""
+    with torch.no_grad():
+        return model(*args, **inputs)[0]
+
+
+def tokenizer(limit: int) -> Any:
+    """A tokenizer of five words."""
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "fox", "sat", "mat", "on"]
+    words = {name: index for index, name in enumerate(names)}
+    return transformers.BertTokenizer(words, model_max_length=limit)
+
+
+def sentence_transformer(folder: Path, family: str, **changes: Any) -> Any:
+    """A `SentenceTransformer` around a tiny encoder, whose files stay in the folder."""
+    st = pytest.importorskip("sentence_transformers")
+    parts = pytest.importorskip("sentence_transformers.models")
+    build(family, **changes).save_pretrained(folder)
+    tokenizer(64).save_pretrained(folder)
+    modules = [parts.Transformer(str(folder)), parts.Pooling(32)]
+    return st.SentenceTransformer(modules=modules, device="cpu")

