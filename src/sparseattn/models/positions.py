@@ -59,11 +59,7 @@ class Positions:
 
     @classmethod
     def of(cls, model: Any, encoder: Any) -> Positions:
-        """Runs the encoder on a few tokens and watches what its model's embeddings are handed.
-
-        Raises:
-            UnsupportedModelError: It does not run, or its tables differ in length.
-        """
+        """Runs the encoder on a few tokens and watches what its model's embeddings are handed."""
         inputs, square = _embedding_inputs(model, encoder), (_TOKENS, _TOKENS)
         relative = any(ids.shape[-2:] == square for calls in inputs.values() for ids in calls)
         rotary = any(name.endswith("inv_freq") for name, _ in model.named_buffers())

@@ -48,7 +48,7 @@ class SparsityState:
 
     Attributes:
         config: The plan and how to apply it.
-        encoder: The encoder.
+        encoder: What it lives on.
         layers: Its attention layers, in the order of their calls.
         mask_route: Whether the plan reaches the layers through their masks.
         names: Names of the encoder's positional parameters.
@@ -79,11 +79,7 @@ class SparsityState:
 
     @classmethod
     def of(cls, encoder: Any, config: SparsityConfig) -> SparsityState:
-        """Looks at an encoder, and changes nothing.
-
-        Raises:
-            UnsupportedModelError: The encoder does not let its attention be replaced.
-        """
+        """Looks at an encoder, and changes nothing."""
         layers = attention_layers(encoder)
         before = encoder.config._attn_implementation
         return cls(
@@ -107,12 +103,7 @@ class SparsityState:
         return [layer.window for layer in self.layers]
 
     def tokens(self, columns: dict[str, Any]) -> TokenBatch:
-        """What the plan may know of a batch, which is as the model takes it.
-
-        Raises:
-            DataError: It is no batch, or longer than the model's table of positions.
-            PlanError: Its mask has other dimensions.
-        """
+        """What the plan may know of a batch, which is as the model takes it."""
         columns = _checked(columns)
         needs = self.config.plan.needs
         known: dict[str, Tensor | None] = {}
@@ -150,11 +141,7 @@ class SparsityState:
     def before_owner(
         self, owner: nn.Module, args: Any, kwargs: dict[str, Any], *, path: tuple[str, ...]
     ) -> Any:
-        """Pre-hook of a model around the encoder: keeps the annotation columns for the encoder.
-
-        Raises:
-            PlanNotAppliedError: It is a replica, or it holds another encoder now.
-        """
+        """Pre-hook of a model around the encoder: keeps the annotation columns for the encoder."""
         refuse_replica(owner, args)
         here: Any = owner
         for name in path:
@@ -236,11 +223,7 @@ def _leave(current: Pass) -> None:
 
 
 def refuse_replica(module: nn.Module, _args: Any) -> None:
-    """Pre-hook: a replica that `DataParallel` makes would run the forward of the original.
-
-    Raises:
-        PlanNotAppliedError: The module is one.
-    """
+    """Pre-hook: a replica that `DataParallel` makes would run the forward of the original."""
     if getattr(module, "_is_replica", False):
         raise PlanNotAppliedError(
             f"torch.nn.DataParallel copies {type(module).__name__} in a way that no plan follows; "

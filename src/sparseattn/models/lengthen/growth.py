@@ -60,12 +60,7 @@ class Growth:
 
     @classmethod
     def of(cls, model: Any, encoder: Any, positions: Positions, to: int) -> Growth:
-        """Builds the longer model from one without a plan, whose positions have a limit.
-
-        Raises:
-            UnsupportedModelError: Something that depends on the limit is neither a table of learned
-                positions nor computed, or the model is not what its config says.
-        """
+        """Builds the longer model from one without a plan, whose positions have a limit."""
         assert positions.limit is not None, "a model without a limit needs no growth"
         stated = getattr(encoder.config, _FIELD, None)
         if not stated or stated < 0:

@@ -63,7 +63,7 @@ class Lengthened:
             lines.append(f"computed for the new limit: {', '.join(self.computed)}")
         if self.tokenizer is not None:
             lines.append(f"tokenizer: {_count(self.read)} -> {self.after:,} tokens")
-        lines.append("plan: none" if self.plan is None else f"plan: {self.plan}")
+        lines.append(f"plan: {'none' if self.plan is None else self.plan}")
         if grown:
             lines.append(f"checked: without a plan, bit-equal outputs at {self.before:,} tokens")
         under = "" if self.plan is None else " under the plan"
@@ -72,12 +72,7 @@ class Lengthened:
 
 
 def lengthen(
-    model: Any,
-    tokenizer: Any = None,
-    *,
-    to: int,
-    plan: Plan | Any = PLAN,
-    backend: str = AUTO,
+    model: Any, tokenizer: Any = None, *, to: int, plan: Plan | Any = PLAN, backend: str = AUTO
 ) -> Any:
     """Makes an encoder take texts of up to `to` tokens, in place.
 
@@ -112,12 +107,7 @@ def lengthen(
 
 
 def lengthened(
-    model: Any,
-    tokenizer: Any = None,
-    *,
-    to: int,
-    plan: Plan | Any = PLAN,
-    backend: str = AUTO,
+    model: Any, tokenizer: Any = None, *, to: int, plan: Plan | Any = PLAN, backend: str = AUTO
 ) -> Lengthened:
     """`lengthen`, telling what it did; see there."""
     encoder = encoder_of(model)
@@ -130,7 +120,7 @@ def lengthened(
         if before is not None:
             restore(model)
             undo.callback(attach, model, before)
-        positions, growth = _grow(model, encoder, kept, to, undo)
+        limit, how, growth = _grow(model, encoder, kept, to, undo)
         if reader is not None:
             change(undo, reader, "model_max_length", to)
         if hasattr(model, "max_seq_length"):
@@ -147,23 +137,14 @@ def lengthened(
         if not bool(torch.isfinite(planned_outputs(encoder, [to])).all()):
             raise refused(encoder, f"its outputs at {to:,} tokens are not finite")
         undo.pop_all()
-    return Lengthened(
-        model=model,
-        tokenizer=reader,
-        before=positions.limit,
-        read=kept,
-        after=to,
-        how=_how(encoder, positions, growth),
-        copied=tuple(growth.copied) if growth else (),
-        computed=tuple(growth.computed) if growth else (),
-        plan=plan_of(model),
-    )
+    copied, computed = (tuple(growth.copied), tuple(growth.computed)) if growth else ((), ())
+    return Lengthened(model, reader, limit, kept, to, how, copied, computed, plan_of(model))
 
 
 def _grow(
     model: Any, encoder: Any, kept: int | None, to: int, undo: ExitStack
-) -> tuple[Positions, Growth | None]:
-    """Gives the model the positions that it lacks."""
+) -> tuple[int | None, str, Growth | None]:
+    """Gives the model the positions that it lacks; returns its limit and what came of it."""
     owner, name = owner_of(model), type(encoder).__name__
     positions = Positions.of(owner, encoder)
     limit = positions.limit
@@ -175,16 +156,30 @@ def _grow(
     if limit is not None and to <= limit and (kept is None or to <= kept):
         raise UnsupportedModelError(f"{name} takes {limit:,} tokens already; {to:,} are no more")
     if limit is None or to <= limit:
-        return positions, None
+        how = f"{'relative ' if positions.relative else ''}positions: no new ones needed"
+        return limit, how, None
     growth = Growth.of(owner, encoder, positions, to)
     batches = [[min(n, limit) for n in PADDED], [limit]]
     if not positions.tables and not growth.fixed:
         # One that scales its positions by the limit may do so only beyond it.
         batches.append([min(limit + max(PADDED), to)])
     growth.check(encoder, batches)
-    _how(encoder, positions, growth)
+    if growth.copied:
+        how = "learned positions: the new ones are copies, untrained; fine-tune on long texts"
+    elif growth.fixed:
+        how = "fixed positions, computed further"
+    elif positions.rotary:
+        how = "rotary positions: nothing to extend, only the limit was raised"
+    elif positions.relative:
+        how = "relative positions, the same beyond some distance: only the limit was raised"
+    else:
+        raise refused(
+            encoder,
+            "a run does not show how it knows where a token stands: it has no table of positions, "
+            "no rotary frequencies and no bias for each pair of tokens",
+        )
     growth.apply(owner, undo)
-    return positions, growth
+    return limit, how, growth
 
 
 def planned_outputs(encoder: Any, lengths: Sequence[int]) -> Tensor:
@@ -204,25 +199,6 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in before.items():
             module.training = training
-
-
-def _how(encoder: Any, positions: Positions, growth: Growth | None) -> str:
-    """How a model knows where a token stands, and what came of it."""
-    if growth is None:
-        return f"{'relative ' if positions.relative else ''}positions: no new ones needed"
-    if growth.copied:
-        return "learned positions: the new ones are copies, untrained; fine-tune on long texts"
-    if growth.fixed:
-        return "fixed positions, computed further"
-    if positions.rotary:
-        return "rotary positions: nothing to extend, only the limit was raised"
-    if positions.relative:
-        return "relative positions, the same beyond some distance: only the limit was raised"
-    raise refused(
-        encoder,
-        "a run does not show how it knows where a token stands: it has no table of positions, no "
-        "rotary frequencies and no bias for each pair of tokens",
-    )
 
 
 def _count(limit: int | None) -> str:
