@@ -277,9 +277,8 @@ def test_lora_trains_and_follows_the_plan(kind):
     inputs = batch((9, 4))
     task = "SEQ_CLS" if kind != "Model" else "FEATURE_EXTRACTION"
     model = build("bert", kind)
-    lora = peft.get_peft_model(
-        model, peft.LoraConfig(task_type=task, target_modules=["query", "value"])
-    )
+    config = peft.LoraConfig(task_type=task, target_modules=["query", "value"])
+    lora = peft.get_peft_model(model, config)
     sa.sparsify(lora, "neighbor(radius=0)", layers="1:")
     lora.train()
     lora(**inputs)[0].square().sum().backward()

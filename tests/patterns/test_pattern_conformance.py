@@ -45,6 +45,7 @@ MORE = [
     "similarity(k=100)",
     "bigbird(radius=0, random=1, globals=[cls, sep], seed=3)",
     "bigbird(radius=1, random=0, globals=0)",
+    "bigbird(radius=1, random=2, globals=2)",
     "longformer(radius=0, globals=2)",
     "longformer(radius=1, globals=[sep])",
     "matched_random(full())",

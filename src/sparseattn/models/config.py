@@ -22,8 +22,6 @@ class SparsityConfig:
     """A plan with what is needed to apply it.
 
     Attributes:
-        plan: The plan.
-        backend: The backend asked for, or `auto`.
         special: Ids of the tokens that the tokenizer adds; None if not known.
         separators: Ids of the `sep` tokens; None if not known.
     """

@@ -38,7 +38,6 @@ class Attention:
 
     Attributes:
         module: The module that computes it; several layers may share one.
-        heads: Number of query heads.
         window: Radius in tokens beyond which the stock model does not look; None for no limit.
         width: Head width; 0 where only its mask can be reached.
         biased: Whether it adds a bias to its scores.

@@ -47,12 +47,9 @@ _LAST: ContextVar[tuple[Any, Tensor | None, Any, Pass] | None] = ContextVar("_LA
 
 @dataclass(eq=False)
 class Pass:
-    """One forward pass of a sparsified model.
+    """One forward pass of a sparsified model, with the plan compiled for its batch.
 
     Attributes:
-        compiled: The plan applied to this pass's batch.
-        backend: The backend asked for, or `auto`.
-        observer: See `SparsityState`.
         outer: The pass that this one runs inside; see `masks.RUNNING`.
         calls: How often each attention module that computes several layers has been called.
         chosen: The backend that computed each layer, and why.
@@ -125,7 +122,8 @@ def attention(
         scaling: Factor of the scores; `head width ** -0.5` by default.
         dropout: Chance that an attention weight is dropped.
         position_bias: Added to the scaled scores. Shape: [1 or batch, heads, length, length].
-        sliding_window: One more than the radius that a local layer never exceeds; as the mask.
+        sliding_window: One more than the radius that a local layer never exceeds; the compiled
+            plan of `sparsify` knows it, too.
         **keywords: The rest of the forward keywords, the plan among them.
 
     Returns:

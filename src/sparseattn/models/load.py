@@ -106,13 +106,7 @@ def _load(path: str | Path, model_class: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def load_model(name: str) -> Any:
-    """A saved model on the CPU as it is: with the plan that it carries, or dense.
-
-    Args:
-        name: See `sparseattn.models.names.resolve`.
-
-    Returns:
-        A `SentenceTransformer` where it is one; otherwise the class that was saved.
+    """A saved model, or `SentenceTransformer`, on the CPU: with the plan that it carries, or dense.
 
     Raises:
         DataError: It cannot be loaded.
@@ -127,7 +121,7 @@ def load_part(name: str, kind: str, **options: Any) -> Any:
     """Loads a part of a model, weights from safetensors only.
 
     Args:
-        name: See `sparseattn.models.names.resolve`.
+        name: See `sparseattn.resolve`.
         kind: `AutoTokenizer`, `AutoConfig`, or the class of a model.
         **options: Passed on to `from_pretrained`.
 

@@ -44,13 +44,9 @@ def read(
     model: str = DEFAULT,
     needs: frozenset[str] = frozenset(),
 ) -> Reading:
-    """Reads a text, cut to the model's positions.
+    """Reads a text, or a pair, cut to the model's positions.
 
-    Args:
-        text: The text.
-        pair: A second text, for models that read pairs.
-        model: See `sparseattn.models.names.resolve`.
-        needs: Annotations to make; a parser or the model's weights are loaded for these only.
+    A parser or the model's weights are loaded only for the annotations that `needs` names.
 
     Raises:
         DataError: A text is empty or not valid Unicode, or the model cannot be loaded.

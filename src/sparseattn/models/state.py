@@ -47,9 +47,7 @@ class SparsityState:
     """What `sparsify` put on a model; lives on its encoder.
 
     Attributes:
-        config: The plan and how to apply it.
-        encoder: What it lives on.
-        layers: Its attention layers, in the order of their calls.
+        layers: The encoder's attention layers, in the order of their calls.
         mask_route: Whether the plan reaches the layers through their masks.
         names: Names of the encoder's positional parameters.
         tables: The embeddings of learned positions, and the number of the first position.

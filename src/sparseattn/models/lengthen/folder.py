@@ -29,30 +29,22 @@ from sparseattn.plan import Plan
 
 __all__ = ["lengthen_folder"]
 
-#: What to write where a plan is asked for, to get none.
-_NONE = "none"
-
 
 def lengthen_folder(name: str, to: int, out: Path, plan: str) -> Iterator[str]:
-    """Lengthens a saved model and saves it with its tokenizer.
+    """Lengthens a saved model and saves it with its tokenizer; yields what to tell the user.
 
     Args:
-        name: See `sparseattn.models.names.resolve`; a folder of sentence-transformers stays one.
+        name: See `sparseattn.resolve`; a folder of sentence-transformers stays one.
         to: Tokens to take.
         out: A new or empty folder; it is written whole or not at all.
         plan: A spec string, the JSON file of a plan, or `none`.
 
-    Yields:
-        What to tell the user.
-
     Raises:
         DataError: The model cannot be loaded, or `out` cannot be written to or holds something.
         MissingExtraError: The model needs a package that is not installed.
-        UnsupportedModelError: See `lengthen`.
-        PlanError: The plan's file holds none, or it does not fit the model.
-        PatternError: A spec string is wrong.
+        SparseAttnError: See `lengthen`.
     """
-    new_plan = None if plan == _NONE else Plan.read(plan)
+    new_plan = None if plan == "none" else Plan.read(plan)
     with _draft(out) as draft, quiet():
         model = load_model(name)
         is_bare = model is owner_of(model)
@@ -107,9 +99,6 @@ def _read_back(done: Lengthened, folder: Path) -> str | None:
 
     Returns:
         Why `SentenceTransformer` cannot load the folder by itself, or None.
-
-    Raises:
-        DataError: What was read is not what was written.
     """
     owner, again = owner_of(done.model), load_model(str(folder))
     _compare(owner, owner_of(again), folder)
