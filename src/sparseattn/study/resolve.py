@@ -124,7 +124,7 @@ class Sample:
             pattern: What an arm says.
             layers: Where it stands.
             backend: What is to compute its attention.
-            step: Try a step of training on two texts, since what a backend asked for by name
+            step: Try a step of training on two texts, since what a backend chosen by name
                 cannot compute shows in a call alone.
 
         Raises:
