@@ -21,7 +21,7 @@ from sparseattn.backend import AUTO, Backend, Call, backends
 from sparseattn.counting import SparsityReport
 from sparseattn.errors import DataError, MissingExtraError
 from sparseattn.models.names import DEFAULT
-from sparseattn.models.read import Reading, read
+from sparseattn.models.read import read
 from sparseattn.pattern import Pattern, catalogue, parse
 from sparseattn.patterns.neighbor import Neighbor
 from sparseattn.plan import CompiledPlan, Plan, select_indices
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "backends_table", "patterns_table", "picture"]
+__all__ = ["Picture", "backends_table", "new_figure", "patterns_table", "picture"]
 
 #: Longest label in characters; the rest of a token is cut.
 LABEL = 14
@@ -119,20 +119,29 @@ class Picture:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ModuleNotFoundError:
-            raise MissingExtraError(
-                'a picture needs matplotlib, which is not there: pip install "sparseattn[study]"'
-            ) from None
         size = 2.5 + min(max(0.24 * len(self.labels), 3.0), BOARD)
-        figure = Figure(figsize=(size, size + 0.4), layout="constrained")
+        figure = new_figure(size, size + 0.4)
         _draw(figure.add_subplot(), self)
         # Letters an inch at these sizes; constrained layout leaves room, but does not break lines.
         figure.suptitle(fill(self.spec, int(9 * size)), fontsize=12, fontweight="bold")
         below = [fill(line, int(14 * size)) for line in (self.counts, *self.notices)]
         figure.supxlabel("\n".join(below), fontsize=9)
         return figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty matplotlib figure; sizes in inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise MissingExtraError(
+            'a picture needs matplotlib, which is not there: pip install "sparseattn[study]"'
+        ) from None
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def picture(
@@ -162,32 +171,20 @@ def picture(
     reading = read(text, pair, model=model, needs=pattern.needs)
     (index,) = select_indices(str(layer), reading.layers, "layer")
     rule = LayerRule((((0,), pattern.rule(reading.tokens, index)),), 1, reading.tokens.valid, False)
-    return Picture(
-        spec=str(pattern),
-        labels=reading.labels,
-        mask=rule.dense[0, 0],
-        counts=_counts(SparsityReport.of(CompiledPlan((rule,)), [str(pattern)])),
-        notices=tuple(_notices(pattern, reading, index)),
-    )
-
-
-def _counts(report: SparsityReport) -> str:
-    return (
+    report = SparsityReport.of(CompiledPlan((rule,)), [str(pattern)])
+    counts = (
         f"over {report.tokens} real tokens: {report.allowed} of {report.valid} pairs allowed, "
         f"sparsity {report.sparsity:.1%}, mean degree {report.mean_degree:.1f}"
     )
-
-
-def _notices(pattern: Pattern, reading: Reading, layer: int) -> list[str]:
     notices = []
     if pattern.varies_by_layer:
-        notices.append(f"this is layer {layer} of {reading.layers}; others draw other keys")
+        notices.append(f"this is layer {index} of {reading.layers}; others draw other keys")
     if reading.cut:
         notices.append(
             f"the text was cut: the model has positions for {reading.longest} tokens, and the last "
             f"{reading.cut} were left out"
         )
-    return notices
+    return Picture(str(pattern), reading.labels, rule.dense[0, 0], counts, tuple(notices))
 
 
 def _short(label: str) -> str:
@@ -259,14 +256,11 @@ def backends_table() -> Table:
     table.add_column("on this machine, float32", overflow="fold")
     auto = "the default: for each call the fastest of these, measured once a machine"
     table.add_row(Text(AUTO, style="bold"), Text(auto), "")
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for name, backend in backends.items():
-        lines = [line for device in _devices() for line in _usable(backend, device)]
+        lines = [line for device in devices for line in _usable(backend, device)]
         table.add_row(Text(name, style="bold"), Text(backend.summary), Text("\n".join(lines)))
     return table
-
-
-def _devices() -> list[str]:
-    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 def _usable(backend: Backend, device: str) -> list[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -48,18 +46,8 @@ def test_calibrate_writes_a_plan_that_meets_the_sparsity(texts, tmp_path):
 def test_options_reach_the_plan(texts, tmp_path):
     out = tmp_path / "plan.json"
     options = ["--candidates", "0,3,20", "--globals", "none", "--dense-layers", "0"]
-    done = invoke(
-        "calibrate",
-        "--text",
-        texts,
-        "--sparsity",
-        0.6,
-        "--out",
-        out,
-        *options,
-        "--granularity",
-        "layer",
-    )
+    options = ["--sparsity", 0.6, "--granularity", "layer", *options]
+    done = invoke("calibrate", "--text", texts, "--out", out, *options)
     assert done.exit_code == 0, done.output
     plan = sa.Plan.load(out)
     radii = {str(p) for groups in plan.resolve([12] * 6)[1:] for _, p in groups}
@@ -210,13 +198,3 @@ def test_learn_writes_plan_model_history_and_picture(study, tmp_path):
     )
     assert [row.split(",")[0] for row in rows] == ["0.5", "0.6"]
     assert (out / "frontier.png").stat().st_size > 10_000
-
-
-def test_help_loads_nothing_heavy():
-    code = (
-        "import sys, sparseattn.cli.main, sparseattn.degrees.method as m;"
-        "m.parse_method('shuffled(learned(sparsity=0.8))'); m.is_method('bigbird(1, 2)');"
-        "print([n for n in ('torch', 'transformers') if n in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "[]", done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import warnings
 
 import pytest
@@ -99,7 +100,7 @@ def test_layers_and_cuts_are_told():
     )
     assert len(shown.labels) == 512
     assert not torch.equal(shown.mask, picture("random(degree=2)", "word " * 600).mask)
-    assert picture("neighbor(radius=2)", FOX).notices == ()
+    assert picture(sa.neighbor(radius=2) | sa.self(), FOX).notices == ()
 
 
 def test_annotations_are_made_for_the_patterns_that_need_them(tmp_path, monkeypatch):
@@ -132,34 +133,22 @@ def test_a_pair_is_read_as_a_pair():
     assert not shown.mask[1, 2]
 
 
-@pytest.mark.parametrize("text", ["", "  \n\t"])
-def test_an_empty_text_is_refused(text):
-    with pytest.raises(DataError, match=f"^the text is empty: {re.escape(repr(text))}$"):
-        picture("self()", text)
-    with pytest.raises(DataError, match=r"^the pair is empty: "):
-        picture("self()", "text", text)
-
-
-def test_a_text_that_is_no_unicode_is_refused():
-    with pytest.raises(DataError, match=r"^the text is not valid Unicode: '\\udcff'$"):
-        picture("self()", "\udcff")
-
-
-def test_a_text_without_tokens_is_refused():
-    with pytest.raises(
-        DataError, match=r"^the text holds no token that the tokenizer of 'package:"
-    ):
-        picture("self()", "\u200b\u200b")
-
-
-def test_a_layer_that_is_not_there_is_refused():
-    with pytest.raises(PlanError, match=r"^layer 6 does not exist: the model has 6, 0 to 5$"):
-        picture("self()", FOX, layer=6)
-
-
-def test_a_wrong_pattern_is_refused_before_a_model_is_loaded():
-    with pytest.raises(PatternError, match="unknown pattern 'neighbour'"):
-        picture("neighbour(2)", FOX, model="no/such-model")
+@pytest.mark.parametrize(
+    ("words", "options", "error", "message"),
+    [
+        (["self()", ""], {}, DataError, "^the text is empty: ''$"),
+        (["self()", "  \n\t"], {}, DataError, r"^the text is empty: '  \\n\\t'$"),
+        (["self()", "text", " "], {}, DataError, "^the pair is empty: ' '$"),
+        (["self()", "\udcff"], {}, DataError, r"^the text is not valid Unicode: '\\udcff'$"),
+        (["self()", "\u200b\u200b"], {}, DataError, "no token that the tokenizer of 'package:"),
+        (["self()", FOX], {"layer": 6}, PlanError, "^layer 6 does not exist: the model has 6, 0"),
+        # before a model is loaded
+        (["neighbour(2)", FOX], {"model": "no/such"}, PatternError, "unknown pattern 'neighbour'"),
+    ],
+)
+def test_what_cannot_be_shown(words, options, error, message):
+    with pytest.raises(error, match=message):
+        picture(*words, **options)
 
 
 def labels_in(shown: Picture) -> tuple[list[str], list[str]]:
@@ -199,21 +188,16 @@ def test_a_picture_is_written(tmp_path, suffix):
     assert start.startswith({".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix.lower()])
 
 
-def test_a_picture_that_cannot_be_written_is_refused(tmp_path):
+def test_a_picture_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     shown = of_labels("a")
     with pytest.raises(DataError, match=r"^a picture's name ends in .png, .svg, .pdf; got 'mask'$"):
         shown.save("mask")
     target = tmp_path / "none" / "mask.png"
     with pytest.raises(DataError, match=r"^cannot write '.*mask.png': No such file or directory$"):
         shown.save(target)
-
-
-def test_a_picture_without_matplotlib_names_its_extra(monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r'pip install "sparseattn\[study\]"$'):
-        of_labels("a").figure()
+        shown.figure()
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
@@ -259,8 +243,3 @@ def test_a_backend_says_what_this_machine_lacks(monkeypatch):
     monkeypatch.setattr(launch, "find_spec", lambda _: None)
     text = " ".join(printed(backends_table(), 400))
     assert "in plain PyTorch, which is slower (numba is not installed: pip install" in text
-
-
-def test_a_pattern_need_not_be_a_string():
-    shown = picture(sa.neighbor(radius=1) | sa.self(), FOX)
-    assert shown.spec == "neighbor(radius=1) | self()"

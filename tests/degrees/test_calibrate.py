@@ -139,18 +139,6 @@ def test_long_texts_come_in_small_batches(monkeypatch):
     assert len(sizes) > 1
 
 
-def test_the_model_is_as_it_was():
-    model = classifier().train()
-    inputs = collate(rows(3))
-    sa.sparsify(model, "neighbor(radius=1)")
-    attention_importance(Texts(model, rows(5), collate, 5), Candidates((0, 1)), [0])
-    assert model.training
-    report = sa.describe(model, inputs)
-    assert report.layers[0].pattern == "neighbor(radius=1)"
-    assert report.mean_degree < 3
-    assert sa.models.state.attached_state(model).observer is None
-
-
 @pytest.mark.parametrize("options", [{}, {"form": "irregular"}, {"granularity": "layer"}])
 def test_plans_meet_their_sparsity(options):
     candidates = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24)
@@ -217,7 +205,7 @@ def test_wrong_texts(texts, message):
         sa.calibrate(classifier(), texts, 0.5, tokenizer=Words())
 
 
-def test_what_cannot_be_calibrate_rows():
+def test_what_cannot_be_calibrated():
     with pytest.raises(PlanError, match=r"sparsity 0.99 cannot be reached"):
         calibrate_rows(classifier(), rows(8), collate, 0.99, Settings())
     mpnet = build("mpnet", "ForSequenceClassification")

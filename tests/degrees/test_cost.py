@@ -133,43 +133,44 @@ def test_sparsities_that_make_no_sense(value, message):
 
 def test_dense_layers_count():
     batches = [TokenBatch.of_lengths(25)]
-    every = Costs.of(Candidates((0, 1)), batches, [2, 2], [None, None])
-    half = Costs.of(Candidates((0, 1)), batches, [2, 2], [None, None], dense=[0])
+    every, half = (
+        Costs.of(Candidates((0, 1)), batches, [2, 2], [None, None], dense) for dense in ([], [0])
+    )
     assert half.highest == pytest.approx(every.highest / 2)
     assert half.learned == [1]
-
-
-def test_no_text_no_sparsity():
     with pytest.raises(PlanError, match="there is none"):
         Costs.of(Candidates((0, 1)), [], [2], [None])
 
 
 @pytest.mark.parametrize(
-    ("entries", "elastic", "message"),
+    ("entries", "options", "message"),
     [
-        ((1, 2), False, r"candidates \[1, 2\]: expected ascending whole numbers of tokens"),
-        ((0,), False, "at least two"),
-        ((0, 2, 2), False, "ascending"),
-        ((0, 1.5), False, "whole numbers"),
-        ((0, True), False, "whole numbers"),
-        ((0, 1.5), True, "shares of the length from 0 to 1"),
-        (tuple(range(25)), False, "25 candidates: the most is 24"),
+        ((1, 2), {}, r"candidates \[1, 2\]: expected ascending whole numbers of tokens"),
+        ((0,), {}, "at least two"),
+        ((0, 2, 2), {}, "ascending"),
+        ((0, 1.5), {}, "whole numbers"),
+        ((0, True), {}, "whole numbers"),
+        ((0, 1.5), {"elastic": True}, "shares of the length from 0 to 1"),
+        (tuple(range(25)), {}, "25 candidates: the most is 24"),
+        ((0, 1), {"globals": ("bos",)}, "cls, sep"),
     ],
 )
-def test_wrong_candidatess(entries, elastic, message):
-    with pytest.raises(PlanError, match=message):
-        Candidates(entries, elastic)
+def test_wrong_candidates(entries, options, message):
+    with pytest.raises(PatternError if "globals" in options else PlanError, match=message):
+        Candidates(entries, **options)
 
 
-def test_candidates_may_not_name_unknown_global_tokens():
-    with pytest.raises(PatternError, match="cls, sep"):
-        Candidates((0, 1), globals=("bos",))
-
-
-def test_candidatess_reach_across_the_longest_text():
-    assert Candidates.up_to(64).entries == (0, 1, 2, 4, 8, 16, 32, 64)
-    assert Candidates.up_to(65).entries[-1] == 64
-    assert Candidates.up_to(66).entries[-1] == 128
-    assert Candidates.up_to(1).entries == (0, 1)
-    assert Candidates.up_to(512, max_radius=20).entries == (0, 1, 2, 4, 8, 16, 20)
+@pytest.mark.parametrize(
+    ("longest", "options", "entries"),
+    [
+        (64, {}, (0, 1, 2, 4, 8, 16, 32, 64)),
+        (65, {}, (0, 1, 2, 4, 8, 16, 32, 64)),
+        (66, {}, (0, 1, 2, 4, 8, 16, 32, 64, 128)),
+        (1, {}, (0, 1)),
+        (512, {"max_radius": 20}, (0, 1, 2, 4, 8, 16, 20)),
+        (3, {"elastic": True}, (0, 0.3333, 0.6667)),
+    ],
+)
+def test_candidates_reach_across_the_longest_text(longest, options, entries):
+    assert Candidates.up_to(longest, **options).entries == entries
     assert Candidates.up_to(64, elastic=True).entries[-1] == 1.0

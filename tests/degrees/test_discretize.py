@@ -11,7 +11,6 @@ from sparseattn.counting import MeasuredSparsity, count_plan
 from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.discretize import irregular, regular
-from sparseattn.degrees.result import Diagnostics
 from sparseattn.errors import PlanError
 
 HEADS, WINDOWS = [12] * 6, [None] * 6
@@ -105,19 +104,6 @@ def test_windows_alone_leave_the_global_tokens_out():
     ):
         assert "global" in str(made.plan)
         assert str(made.plan).replace(" | global(cls)", "") == str(made.windows)
-
-
-def test_degrees_in_the_terms_of_codes():
-    tokens = [TokenBatch.of_lengths(5), TokenBatch.of_lengths(3, 2)]
-    found = Diagnostics.of(Plan.of({0: "neighbor(1)", 1: "self()"}), tokens, [1, 2])
-    # Layer 0: 5 tokens with degrees 2 3 3 3 2, then 2 3 2, then 2 2; layer 1: 1 in each of 2 heads.
-    assert found.nodes == pytest.approx({1: 20 / 30, 2: 6 / 30, 3: 4 / 30})
-    assert found.mean_degree == pytest.approx((20 + 12 + 12) / 30)
-    assert found.edges == pytest.approx({1: 20 / 44, 2: 12 / 44, 3: 12 / 44})
-    # 1 / mean degree = sum of edge shares / degree, the identity that joins the perspectives.
-    assert sum(e / d for d, e in found.edges.items()) == pytest.approx(1 / found.mean_degree)
-    assert found.reaches_cls == pytest.approx([(2 / 5 + 2 / 3 + 1) / 3] * 2)
-    assert found.receptive_field[0] == pytest.approx((13 / 5 + 7 / 3 + 2) / 10)
 
 
 def test_measured_sparsity_is_that_of_the_report():

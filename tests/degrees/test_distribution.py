@@ -8,22 +8,10 @@ import torch
 import sparseattn as sa
 from sparseattn import Plan, TokenBatch
 from sparseattn.degrees.candidates import Candidates
-from sparseattn.degrees.distribution import Degrees, log_survival, soft_mask, toeplitz
+from sparseattn.degrees.distribution import Degrees, soft_mask
 from sparseattn.degrees.search import searching
 from sparseattn.errors import PlanError, UnsupportedModelError
 from tests.models.families import batch, build
-
-
-def test_survival_is_the_chance_of_a_radius_at_least_so_large():
-    chances = torch.tensor([0.5, 0.2, 0.0, 0.3], dtype=torch.float64)
-    found = log_survival(chances.log()).exp()
-    assert torch.allclose(found, torch.tensor([1.0, 0.5, 0.3, 0.3], dtype=torch.float64))
-
-
-def test_toeplitz_looks_up_distances():
-    values = torch.randn(2, 7)
-    place = torch.arange(7)
-    assert torch.equal(toeplitz(values), values[:, (place[:, None] - place).abs()])
 
 
 @pytest.mark.parametrize(

@@ -45,21 +45,21 @@ def test_no_choice_is_better(seed, items, entries, share):
     assert total(values, chosen) >= best - 1e-9
 
 
-def test_a_budget_of_next_to_nothing_buys_nothing():
-    values, costs = np.array([[0.0, 0.5, 1.0]]), np.array([[0.1, 0.2, 1.0]])
-    assert solve_knapsack(values, costs, np.nextafter(0.1, 1.0)).tolist() == [0]
-
-
-def test_ties_do_not_leave_budget_unspent():
-    values = np.zeros((6, 3))
-    costs = np.tile([1.0, 2.0, 4.0], (6, 1))
-    assert total(costs, solve_knapsack(values, costs, 15.0)) == 15.0
-    assert total(costs, solve_knapsack(values, costs, 15.9)) == 15.0
-
-
-def test_equal_costs_are_no_change():
-    values, costs = np.array([[0.0, 0.5, 1.0]]), np.array([[1.0, 1.0, 3.0]])
-    assert solve_knapsack(values, costs, 2.0).tolist() == [1]
+@pytest.mark.parametrize(
+    ("values", "costs", "budget", "spent"),
+    [
+        ([[0.0, 0.5, 1.0]], [[0.1, 0.2, 1.0]], np.nextafter(0.1, 1.0), 0.1),  # next to nothing
+        ([[0.0, 0.5, 1.0]], [[1.0, 1.0, 3.0]], 2.0, 1.0),
+        ([[0.0] * 3] * 6, [[1.0, 2.0, 4.0]] * 6, 15.0, 15.0),  # ties leave nothing unspent
+        ([[0.0] * 3] * 6, [[1.0, 2.0, 4.0]] * 6, 15.9, 15.0),
+    ],
+)
+def test_budgets_at_the_edge(values, costs, budget, spent):
+    values, costs = np.array(values), np.array(costs)
+    chosen = solve_knapsack(values, costs, budget)
+    assert total(costs, chosen) == spent
+    if costs[0, 1] == costs[0, 0]:
+        assert chosen.tolist() == [1], "what costs no more is taken"
 
 
 def test_more_than_everything_and_less_than_anything():

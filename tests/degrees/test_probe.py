@@ -92,21 +92,19 @@ def test_of_local_attention_only_what_it_reaches_is_asked_for():
     assert "nan" not in str(far).splitlines()[-3]
 
 
-def test_a_pattern_that_no_token_has_a_key_under():
-    with pytest.raises(PatternError, match=r"no token of these texts has a key under self\(\) - "):
-        over(classifier(), rows(3), "self() - self()")
-
-
 def test_the_model_is_as_it_was():
     model = classifier().train()
     sa.sparsify(model, "neighbor(radius=1)")
     found = over(model, rows(5), "full()")
     assert float(found.mass.min()) == pytest.approx(1, abs=1e-5), "the model attends densely"
     assert model.training
+    assert sa.models.state.attached_state(model).observer is None
     assert sa.describe(model, collate(rows(3))).layers[0].pattern == "neighbor(radius=1)"
 
 
-def test_a_model_whose_attention_cannot_be_seen():
+def test_what_cannot_be_measured():
+    with pytest.raises(PatternError, match=r"no token of these texts has a key under self\(\) - "):
+        over(classifier(), rows(3), "self() - self()")
     with pytest.raises(UnsupportedModelError, match="MPNetModel computes its own attention"):
         over(build("mpnet"), rows(3), "full()")
 

@@ -96,11 +96,6 @@ def test_several_targets_go_on(tmp_path):
 
 
 def test_nothing_is_kept_without_checkpoints(tmp_path):
-    learn_degrees(
-        classifier(),
-        rows(),
-        0.7,
-        arguments=arguments(tmp_path, 4),
-        trainer={"data_collator": collate},
-    )
+    options = {"arguments": arguments(tmp_path, 4), "trainer": {"data_collator": collate}}
+    learn_degrees(classifier(), rows(), 0.7, **options)
     assert not list(tmp_path.iterdir())

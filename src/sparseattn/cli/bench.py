@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparseattn.cli.help import examples
+from sparseattn.cli.options import examples
 
 if TYPE_CHECKING:
     from sparseattn.bench.models import BenchModel, Times

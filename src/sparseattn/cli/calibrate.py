@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 
 from sparseattn.cli import options
-from sparseattn.cli.help import examples
 from sparseattn.models.names import DEFAULT
 
 __all__ = ["EXAMPLES", "calibrate"]
 
-EXAMPLES = examples(
+EXAMPLES = options.examples(
     "calibrate --text texts.txt --sparsity 0.8 --out plan.json",
     "calibrate --text texts.txt --sparsity 0.9 --model bert-base-uncased",
 )
@@ -43,7 +42,7 @@ def calibrate(
     from sparseattn.degrees.texts import Texts, tokenize
     from sparseattn.models.load import load_part
 
-    given = options.settings_of(
+    keywords = options.settings_of(
         candidates,
         elastic,
         global_tokens,
@@ -53,14 +52,14 @@ def calibrate(
         max_radius=max_radius,
         importance=importance,
     )
-    settings = Settings.of(given)
+    settings = Settings.of(keywords)
     options.check_file(out)
     texts = [columns[0] for columns in options.read_lines(text)]
     encoder, tokenizer = load_part(model, "AutoModel"), load_part(model, "AutoTokenizer")
     rows, collator = tokenize(encoder, texts, tokenizer), DataCollatorWithPadding(tokenizer)
     result = calibrate_rows(encoder, rows, collator, sparsity, settings, tokenizer)
     result.plan.save(out)
-    tokens = Texts(encoder, rows, collator, settings.sample).tokens(result.plan, tokenizer)
+    tokens = Texts(encoder, rows, collator).tokens(result.plan, tokenizer)
     measured, windows = (
         MeasuredSparsity.of(plan, tokens, result.costs.heads, result.costs.windows)
         for plan in (result.plan, result.windows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,7 +41,10 @@ def demo(out: str | Path, *, quick: bool = False, console: Console | None = None
         MissingExtraError: A package that the demo needs is not installed.
         StudyError: The folder holds something else, or a trial failed.
     """
-    _check_packages(_PACKAGES)
+    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
+        raise MissingExtraError(
+            f"the demo needs {', '.join(missing)}: pip install 'sparseattn[demo]'"
+        )
     from rich.console import Console
 
     from sparseattn.errors import StudyError
@@ -50,10 +52,8 @@ def demo(out: str | Path, *, quick: bool = False, console: Console | None = None
     from sparseattn.report.load import load_study
     from sparseattn.study import load_spec, run
 
-    spec = load_spec(
-        Path(str(files("sparseattn.cli") / f"demo_{'quick' if quick else 'full'}.yaml"))
-    )
-    outcome = run(spec, out)
+    spec = files("sparseattn.cli") / f"demo_{'quick' if quick else 'full'}.yaml"
+    outcome = run(load_spec(Path(str(spec))), out)
     if outcome.failed:
         reasons = "; ".join(sorted(set(outcome.failed.values()))[:3])
         raise StudyError(
@@ -65,11 +65,3 @@ def demo(out: str | Path, *, quick: bool = False, console: Console | None = None
     (console or Console(highlight=False)).print(terminal_table(summary))
     written = write_report(summary, Path(out) / "report")
     return [*write_results(data.rows, out, data.metrics), *written]
-
-
-def _check_packages(names: Iterable[str]) -> None:
-    missing = [name for name in names if find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(
-            f"the demo needs {', '.join(missing)}: pip install 'sparseattn[demo]'"
-        )

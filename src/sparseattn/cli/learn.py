@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparseattn.cli import options
-from sparseattn.cli.help import examples
 from sparseattn.errors import StudyError
 from sparseattn.files import write_whole
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXAMPLES", "learn"]
 
-EXAMPLES = examples(
+EXAMPLES = options.examples(
     "learn --task sst2 --sparsity 0.8 --out runs/learned",
     "learn --task studies/smoke.yaml --sparsity 0.7,0.9 --out runs/two",
 )
@@ -108,8 +107,7 @@ def learn(
     if _finished(out, job):
         typer.echo(f"{out} holds what was learned in this way already; nothing to do")
         return
-    results = _learn(study, targets, out, job)
-    _save(results, out)
+    _save(_learn(study, targets, out, job), out)
     if not dense_baseline:
         typer.echo(
             "no dense model was trained to compare with: --dense-baseline trains one for as many "
@@ -120,11 +118,7 @@ def learn(
 
 
 def _finished(out: Path, job: dict[str, Any]) -> bool:
-    """Whether a folder holds the results of a job.
-
-    Raises:
-        StudyError: It cannot be written, or holds another job's results or checkpoints.
-    """
+    """Whether a folder holds the results of a job; an error if it is another's or unfit."""
     place = out
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -163,14 +157,16 @@ def _learn(study: StudySpec, targets: list[float], out: Path, job: dict[str, Any
 
     progress = PhaseProgress()
     with quiet(), progress.bars:
-        learner = _learner(study, out / "work", job["settings"], progress)
+        learner = _build_learner(study, out / "work", job["settings"], progress)
         learner.check(targets)
         # Not before: a job that is refused leaves no folder.
         _write_job(out / "work", job)
         return learner.learn(targets, job["dense_baseline"])
 
 
-def _learner(study: StudySpec, work: Path, settings: dict[str, Any], progress: Any) -> Learner:
+def _build_learner(
+    study: StudySpec, work: Path, settings: dict[str, Any], progress: Any
+) -> Learner:
     from transformers.trainer_utils import SaveStrategy
 
     from sparseattn.degrees.learn import Learner
@@ -184,9 +180,9 @@ def _learner(study: StudySpec, work: Path, settings: dict[str, Any], progress: A
     cache = TrialCache()
     prepared = cache.prepared(study.model, study.task, frozenset(), study.pipeline)
     model = prepared.build_model(cache.place(study.model), seed)
-    made = arguments(study.training, work, len(prepared.train), seed)
-    made.save_strategy, made.save_total_limit = SaveStrategy.STEPS, 1
-    made.save_steps = study.training.checkpoint_steps or _CHECKPOINTS
+    how = arguments(study.training, work, len(prepared.train), seed)
+    how.save_strategy, how.save_total_limit = SaveStrategy.STEPS, 1
+    how.save_steps = study.training.checkpoint_steps or _CHECKPOINTS
     trainer = {
         "data_collator": prepared.collator,
         "eval_dataset": prepared.evaluation,
@@ -194,14 +190,14 @@ def _learner(study: StudySpec, work: Path, settings: dict[str, Any], progress: A
         "compute_metrics": lambda raw: headline(prepared, raw.predictions),
         "callbacks": [progress, *watch(lambda *_: None, seed_of("order", seed))],
     }
-    return Learner(model, prepared.train, made, trainer, Settings.of(settings))
+    return Learner(model, prepared.train, how, trainer, Settings.of(settings))
 
 
 def _save(results: list[Learned], out: Path) -> None:
     """Writes what was learned, and says what it is and where it lies."""
     from transformers import AutoTokenizer
 
-    from sparseattn.degrees.frontier import save_frontier
+    from sparseattn.degrees.result import save_frontier
     from sparseattn.models.load import quiet
 
     several = len(results) > 1

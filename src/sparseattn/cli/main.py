@@ -17,7 +17,7 @@ import typer
 import sparseattn
 from sparseattn.cli import calibrate, learn, probe
 from sparseattn.cli.bench import app as bench
-from sparseattn.cli.help import CONTEXT, examples
+from sparseattn.cli.options import examples
 from sparseattn.cli.study import app as study
 from sparseattn.errors import SparseAttnError
 from sparseattn.models.lengthen import PLAN
@@ -33,7 +33,7 @@ app = typer.Typer(
     help="Evaluate and optimise sparse attention in pretrained Transformer encoders.",
     no_args_is_help=True,
     add_completion=False,
-    context_settings=CONTEXT,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 app.add_typer(study)

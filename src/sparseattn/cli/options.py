@@ -24,6 +24,7 @@ __all__ = [
     "Importance",
     "MaxRadius",
     "check_file",
+    "examples",
     "number",
     "read_lines",
     "settings_of",
@@ -46,14 +47,15 @@ Globals = Annotated[
 MaxRadius = Annotated[int | None, typer.Option(help="A radius that no head exceeds, in tokens.")]
 
 
+def examples(*lines: str) -> str:
+    """The end of a command's help: lines to paste, for `epilog`."""
+    return "Examples:\n\n" + "\n\n".join(f"  sparseattn {line}" for line in lines)
+
+
 def settings_of(
     candidates: str | None, elastic: bool, global_tokens: str, **options: Any
 ) -> dict[str, Any]:
-    """Keywords of `sparseattn.degrees.settings.Settings` from options as they are typed.
-
-    Raises:
-        PlanError: A candidate is not a number.
-    """
+    """Keywords of `sparseattn.degrees.settings.Settings` from options as they are typed."""
     kinds: object = () if global_tokens == "none" else tuple(global_tokens.split(","))
     if global_tokens.isdecimal():
         kinds = int(global_tokens)
@@ -65,11 +67,7 @@ def settings_of(
 
 
 def number(text: str, what: str) -> float:
-    """A number as it is typed.
-
-    Raises:
-        PlanError: It is none.
-    """
+    """A number as it is typed; a PlanError if it is none."""
     try:
         return float(text)
     except ValueError:
@@ -79,13 +77,7 @@ def number(text: str, what: str) -> float:
 def study_of(task: str, model: str | None, changes: Sequence[str]) -> StudySpec:
     """The study of a file, or one of a ready-made task with everything else by default.
 
-    Args:
-        task: A study file, or the name of a ready-made task.
-        model: Instead of the file's.
-        changes: What to read instead of what the file says: `training.epochs=1`.
-
-    Raises:
-        StudyError: There is no such file or task, or it says something that a study cannot.
+    `model`, and `changes` such as `training.epochs=1`, replace what the file says.
     """
     from sparseattn.study.reading import changed
     from sparseattn.study.spec import load_spec, spec_of
@@ -98,32 +90,29 @@ def study_of(task: str, model: str | None, changes: Sequence[str]) -> StudySpec:
 
 
 def check_file(out: Path | None) -> None:
-    """Makes sure that a file can be written before anything is computed.
-
-    Raises:
-        PlanError: It is a folder, or there is no folder for it.
-    """
-    if out is not None and not out.parent.is_dir():
+    """Makes sure that a file can be written before anything is computed."""
+    if out is None:
+        return
+    if not out.parent.is_dir():
         raise PlanError(f"cannot write {out}: there is no folder {out.parent}")
-    if out is not None and out.is_dir():
+    if out.is_dir():
         raise PlanError(f"cannot write {out}: it is a folder")
 
 
 def read_lines(path: Path, wanted: int = 1) -> list[tuple[str, ...]]:
-    """The columns, between tabs, of the lines whose first is not empty.
-
-    Raises:
-        DataError: The file cannot be read or holds no text, or a line has fewer columns with text
-            than are wanted.
-    """
+    """The columns, between tabs, of the lines whose first is not empty; `wanted` have text."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {reason(error)}") from None
-    rows = [tuple(map(str.strip, line.split("\t"))) for line in lines]
-    for line, columns in enumerate(rows, 1):
-        if columns[0] and not all((*columns, *[""] * wanted)[:wanted]):
-            raise DataError(f"{path}, line {line}: expected {wanted} texts with a tab between")
-    if not any(columns[0] for columns in rows):
+    rows = []
+    for number, line in enumerate(lines, 1):
+        columns = tuple(map(str.strip, line.split("\t")))
+        if not columns[0]:
+            continue
+        if not all((*columns, *[""] * wanted)[:wanted]):
+            raise DataError(f"{path}, line {number}: expected {wanted} texts with a tab between")
+        rows.append(columns)
+    if not rows:
         raise DataError(f"{path} holds no text")
-    return [columns for columns in rows if columns[0]]
+    return rows

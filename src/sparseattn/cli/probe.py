@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparseattn.cli import options
-from sparseattn.cli.help import examples
 from sparseattn.errors import DataError
 from sparseattn.models.names import DEFAULT
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXAMPLES", "probe"]
 
-EXAMPLES = examples(
+EXAMPLES = options.examples(
     "probe 'similarity(k=1) - sentence()' --text pairs.tsv --pairs",
     "probe 'neighbor(radius=2)' --task sst2 --out heads.csv",
 )

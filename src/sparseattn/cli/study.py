@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparseattn.cli.help import examples
+from sparseattn.cli.options import examples
 from sparseattn.errors import MissingExtraError
 
 if TYPE_CHECKING:

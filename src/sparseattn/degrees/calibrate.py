@@ -64,8 +64,7 @@ def calibrate(
         sparsity: What the plan is to have over these texts, counting everything that is allowed.
         tokenizer: The model's own by default.
         **options: `candidates`, `max_radius`, `elastic`, `granularity`, `globals`, `form`,
-            `importance`, `dense_layers`, `sample` and `seed` of
-            `sparseattn.degrees.settings.Settings`.
+            `importance`, `dense_layers` and `seed` of `sparseattn.degrees.settings.Settings`.
 
     Returns:
         The plan; give it to `sparsify`.
@@ -95,19 +94,9 @@ def calibrate_rows(
     tokenizer: Any = None,
     evaluation: Any = None,
 ) -> Discretized:
-    """`calibrate` for rows that are tokenised already.
-
-    Args:
-        model: See `calibrate`.
-        rows: Tokenised texts.
-        collator: Joins rows into a batch.
-        sparsity: See `calibrate`.
-        settings: See `calibrate`.
-        tokenizer: Tells which tokens are separators, where they are global.
-        evaluation: Rows for `settings.budget_split`.
-    """
+    """`calibrate` for tokenised rows; `evaluation` are rows for `settings.budget_split`."""
     counted = split_rows(settings.budget_split, rows, evaluation)
-    costs = settings.costs(Texts(model, counted, collator, settings.sample), tokenizer)
+    costs = settings.costs(Texts(model, counted, collator), tokenizer)
     costs.check(sparsity)
     importance = importance_of(Texts(model, rows, collator, _SAMPLE), costs, settings, tokenizer)
     if settings.form == "irregular":
@@ -116,35 +105,19 @@ def calibrate_rows(
 
 
 def importance_of(texts: Texts, costs: Costs, settings: Settings, tokenizer: Any = None) -> Tensor:
-    """The importance of each radius to each head.
+    """The importance of each radius to each head, as the settings say.
 
-    Args:
-        texts: What it is measured on.
-        costs: Names the radii and the layers that are not left dense.
-        settings: Which importance, and whether heads share a radius.
-        tokenizer: Tells which tokens are separators, where they are global.
-
-    Returns:
-        Shape: [learned layers, heads or 1, entries], float64.
-
-    Raises:
-        UnsupportedModelError: The model's attention cannot be seen.
+    Shape: [learned layers, heads or 1, entries], float64.
     """
-    measure = {"attention": attention_importance, "output": output_importance}
-    kept = measure[settings.importance](texts, costs.candidates, costs.learned, tokenizer)
+    measure = attention_importance if settings.importance == "attention" else output_importance
+    kept = measure(texts, costs.candidates, costs.learned, tokenizer)
     return kept.mean(dim=1, keepdim=True) if settings.granularity == "layer" else kept
 
 
 def distributions(importance: Tensor, costs: Costs, sparsity: float) -> Tensor:
-    """Distributions by importance that meet a budget on average: where learning may start from.
+    """Log chances by importance that meet a budget on average: where learning may start from.
 
-    Args:
-        importance: Shape: [learned layers, heads or 1, entries].
-        costs: What each choice costs.
-        sparsity: The expected sparsity.
-
-    Returns:
-        Log chances. Shape: [learned layers, heads or 1, entries], float64.
+    Shape, of the importance too: [learned layers, heads or 1, entries], float64.
     """
     layers, groups, entries = importance.shape
     flat = importance.double().reshape(-1, entries).numpy() / _SHARPNESS
@@ -160,17 +133,8 @@ def attention_importance(
     Over the queries that are not global: those keep everything. Global keys are kept by every
     radius.
 
-    Args:
-        texts: What the model attends over.
-        candidates: Radii and global tokens.
-        layers: The layers to look at.
-        tokenizer: Tells which tokens are separators, where they are global.
-
     Returns:
         Not falling along the candidates, in [0, 1]. Shape: [layers, heads, entries], float64.
-
-    Raises:
-        UnsupportedModelError: The model's attention cannot be seen.
     """
     sums: list[Tensor] = []
     queries = 0
@@ -190,18 +154,11 @@ def output_importance(
     The output is the logits of a model with a head, otherwise the last hidden states. The squared
     change is divided by what radius 0 brings about in an average head, and taken from 1.
 
-    Args:
-        texts: What the model reads.
-        candidates: Radii and global tokens.
-        layers: The layers to look at.
-        tokenizer: Tells which tokens are separators, where they are global.
-
     Returns:
         Not falling along the candidates, at most 1. Shape: [layers, heads, entries], float64.
 
     Raises:
-        UnsupportedModelError: The model's attention cannot be seen, or the model returns neither
-            logits nor hidden states.
+        UnsupportedModelError: The model returns neither logits nor hidden states.
     """
     draws = torch.Generator().manual_seed(0)
     sums: list[Tensor] = []
@@ -242,12 +199,7 @@ def _output(seen: Observation) -> Tensor:
 
 
 class _RadiusSums:
-    """Sums numbers of pairs over the keys that each radius keeps.
-
-    Args:
-        candidates: The radii and global tokens.
-        tokens: The batch.
-    """
+    """Sums numbers of pairs over the keys that each radius keeps."""
 
     def __init__(self, candidates: Candidates, tokens: TokenBatch) -> None:
         chosen = candidates.global_mask(tokens)

@@ -39,14 +39,10 @@ class Candidates:
     globals: tuple[str, ...] | int = ("cls",)
 
     def __post_init__(self) -> None:
-        """Checks the entries.
-
-        Raises:
-            PlanError: They are not ascending radii from 0, or too few or too many.
-            PatternError: A global token is unknown.
-        """
-        if odd := [entry for entry in self.entries if not _is_number(entry)]:
-            raise PlanError(f"candidates {list(self.entries)}: {odd[0]!r} is not a number")
+        """Checks the entries, and by a pattern the global tokens."""
+        typed: tuple[object, ...] = self.entries
+        if odd := [entry for entry in typed if not isinstance(entry, Real)]:
+            raise PlanError(f"candidates {list(typed)}: {odd[0]!r} is not a number")
         entries = tuple(float(e) if self.elastic else e for e in self.entries)
         kind = "shares of the length from 0 to 1" if self.elastic else "whole numbers of tokens"
         fits = all(0 <= e <= 1 if self.elastic else _is_count(e) for e in entries)
@@ -72,11 +68,8 @@ class Candidates:
     ) -> Candidates:
         """0 and the powers of two, up to a radius that reaches across the longest text.
 
-        Args:
-            longest: Length of the longest text, in tokens.
-            max_radius: A radius that no head exceeds, in tokens.
-            elastic: Shares instead of tokens; the smallest is a radius of 1 in the longest text.
-            globals: See `Candidates`.
+        `longest` and `max_radius` are in tokens. The smallest elastic share is a radius of 1 in the
+        longest text.
 
         >>> Candidates.up_to(25).entries
         (0, 1, 2, 4, 8, 16, 32)
@@ -129,10 +122,6 @@ class Candidates:
         parts = self.global_pattern.rule(tokens).parts
         masks = [part.tokens for part in parts if isinstance(part, GlobalTokens)]
         return torch.stack(masks).any(dim=0) & tokens.valid
-
-
-def _is_number(entry: object) -> bool:
-    return isinstance(entry, Real)
 
 
 def _is_count(entry: object) -> bool:

@@ -28,11 +28,7 @@ __all__ = ["Costs", "allowed_pairs", "within"]
 def within(tokens: Tensor) -> Tensor:
     """Counts the ordered pairs of chosen tokens that are at most so far apart.
 
-    Args:
-        tokens: True for a chosen token. Shape: [batch, length], bool.
-
-    Returns:
-        Element d counts the pairs with distance <= d. Shape: [batch, length], int64.
+    Shape: [batch, length], bool to int64; element d counts the pairs with distance <= d.
     """
     length = tokens.shape[1]
     spectrum = torch.fft.rfft(tokens.double(), n=2 * length)
@@ -46,15 +42,8 @@ def allowed_pairs(candidates: Candidates, tokens: TokenBatch, window: int | None
     """Counts the pairs of real tokens that each radius allows.
 
     Windows are clipped at the borders; a token's own place, the windows and the rows and columns of
-    global tokens are counted once where they overlap.
-
-    Args:
-        candidates: Radii and global tokens.
-        tokens: The batch.
-        window: A radius that the layer never exceeds, global tokens included.
-
-    Returns:
-        Shape: [batch, entries], int64.
+    global tokens are counted once where they overlap. `window` is a radius that the layer never
+    exceeds, global tokens included. Shape: [batch, entries], int64.
     """
     if tokens.length == 0:
         return torch.zeros(tokens.batch, len(candidates), dtype=torch.long)
@@ -98,18 +87,7 @@ class Costs:
         windows: Sequence[int | None],
         dense: Sequence[int] = (),
     ) -> Costs:
-        """Counts over some texts.
-
-        Args:
-            candidates: Radii and global tokens.
-            batches: The texts.
-            heads: Heads of each layer.
-            windows: A radius that each layer never exceeds; None for no limit.
-            dense: Layers that stay dense.
-
-        Raises:
-            PlanError: There are no texts.
-        """
+        """Counts over batches of texts; a PlanError where there is no text."""
         kinds = list(dict.fromkeys(windows))
         allowed = torch.zeros(len(kinds), len(candidates), dtype=torch.float64)
         full = torch.zeros(len(kinds), dtype=torch.float64)
@@ -123,15 +101,8 @@ class Costs:
         if not lengths.any():
             raise PlanError("a sparsity is counted over texts, and there is none")
         which = [kinds.index(window) for window in windows]
-        return cls(
-            candidates,
-            allowed[which],
-            full[which],
-            tuple(heads),
-            tuple(windows),
-            tuple(dense),
-            lengths,
-        )
+        shape = tuple(heads), tuple(windows)
+        return cls(candidates, allowed[which], full[which], *shape, tuple(dense), lengths)
 
     @property
     def learned(self) -> list[int]:
@@ -159,11 +130,7 @@ class Costs:
     def items(self, groups: int) -> NDArray[np.float64]:
         """The table with a row for each choice that is made: a head, or the heads of a layer.
 
-        Args:
-            groups: Choices a layer: its heads, or 1.
-
-        Returns:
-            Shape: [learned layers x groups, entries].
+        Shape: [learned layers x groups, entries]; `groups` is the heads of a layer, or 1.
         """
         heads = np.array([self.heads[layer] for layer in self.learned])
         times = heads if groups == 1 else np.ones_like(heads)
@@ -174,13 +141,9 @@ class Costs:
         return 1 - sparsity - self.fixed
 
     def density(self, chances: Tensor) -> Tensor:
-        """The expected density: exact, linear in the chances, dense layers included.
+        """The expected density, a scalar: exact, linear in the chances, dense layers included.
 
-        Args:
-            chances: Of each radius. Shape: [learned layers, heads or 1, entries].
-
-        Returns:
-            A scalar in [0, 1].
+        Shape of the chances: [learned layers, heads or 1, entries].
         """
         times = torch.tensor([self.heads[layer] for layer in self.learned], dtype=chances.dtype)
         times = times if chances.shape[1] == 1 else torch.ones_like(times)
@@ -202,11 +165,7 @@ class Costs:
         return float((self.table[:, entry] * heads).sum()) + self.fixed
 
     def check(self, sparsity: float) -> None:
-        """Checks that a sparsity can be reached.
-
-        Raises:
-            PlanError: It cannot; the message names the highest or lowest that can.
-        """
+        """Raises a PlanError that names the highest or lowest sparsity if one is out of reach."""
         number = isinstance(sparsity, int | float) and not isinstance(sparsity, bool)
         if not number or not 0 <= sparsity <= 1:
             raise PlanError(f"sparsity {sparsity!r} is not a number from 0 to 1")

@@ -38,19 +38,17 @@ def regular(values: Tensor, costs: Costs, sparsity: float) -> Discretized:
     Args:
         values: Importance of each entry, not falling from one to the next.
             Shape: [learned layers, heads or 1, entries].
-        costs: What it costs.
+        costs: What each entry costs.
         sparsity: What the plan is to have over the texts of `costs`.
     """
     _, groups, entries = values.shape
     flat = values.detach().cpu().double().reshape(-1, entries).numpy()
     chosen = solve_knapsack(flat, costs.items(groups), costs.budget(sparsity))
-    return _discretized(
-        [
-            [costs.candidates.window(int(entry)) for entry in np.broadcast_to(row, heads)]
-            for row, heads in zip(chosen.reshape(-1, groups), _heads(costs), strict=True)
-        ],
-        costs,
-    )
+    grid = [
+        [costs.candidates.window(int(entry)) for entry in np.broadcast_to(row, heads)]
+        for row, heads in zip(chosen.reshape(-1, groups), _heads(costs), strict=True)
+    ]
+    return _discretized(grid, costs)
 
 
 def irregular(log_chances: Tensor, costs: Costs, sparsity: float, seed: int = 0) -> Discretized:
@@ -82,12 +80,7 @@ def irregular(log_chances: Tensor, costs: Costs, sparsity: float, seed: int = 0)
 
 
 def plan_from_heads(flat: Sequence[Pattern], heads: Sequence[int]) -> Plan:
-    """A plan from the patterns of all heads in a row.
-
-    Args:
-        flat: Layer after layer, a pattern a head.
-        heads: Heads of each layer.
-    """
+    """A plan from the patterns of all heads in a row, layer after layer."""
     ends = list(accumulate(heads))
     grid = [flat[end - many : end] for end, many in zip(ends, heads, strict=True)]
     return _plan(grid, range(len(heads)), heads)

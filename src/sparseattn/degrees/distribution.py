@@ -24,12 +24,7 @@ def log_survival(log_chances: Tensor) -> Tensor:
     """The log of the chance that a radius of at least each entry is drawn.
 
     In log space, so that a chance of e^-200 is as good as any and its gradient stays finite.
-
-    Args:
-        log_chances: Of each entry, ascending radii. Shape: [..., entries].
-
-    Returns:
-        Shape: [..., entries]; the first is 0.
+    Shape: [..., entries], ascending radii; the first result is 0.
     """
     return log_chances.flip(-1).logcumsumexp(-1).flip(-1)
 
@@ -38,12 +33,7 @@ def toeplitz(values: Tensor) -> Tensor:
     """Spreads a value a distance over all pairs: element [q, k] is `values[|q - k|]`.
 
     A view of a doubled row, whose backward is far cheaper than that of an index.
-
-    Args:
-        values: Shape: [..., length].
-
-    Returns:
-        Shape: [..., length, length].
+    Shape: [..., length] to [..., length, length].
     """
     both = torch.cat([values.flip(-1)[..., :-1], values], dim=-1)
     return both.unfold(-1, values.shape[-1], 1).flip(-2)
@@ -54,14 +44,7 @@ def soft_mask(log_chances: Tensor, candidates: Candidates, tokens: TokenBatch) -
 
     Rows and columns of global tokens get 0, whatever the distribution. Pairs beyond the largest
     radius get the value at that radius: the layer's rule disallows them.
-
-    Args:
-        log_chances: Of each radius. Shape: [heads or 1, entries].
-        candidates: The radii.
-        tokens: The batch.
-
-    Returns:
-        Shape: [batch or 1, heads or 1, length, length].
+    Shape: [heads or 1, entries] to [batch or 1, heads or 1, length, length].
     """
     survival = log_survival(log_chances)
     distance = torch.arange(tokens.length, device=tokens.device)

@@ -47,10 +47,10 @@ def solve_knapsack(values: Floats, costs: Floats, budget: float) -> Ints:
         return np.zeros(len(costs), dtype=np.int64)
     # What is beyond the budget stays out whatever it costs; its quotient may not fit a number.
     steps = np.ceil(np.minimum(extra / room, 2.0) * _STEPS - 1e-9).astype(np.int64)
-    return _filled(_programme(values, steps), values, extra, room)
+    return _fill(_solve_steps(values, steps), values, extra, room)
 
 
-def _programme(values: Floats, steps: Ints) -> Ints:
+def _solve_steps(values: Floats, steps: Ints) -> Ints:
     """The best choice with at most `_STEPS` steps in all."""
     best = np.zeros(_STEPS + 1)
     taken = np.zeros((len(values), _STEPS + 1), dtype=np.int8)
@@ -65,10 +65,6 @@ def _programme(values: Floats, steps: Ints) -> Ints:
             np.copyto(after[size:], value, where=better)
             np.copyto(taken[item, size:], entry, where=better)
         best = after
-    return _traced(taken, steps)
-
-
-def _traced(taken: NDArray[np.int8], steps: Ints) -> Ints:
     chosen = np.zeros(len(steps), dtype=np.int64)
     left = _STEPS
     for item in reversed(range(len(steps))):
@@ -77,7 +73,7 @@ def _traced(taken: NDArray[np.int8], steps: Ints) -> Ints:
     return chosen
 
 
-def _filled(chosen: Ints, values: Floats, extra: Floats, room: float) -> Ints:
+def _fill(chosen: Ints, values: Floats, extra: Floats, room: float) -> Ints:
     """Spends what is left, where it gains the most for its cost, until nothing more fits."""
     items = np.arange(len(chosen))
     left = room - extra[items, chosen].sum()
@@ -97,14 +93,8 @@ def exponential_tilt(log_chances: Floats, costs: Floats, budget: float) -> Float
     """The distributions nearest to the given ones that cost so much on average.
 
     Nearest in relative entropy: chances are multiplied by e^(-mu cost), with one mu for all items.
-
-    Args:
-        log_chances: Shape: [items, entries].
-        costs: Shape: [items, entries], in the unit of the budget.
-        budget: The expected cost, between the cheapest and the dearest choice.
-
-    Returns:
-        Chances. Shape: [items, entries].
+    The budget is an expected cost between those of the cheapest and the dearest choice. Shapes:
+    [items, entries].
     """
     unit = float(costs.max())
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, overload
+from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import (
     DataCollatorWithPadding,
     PrinterCallback,
@@ -25,8 +24,8 @@ from sparseattn.counting import MeasuredSparsity
 from sparseattn.degrees.calibrate import distributions, importance_of
 from sparseattn.degrees.discretize import Discretized, irregular, regular
 from sparseattn.degrees.distribution import Degrees
-from sparseattn.degrees.result import Diagnostics, Learned
-from sparseattn.degrees.search import Budget, DualAscent, Schedule, add_degrees_group, searching
+from sparseattn.degrees.result import Learned
+from sparseattn.degrees.search import Budget, Schedule, add_degrees_group, searching
 from sparseattn.degrees.settings import Settings, split_rows
 from sparseattn.degrees.texts import Texts
 from sparseattn.errors import PlanError
@@ -42,30 +41,6 @@ _DENSE = 4.0
 _MEASURED = 256
 
 
-@overload
-def learn_degrees(
-    model: Any,
-    data: Any,
-    sparsity: float,
-    *,
-    arguments: TrainingArguments | None = None,
-    trainer: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> Learned: ...
-
-
-@overload
-def learn_degrees(
-    model: Any,
-    data: Any,
-    sparsity: Sequence[float],
-    *,
-    arguments: TrainingArguments | None = None,
-    trainer: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> list[Learned]: ...
-
-
 def learn_degrees(
     model: Any,
     data: Any,
@@ -74,7 +49,7 @@ def learn_degrees(
     arguments: TrainingArguments | None = None,
     trainer: Mapping[str, Any] | None = None,
     **options: Any,
-) -> Learned | list[Learned]:
+) -> Learned | Any:
     """Trains a model and finds how far each of its heads needs to see, for a target sparsity.
 
     With several sparsities the search phase goes on from each to the next: what they share is the
@@ -94,7 +69,7 @@ def learn_degrees(
         **options: See `sparseattn.degrees.settings.Settings`.
 
     Returns:
-        Plan, model, distributions, history and metrics; a list where `sparsity` is one.
+        Plan, model, distributions, history and metrics; a list of these where `sparsity` is one.
 
     Raises:
         PlanError: A sparsity cannot be reached (the message names the highest that can), an option
@@ -102,15 +77,16 @@ def learn_degrees(
         UnsupportedModelError: The model's attention cannot be replaced, or takes only a boolean
             mask.
     """
-    made = arguments or TrainingArguments(output_dir="learned", save_strategy="no", report_to=[])
-    learner = Learner(model, data, made, dict(trainer or {}), Settings.of(options))
+    if arguments is None:
+        arguments = TrainingArguments(output_dir="learned", save_strategy="no", report_to=[])
+    learner = Learner(model, data, arguments, dict(trainer or {}), Settings.of(options))
     if isinstance(sparsity, int | float):
         return learner.learn([sparsity])[0]
     return learner.learn(sparsity)
 
 
 class Learner:
-    """A model whose degrees are being learned.
+    """A model whose degrees are being learned; see `learn_degrees`.
 
     Args:
         model: The model; it is trained in place.
@@ -118,20 +94,13 @@ class Learner:
         arguments: How it is trained.
         trainer: More for `Trainer`.
         settings: How its degrees are learned.
-        tokenizer: Tells which tokens are separators, where they are global;
-            `trainer["processing_class"]` by default.
+        tokenizer: `trainer["processing_class"]` by default.
         evaluation: Rows for `settings.budget_split`; `trainer["eval_dataset"]` by default.
 
     Attributes:
-        costs: What each radius costs, over a sample of the texts of `settings.budget_split`.
-        degrees: The distributions.
         history: See `sparseattn.degrees.search.Budget`; over all search phases.
         metrics: Of the last evaluations: `search`, `discretized`, `final`, and `dense` of a
             baseline.
-
-    Raises:
-        PlanError: An option does not fit the model or the training.
-        UnsupportedModelError: See `learn_degrees`.
     """
 
     def __init__(
@@ -154,8 +123,7 @@ class Learner:
             self.collator = DataCollatorWithPadding(self.tokenizer)
         held_out = trainer.get("eval_dataset") if evaluation is None else evaluation
         counted = split_rows(settings.budget_split, data, held_out)
-        texts = Texts(model, counted, self.collator, settings.sample)
-        self.costs = costs = settings.costs(texts, self.tokenizer)
+        self.costs = costs = settings.costs(Texts(model, counted, self.collator), self.tokenizer)
         self.degrees = Degrees(
             costs.candidates, costs.heads, costs.windows, costs.dense, settings.granularity
         )
@@ -167,11 +135,7 @@ class Learner:
         self.metrics: dict[str, dict[str, float]] = {}
 
     def check(self, targets: Sequence[float]) -> None:
-        """Makes sure that targets can be learned.
-
-        Raises:
-            PlanError: There are none, one cannot be reached, or there are too few steps.
-        """
+        """Raises a PlanError for no target, one that cannot be reached, or too few steps."""
         if not targets:
             raise PlanError("degrees are learned for a sparsity, or several; got none")
         for target in targets:
@@ -181,37 +145,28 @@ class Learner:
     def learn(self, targets: Sequence[float], dense_baseline: bool = False) -> list[Learned]:
         """Goes through all phases for each target, the densest first.
 
-        Args:
-            targets: Sparsities.
-            dense_baseline: Train the model without a plan, too, for as many steps.
-
-        Raises:
-            PlanError: See `check`.
+        With `dense_baseline` the model is trained without a plan, too, for as many steps.
         """
         self.check(targets)
         targets = sorted(set(targets))
         total = steps_of(self.arguments, len(self.data))
         steps = self.search_steps(total)
         if dense_baseline:
-            self.train_dense(total)
+            self._train_dense(total)
         results = []
         for index, target in enumerate(targets):
             self.search(target, steps if index == 0 else max(1, steps // 2))
-            last = index == len(targets) - 1
-            before = None if last else copy.deepcopy(self.model.state_dict())
+            more = index < len(targets) - 1
+            before = copy.deepcopy(self.model.state_dict()) if more else {}
             result = self.finetune(target, total - steps)
-            if before is not None:
+            if more:
                 result.model = copy.deepcopy(self.model)
                 self.model.load_state_dict(before)
             results.append(result)
         return results
 
     def search_steps(self, total: int) -> int:
-        """Steps of the search phase, out of so many.
-
-        Raises:
-            PlanError: That leaves one of the phases without a step.
-        """
+        """Steps of the search phase, out of so many; an error if a phase is left without any."""
         steps = round(total * self.settings.search_steps)
         if not 0 < steps < total:
             raise PlanError(
@@ -227,9 +182,7 @@ class Learner:
         if (record := phase.done(self.model)) is not None:
             self._restore(record)
             return
-        if self.settings.start == "calibrated" and not self.history:
-            self._calibrate(sparsity)
-        budget = self._budget(sparsity, steps)
+        budget = self._start_search(sparsity, steps)
         with searching(self.model, self.degrees, self.tokenizer):
             trainer = self._trainer(phase.arguments, steps, [budget], "constant_with_warmup")
             add_degrees_group(trainer, self.degrees, self.settings.learning_rate)
@@ -242,6 +195,23 @@ class Learner:
         begun = len(self.history)
         self.history += [{**entry, "step": entry["step"] + begun} for entry in budget.history]
         phase.record(trainer, self._state())
+
+    def _start_search(self, sparsity: float, steps: int) -> Budget:
+        settings = self.settings
+        start = settings.temperature_start
+        if self.history:
+            # A later phase stays cold: heating up would spread distributions that have settled.
+            start = settings.temperature_end
+        elif settings.start == "calibrated":
+            texts = Texts(self.model, self.data, self.collator, _MEASURED)
+            importance = importance_of(texts, self.costs, settings, self.tokenizer)
+            with torch.no_grad():
+                self.degrees.theta.copy_(distributions(importance, self.costs, sparsity) * start)
+        density = float(self.costs.density(self.degrees.chances()).detach())
+        schedule = Schedule(
+            steps, settings.warmup, density, 1 - sparsity, start, settings.temperature_end
+        )
+        return Budget(self.degrees, self.costs, schedule)
 
     def discretize(self, sparsity: float) -> Discretized:
         """A plan that meets a sparsity, from the distributions as they are."""
@@ -259,8 +229,8 @@ class Learner:
 
     def finetune(self, sparsity: float, steps: int) -> Learned:
         """Makes the degrees discrete, trains under the plan, and leaves the model with it."""
-        made = self.discretize(sparsity)
-        sparsify(self.model, made.plan, tokenizer=self.tokenizer)
+        discretized = self.discretize(sparsity)
+        sparsify(self.model, discretized.plan, tokenizer=self.tokenizer)
         phase = Phase(self.arguments, f"finetune-{sparsity:g}")
         if (record := phase.done(self.model)) is not None:
             self._restore(record)
@@ -271,9 +241,9 @@ class Learner:
             phase.train(trainer)
             self._evaluate("final", trainer)
             phase.record(trainer, self._state())
-        return self._result(sparsity, made)
+        return self._result(sparsity, discretized)
 
-    def train_dense(self, steps: int) -> None:
+    def _train_dense(self, steps: int) -> None:
         """Trains the model without a plan, for comparison, and gives it its weights back."""
         before = copy.deepcopy(self.model.state_dict())
         phase = Phase(self.arguments, "dense")
@@ -285,16 +255,6 @@ class Learner:
             self._evaluate("dense", trainer)
             phase.record(trainer, self._state())
         self.model.load_state_dict(before)
-
-    def _budget(self, sparsity: float, steps: int) -> Budget:
-        settings = self.settings
-        density = float(self.costs.density(self.degrees.chances()).detach())
-        # A later phase stays cold: heating up would spread distributions that have settled.
-        start = settings.temperature_end if self.history else settings.temperature_start
-        schedule = Schedule(
-            steps, settings.warmup, density, 1 - sparsity, start, settings.temperature_end
-        )
-        return Budget(self.degrees, self.costs, schedule, DualAscent(settings.ascent))
 
     def _state(self) -> dict[str, Any]:
         """What a phase leaves to the next, weights aside, as plain values."""
@@ -311,32 +271,27 @@ class Learner:
         self.degrees.temperature = state["temperature"]
         self.history, self.metrics = state["history"], state["metrics"]
 
-    def _calibrate(self, sparsity: float) -> None:
-        texts = Texts(self.model, self.data, self.collator, _MEASURED)
-        importance = importance_of(texts, self.costs, self.settings, self.tokenizer)
-        theta: Tensor = distributions(importance, self.costs, sparsity)
-        with torch.no_grad():
-            self.degrees.theta.copy_(theta * self.settings.temperature_start)
-
-    def _result(self, sparsity: float, made: Discretized) -> Learned:
+    def _result(self, sparsity: float, discretized: Discretized) -> Learned:
         """Counts a plan on evaluation texts, or else training texts, and sums up."""
         held_out, costs = self.trainer.get("eval_dataset"), self.costs
         data, split = (self.data, "training") if held_out is None else (held_out, "evaluation")
-        texts = Texts(self.model, data, self.collator, self.settings.sample)
-        tokens = texts.tokens(made.plan, self.tokenizer)
+        tokens = Texts(self.model, data, self.collator).tokens(discretized.plan, self.tokenizer)
+        measured, windows = (
+            MeasuredSparsity.of(plan, tokens, costs.heads, costs.windows)
+            for plan in (discretized.plan, discretized.windows)
+        )
         return Learned(
-            plan=made.plan,
+            plan=discretized.plan,
             model=self.model,
             target_sparsity=sparsity,
             costs=costs,
-            measured=MeasuredSparsity.of(made.plan, tokens, costs.heads, costs.windows),
-            windows=MeasuredSparsity.of(made.windows, tokens, costs.heads, costs.windows),
+            measured=measured,
+            windows=windows,
             split=split,
             budget_split=self.settings.budget_split,
             chances=self.degrees.chances().detach().cpu(),
             history=list(self.history),
             metrics=dict(self.metrics),
-            diagnostics=Diagnostics.of(made.plan, tokens, costs.heads, costs.windows),
         )
 
     def _trainer(

@@ -46,13 +46,12 @@ REVISION = "2"
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What a method may use.
+    """What a method may use of a trial.
 
     Attributes:
         model: The model, before training; a method that trains it does so in place.
         tokenizer: Its tokenizer.
-        data: Training rows; budgets are met on them unless a method has
-            `budget_split=evaluation`.
+        data: Training rows; budgets are met on them, or on `evaluation`.
         collator: Joins rows into a batch.
         arguments: How the trial is trained.
         steps: Optimiser steps of the trial.
@@ -81,9 +80,7 @@ class Applied:
         plan: The plan, which is not on the model yet.
         steps: Training steps that it took; the rest is for training under the plan.
         history: A record a step of them.
-        metrics: Of the model after the search phase (`search`) and under the plan, not yet trained
-            with it (`discretized`), where a method trains and `Context.trainer` says how to
-            evaluate.
+        metrics: See `sparseattn.degrees.learn.Learner`, for a method that trains.
     """
 
     plan: Plan
@@ -118,11 +115,7 @@ class Method(ABC):
         return 1.0
 
     def check(self, texts: Texts, tokenizer: Any = None) -> None:  # noqa: ARG002
-        """Makes sure that its options leave a way to its sparsity.
-
-        Args:
-            texts: Some of those that its sparsity is to be met on.
-            tokenizer: Tells which tokens are separators, where they are global.
+        """Makes sure that its options leave a way to its sparsity on some texts.
 
         Raises:
             PlanError: The model has not the layers that are to stay dense or empty, or the radii
@@ -151,11 +144,7 @@ class Method(ABC):
 class BudgetMethod(Method):
     """A method with a budget of its own, in three fields that each subclass has.
 
-    Attributes:
-        sparsity: What its plan is to have.
-        globals: The global tokens of its plan: kinds, or how many first tokens.
-        budget_split: The texts that its sparsity is met on; see
-            `sparseattn.degrees.settings.Settings`.
+    They mean what they do in `sparseattn.degrees.settings.Settings`.
     """
 
     sparsity: float
@@ -168,11 +157,7 @@ class BudgetMethod(Method):
         return self
 
     def check_sparsity(self) -> None:
-        """Checks that the sparsity is a number that some text may reach.
-
-        Raises:
-            PlanError: It is not.
-        """
+        """Raises a PlanError if the sparsity is not a number that some text may reach."""
         number = isinstance(self.sparsity, int | float) and not isinstance(self.sparsity, bool)
         if not number or not 0 < self.sparsity < 1:
             raise PlanError(

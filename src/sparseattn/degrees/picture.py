@@ -10,49 +10,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparseattn.degrees.cost import Costs
-from sparseattn.errors import MissingExtraError
 from sparseattn.pattern import Joined, Pattern
 from sparseattn.patterns.elastic import Elastic
 from sparseattn.patterns.irregular import Irregular
 from sparseattn.patterns.neighbor import Neighbor
 from sparseattn.plan import Plan
+from sparseattn.show import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_degrees", "new_figure", "radii_of"]
+__all__ = ["draw_degrees", "draw_frontier", "radii_of"]
 
 Radii = NDArray[np.float64]
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure.
-
-    Args:
-        width: In inches.
-        height: In inches.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError(
-            'pictures need matplotlib: pip install "sparseattn[study]"'
-        ) from None
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def radii_of(plan: Plan, costs: Costs) -> Radii:
     """The radius of each head in a plan; its mean over positions in an irregular one.
 
-    Args:
-        plan: A plan of learned degrees.
-        costs: Says how many heads there are, and which layers were learned.
-
-    Returns:
-        In tokens, or shares of the length. Shape: [learned layers, heads].
+    In tokens, or shares of the length. Shape: [learned layers, heads].
     """
     layers = plan.resolve(costs.heads)
     rows = []
@@ -80,33 +56,19 @@ def draw_degrees(
     history: Sequence[dict[str, float]],
     sparsity: float,
 ) -> Figure:
-    """Draws degrees by layer and head, their distributions, and sparsity and loss over steps.
-
-    Args:
-        costs: The candidates and the learned layers.
-        radii: See `radii_of`.
-        chances: Of each radius. Shape: [learned layers, heads or 1, entries].
-        history: See `sparseattn.degrees.search.Budget`.
-        sparsity: The measured one.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Draws what `Learned.draw` promises; `sparsity` is the measured one, `radii` of `radii_of`."""
     figure = new_figure(11, 7.5)
     grid = figure.subplots(2, 2)
-    _radii(grid[0, 0], figure, costs, radii)
-    _distributions(grid[0, 1], figure, costs, chances)
+    unit = "share of the length" if costs.candidates.elastic else "tokens"
+    _radii(grid[0, 0], figure, costs, radii, unit)
+    _distributions(grid[0, 1], figure, costs, chances, unit)
     steps = [entry["step"] for entry in history]
     _sparsity(grid[1, 0], steps, history, sparsity)
     _loss(grid[1, 1], steps, history)
     return figure
 
 
-def _unit(costs: Costs) -> str:
-    return "share of the length" if costs.candidates.elastic else "tokens"
-
-
-def _radii(axes: Any, figure: Any, costs: Costs, radii: Radii) -> None:
+def _radii(axes: Any, figure: Any, costs: Costs, radii: Radii, unit: str) -> None:
     entries = np.asarray(costs.candidates.entries, dtype=float)
     rank = np.interp(radii, entries, np.arange(len(entries)))
     image = axes.imshow(rank, aspect="auto", cmap="viridis", vmin=0, vmax=len(entries) - 1)
@@ -115,13 +77,13 @@ def _radii(axes: Any, figure: Any, costs: Costs, radii: Radii) -> None:
         text = f"{value:.2f}".rstrip("0").rstrip(".") if value % 1 else f"{value:.0f}"
         style = {"ha": "center", "va": "center", "fontsize": 7}
         axes.text(column, row, text, color="white" if dark else "black", **style)
-    axes.set(title=f"Radius in the plan ({_unit(costs)})", xlabel="head", ylabel="layer")
+    axes.set(title=f"Radius in the plan ({unit})", xlabel="head", ylabel="layer")
     axes.set_yticks(range(len(costs.learned)), [str(layer) for layer in costs.learned])
     bar = figure.colorbar(image, ax=axes)
     bar.set_ticks(range(len(entries)), labels=[f"{entry:g}" for entry in entries])
 
 
-def _distributions(axes: Any, figure: Any, costs: Costs, chances: Tensor) -> None:
+def _distributions(axes: Any, figure: Any, costs: Costs, chances: Tensor, unit: str) -> None:
     means = chances.double().mean(dim=1).numpy()
     image = axes.imshow(means, aspect="auto", cmap="magma", vmin=0, vmax=1)
     labels = [f"{entry:g}" for entry in costs.candidates.entries]
@@ -129,7 +91,7 @@ def _distributions(axes: Any, figure: Any, costs: Costs, chances: Tensor) -> Non
     axes.set_yticks(range(len(costs.learned)), [str(layer) for layer in costs.learned])
     axes.set(
         title="Distribution after the search phase, mean over heads",
-        xlabel=f"radius ({_unit(costs)})",
+        xlabel=f"radius ({unit})",
         ylabel="layer",
     )
     figure.colorbar(image, ax=axes, label="chance")
@@ -153,3 +115,17 @@ def _loss(axes: Any, steps: list[float], history: Sequence[dict[str, float]]) ->
     other.plot(steps, temperature, ":", color="gray", label="temperature")
     other.set_ylabel("temperature")
     axes.legend(handles=[*axes.lines, *other.lines])
+
+
+def draw_frontier(rows: Sequence[dict[str, float]], score: str) -> Figure:
+    """Draws a score of each phase against the measured sparsity."""
+    figure = new_figure(7, 4.5)
+    axes = figure.subplots()
+    sparsities = [row["measured_sparsity"] for row in rows]
+    for phase, marker in (("search", "o"), ("discretized", "s"), ("final", "D")):
+        values = [row[f"{phase}_{score}"] for row in rows]
+        axes.plot(sparsities, values, marker=marker, label=phase)
+    axes.set(xlabel="measured sparsity", ylabel=score)
+    axes.legend(title="phase")
+    axes.grid(alpha=0.3)
+    return figure

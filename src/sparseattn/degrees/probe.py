@@ -99,16 +99,11 @@ class ProbeResult:
             table.add_column(name, justify="right")
         rows = self.rows()
         for row in rows[:_TOP]:
-            table.add_row(
-                f"{row['layer']}",
-                f"{row['head']}",
-                f"{row['mass']:.1%}",
-                f"{row['uniform']:.1%}",
-                f"{row['lift']:.1f}",
-            )
+            shares = (f"{row['mass']:.1%}", f"{row['uniform']:.1%}", f"{row['lift']:.1f}")
+            table.add_row(f"{row['layer']}", f"{row['head']}", *shares)
         mass, uniform = float(self.mass.nanmean()), float(self.uniform.nanmean())
-        means = (f"{mass:.1%}", f"{uniform:.1%}", f"{mass / uniform:.1f}")
         table.add_section()
+        means = (f"{mass:.1%}", f"{uniform:.1%}", f"{mass / uniform:.1f}")
         table.add_row("mean", f"of {len(rows)}", *means)
         fewest, most = min(self.queries), max(self.queries)
         queries = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,} (by layer)"
@@ -168,11 +163,7 @@ def probe(
 
 
 def pattern_of(given: Pattern | str) -> Pattern:
-    """What a user calls a pattern.
-
-    Raises:
-        PatternError: It is none.
-    """
+    """A pattern or its spec string as a pattern; a PatternError for a plan or anything else."""
     if isinstance(given, str):
         if given.endswith(".json") or is_plan(given) or is_method(given):
             raise PatternError(f"{given!r} is a plan; attention is measured on a pattern's pairs")
@@ -183,19 +174,8 @@ def pattern_of(given: Pattern | str) -> Pattern:
 
 
 def probe_texts(texts: Texts, pattern: Pattern, tokenizer: Any = None) -> ProbeResult:
-    """`probe` for texts that are tokenised already.
-
-    Args:
-        texts: The model and what it reads.
-        pattern: The pattern.
-        tokenizer: Tells which tokens are special, where the pattern needs that.
-
-    Raises:
-        SparseAttnError: See `probe`.
-    """
-    mass: list[Tensor] = []
-    uniform: list[Tensor] = []
-    queries: list[Tensor] = []
+    """`probe` for texts that are tokenised already."""
+    batches: list[tuple[Tensor, ...]] = []
     tokens = 0
     for seen in observe(texts, Plan.of(pattern), None, tokenizer):
         pairs: Tensor | None = None
@@ -209,16 +189,15 @@ def probe_texts(texts: Texts, pattern: Pattern, tokenizer: Any = None) -> ProbeR
             share = mask.sum(dim=-1).double() / reached.squeeze(1).sum(dim=-1).clamp(min=1)
             on_pairs = (weights * mask[:, None]).sum(dim=(0, 2, 3)).double()
             sums.append((on_pairs.cpu(), (share * with_key).sum().cpu(), with_key.sum().cpu()))
-        for total, parts in zip((mass, uniform, queries), zip(*sums, strict=True), strict=True):
-            total.append(torch.stack(parts))
+        batches.append(tuple(map(torch.stack, zip(*sums, strict=True))))
         tokens += int(seen.tokens.valid.sum())
-    counts = torch.stack(queries).sum(dim=0)
+    mass, uniform, counts = (torch.stack(parts).sum(dim=0) for parts in zip(*batches, strict=True))
     if not bool(counts.any()):
         raise PatternError(f"no token of these texts has a key under {pattern}")
     return ProbeResult(
         pattern=str(pattern),
-        mass=torch.stack(mass).sum(dim=0) / counts[:, None],
-        uniform=torch.stack(uniform).sum(dim=0) / counts,
+        mass=mass / counts[:, None],
+        uniform=uniform / counts,
         queries=tuple(counts.tolist()),
         tokens=tokens,
         texts=len(texts.rows),

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from sparseattn.counting import MeasuredSparsity, count_plan
+from sparseattn.counting import MeasuredSparsity
 from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.cost import Costs
-from sparseattn.degrees.picture import draw_degrees, radii_of
+from sparseattn.degrees.picture import draw_degrees, draw_frontier, radii_of
 from sparseattn.files import write_whole
 from sparseattn.plan import Plan
-from sparseattn.tokens import TokenBatch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Diagnostics", "Learned", "sparsity_lines"]
+__all__ = ["Learned", "save_frontier", "sparsity_lines"]
 
 #: Points of sparsity by which a budget may be missed before a user is told.
 _GAP = 0.02
@@ -39,65 +38,6 @@ _PHASES = {
 }
 
 
-@dataclass(frozen=True)
-class Diagnostics:
-    """The degrees of a plan in the terms of LDPC codes, and how far information travels under it.
-
-    A layer is a bipartite graph from queries to keys, as a code's is from variables to checks.
-
-    Attributes:
-        nodes: Share of the queries (a query counts once a layer and head) that have each degree:
-            the node perspective.
-        edges: Share of the allowed pairs that belong to queries of each degree: the edge
-            perspective, degree x share of nodes / mean degree.
-        mean_degree: Keys a query may attend to, on average.
-        receptive_field: Share of its text that a token can have heard from after each layer.
-        reaches_cls: The same for the first token.
-    """
-
-    nodes: dict[int, float]
-    edges: dict[int, float]
-    mean_degree: float
-    receptive_field: tuple[float, ...]
-    reaches_cls: tuple[float, ...]
-
-    @classmethod
-    def of(
-        cls,
-        plan: Plan,
-        batches: Sequence[TokenBatch],
-        heads: Sequence[int],
-        windows: Sequence[int | None] | None = None,
-    ) -> Diagnostics:
-        """Counts over some texts.
-
-        Args:
-            plan: The plan.
-            batches: The texts.
-            heads: Heads of each layer of the model.
-            windows: A radius that each layer never exceeds.
-        """
-        degrees: Counter[int] = Counter()
-        reports = [count_plan(plan, tokens, heads, windows) for tokens in batches]
-        for report in reports:
-            degrees.update(report.degrees)
-        queries = sum(degrees.values())
-        pairs = sum(degree * count for degree, count in degrees.items())
-        return cls(
-            nodes={degree: degrees[degree] / queries for degree in sorted(degrees)},
-            edges={degree: degree * degrees[degree] / pairs for degree in sorted(degrees)},
-            mean_degree=pairs / queries,
-            receptive_field=_mean(
-                [[layer.receptive_field for layer in r.layers] for r in reports],
-                [r.tokens for r in reports],
-            ),
-            reaches_cls=_mean(
-                [[layer.reaches_cls for layer in r.layers] for r in reports],
-                [r.texts for r in reports],
-            ),
-        )
-
-
 @dataclass(eq=False)
 class Learned:
     """A model with degrees that were learned for a sparsity.
@@ -111,13 +51,12 @@ class Learned:
         measured: What the plan allows on the texts of `split`.
         windows: The same of its windows alone, without the rows and columns of global tokens.
         split: The texts that these were measured on: `evaluation`, or `training` without any.
-        budget_split: The texts that the target was met on.
+        budget_split: The texts that the target was met on: `train` or `evaluation`.
         chances: Of each radius at the end of the search phase.
             Shape: [learned layers, heads or 1, entries].
         history: A record a step of the search phase; see `sparseattn.degrees.search.Budget`.
         metrics: Evaluations: `search`, `discretized` (before the fine-tune), `final`, and `dense`
             of a baseline.
-        diagnostics: Degrees in the terms of LDPC codes, and how far information travels.
     """
 
     plan: Plan
@@ -131,7 +70,6 @@ class Learned:
     chances: Tensor
     history: list[dict[str, float]]
     metrics: dict[str, dict[str, float]]
-    diagnostics: Diagnostics
 
     @property
     def measured_sparsity(self) -> float:
@@ -163,10 +101,10 @@ class Learned:
                 "settled, and the budget chose them rather than the training; train longer"
             )
         if abs(self.measured_sparsity - target) > _GAP:
-            messages.append(self._missed())
+            messages.append(self._missed_target())
         return messages
 
-    def _missed(self) -> str:
+    def _missed_target(self) -> str:
         missed = (
             f"measured sparsity {self.measured_sparsity:.3f} is not the target "
             f"{self.target_sparsity:.3f}"
@@ -214,7 +152,6 @@ class Learned:
             "layers": self.costs.learned,
             "chances": self.chances.tolist(),
             "metrics": self.metrics,
-            "diagnostics": asdict(self.diagnostics),
             "history": self.history,
         }
 
@@ -270,14 +207,7 @@ class Learned:
 def sparsity_lines(
     target: float, measured: MeasuredSparsity, windows: MeasuredSparsity, texts: str
 ) -> list[str]:
-    """Says in words what a plan came to.
-
-    Args:
-        target: The sparsity that it was made for.
-        measured: What it allows.
-        windows: What its windows alone allow.
-        texts: What these were measured on, such as `evaluation texts`.
-    """
+    """Says what a plan came to, measured on `texts`, such as "evaluation texts"."""
     buckets = ", ".join(f"{size}: {share:.3f}" for size, share in measured.by_length().items())
     return [
         f"target sparsity {target:.3f}, measured sparsity {measured.sparsity:.3f} on "
@@ -287,9 +217,34 @@ def sparsity_lines(
     ]
 
 
-def _mean(rows: list[list[float]], weights: list[int]) -> tuple[float, ...]:
-    total = sum(weights)
-    return tuple(
-        sum(value * weight for value, weight in zip(column, weights, strict=True)) / total
-        for column in zip(*rows, strict=True)
-    )
+def save_frontier(results: Sequence[Learned], folder: Path) -> list[Path]:
+    """Writes `frontier.csv` and `frontier.png`: sparsities and scores, a row a target.
+
+    The scores are those of each phase, in columns such as `final_accuracy`; the loss where there is
+    no metric, NaN for what was not measured.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    names = [name for name in results[0].scores("final") if name != "loss"] or ["loss"]
+    phases = [phase for phase in _PHASES if phase != "dense" or results[0].scores("dense")]
+    rows = [
+        {
+            "target_sparsity": result.target_sparsity,
+            "measured_sparsity": result.measured_sparsity,
+            "window_sparsity": result.windows.sparsity,
+        }
+        | {
+            f"{phase}_{name}": result.scores(phase).get(name, float("nan"))
+            for name in names
+            for phase in phases
+        }
+        for result in results
+    ]
+    paths = [folder / "frontier.csv", folder / "frontier.png"]
+    with paths[0].open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({name: round(value, 6) for name, value in row.items()} for row in rows)
+    draw_frontier(rows, names[-1]).savefig(paths[1], dpi=150)
+    return paths

@@ -53,14 +53,14 @@ class DualAscent:
     Source: Wang, Wohlwend and Lei, arXiv 1910.04732, section 3.3; CoFi, arXiv 2204.00408.
 
     Attributes:
-        rate: Step size of the ascent.
         lambda1: Weight of the linear term.
         lambda2: Weight of the quadratic term.
+        rate: Step size of the ascent.
     """
 
-    rate: float
     lambda1: float = 0.0
     lambda2: float = 0.5
+    rate: float = 0.05
 
     def penalty(self, density: Tensor, target: float) -> Tensor:
         """What is added to the loss: a scalar."""
@@ -109,12 +109,9 @@ class Schedule:
 
 @contextmanager
 def searching(model: nn.Module, degrees: Degrees, tokenizer: Any = None) -> Iterator[nn.Module]:
-    """Runs a model with the soft mask of its degrees; afterwards it is as it was.
+    """Runs a model with the soft mask of its degrees, a module of it meanwhile.
 
-    Args:
-        model: The model.
-        degrees: Its degrees, a module of it meanwhile.
-        tokenizer: Tells which tokens are separators, where they are global.
+    Afterwards it is as it was.
 
     Raises:
         UnsupportedModelError: The model's attention takes only a boolean mask.
@@ -137,23 +134,17 @@ def searching(model: nn.Module, degrees: Degrees, tokenizer: Any = None) -> Iter
 class Budget(TrainerCallback):
     """Moves target and temperature, adds the budget's term, and takes the dual steps.
 
-    Args:
-        degrees: What is learned.
-        costs: What it costs, over a sample of the training texts. The same on every process, so
-            that data-parallel runs agree without talking about it.
-        schedule: The target and the temperature.
-        ascent: The weights of the budget's term.
+    Costs are counted over a sample of the texts, the same on every process, so that data-parallel
+    runs agree without talking about it.
 
     Attributes:
         history: For each step: `step`, `target`, `density`, `temperature`, `lambda1`, `lambda2`,
             and `loss`, that of the task alone, averaged over the batches of the step.
     """
 
-    def __init__(
-        self, degrees: Degrees, costs: Costs, schedule: Schedule, ascent: DualAscent
-    ) -> None:
-        self.degrees, self.costs = degrees, costs
-        self.schedule, self.ascent = schedule, ascent
+    def __init__(self, degrees: Degrees, costs: Costs, schedule: Schedule) -> None:
+        self.degrees, self.costs, self.schedule = degrees, costs, schedule
+        self.ascent = DualAscent()
         self.history: list[dict[str, float]] = []
         self._losses: list[Tensor] = []
         self._set_step(0)
@@ -235,10 +226,7 @@ def _beside(args: Any, state: Any) -> Path:
 def add_degrees_group(trainer: Trainer, degrees: Degrees, learning_rate: float) -> None:
     """Gives a trainer's optimiser a group for the degrees: own learning rate, no weight decay.
 
-    Args:
-        trainer: Before `train()`.
-        degrees: A module of its model.
-        learning_rate: At the peak of the trainer's schedule, which the group follows.
+    The learning rate is that at the peak of the trainer's schedule, which the group follows.
     """
     degrees.theta.requires_grad_(False)  # so that the trainer's own groups leave it out
     optimizer = trainer.create_optimizer()

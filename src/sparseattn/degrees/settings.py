@@ -50,8 +50,6 @@ class Settings:
         warmup: Fraction of the search phase over which the target moves from the start to the goal.
         temperature_start: First temperature.
         temperature_end: Last temperature.
-        ascent: Step size of the dual ascent.
-        sample: Texts that the budget is counted over, at most.
         seed: Of irregular plans.
     """
 
@@ -70,20 +68,14 @@ class Settings:
     warmup: float = 0.4
     temperature_start: float = 1.0
     temperature_end: float = 0.2
-    ascent: float = 0.05
-    sample: int = 4096
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            PlanError: One is not possible.
-        """
+        """Checks the values."""
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise PlanError(unknown(name, getattr(self, name), choices))
-        for name in ("learning_rate", "temperature_start", "temperature_end", "ascent", "sample"):
+        for name in ("learning_rate", "temperature_start", "temperature_end"):
             if not getattr(self, name) > 0:
                 raise PlanError(f"{name} {getattr(self, name)!r} must be above 0")
         if not 0 < self.search_steps < 1:
@@ -105,11 +97,7 @@ class Settings:
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> Settings:
-        """Settings from keywords.
-
-        Raises:
-            PlanError: One is unknown or not possible.
-        """
+        """Settings from keywords; a PlanError for one that is unknown or not possible."""
         for name in options:
             if name not in cls.__dataclass_fields__:
                 raise PlanError(unknown("option", name, cls.__dataclass_fields__))
@@ -117,10 +105,6 @@ class Settings:
 
     def costs(self, texts: Texts, tokenizer: Any = None) -> Costs:
         """The candidates for some texts, and what they cost there.
-
-        Args:
-            texts: Sample texts.
-            tokenizer: Tells which tokens are separators, where they are global.
 
         Raises:
             PlanError: The model lacks a layer that is to stay dense.
@@ -132,10 +116,10 @@ class Settings:
 
         smallest = Candidates((0, 1), globals=self.globals).pattern(0)
         batches = texts.tokens(Plan.of(smallest), tokenizer)
-        shape = shape_of(texts.model)
+        heads, windows = shape_of(texts.model)
         candidates = self.candidates_for(max(int(tokens.lengths.max()) for tokens in batches))
-        dense = select_indices(spell_selection(self.dense_layers), len(shape.heads), "layer")
-        return Costs.of(candidates, batches, shape.heads, shape.windows, dense)
+        dense = select_indices(spell_selection(self.dense_layers), len(heads), "layer")
+        return Costs.of(candidates, batches, heads, windows, dense)
 
     def candidates_for(self, longest: int) -> Candidates:
         """The candidates for texts of at most so many tokens."""
@@ -149,16 +133,7 @@ class Settings:
 
 
 def split_rows(split: str, train: Any, evaluation: Any) -> Any:
-    """The rows that a budget is counted over.
-
-    Args:
-        split: One of `BUDGET_SPLITS`.
-        train: Training rows.
-        evaluation: Evaluation rows, or None.
-
-    Raises:
-        PlanError: They are the evaluation rows, and there are none.
-    """
+    """The rows that a budget is counted over; a PlanError where they are those of None."""
     if split == "train":
         return train
     if evaluation is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from sparseattn.models.state import SparsityState, attached_state
 from sparseattn.plan import Plan
 from sparseattn.tokens import COLUMNS, TokenBatch
 
-__all__ = ["ModelShape", "Texts", "shape_of", "spread_indices", "state_of", "tokenize"]
+__all__ = ["Texts", "shape_of", "spread_indices", "state_of", "tokenize"]
 
 Row = Mapping[str, Any]
 Batch = Mapping[str, Any]
@@ -34,7 +34,7 @@ class Texts:
         model: The model that they are for.
         data: Rows with `input_ids`.
         collator: Joins rows into a padded batch.
-        most: Rows to use, spread evenly over the data.
+        most: Rows to use at most, spread evenly over the data.
 
     Raises:
         DataError: There are none.
@@ -45,7 +45,7 @@ class Texts:
         model: nn.Module,
         data: Sequence[Row],
         collator: Callable[[list[Any]], Batch],
-        most: int,
+        most: int = 4096,
     ) -> None:
         if not len(data):
             raise DataError("a sparsity is counted over texts, and there is none")
@@ -57,14 +57,14 @@ class Texts:
     def batches(self) -> Iterator[dict[str, Any]]:
         """The rows without their labels, in batches on the model's device."""
         device = next(self.model.parameters()).device
-        for rows in self._row_batches():
+        for rows in self._split_rows():
             kept = [{name: row[name] for name in _READ if name in row} for row in rows]
             yield {
                 name: value.to(device) if isinstance(value, torch.Tensor) else value
                 for name, value in self.collator(kept).items()
             }
 
-    def _row_batches(self) -> Iterator[list[Row]]:
+    def _split_rows(self) -> Iterator[list[Row]]:
         """Rows in their order; few at a time where they are long."""
         rows: list[Row] = []
         widest = 0
@@ -84,30 +84,15 @@ class Texts:
             return [state.tokens(batch) for batch in self.batches()]
 
 
-class ModelShape(NamedTuple):
-    """What a budget needs to know of a model.
-
-    Attributes:
-        heads: Heads of each attention layer.
-        windows: A radius that each layer never exceeds; None for no limit.
-        adds_masks: Whether a mask of real numbers can be added to its scores, and its attention
-            seen; False for families that compute their own attention.
-    """
-
-    heads: tuple[int, ...]
-    windows: tuple[int | None, ...]
-    adds_masks: bool
-
-
-def shape_of(model: nn.Module) -> ModelShape:
-    """The layers of a model.
+def shape_of(model: nn.Module) -> tuple[tuple[int, ...], tuple[int | None, ...]]:
+    """The heads of each attention layer, and a radius that each never exceeds, None for no limit.
 
     Raises:
         UnsupportedModelError: The model does not let its attention be replaced.
     """
     with sparsified(model, "full()"):
         state = state_of(model)
-        return ModelShape(tuple(state.heads), tuple(state.windows), not state.mask_route)
+        return tuple(state.heads), tuple(state.windows)
 
 
 def state_of(model: nn.Module) -> SparsityState:

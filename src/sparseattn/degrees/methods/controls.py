@@ -48,7 +48,7 @@ class _Control(Method):
 
     def plan_of_arm(self, context: Context) -> Plan:
         """What the arm finds on a copy of the model."""
-        callbacks = {name: v for name, v in context.trainer.items() if name == "callbacks"}
+        callbacks = {name: value for name, value in context.trainer.items() if name == "callbacks"}
         model = copy.deepcopy(context.model)
         return self.arm.apply(replace(context, model=model, trainer=callbacks)).plan
 
@@ -97,7 +97,7 @@ class ShuffledMethod(_Control):
         from sparseattn.degrees.texts import shape_of
 
         plan = self.plan_of_arm(context)
-        heads = shape_of(context.model).heads
+        heads, _ = shape_of(context.model)
         rows: list[list[Pattern]] = []
         for layer, groups in enumerate(plan.resolve(heads)):
             by_head = {head: pattern for members, pattern in groups for head in members}

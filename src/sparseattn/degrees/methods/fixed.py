@@ -58,7 +58,7 @@ class _Family(BudgetMethod):
         from sparseattn.degrees.texts import shape_of
 
         if self.empty_last_layers:
-            self._check_layers(len(shape_of(texts.model).heads))
+            self._check_layers(len(shape_of(texts.model)[0]))
 
     def _check_layers(self, count: int) -> None:
         if self.empty_last_layers >= count:
@@ -72,29 +72,19 @@ class _Family(BudgetMethod):
         return Applied(self.plan(context.model, data, context.collator, context.tokenizer))
 
     def plan(self, model: Any, data: Any, collator: Any, tokenizer: Any = None) -> Plan:
-        """The plan for a model and its texts; see `Context`.
-
-        Raises:
-            PlanError: The sparsity cannot be reached on these texts.
-        """
+        """The plan for a model and its texts; see `Context` and `solve`."""
         from sparseattn.counting import MeasuredSparsity
         from sparseattn.degrees.texts import Texts, shape_of
         from sparseattn.plan import Plan
 
         tokens = Texts(model, data, collator, _SAMPLE).tokens(Plan.of(self.step(0)), tokenizer)
-        shape = shape_of(model)
-
-        def count(plan: Plan) -> float:
-            return MeasuredSparsity.of(plan, tokens, shape.heads, shape.windows).sparsity
-
-        return self.solve(count, shape.heads)
+        heads, windows = shape_of(model)
+        return self.solve(
+            lambda plan: MeasuredSparsity.of(plan, tokens, heads, windows).sparsity, heads
+        )
 
     def solve(self, count: Callable[[Plan], float], heads: Sequence[int]) -> Plan:
-        """The plan nearest to the sparsity.
-
-        Args:
-            count: The sparsity of a plan.
-            heads: Heads of each layer.
+        """The plan nearest to the sparsity; `count` gives the sparsity of a plan.
 
         Raises:
             PlanError: The lowest step allows too much.

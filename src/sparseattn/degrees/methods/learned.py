@@ -26,18 +26,11 @@ class _Degrees(BudgetMethod):
         object.__setattr__(self, "dense_layers", self.settings().dense_layers)
 
     def settings(self, seed: int = 0) -> Settings:
-        """Its fields as settings.
-
-        Raises:
-            PlanError: One is not possible; the message begins with the method's name.
-        """
-        options: dict[str, Any] = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name != "sparsity"
-        }
+        """Its fields as settings; the message of a wrong one begins with the method's name."""
+        names = [field.name for field in fields(self) if field.name != "sparsity"]
+        options: dict[str, Any] = {name: getattr(self, name) for name in names}
         try:
-            return Settings.of({**options, "seed": seed})
+            return Settings(**options, seed=seed)
         except PlanError as error:
             raise PlanError(f"{self.name}(): {error}") from None
 
