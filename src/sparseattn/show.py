@@ -40,6 +40,9 @@ LABEL = 14
 #: Longest side of a picture's mask, in inches.
 BOARD = 18.0
 
+#: Fonts that together cover most scripts.
+_FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Arial Unicode MS")
+
 #: Pictures that matplotlib can write.
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -206,8 +209,10 @@ def _heading(labels: Sequence[str], margin: int, cell: int) -> list[Text]:
 
 def _draw(axes: Axes, shown: Picture) -> None:
     from matplotlib.colors import ListedColormap
+    from matplotlib.font_manager import get_font_names
 
-    count, fonts = len(shown.labels), _fonts()
+    count, installed = len(shown.labels), set(get_font_names())
+    fonts = [font for font in _FONTS if font in installed]
     colours = ListedColormap(["#eef1f5", "#1f5a93"])
     axes.imshow(shown.mask.int().numpy(), cmap=colours, vmin=0, vmax=1)
     step = 1 + int(0.15 * count / BOARD)  # a label takes 0.15 inches
@@ -223,15 +228,6 @@ def _draw(axes: Axes, shown: Picture) -> None:
     axes.set_xlabel("key: what is attended to")
     axes.set_ylabel("query: what attends")
     axes.spines[:].set_visible(False)
-
-
-def _fonts() -> list[str]:
-    """Those installed of the fonts that together cover most scripts."""
-    from matplotlib.font_manager import get_font_names
-
-    fonts = ("DejaVu Sans", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Arial Unicode MS")
-    installed = set(get_font_names())
-    return [font for font in fonts if font in installed]
 
 
 def patterns_table() -> Table:

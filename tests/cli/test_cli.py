@@ -9,22 +9,6 @@ import sys
 import pytest
 
 import sparseattn
-from sparseattn.cli import main as cli
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the command line; returns its exit status and what it printed."""
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sparseattn", *arguments])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        out, err = capsys.readouterr()
-        return left.value.code, out, err
-
-    return call
 
 
 def test_show(run, tmp_path):

@@ -7,11 +7,35 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
-WORKER = Path(__file__).with_name("parallel_worker.py")
+from sparseattn.degrees.learn import Learner
+from sparseattn.degrees.settings import Settings
+from tests.degrees.small import arguments, classifier, collate, rows
+
+
+def learn(out, batch):
+    """One process of several: learns degrees and writes down what it learned."""
+    with tempfile.TemporaryDirectory() as folder:
+        several = {"ddp_backend": "gloo"} if "WORLD_SIZE" in os.environ else {}
+        how = arguments(folder, 8, per_device_train_batch_size=int(batch), **several)
+        learner = Learner(classifier(), rows(), how, {"data_collator": collate}, Settings())
+        learner.search(0.7, 8)
+        plan = learner.discretize(0.7).plan
+        learned = learner.finetune(0.7, 4)
+    learned_values = {
+        "plan": str(plan),
+        "theta": learner.degrees.theta.detach().flatten().tolist(),
+        "history": [{"density": e["density"], "lambda1": e["lambda1"]} for e in learner.history],
+        "weight": [round(v, 6) for v in learned.model.classifier.weight.flatten().tolist()],
+    }
+    Path(out).write_text(json.dumps(learned_values))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def run(folder, processes, batch):
@@ -21,7 +45,7 @@ def run(folder, processes, batch):
         port = probe.getsockname()[1]
     workers = []
     for rank in range(processes):
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parents[2])}
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
         if processes > 1:
             env |= {
                 "RANK": str(rank),
@@ -32,7 +56,7 @@ def run(folder, processes, batch):
             }
         out = folder / f"{processes}-{rank}.json"
         workers.append(
-            (out, subprocess.Popen([sys.executable, str(WORKER), str(out), str(batch)], env=env))
+            (out, subprocess.Popen([sys.executable, __file__, str(out), str(batch)], env=env))
         )
     try:
         for _, worker in workers:
@@ -56,3 +80,7 @@ def test_two_processes_agree(tmp_path):
     assert [e["density"] for e in first["history"]] == pytest.approx(
         [e["density"] for e in alone["history"]], abs=2e-4
     )
+
+
+if __name__ == "__main__":
+    learn(*sys.argv[1:])

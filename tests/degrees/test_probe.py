@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 
@@ -170,24 +169,22 @@ def run(*words):
 
 @pytest.mark.usefixtures("minilm")
 def test_the_command_shows_the_first_heads_and_writes_all(tmp_path):
-    (tmp_path / "texts.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in PAIRS), encoding="utf-8")
-    done = run("global(cls)", "--text", tmp_path / "texts.tsv", "--out", tmp_path / "a[b].csv")
-    assert done.exit_code == 0, done.output
-    assert "attention on global(cls)" in done.output
-    assert "4 texts" in " ".join(done.output.split())
-    assert "Loading" not in done.output + done.stderr
-    assert f"wrote {tmp_path / 'a[b].csv'}" in done.output
-    with (tmp_path / "a[b].csv").open(encoding="utf-8") as file:
-        assert len(list(csv.DictReader(file))) == 72
-
-
-@pytest.mark.usefixtures("minilm")
-def test_the_command_reads_pairs_where_it_is_told_to(tmp_path):
-    path = tmp_path / "texts.tsv"
+    path, out = tmp_path / "texts.tsv", tmp_path / "a[b].csv"
     path.write_text("".join(f"{a}\t{b}\n" for a, b in PAIRS), encoding="utf-8")
-    seen = [run("global(sep)", "--text", path, *more).output for more in ([], ["--pairs"])]
-    real = [int(re.search(r"of (\d+) real", " ".join(said.split())).group(1)) for said in seen]
-    assert real[0] < 0.7 * real[1]
+    alone, paired = (
+        run("global(sep)", "--text", path, "--out", out, *more) for more in ([], ["--pairs"])
+    )
+    assert alone.exit_code == paired.exit_code == 0, alone.output
+    assert "attention on global(sep)" in alone.output
+    assert "4 texts" in " ".join(alone.output.split())
+    assert "Loading" not in alone.output + alone.stderr
+    assert f"wrote {out}" in alone.output
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 1 + 72
+    one, two = (
+        int(re.search(r"of (\d+) real", " ".join(done.output.split())).group(1))
+        for done in (alone, paired)
+    )
+    assert one < 0.7 * two
     path.write_text("one\ttwo\n\nthree\n", encoding="utf-8")
     failed = run("full()", "--text", path, "--pairs")
     assert "line 3: expected 2 texts with a tab between" in str(failed.exception)

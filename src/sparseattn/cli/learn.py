@@ -119,9 +119,7 @@ def learn(
 
 def _finished(out: Path, job: dict[str, Any]) -> bool:
     """Whether a folder holds the results of a job; an error if it is another's or unfit."""
-    place = out
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    place = next(folder for folder in (out, *out.parents) if folder.exists())
     if not place.is_dir():
         raise StudyError(f"cannot write to {out}: {place} is no folder")
     if not os.access(place, os.W_OK):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sparseattn.cli import options
 from sparseattn.errors import DataError
 from sparseattn.models.names import DEFAULT
-
-if TYPE_CHECKING:
-    from sparseattn.degrees.probe import ProbeResult
 
 __all__ = ["EXAMPLES", "probe"]
 
@@ -56,35 +52,28 @@ def probe(
     if text is not None and changes:
         raise DataError("--set goes with --task")
     options.check_file(out)
+    from sparseattn.degrees.probe import pattern_of, probe_texts
+    from sparseattn.degrees.probe import probe as probe_attention
+    from sparseattn.degrees.texts import Texts
+    from sparseattn.models.load import load_part
+    from sparseattn.study.resolve import TEXTS, Sample
+    from sparseattn.study.trial_cache import TrialCache
+
+    wanted = pattern_of(pattern)
     if text is None:
-        result = _probe_task(pattern, str(task), model, changes or ())
+        sample = Sample(
+            options.study_of(str(task), model, changes or ()), wanted.needs, TrialCache()
+        )
+        rows = Texts(sample.model, sample.texts.evaluation, sample.texts.collator, TEXTS)
+        result = probe_texts(rows, wanted, sample.tokenizer)
     else:
-        result = _probe_file(pattern, text, model or DEFAULT, pairs)
+        texts = [columns[: 1 + pairs] for columns in options.read_lines(text, 1 + pairs)]
+        name = model or DEFAULT
+        encoder, tokenizer = load_part(name, "AutoModel"), load_part(name, "AutoTokenizer")
+        result = probe_attention(encoder, wanted, texts, tokenizer=tokenizer)
     Console(highlight=False).print(result)
     if out is not None:
         import pandas as pd
 
         pd.DataFrame(result.rows()).to_csv(out, index=False)
         typer.echo(f"wrote {out}")
-
-
-def _probe_task(pattern: str, task: str, model: str | None, changes: Sequence[str]) -> ProbeResult:
-    from sparseattn.degrees.probe import pattern_of, probe_texts
-    from sparseattn.degrees.texts import Texts
-    from sparseattn.study.resolve import TEXTS, Sample
-    from sparseattn.study.trial_cache import TrialCache
-
-    wanted = pattern_of(pattern)
-    sample = Sample(options.study_of(task, model, changes), wanted.needs, TrialCache())
-    texts = Texts(sample.model, sample.texts.evaluation, sample.texts.collator, TEXTS)
-    return probe_texts(texts, wanted, sample.tokenizer)
-
-
-def _probe_file(pattern: str, path: Path, model: str, pairs: bool) -> ProbeResult:
-    from sparseattn.degrees.probe import pattern_of, probe
-    from sparseattn.models.load import load_part
-
-    wanted = pattern_of(pattern)
-    texts = [columns[: 1 + pairs] for columns in options.read_lines(path, 1 + pairs)]
-    encoder, tokenizer = load_part(model, "AutoModel"), load_part(model, "AutoTokenizer")
-    return probe(encoder, wanted, texts, tokenizer=tokenizer)

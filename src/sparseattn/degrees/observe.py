@@ -100,7 +100,7 @@ def observe(
         try:
             for batch in texts.batches():
                 with torch.set_grad_enabled(gradient):
-                    seen.output = model(**batch)
+                    seen.output = model(**batch)  # `compile_dense` has begun a new one
                 yield seen
         finally:
             state.compiler = state.observer = None

@@ -62,9 +62,7 @@ def draw_degrees(
     unit = "share of the length" if costs.candidates.elastic else "tokens"
     _radii(grid[0, 0], figure, costs, radii, unit)
     _distributions(grid[0, 1], figure, costs, chances, unit)
-    steps = [entry["step"] for entry in history]
-    _sparsity(grid[1, 0], steps, history, sparsity)
-    _loss(grid[1, 1], steps, history)
+    _steps(grid[1, 0], grid[1, 1], history, sparsity)
     return figure
 
 
@@ -97,24 +95,21 @@ def _distributions(axes: Any, figure: Any, costs: Costs, chances: Tensor, unit: 
     figure.colorbar(image, ax=axes, label="chance")
 
 
-def _sparsity(
-    axes: Any, steps: list[float], history: Sequence[dict[str, float]], sparsity: float
-) -> None:
-    axes.plot(steps, [1 - entry["density"] for entry in history], label="expected")
-    axes.plot(steps, [1 - entry["target"] for entry in history], "--", label="target")
-    axes.axhline(sparsity, color="black", linewidth=0.8, label="of the plan, measured")
-    axes.set(title="Sparsity in the search phase", xlabel="step", ylabel="total sparsity")
-    axes.legend()
-
-
-def _loss(axes: Any, steps: list[float], history: Sequence[dict[str, float]]) -> None:
-    axes.plot(steps, [entry["loss"] for entry in history], color="tab:purple", label="loss")
-    axes.set(title="Task loss in the search phase", xlabel="step", ylabel="loss")
-    other = axes.twinx()
+def _steps(left: Any, right: Any, history: Sequence[dict[str, float]], sparsity: float) -> None:
+    """Sparsity on the left, loss and temperature on the right."""
+    steps = [entry["step"] for entry in history]
+    left.plot(steps, [1 - entry["density"] for entry in history], label="expected")
+    left.plot(steps, [1 - entry["target"] for entry in history], "--", label="target")
+    left.axhline(sparsity, color="black", linewidth=0.8, label="of the plan, measured")
+    left.set(title="Sparsity in the search phase", xlabel="step", ylabel="total sparsity")
+    left.legend()
+    right.plot(steps, [entry["loss"] for entry in history], color="tab:purple", label="loss")
+    right.set(title="Task loss in the search phase", xlabel="step", ylabel="loss")
+    other = right.twinx()
     temperature = [entry["temperature"] for entry in history]
     other.plot(steps, temperature, ":", color="gray", label="temperature")
     other.set_ylabel("temperature")
-    axes.legend(handles=[*axes.lines, *other.lines])
+    right.legend(handles=[*right.lines, *other.lines])
 
 
 def draw_frontier(rows: Sequence[dict[str, float]], score: str) -> Figure:
