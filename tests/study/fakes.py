@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -47,6 +48,12 @@ def told(path: Path, word: str) -> list[list[str]]:
     return [line.split()[1:] for line in lines if line.split()[0] == word]
 
 
+def start(folder: Path, module: str = "fakes", **options) -> subprocess.Popen:
+    """A process that runs a study: of fake trials, or of `observed` ones."""
+    command = [sys.executable, "-m", f"tests.study.{module}", str(folder)]
+    return subprocess.Popen(command, cwd=ROOT, **{"stderr": subprocess.DEVNULL, **options})
+
+
 def wait_until(happened: Callable[[], object], what: str, seconds: float = 120.0) -> None:
     """Waits for an event; the seconds are for one that never comes, not for a slow machine."""
     end = time.monotonic() + seconds
@@ -86,12 +93,9 @@ def run_trial(spec: TrialSpec, *, folder=None, progress=None, cache=None) -> Tri
 
 def _misfortune(arm: str, folder: Path) -> None:
     kind, _, detail = arm.partition(" ")
-    if kind == "nan":
-        raise TrialFailed("the loss became nan by step 3")
-    if kind == "memory":
-        raise MemoryError
-    if kind == "bug":
-        raise KeyError("batch")
+    errors = {"nan": TrialFailed("the loss became nan by step 3"), "memory": MemoryError()}
+    if error := (errors | {"bug": KeyError("batch")}).get(kind):
+        raise error
     if kind == "exits":
         print("Fatal Python error: pretend", file=sys.stderr, flush=True)
         os._exit(7)
@@ -158,12 +162,6 @@ def go_on(folder: Path, **options) -> RunOutcome:
         return resume(folder, Options(trial=TRIAL, **options))
     finally:
         session._check_fresh = before
-
-
-def environment(**values: object) -> dict[str, str]:
-    """The variables of a process that runs fake trials."""
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, **{k: str(v) for k, v in values.items()}}
 
 
 if __name__ == "__main__":

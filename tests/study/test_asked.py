@@ -2,16 +2,18 @@
 
 import json
 import sys
+from copy import deepcopy
 
 import pytest
 import torch
 
 from sparseattn.cli import main as cli
 from sparseattn.errors import StudyError
+from sparseattn.study import run
 from sparseattn.study.executors.ray import joined
 from sparseattn.study.spec import ExecutorSpec
 from sparseattn.training.spec import TrainingSpec
-from tests.study.test_session import data, values
+from tests.study.test_session import ROWS, data, values
 
 ASKED = {
     "a backend that is not there": (
@@ -40,6 +42,31 @@ ASKED = {
         {"training": {"report_to": ["tensorbord"]}},
         "training.report_to[0]: tensorbord is not supported, only ",
     ),
+    "a model": ({"model": "./nowhere"}, "model '{folder}/nowhere' cannot be loaded"),
+    "a layer": (
+        {"near": {"layers": "9:"}},
+        "arms[1] (near): layer 9 does not exist: the model has 6, 0 to 5",
+    ),
+    "no layer": (
+        {"near": {"layers": "3:2"}},
+        "arms[1] (near): layer selection '3:2' names none of the model's 6",
+    ),
+    "no layer, and no number to solve": (
+        {"near": {"pattern": "neighbor(1)", "layers": "3:2", "degree": ()}},
+        "arm 'near': layer selection '3:2' names none of the model's 6",
+    ),
+    "a degree": (
+        {"near": {"degree": 40}},
+        "arms[1] (near): 'neighbor(?) | global(cls)' cannot reach a mean degree of 40 on this text",
+    ),
+    "a pattern": ({"near": {"pattern": "neighbour(?)"}}, "arms[1] (near): unknown pattern 'neigh"),
+    "a column": ({"columns": "text\tlabel"}, "the train split has no column 'sentence' for"),
+    "an empty split": ({"rows": []}, "the train split"),
+    "a label": (
+        {"rows": [*ROWS, ("odd", "7")]},
+        "row 4 of the train split, column 'label': lab",
+    ),
+    "a grid": ({"seeds": 5001}, "the grid has 10,002 trials, more than --max-trials 10,000;"),
     "a cluster": (
         {"executor": {"kind": "ray", "address": "127.0.0.1:1"}},
         "executor.address: no Ray cluster at '127.0.0.1:1' (",
@@ -63,20 +90,31 @@ def told(monkeypatch, capsys, *arguments) -> str:
 def test_what_cannot_be_given_is_one_line_and_nothing_is_written(
     name, command, tmp_path, monkeypatch, capsys
 ):
-    change, message = ASKED[name]
+    change, message = deepcopy(ASKED[name])
     if torch.cuda.is_available() and name in ("a precision", "a backend that cannot train here"):
         pytest.skip("there is a GPU")
     if name == "a cluster":
         pytest.importorskip("ray")
     monkeypatch.setenv("SPARSEATTN_CACHE", str(tmp_path / "cache"))
-    given = values(data(tmp_path / "a"))
+    rows, columns = change.pop("rows", ROWS), change.pop("columns", "sentence\tlabel")
+    given = values(data(tmp_path / "a", rows, columns))
+    given["arms"][1] |= change.pop("near", {})
     for key, value in change.items():
         given[key] = {**given[key], **value} if isinstance(value, dict) else value
     path, out = tmp_path / "study.yaml", tmp_path / "out"
     path.write_text(json.dumps(given))
     where = ("--out", out) if command == "run" else ()
-    assert told(monkeypatch, capsys, command, path, *where).startswith(f"error: {message}")
+    assert told(monkeypatch, capsys, command, path, *where).startswith(
+        "error: " + message.replace("{folder}", str(tmp_path))
+    )
     assert not out.exists()
+
+
+def test_a_launcher_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(StudyError, match="a launcher started 2 processes of it"):
+        run(values(data(tmp_path / "a")), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
 
 
 def test_one_example_cannot_be_held_out():

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from sparseattn.study.display import Display, label, share_of_trial, spell_time
+from sparseattn.study.display import Display, label, spell_time
 from sparseattn.study.trial import TrialSpec
 
 
@@ -22,16 +22,8 @@ def clock(monkeypatch):
 
 def trial(seed: int, pattern: str = "neighbor(radius=1)") -> TrialSpec:
     task = {"kind": "classification", "data": {"package": "p"}}
-    return TrialSpec.model_validate(
-        {
-            "model": "m",
-            "task": task,
-            "arm": "near",
-            "pattern": pattern,
-            "layers": "-3:",
-            "seed": seed,
-        }
-    )
+    values = {"arm": "near", "pattern": pattern, "layers": "-3:", "seed": seed}
+    return TrialSpec.model_validate({"model": "m", "task": task, **values})
 
 
 def test_lines_count_trials_and_say_how_long_it_takes(clock):
@@ -41,14 +33,13 @@ def test_lines_count_trials_and_say_how_long_it_takes(clock):
         clock.now += 30
         shown.advance(trial(0), "train", 0.5)
         clock.now += 30
-        shown.end(trial(0), "accuracy 0.9000")
+        shown.end(trial(0), "accuracy 0.9000, which does not fit in twenty columns")
         shown.end(trial(1), None)
         shown.end(trial(2, "dense"), "failed: no")
-        shown.say("a line that does not fit in twenty columns")
     assert file.getvalue().splitlines() == [
-        "trial 1 of 3: near, layers last 3, seed 0: accuracy 0.9000; 1:00 elapsed, about 2:00 left",
+        "trial 1 of 3: near, layers last 3, seed 0: accuracy 0.9000, which does not fit in twenty "
+        "columns; 1:00 elapsed, about 2:00 left",
         "trial 2 of 3: near, seed 2: failed: no; 1:00 elapsed, about 0:20 left",
-        "a line that does not fit in twenty columns",
     ]
 
 
@@ -68,21 +59,19 @@ def test_bars_show_the_study_and_each_trial_that_runs(clock):
     assert "0:01:00" in text
 
 
-def test_a_trial_that_is_lost_starts_again():
-    shown = Display(1, Console(file=io.StringIO()))
+def test_a_trial_s_share_grows_over_its_phases_and_a_lost_trial_starts_again():
+    shown, shares = Display(1, Console(file=io.StringIO())), []
+    phases = [("prepare", 0), ("train", 0), ("train", 1), ("evaluate", 0.5), ("evaluate", 2)]
     shown.start(trial(0))
-    shown.advance(trial(0), "train", 1.0)
+    for at in phases:
+        shown.advance(trial(0), *at)
+        shares.append(shown._bars.tasks[1].completed)
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
     shown.end(trial(0), None)
     shown.start(trial(0))
     shown.advance(trial(0), "train", 0.0)
     assert shown.done == 0
-
-
-def test_the_share_of_a_trial_grows_over_its_phases():
-    shares = [share_of_trial(*at) for at in [("prepare", 0), ("train", 0), ("train", 1)]]
-    shares += [share_of_trial(*at) for at in [("evaluate", 0.5), ("evaluate", 1), ("evaluate", 2)]]
-    assert shares == sorted(shares)
-    assert (shares[0], shares[-1]) == (0.0, 1.0)
 
 
 def test_times_and_names_are_short():

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 from pyarrow import csv
@@ -48,18 +46,13 @@ def begun(tmp_path, monkeypatch, log):
     return tmp_path / "s", study.trials()[0], cache
 
 
-def start(folder):
-    command = [sys.executable, "-m", "tests.study.observed", str(folder)]
-    return subprocess.Popen(command, cwd=fakes.ROOT, stderr=subprocess.DEVNULL)
-
-
 def test_killed_trainings_go_on_inside_themselves_and_end_as_if_nothing_had_been(
     begun, tmp_path, log
 ):
     folder, (first, second), cache = begun
     observed.hold(tmp_path, first.digest, 7)
     observed.hold(tmp_path, second.digest, 13)
-    runner = start(folder)
+    runner = fakes.start(folder, "observed")
     try:
         fakes.wait_until(lambda: fakes.told(log, "held") or runner.poll(), "a step is reached")
         ((digest, worker),) = fakes.told(log, "held")
@@ -71,7 +64,7 @@ def test_killed_trainings_go_on_inside_themselves_and_end_as_if_nothing_had_been
         runner.kill()
         runner.wait()
     assert Store(folder).finished() == {first.digest}
-    assert start(folder).wait(timeout=300) == 0
+    assert fakes.start(folder, "observed").wait(timeout=300) == 0
 
     last = observed.STEPS
     for trial, steps, checkpoint in (

@@ -8,7 +8,7 @@ import pytest
 from sparseattn.errors import StudyError
 from sparseattn.study import run
 from sparseattn.study.store import Store
-from sparseattn.study.trial_runner import TrialRunner
+from sparseattn.study.trial_runner import run_to_files
 from tests.study import fakes
 from tests.tasks.material import task_of, tiny_model
 
@@ -24,8 +24,8 @@ def run_trial(spec, *, folder=None, progress=None, cache=None):
 
 
 def files_of(tmp_path, spec, logs):
-    runner = TrialRunner("tests.study.test_logs:run_trial")
-    return runner.run(spec, tmp_path / "work", lambda *_: None, logs)
+    run = "tests.study.test_logs:run_trial"
+    return run_to_files(run, spec, tmp_path / "work", lambda *_: None, logs)
 
 
 @pytest.fixture

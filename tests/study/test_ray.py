@@ -18,7 +18,7 @@ from pyarrow import parquet
 from sparseattn.errors import StudyError
 from sparseattn.study.executors import make
 from sparseattn.study.executors import ray as executor_of_ray
-from sparseattn.study.executors.ray import Shared, work_folder
+from sparseattn.study.executors.ray import work_folder
 from sparseattn.study.locks import TrialLocks
 from sparseattn.study.spec import ExecutorSpec
 from sparseattn.study.store import Store
@@ -161,9 +161,9 @@ def test_results_come_back_without_a_shared_disk(cluster, tmp_path, log, gate, m
 
     @contextmanager
     def elsewhere(store):
-        yield Shared(str(tmp_path / "another disk"), "locks/ray.0", "a token")
+        yield tmp_path / "another disk" / "locks" / "ray.0"
 
-    monkeypatch.setattr(executor_of_ray, "_shared", elsewhere)
+    monkeypatch.setattr(executor_of_ray, "_marked", elsewhere)
     gate.touch()
     outcome = fakes.go_on(tmp_path / "s", executor={**on(cluster), "cpus": 2, "gpus": 1})
     cluster.remove_node(node)
@@ -188,50 +188,55 @@ def test_a_cluster_that_is_not_there(tmp_path):
         fakes.go_on(tmp_path / "s", executor=elsewhere)
 
 
-def shared(folder: Path, token: str = "a token") -> Shared:
+#: What each attempt at a trial works in.
+DIGEST = "ab" * 8
+
+
+def mark_in(folder: Path, there: bool = True) -> Path:
+    """The mark that a runner leaves in a study's folder."""
     (folder / "locks").mkdir(parents=True, exist_ok=True)
-    (folder / "locks" / "ray.0").write_text("a token")
-    return Shared(str(folder), "locks/ray.0", token)
+    mark = folder / "locks" / "ray.0"
+    if there:
+        mark.touch()
+    return mark
 
 
 def test_a_node_that_sees_the_folder_works_in_it(tmp_path):
-    with work_folder(shared(tmp_path), "ab" * 8) as work:
-        assert work == tmp_path / "work" / ("ab" * 8)
+    with work_folder(mark_in(tmp_path), DIGEST) as work:
+        assert work == tmp_path / "work" / DIGEST
         (work / "checkpoint").touch()
-    with work_folder(shared(tmp_path), "ab" * 8) as work:
+    with work_folder(mark_in(tmp_path), DIGEST) as work:
         assert (work / "checkpoint").exists()
 
 
-@pytest.mark.parametrize("why", ["no such folder", "another disk", "a copy of the folder"])
-def test_a_node_that_does_not_see_the_folder_works_elsewhere(why, tmp_path):
-    found = shared(tmp_path / "s", "another token" if why == "a copy of the folder" else "a token")
-    if why == "no such folder":
-        found = Shared(str(tmp_path / "none"), found.file, found.token)
-    if why == "another disk":
-        (tmp_path / "s" / "locks" / "ray.0").unlink()
-    with work_folder(found, "ab" * 8) as work:
+@pytest.mark.parametrize("folder", ["none", "another disk, or a copy"])
+def test_a_node_that_does_not_see_the_folder_works_elsewhere(folder, tmp_path):
+    mark = tmp_path / "none" / "locks" / "ray.0"
+    if folder != "none":
+        mark = mark_in(tmp_path / folder, there=False)
+    with work_folder(mark, DIGEST) as work:
         assert tmp_path not in work.parents
         assert work.is_dir()
     assert not work.exists()
-    assert not (tmp_path / "s" / "work").exists()
+    assert not list(tmp_path.rglob("work"))
 
 
 def test_two_attempts_at_a_trial_do_not_share_a_folder(tmp_path):
     """A node that was cut off may still be at it; locks are a process's, hence another one."""
     context = multiprocessing.get_context("spawn")
     there, over = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(shared(tmp_path), there, over), daemon=True)
+    other = context.Process(target=hold, args=(mark_in(tmp_path), there, over), daemon=True)
     other.start()
     assert there.wait(120)
-    with work_folder(shared(tmp_path), "ab" * 8, patience=0.0) as work:
+    with work_folder(mark_in(tmp_path), DIGEST, patience=0.0) as work:
         assert tmp_path not in work.parents
     over.set()
-    with work_folder(shared(tmp_path), "ab" * 8, patience=120.0) as work:
+    with work_folder(mark_in(tmp_path), DIGEST, patience=120.0) as work:
         assert tmp_path in work.parents
     other.join()
 
 
-def hold(shared: Shared, there, over) -> None:
-    with work_folder(shared, "ab" * 8):
+def hold(mark: Path, there, over) -> None:
+    with work_folder(mark, DIGEST):
         there.set()
         over.wait()

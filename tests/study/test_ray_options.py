@@ -50,6 +50,6 @@ def test_cores_gpus_and_retries_reach_ray(ray, tmp_path, asked, threads, slots):
         max_retries=spec.retries,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}},
     )
-    (values, run, _, shared), _ = task.options.return_value.remote.call_args
+    (values, run, _, mark), _ = task.options.return_value.remote.call_args
     assert TrialSpec.model_validate_json(values) == trial
-    assert (run, shared.folder) == (fakes.TRIAL, str(tmp_path))
+    assert (run, mark.parent) == (fakes.TRIAL, tmp_path / "locks")

@@ -1,5 +1,6 @@
 """Running, resuming, failing: in worker processes, with trials that take milliseconds."""
 
+import io
 import json
 import signal
 import subprocess
@@ -8,10 +9,13 @@ import time
 
 import pytest
 from pyarrow import csv, parquet
+from rich.console import Console
 
 from sparseattn.errors import StudyError
+from sparseattn.study.display import Display
 from sparseattn.study.executors import local
-from sparseattn.study.runner import TrialQueue
+from sparseattn.study.locks import TrialLocks
+from sparseattn.study.runner import Event, Runner
 from sparseattn.study.session import resume
 from sparseattn.study.store import Store
 from sparseattn.study.trial import TrialSpec
@@ -92,16 +96,13 @@ def test_a_trial_that_kills_its_worker_twice_has_failed(tmp_path, log, arm, reas
 def test_an_interrupted_run_stops_its_workers_and_goes_on(tmp_path, log, monkeypatch):
     monkeypatch.setenv(fakes.SECONDS, "0.4")
     trials = fakes.begin(tmp_path / "s", ["a"], seeds=6, executor={"workers": 2})
-    command = [sys.executable, "-m", "tests.study.fakes", str(tmp_path / "s")]
-    runner = subprocess.Popen(
-        command,
-        cwd=fakes.ROOT,
+    runner = fakes.start(
+        tmp_path / "s",
         stderr=subprocess.PIPE,
         # A shell lets what it runs in the background ignore Ctrl-C, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    while not Store(tmp_path / "s").finished():
-        time.sleep(0.05)
+    fakes.wait_until(Store(tmp_path / "s").finished, "a trial is done")
     runner.send_signal(signal.SIGINT)
     assert b"KeyboardInterrupt" in runner.communicate(timeout=20)[1]
     began = len(fakes.noted(log, "begin"))
@@ -128,8 +129,7 @@ def test_a_script_need_not_be_guarded_against_its_workers(tmp_path, log):
 def test_two_runners_share_the_work(tmp_path, log, monkeypatch):
     monkeypatch.setenv(fakes.SECONDS, "0.15")
     trials = fakes.begin(tmp_path / "s", ["a", "b"], seeds=10)
-    command = [sys.executable, "-m", "tests.study.fakes", str(tmp_path / "s")]
-    runners = [subprocess.Popen(command, cwd=fakes.ROOT, stderr=subprocess.PIPE) for _ in "ab"]
+    runners = [fakes.start(tmp_path / "s", stderr=subprocess.PIPE) for _ in "ab"]
     told = [runner.communicate(timeout=60)[1].decode() for runner in runners]
     assert [runner.returncode for runner in runners] == [0, 0], told
     assert sorted(fakes.noted(log, "begin")) == sorted(trial.digest for trial in trials)
@@ -161,18 +161,11 @@ def test_how_many_workers_there_are_unless_one_says(monkeypatch):
     assert local.default_workers() == 1, "at least one"
 
 
-def test_a_trial_function_that_is_not_there(tmp_path):
+def test_a_trial_function_that_is_not_there(tmp_path, monkeypatch):
     fakes.begin(tmp_path / "s", ["a"])
+    monkeypatch.setattr(fakes, "TRIAL", "tests.study.fakes:nothing")
     with pytest.raises(StudyError, match=r"unknown trial function 'tests\.study\.fakes:nothing'"):
-        with_nothing(tmp_path / "s")
-
-
-def with_nothing(folder):
-    before, fakes.TRIAL = fakes.TRIAL, "tests.study.fakes:nothing"
-    try:
-        fakes.go_on(folder)
-    finally:
-        fakes.TRIAL = before
+        fakes.go_on(tmp_path / "s")
 
 
 def test_a_folder_without_a_study(tmp_path):
@@ -195,31 +188,45 @@ PLAIN = [queued(seed) for seed in range(3)]
 PARSED = [queued(seed, parses=True) for seed in range(3)]
 
 
-def test_one_that_parses_goes_first_and_the_others_after_it_has():
-    queue = TrialQueue([*PLAIN[:2], *PARSED, PLAIN[2]])
-    assert queue.take([]) is PARSED[0]
-    assert queue.take([PARSED[0]]) is PLAIN[0]
-    assert queue.take([PARSED[0], PLAIN[0]]) is PLAIN[1]
-    assert queue.take([PARSED[0]]) is PLAIN[2]
-    assert queue.take([PARSED[0]]) is None, "better to wait"
-    assert queue
-    queue.prepared(PLAIN[0])
-    assert queue.take([PARSED[0]]) is None
-    queue.prepared(PARSED[0])
-    assert queue.take([PARSED[0]]) is PARSED[1]
+class Scripted:
+    """An executor of two workers, which takes trials until its script of events is over."""
+
+    def __init__(self, *events: tuple[str, TrialSpec, str]) -> None:
+        self.events, self.free, self.taken = list(events), 2, []
+
+    def submit(self, trial: TrialSpec) -> None:
+        self.free -= 1
+        self.taken.append(trial)
+
+    def poll(self, timeout: float) -> list[Event]:
+        kind, trial, phase = self.events.pop(0)
+        self.free += kind != "progress"
+        return [Event(kind, trial.digest, phase)]
 
 
-def test_the_next_one_parses_if_the_first_was_lost():
-    queue = TrialQueue(PARSED[:2])
-    first = queue.take([])
-    assert queue.take([first]) is None
-    queue.put(first)
-    assert queue.take([]) is first
-    assert queue.take([]) is PARSED[1]
-    assert queue.take([]) is None
-    assert not queue
+def order(tmp_path, trials, *events) -> list[TrialSpec]:
+    """The trials in the order in which they are begun, until the events are over."""
+    executor, display = Scripted(*events), Display(len(trials), Console(file=io.StringIO()))
+    with TrialLocks(tmp_path) as locks, pytest.raises(IndexError):
+        Runner(Store(tmp_path), executor, display, locks).run(trials)
+    return executor.taken
 
 
-def test_without_a_parse_the_order_is_that_of_the_study():
-    queue = TrialQueue(PLAIN)
-    assert [queue.take(PLAIN) for _ in PLAIN] == PLAIN
+def test_one_that_parses_goes_first_and_the_others_after_it_has(tmp_path):
+    done = [("busy", trial, "") for trial in PLAIN]
+    trials = [*PLAIN[:2], *PARSED, PLAIN[2]]
+    begun = [PARSED[0], *PLAIN]
+    assert order(tmp_path, trials, ("progress", PARSED[0], "prepare"), *done) == begun, "it waits"
+    parsed = ("progress", PARSED[0], "train")
+    assert order(tmp_path, trials, ("progress", PLAIN[0], "train"), *done) == begun
+    assert order(tmp_path, trials, *done, parsed) == [*begun, PARSED[1]]
+
+
+def test_the_next_one_parses_if_the_first_was_lost(tmp_path):
+    lost = [("lost", PARSED[0], "")] * 2
+    assert order(tmp_path, PARSED[:2], *lost[:1]) == [PARSED[0]] * 2
+    assert order(tmp_path, PARSED[:2], *lost) == [PARSED[0], PARSED[0], PARSED[1]]
+
+
+def test_without_a_parse_the_order_is_that_of_the_study(tmp_path):
+    assert order(tmp_path, PLAIN, ("busy", PLAIN[0], "")) == PLAIN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import Mock
 
 import pytest
 
@@ -10,13 +11,13 @@ from sparseattn.degrees.search import Budget
 from sparseattn.errors import PlanError, StudyError, TrialFailed
 from sparseattn.plan import Plan
 from sparseattn.report.load import load_study
-from sparseattn.study import run_method as spending
+from sparseattn.study import run_method
 from sparseattn.study.grid import resolve_arms
-from sparseattn.study.record import finished
 from sparseattn.study.resolve import Sample
 from sparseattn.study.run_trial import TrialCache, run_trial
 from sparseattn.study.session import run
 from sparseattn.study.spec import spec_of
+from sparseattn.study.store import Store
 from sparseattn.study.trial import TrialSpec
 from sparseattn.training.spec import TrainingSpec
 from tests.tasks.material import task_of, tiny_model
@@ -114,32 +115,8 @@ def _allowed(pattern: str) -> int:
     return len({*near, *((0, n) for n in range(TOKENS)), *((n, 0) for n in range(TOKENS))})
 
 
-def test_an_interrupted_trial_keeps_the_plan_that_its_checkpoint_was_trained_under(
-    make, cache, tmp_path, monkeypatch
-):
-    spec = make("learned(sparsity=0.5)", training={"checkpoint_steps": 1})
-    whole = run_trial(spec, cache=cache)
-
-    def stop(phase, share):
-        if phase == "train" and share >= 7 / 8:
-            raise Interruption
-
-    with pytest.raises(Interruption):
-        run_trial(spec, cache=cache, folder=tmp_path, progress=stop)
-    applied = []
-    once = spending._apply
-    monkeypatch.setattr(spending, "_apply", lambda *given: applied.append(1) or once(*given))
-    resumed = run_trial(spec, cache=cache, folder=tmp_path)
-    assert not applied, "the search phase is not run again"
-    assert resumed.plan == whole.plan
-    assert resumed.phases == whole.phases
-    assert resumed.counts == whole.counts
-    assert resumed.metrics == whole.metrics
-    assert not any((tmp_path / "checkpoints").glob("*"))
-
-
 #: Where a trial of 8 steps is stopped, before it keeps that step, and the search steps left.
-STOPPED = [(2, 3), (4, 1), (5, 0)]
+STOPPED = [(2, 3), (4, 1), (5, 0), (7, 0)]
 
 
 @pytest.mark.parametrize(("step", "left"), STOPPED)
@@ -147,6 +124,7 @@ STOPPED = [(2, 3), (4, 1), (5, 0)]
 def test_a_trial_interrupted_around_its_search_phase_goes_on(
     make, cache, tmp_path, monkeypatch, pattern, step, left
 ):
+    """By step 7 it has a checkpoint that was trained under its plan: the method has no say."""
     spec = make(pattern, training={"checkpoint_steps": 1})
     whole = run_trial(spec, cache=cache)
     taken = []
@@ -164,14 +142,12 @@ def test_a_trial_interrupted_around_its_search_phase_goes_on(
     monkeypatch.setattr(
         Budget, "on_step_end", lambda self, *a, **k: searched.append(1) or end(self, *a, **k)
     )
+    method = Mock(side_effect=run_method.parse_method)
+    monkeypatch.setattr(run_method, "parse_method", method)
     resumed = run_trial(spec, cache=cache, folder=tmp_path)
-    assert len(searched) == left
-    assert resumed.plan == whole.plan
-    assert resumed.phases == whole.phases
-    assert resumed.counts == whole.counts
-    assert resumed.metrics == whole.metrics
-    assert resumed.history == whole.history
-    assert resumed.predictions == whole.predictions
+    assert (len(searched), method.called) == (left, step < 7)
+    for name in ("plan", "phases", "counts", "metrics", "history", "predictions"):
+        assert getattr(resumed, name) == getattr(whole, name), name
     assert not any((tmp_path / "checkpoints").glob("*"))
 
 
@@ -184,14 +160,6 @@ def test_without_checkpoints_a_search_phase_leaves_nothing_behind(make, cache, t
 
     run_trial(spec, cache=cache, folder=tmp_path, progress=look)
     assert not seen
-
-
-def test_the_plan_is_stored_with_the_trial(make, cache):
-    spec = make("uniform(sparsity=0.5)")
-    result = run_trial(spec, cache=cache)
-    files = finished(spec.model_dump(mode="json"), spec.digest, result, b"")
-    assert json.loads(files["plan.json"]) == result.plan
-    assert "plan.json" in json.loads(files["result.json"])["files"]
 
 
 def test_a_sparsity_beyond_the_texts_fails_the_trial_with_the_highest(make, cache):
@@ -220,6 +188,8 @@ def test_a_study_compares_methods(make, tmp_path):
     assert list(rows["arm"]) == ["dense", "ours s=0.4", "ours s=0.5"]
     assert list(rows["sparsity"]) == pytest.approx([0, 0.4, 0.5], abs=0.03)
     assert rows["headline_search"].notna().tolist() == [False, True, True]
+    files = Store(tmp_path / "s").files(rows["digest"][1])  # whose checksums have been checked
+    assert Plan.from_json(json.loads(files["plan.json"])).to_json()
 
 
 @pytest.mark.parametrize(
@@ -230,10 +200,7 @@ def test_a_study_compares_methods(make, tmp_path):
             {"pattern": "retrained(learned(sparsity=0.6, dense_layers=0))"},
             "arm 'ours': learned(sparsity=0.6, dense_layers='0'): sparsity 0.6 cannot be reached",
         ),
-        (
-            {"pattern": "calibrated(sparsity=0.3, dense_layers=7)"},
-            "arm 'ours': layer 7 does not exist",
-        ),
+        ({"pattern": "calibrated(sparsity=0.3, dense_layers=7)"}, "arm 'ours': layer 7 does not"),
         ({"pattern": "learned(sparsity=0.5, form=iregular)"}, "learned(): unknown form 'iregular'"),
         (
             {"pattern": "calibrated(sparsity=0.5, candidates=[1, 2])"},
@@ -243,10 +210,7 @@ def test_a_study_compares_methods(make, tmp_path):
             {"pattern": "learned(sparsity=0.5)", "layers": "1:"},
             "arms[1] (ours): learned(sparsity=0.5) says for every layer itself",
         ),
-        (
-            {"pattern": "learned(sparsty=0.5)"},
-            "learned(): unknown argument 'sparsty'",
-        ),
+        ({"pattern": "learned(sparsty=0.5)"}, "learned(): unknown argument 'sparsty'"),
         ({"pattern": "learned(sparsity=2)"}, "learned(): sparsity 2 must be a number between"),
         (
             {"pattern": "learned(sparsity=?)", "degree": 3},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
@@ -29,10 +29,6 @@ def stop_at(step: int, total: int):
     return progress
 
 
-def nothing(_phase: str, _share: float) -> None:
-    pass
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return tiny_model(tmp_path_factory.mktemp("model"))
@@ -44,7 +40,7 @@ def trained(place, tmp_path_factory):
     data = tmp_path_factory.mktemp("data")
     prepared = prepare(task_of(data, ROWS), tokenizer(), cache_dir=data)
 
-    def made(spec, folder=None, progress=nothing):
+    def made(spec, folder=None, progress=lambda *_: None):
         model = prepared.build_model(place, 1)
         folder = folder or tmp_path_factory.mktemp("whole")
         return model, train(model, prepared, spec, 1, folder, progress)
@@ -93,77 +89,70 @@ def test_weights_are_those_of_an_uninterrupted_training(
     assert [entry["loss"] for entry in resumed.history] == [entry["loss"] for entry in run.history]
 
 
-def trial(place, tmp_path, **training) -> TrialSpec:
-    training = {"epochs": 2, "batch_size": 4, "checkpoint_steps": 3, **training}
-    return TrialSpec(
-        model=str(place),
-        task=task_of(tmp_path / "data", ROWS),
-        training=TrainingSpec(**training),
-        pattern="neighbor(radius=1) | global(cls)",
-    )
+@pytest.fixture(scope="module")
+def make(place, tmp_path_factory):
+    """Runs a trial; with it, its result when nothing interrupts it."""
+    kept, data = TrialCache(tmp_path_factory.mktemp("cache")), tmp_path_factory.mktemp("data")
+
+    @cache
+    def made(**changes):
+        training = {"epochs": 2, "batch_size": 4, "checkpoint_steps": 3, **changes}
+        spec = TrialSpec(
+            model=str(place),
+            task=task_of(data, ROWS),
+            training=TrainingSpec(**training),
+            pattern="neighbor(radius=1) | global(cls)",
+        )
+        run = partial(run_trial, spec, cache=kept)
+        return run, run()
+
+    return made
 
 
-def test_a_trial_resumes_inside_itself_and_cleans_up(place, tmp_path):
-    kept = TrialCache(tmp_path / "cache")
-    spec = trial(place, tmp_path)
-    whole = run_trial(spec, cache=kept)
-    folder = tmp_path / "work"
-    with pytest.raises(Interruption):
-        run_trial(spec, folder=folder, progress=stop_at(8, 12), cache=kept)
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["checkpoint-6"]
-    result = run_trial(spec, folder=folder, cache=kept)
+def check_same(result, whole):
+    assert result.counts == whole.counts
     assert result.history == whole.history
     assert result.predictions.equals(whole.predictions)
-    assert list(folder.iterdir()) == []
 
 
-def test_a_trial_that_was_trained_is_only_evaluated(place, tmp_path):
+def test_a_trial_resumes_inside_itself_past_half_a_checkpoint_and_cleans_up(make, tmp_path):
+    run, whole = make()
+    with pytest.raises(Interruption):
+        run(folder=tmp_path, progress=stop_at(8, 12))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-6"]
+    half = tmp_path / "checkpoints" / "checkpoint-9"
+    half.mkdir()
+    (half / "trainer_state.json").write_text('{"global_step": 9')
+    steps = []
+    result = run(folder=tmp_path, progress=lambda p, x: steps.append((p, round(x * 12))))
+    assert ("train", 7) in steps
+    assert ("train", 6) not in steps
+    check_same(result, whole)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_that_was_trained_is_only_evaluated(make, tmp_path):
     def stop_at_evaluation(phase: str, _share: float) -> None:
         if phase == "evaluate":
             raise Interruption
 
-    kept = TrialCache(tmp_path / "cache")
-    spec = trial(place, tmp_path)
-    whole = run_trial(spec, cache=kept)
+    run, whole = make()
     with pytest.raises(Interruption):
-        run_trial(spec, folder=tmp_path, progress=stop_at_evaluation, cache=kept)
+        run(folder=tmp_path, progress=stop_at_evaluation)
     told = []
-    result = run_trial(spec, folder=tmp_path, progress=lambda *step: told.append(step), cache=kept)
+    result = run(folder=tmp_path, progress=lambda *step: told.append(step))
     assert [share for phase, share in told if phase == "train"] == [0.0]
     assert result.counts["steps"] == 12
-    assert result.history == whole.history
-    assert result.predictions.equals(whole.predictions)
+    check_same(result, whole)
 
 
-def test_a_checkpoint_that_was_being_written_is_passed_over(place, tmp_path):
-    kept = TrialCache(tmp_path / "cache")
-    spec = trial(place, tmp_path)
-    whole = run_trial(spec, cache=kept)
-    folder = tmp_path / "work"
-    with pytest.raises(Interruption):
-        run_trial(spec, folder=folder, progress=stop_at(8, 12), cache=kept)
-    half = folder / "checkpoints" / "checkpoint-9"
-    half.mkdir()
-    (half / "trainer_state.json").write_text('{"global_step": 9')
-    steps = []
-    result = run_trial(
-        spec, folder=folder, cache=kept, progress=lambda p, x: steps.append((p, round(x * 12)))
-    )
-    assert ("train", 7) in steps
-    assert ("train", 6) not in steps
-    assert result.history == whole.history
-
-
-def test_early_stopping_keeps_count_over_an_interruption(place, tmp_path):
-    kept = TrialCache(tmp_path / "cache")
-    spec = trial(place, tmp_path, epochs=20, learning_rate=0.05, early_stopping=3, held_out=0.34)
-    whole = run_trial(spec, cache=kept)
+def test_early_stopping_keeps_count_over_an_interruption(make, tmp_path):
+    run, whole = make(epochs=20, learning_rate=0.05, early_stopping=3, held_out=0.34)
     last = int(whole.counts["steps"])
     assert 9 < last < 80
-    folder = tmp_path / "work"
     with pytest.raises(Interruption):
         # By now the loss on held-out examples has been higher twice.
-        run_trial(spec, folder=folder, progress=stop_at(last - 1, 80), cache=kept)
-    result = run_trial(spec, folder=folder, cache=kept)
+        run(folder=tmp_path, progress=stop_at(last - 1, 80))
+    result = run(folder=tmp_path)
     assert result.counts["steps"] == whole.counts["steps"]
     assert result.predictions.equals(whole.predictions)

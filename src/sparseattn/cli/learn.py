@@ -169,10 +169,9 @@ def _build_learner(
 
     from sparseattn.degrees.learn import Learner
     from sparseattn.degrees.settings import Settings
-    from sparseattn.study.run_method import headline
     from sparseattn.study.trial_cache import TrialCache
     from sparseattn.training.arguments import arguments, seed_of
-    from sparseattn.training.train import watch
+    from sparseattn.training.train import Watch, headline
 
     seed = settings["seed"]
     cache = TrialCache()
@@ -186,7 +185,7 @@ def _build_learner(
         "eval_dataset": prepared.evaluation,
         "processing_class": cache.tokenizer(study.model, study.task),
         "compute_metrics": lambda raw: headline(prepared, raw.predictions),
-        "callbacks": [progress, *watch(lambda *_: None, seed_of("order", seed))],
+        "callbacks": [progress, Watch(lambda *_: None, seed_of("order", seed))],
     }
     return Learner(model, prepared.train, how, trainer, Settings.of(settings))
 

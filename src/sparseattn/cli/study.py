@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -90,20 +92,13 @@ def run(
     from sparseattn.study import session
     from sparseattn.study.spec import load_spec
 
-    options = _options(
-        workers,
-        executor,
-        yes,
-        max_trials=max_trials,
-        other_versions=other_versions,
-        import_trials=import_trials or (),
-    )
-    _finish(lambda: session.run(load_spec(spec, changes or ()), out, options), out)
+    rest = {"max_trials": max_trials, "import_trials": import_trials or ()}
+    options = _options(workers, executor, yes, other_versions, **rest)
+    with _interruptible(out):
+        _say(session.run(load_spec(spec, changes or ()), out, options))
 
 
-@app.command(
-    epilog=examples("study resume runs/smoke", "study resume runs/smoke --retry-failed --workers 1")
-)
+@app.command(epilog=examples("study resume runs/smoke", "study resume runs/smoke --retry-failed"))
 def resume(
     folder: Folder,
     workers: Workers = None,
@@ -115,20 +110,19 @@ def resume(
     """Run what is missing of a study that was begun."""
     from sparseattn.study import session
 
-    options = _options(
-        workers, executor, yes, retry_failed=retry_failed, other_versions=other_versions
-    )
-    _finish(lambda: session.resume(folder, options), folder)
+    options = _options(workers, executor, yes, other_versions, retry_failed=retry_failed)
+    with _interruptible(folder):
+        _say(session.resume(folder, options))
 
 
 @app.command(epilog=examples("study plan studies/smoke.yaml", "study plan SPEC.yaml --set seeds=5"))
 def plan(spec: Spec, changes: Changes = None, max_trials: Most = 10_000) -> None:
     """Show the trials, their sparsity on a sample of the data, and how long they would take."""
+    from rich.console import Console
+
     from sparseattn.study.spec import load_spec
 
     read = load_spec(spec, changes or ())  # before PyTorch is imported: a slip is told at once
-    from rich.console import Console
-
     from sparseattn.study.planning import plan as planned
 
     with Console(stderr=True).status("counting pairs on training texts, and timing some steps"):
@@ -136,9 +130,7 @@ def plan(spec: Spec, changes: Changes = None, max_trials: Most = 10_000) -> None
     _print(made)
 
 
-@app.command(
-    epilog=examples("study report runs/smoke", "study compare runs/smoke dense neighbor@:")
-)
+@app.command(epilog=examples("study report runs/smoke", "study compare runs/smoke"))
 def report(folder: Folder) -> None:
     """Write the report: a page, its Markdown, figures and tables."""
     from sparseattn.report import terminal_table, write_report
@@ -184,16 +176,11 @@ def results(folder: Folder) -> None:
     from sparseattn.study.results import rebuild
 
     found = rebuild(folder)
-    for problem in found.damaged.values():
-        typer.echo(f"{problem}; `sparseattn study resume {folder}` runs it again", err=True)
+    _say_damaged(found.damaged.values(), folder)
     typer.echo(f"wrote {folder / 'results.csv'} and .parquet: {len(found.rows)} trials")
 
 
-@app.command(
-    epilog=examples(
-        "study pack runs/smoke smoke.tar.xz", "study unpack smoke.tar.xz --out runs/copy"
-    )
-)
+@app.command(epilog=examples("study pack runs/smoke smoke.tar.xz"))
 def pack(
     folder: Folder,
     file: Annotated[Path, typer.Argument(help="What to write: NAME.tar.xz.", show_default=False)],
@@ -225,33 +212,33 @@ def _loaded(folder: Path) -> Any:
     from sparseattn.report.load import load_study
 
     data = load_study(folder)
-    for problem in data.damaged:
-        typer.echo(f"{problem}; `sparseattn study resume {folder}` runs it again", err=True)
+    _say_damaged(data.damaged, folder)
     if data.missing:
         typer.echo(f"note: {data.missing}", err=True)
     return data
 
 
-def _options(workers: int | None, executor: str | None, yes: bool, **rest: Any) -> Any:
+def _say_damaged(problems: Iterable[str], folder: Path) -> None:
+    for problem in problems:
+        typer.echo(f"{problem}; `sparseattn study resume {folder}` runs it again", err=True)
+
+
+def _options(workers: int | None, kind: str | None, yes: bool, versions: bool, **rest: Any) -> Any:
     from sparseattn.study.session import Options
 
-    changes = {"workers": workers, "kind": executor}
-    confirm = None if yes or not sys.stdin.isatty() else _confirm
-    return Options(
-        executor={name: value for name, value in changes.items() if value is not None},
-        confirm=confirm,
-        **rest,
-    )
+    def confirm(question: str, trials: int) -> bool:
+        return yes or trials <= _MANY or not sys.stdin.isatty() or typer.confirm(question)
+
+    changes = {"workers": workers, "kind": kind}
+    executor = {name: value for name, value in changes.items() if value is not None}
+    return Options(executor=executor, confirm=confirm, other_versions=versions, **rest)
 
 
-def _confirm(question: str, trials: int) -> bool:
-    return trials <= _MANY or typer.confirm(question)
-
-
-def _finish(work: Any, folder: Path) -> None:
-    """Runs a study, and says how it ended: status 1 for failed trials, 130 for Ctrl-C."""
+@contextmanager
+def _interruptible(folder: Path) -> Iterator[None]:
+    """Says after Ctrl-C how to go on; status 130."""
     try:
-        outcome: RunOutcome = work()
+        yield
     except KeyboardInterrupt:
         from sparseattn.study.store import STUDY
 
@@ -259,7 +246,11 @@ def _finish(work: Any, folder: Path) -> None:
         then = f"`sparseattn study resume {folder}` goes on" if there else "nothing was written"
         typer.echo(f"\nstopped; {then}", err=True)
         raise typer.Exit(130) from None
-    what = f"ran {outcome.run}" if outcome.run else "nothing to do"
+
+
+def _say(outcome: RunOutcome) -> None:
+    """Says how a run ended; status 1 for failed trials."""
+    folder, what = outcome.folder, f"ran {outcome.run}" if outcome.run else "nothing to do"
     typer.echo(f"{outcome.trials} trials: {what}; results in {folder / 'results.csv'}")
     typer.echo(f"`sparseattn study report {folder}` writes the report")
     if outcome.failed:

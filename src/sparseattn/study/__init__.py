@@ -32,17 +32,7 @@ _PUBLIC = {
     "unpack": "archive",
 }
 
-__all__ = [
-    "Options",
-    "RunOutcome",
-    "StudySpec",
-    "load_spec",
-    "pack",
-    "plan",
-    "resume",
-    "run",
-    "unpack",
-]
+__all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -47,23 +47,8 @@ def spell_time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
-def share_of_trial(phase: str, share: float) -> float:
-    """How much of a trial is done.
-
-    >>> share_of_trial("train", 0.5)
-    0.5
-    """
-    start, width = _PHASES.get(phase, (0.0, 1.0))
-    return start + width * min(max(share, 0.0), 1.0)
-
-
 class Display:
-    """A bar for the study and one for each trial that runs; off a terminal, a line a trial.
-
-    Args:
-        total: Trials to run.
-        console: Where it goes.
-    """
+    """A bar for the study and one for each trial that runs; off a terminal, a line a trial."""
 
     def __init__(self, total: int, console: Console) -> None:
         self.done, self.console = 0, console
@@ -81,12 +66,10 @@ class Display:
         self._trials: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
-        """Starts."""
         self._bars.start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        """Ends."""
+    def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
     def start(self, trial: TrialSpec) -> None:
@@ -95,7 +78,8 @@ class Display:
 
     def advance(self, trial: TrialSpec, phase: str, share: float) -> None:
         """A trial got further."""
-        done = share_of_trial(phase, share)
+        start, width = _PHASES.get(phase, (0.0, 1.0))
+        done = start + width * min(max(share, 0.0), 1.0)
         self._bars.update(self._trials[trial.digest], completed=done, phase=phase)
         self._refresh(least=_STEP)
 
@@ -103,11 +87,10 @@ class Display:
         """A trial ended, with what to say of it; None if it is somebody else's, or lost."""
         if trial.digest in self._trials:
             self._bars.remove_task(self._trials.pop(trial.digest))
-        if outcome is None:
-            self._refresh()
-            return
-        self.done += 1
+        self.done += outcome is not None
         self._refresh()
+        if outcome is None:
+            return
         text = f"{label(trial)}: {outcome}"
         if self._bars.disable:
             study = self._bars.tasks[0]
@@ -115,10 +98,6 @@ class Display:
             about = "" if left is None else f", about {spell_time(left)} left"
             text = f"trial {self.done} of {study.total:.0f}: {text}; "
             text += f"{spell_time(study.elapsed or 0.0)} elapsed{about}"
-        self.say(text)
-
-    def say(self, text: str) -> None:
-        """Something that the user should know."""
         say(self.console, text)
 
     def _refresh(self, least: float = 0.0) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Group
@@ -14,9 +14,9 @@ from rich.text import Text
 from sparseattn.degrees.method import parse_method
 from sparseattn.study.arms import DENSE, is_method
 from sparseattn.study.display import spell_time
-from sparseattn.study.executors import check_reached
+from sparseattn.study.executors import reached
 from sparseattn.study.executors.local import cores, default_workers
-from sparseattn.study.grid import Arm, ArmSparsity
+from sparseattn.study.grid import ArmSparsity
 from sparseattn.study.preflight import check_machine
 from sparseattn.study.resolve import TEXTS, resolve
 from sparseattn.study.run_trial import run_trial
@@ -25,23 +25,15 @@ from sparseattn.study.spec import StudySpec
 from sparseattn.study.study import Study
 from sparseattn.study.trial import TrialSpec
 from sparseattn.study.trial_cache import TrialCache
-from sparseattn.training.spec import TrainingSpec
 
-__all__ = ["Estimate", "StudyPlan", "estimate", "plan"]
+__all__ = ["Estimate", "StudyPlan", "plan"]
 
 #: Optimiser steps, and batches to evaluate, that are timed.
 _STEPS = 6
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """How long things take.
-
-    Attributes:
-        trial: Seconds of a trial, on average.
-        start: Seconds before the first one trains.
-        how: What was timed, in words.
-    """
+class Estimate(NamedTuple):
+    """Seconds of a trial on average, and before the first one trains; what was timed, in words."""
 
     trial: float
     start: float
@@ -82,7 +74,15 @@ class StudyPlan:
         for name in ("sparsity", "overall", "degree", "asked for"):
             table.add_column(name, justify="right", no_wrap=True)
         for arm, found in zip(self.study.arms, self.measured, strict=True):
-            table.add_row(*map(Text, _cells(arm, found)))
+            cells = [
+                arm.name,
+                "" if arm.pattern == DENSE else arm.layers,
+                f"{found.sparsity:.1%}",
+                f"{found.overall:.1%}",
+                f"{found.degree:.2f}",
+                ", ".join(f"{kind} {value:.4g}" for kind, value in arm.target.items()),
+            ]
+            table.add_row(*map(Text, cells))
         patterns = {arm.name: arm.pattern for arm in self.study.arms if arm.pattern != arm.name}
         lines = [
             *(f"{name}: {pattern}" for name, pattern in patterns.items()),
@@ -102,18 +102,6 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _cells(arm: Arm, found: ArmSparsity) -> list[str]:
-    dense = arm.pattern == DENSE
-    return [
-        arm.name,
-        "" if dense else arm.layers,
-        f"{found.sparsity:.1%}",
-        f"{found.overall:.1%}",
-        f"{found.degree:.2f}",
-        ", ".join(f"{kind} {value:.4g}" for kind, value in arm.target.items()),
-    ]
-
-
 def plan(spec: StudySpec, max_trials: int = MOST) -> StudyPlan:
     """Works out what a study would do; trains no more than a few steps, to see how long they take.
 
@@ -127,38 +115,23 @@ def plan(spec: StudySpec, max_trials: int = MOST) -> StudyPlan:
     cache, executor = TrialCache(), spec.executor
     check_machine(spec, executor)
     study, sample, notes = resolve(spec, max_trials, cache, here=executor.kind == "local")
-    check_reached(executor)
+    with reached(executor, start=False):
+        pass
     measured = tuple(sample.measure(arm.pattern, arm.layers) for arm in study.arms)
     trials, doubles = study.trials()
-    timed, changes = _trained_here(trials)
+    notices, timed, training = [*notes, *doubles], trials, spec.training
+    if training.precision == "fp16" and not torch.cuda.is_available():  # it is for a cluster
+        here = {"training": training.model_copy(update={"precision": "fp32"})}
+        timed = [trial.model_copy(update=here) for trial in trials]
+        notices.append("the time is that of fp32: this machine has no GPU for fp16")
     workers = executor.workers or default_workers()
-    time = estimate(timed, cache, workers)
-    return StudyPlan(study, measured, len(trials), (*notes, *doubles, *changes), time, workers)
+    time = _estimate(timed, cache, workers)
+    return StudyPlan(study, measured, len(trials), tuple(notices), time, workers)
 
 
-def _trained_here(trials: list[TrialSpec]) -> tuple[list[TrialSpec], list[str]]:
-    """What this machine can time in the place of a cluster's trials, and a notice if it differs."""
-    training = trials[0].training
-    if training.precision != "fp16" or torch.cuda.is_available():
-        return trials, []
-    other = training.model_copy(update={"precision": "fp32"})
-    note = "the time is that of fp32: this machine has no GPU for fp16"
-    return [trial.model_copy(update={"training": other}) for trial in trials], [note]
-
-
-def estimate(trials: Sequence[TrialSpec], cache: TrialCache, workers: int) -> Estimate:
-    """Times a few steps of a trial, a sparse one if there is one.
-
-    Args:
-        trials: The trials of a study.
-        cache: Where tokenizers and data come from.
-        workers: Workers that share the cores.
-
-    Raises:
-        SparseAttnError: A trial cannot run.
-    """
-    # A method cannot find its plan in a few steps; training under that takes as long as any.
-    # How often it trains is counted.
+def _estimate(trials: Sequence[TrialSpec], cache: TrialCache, workers: int) -> Estimate:
+    """Times a few steps of a trial, a sparse one if there is one."""
+    # A method cannot find its plan in a few steps: how often it trains is counted instead.
     known = [trial for trial in trials if not is_method(trial.pattern)]
     sparse = [trial for trial in known if trial.pattern != DENSE]
     trial = (sparse or known or [trials[0].model_copy(update={"pattern": DENSE, "arm": DENSE})])[0]
@@ -174,17 +147,10 @@ def estimate(trials: Sequence[TrialSpec], cache: TrialCache, workers: int) -> Es
     evaluate = warm.seconds["evaluate"] / warm.counts["evaluation_inputs"]
     passes = [parse_method(t.pattern).passes if is_method(t.pattern) else 1.0 for t in trials]
     seconds = warm.seconds["prepare"] + evaluate * whole["evaluation_inputs"]
-    seconds += step * _steps(trial.training, whole) * sum(passes) / len(passes)
+    steps = trial.training.optimizer_steps(whole["train_inputs"])
+    seconds += step * steps * sum(passes) / len(passes)
     how = f"{_STEPS} steps of {trial.arm} on this machine"
     return Estimate(seconds, cold.seconds["prepare"], how)
-
-
-def _steps(training: TrainingSpec, counts: dict[str, float]) -> int:
-    if training.steps is not None:
-        return training.steps
-    inputs = counts["train_inputs"]
-    batches = math.ceil(inputs / training.batch_size / training.gradient_accumulation)
-    return math.ceil(batches * (training.epochs or 0))
 
 
 def _short(trial: TrialSpec, steps: int, whole: dict[str, float]) -> TrialSpec:
@@ -197,13 +163,8 @@ def _short(trial: TrialSpec, steps: int, whole: dict[str, float]) -> TrialSpec:
         "train": task.train.model_copy(update={"count": train}),
         "evaluation": task.evaluation.model_copy(update={"count": evaluation}),
     }
-    quick = {
-        "steps": steps,
-        "epochs": None,
-        "early_stopping": None,
-        "checkpoint_steps": None,
-        "report_to": (),
-    }
+    quick: dict[str, Any] = dict.fromkeys(("epochs", "early_stopping", "checkpoint_steps"))
+    quick |= {"steps": steps, "report_to": ()}
     changes = {
         "task": task.model_copy(update=fewer),
         "training": training.model_copy(update=quick),

@@ -6,14 +6,16 @@ import os
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparseattn.errors import BackendError, StudyError
 from sparseattn.study.spec import ExecutorSpec, StudySpec
 from sparseattn.study.store import FOLDERS, STUDY
 from sparseattn.study.study import Study, differing_versions, first_difference, installed
 from sparseattn.study.trial import TrialSpec
-from sparseattn.study.trial_cache import TrialCache
+
+if TYPE_CHECKING:
+    from sparseattn.study.trial_cache import TrialCache
 
 __all__ = [
     "check_data",

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
-
 from sparseattn.degrees.learn import steps_of
-from sparseattn.degrees.method import Applied, Context, parse_method
+from sparseattn.degrees.method import Context, parse_method
 from sparseattn.errors import PlanError, TrialFailed, UnsupportedModelError
 from sparseattn.files import write_whole
 from sparseattn.plan import Plan
@@ -18,9 +16,9 @@ from sparseattn.study.trial import TrialSpec
 from sparseattn.tasks.prepare import Prepared
 from sparseattn.training.arguments import arguments, seed_of
 from sparseattn.training.spec import Progress, TrainingSpec
-from sparseattn.training.train import last_checkpoint, split, watch
+from sparseattn.training.train import Watch, headline, last_checkpoint, split
 
-__all__ = ["MethodRun", "headline", "run_method"]
+__all__ = ["MethodRun", "run_method"]
 
 #: What a trial that was interrupted after its plan was found goes on from.
 _FILE = "plan.json"
@@ -59,93 +57,63 @@ def run_method(
 ) -> MethodRun:
     """Finds the plan of a method, or reads the one that was found before an interruption.
 
-    A method that trains goes on from its own checkpoints, if `checkpoint_steps` has it keep any.
-
-    Args:
-        spec: The trial.
-        model: Its model; a method that trains does so in place.
-        prepared: Its data.
-        tokenizer: The model's.
-        folder: Where the trial keeps what it resumes from.
-        progress: Called as the training goes on.
+    A method that trains does so in place, and goes on from its own checkpoints, if
+    `checkpoint_steps` has it keep any.
 
     Raises:
         TrialFailed: The sparsity cannot be reached on these texts, or not with this model.
     """
     training, _ = split(prepared, spec.training)
     how = arguments(spec.training, folder, len(training), spec.seed)
-    total = steps_of(how, len(training))
-    path = folder / _FILE
+    total, path = steps_of(how, len(training)), folder / _FILE
     # Without a checkpoint under the plan the weights are those of the end of the search phase,
     # which is read again where it kept them, and else run again.
     if path.is_file() and last_checkpoint(folder):
         values = json.loads(path.read_text(encoding="utf-8"))
     else:
-        applied = _apply(spec, model, prepared, tokenizer, how, total, progress)
-        values = _plain(applied, prepared.headline)
+        # The training under the plan goes through the data in another order. Published numbers
+        # hang on the name of the seed.
+        order = how.data_seed = seed_of("soft", spec.seed)
+        # Without a number of steps to keep checkpoints by, early stopping would have one an epoch.
+        if spec.training.checkpoint_steps is None:
+            how.save_strategy = "no"
+        # Loggers and early stopping are for the training under the plan alone.
+        how.report_to = []
+        how.load_best_model_at_end, how.eval_strategy = False, "no"
+        how.restore_callback_states_from_checkpoint = False
+        context = Context(
+            model=model,
+            tokenizer=tokenizer,
+            data=training,
+            collator=prepared.collator,
+            arguments=how,
+            steps=total,
+            seed=spec.seed,
+            trainer={
+                "callbacks": [Watch(lambda phase, share: progress(phase, share / 2), order)],
+                "eval_dataset": prepared.evaluation,
+                "compute_metrics": lambda raw: headline(prepared, raw.predictions),
+            },
+            evaluation=prepared.evaluation,
+        )
+        values = _found(spec.pattern, context, prepared.headline)
         write_whole(path, json.dumps(values).encode())
     left = spec.training.model_copy(update={"steps": total - values["steps"], "epochs": None})
     return MethodRun(training=left, **values)
 
 
-def _apply(
-    spec: TrialSpec,
-    model: Any,
-    prepared: Prepared,
-    tokenizer: Any,
-    how: TrainingArguments,
-    total: int,
-    progress: Progress,
-) -> Applied:
-    training, _ = split(prepared, spec.training)
-    # The training under the plan goes through the data in another order. Published numbers hang on
-    # the name of the seed.
-    order = how.data_seed = seed_of("soft", spec.seed)
-    # Without a number of steps to keep checkpoints by, early stopping would have one an epoch.
-    if spec.training.checkpoint_steps is None:
-        how.save_strategy = "no"
-    # Loggers and early stopping are for the training under the plan alone.
-    how.report_to = []
-    how.load_best_model_at_end, how.eval_strategy = False, "no"
-    how.restore_callback_states_from_checkpoint = False
-    context = Context(
-        model=model,
-        tokenizer=tokenizer,
-        data=training,
-        collator=prepared.collator,
-        arguments=how,
-        steps=total,
-        seed=spec.seed,
-        trainer={
-            "callbacks": watch(lambda phase, share: progress(phase, share / 2), order),
-            "eval_dataset": prepared.evaluation,
-            "compute_metrics": lambda raw: headline(prepared, raw.predictions),
-        },
-        evaluation=prepared.evaluation,
-    )
+def _found(method: str, context: Context, headline: str) -> dict[str, Any]:
+    """The plan that a method finds and what finding it took, as plain values."""
     try:
-        return parse_method(spec.pattern).apply(context)
+        applied = parse_method(method).apply(context)
     except (PlanError, UnsupportedModelError) as error:
         raise TrialFailed(str(error)) from None
-
-
-def headline(prepared: Prepared, raw: Any) -> dict[str, float]:
-    """The headline metric of raw predictions for `prepared.evaluation`, by its name."""
-    parts = (raw if isinstance(raw, tuple) else (raw,))[: prepared.kind.outputs]
-    scores = prepared.score(parts if len(parts) > 1 else parts[0])
-    return {prepared.headline: scores.metrics[prepared.headline]}
-
-
-def _plain(applied: Applied, headline: str) -> dict[str, Any]:
     every = max(1, len(applied.history) // _POINTS)
     kept = ("step", "loss", "density", "target", "temperature")
+    name = f"eval_{headline}"
     return {
         "plan": Plan.of(applied.plan).to_json(),
         "steps": applied.steps,
         "history": [{n: record[n] for n in kept} for record in applied.history[::every]],
-        "phases": {
-            phase: metrics[f"eval_{headline}"]
-            for phase, metrics in applied.metrics.items()
-            if f"eval_{headline}" in metrics
-        },
+        "phases": {phase: m[name] for phase, m in applied.metrics.items() if name in m},
     }

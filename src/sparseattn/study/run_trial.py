@@ -7,13 +7,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sparseattn.counting import MeasuredSparsity
 from sparseattn.errors import (
     DataError,
     StudyError,
@@ -27,7 +25,7 @@ from sparseattn.models.positions import max_tokens
 from sparseattn.models.sparsify import sparsified, sparsify
 from sparseattn.plan import Plan
 from sparseattn.study.arms import DENSE, is_method
-from sparseattn.study.run_method import MethodRun, run_method
+from sparseattn.study.run_method import run_method
 from sparseattn.study.trial import MODEL, TrialResult, TrialSpec
 from sparseattn.study.trial_cache import TrialCache
 from sparseattn.tasks.prepare import Prepared
@@ -62,8 +60,8 @@ def run_trial(
 
     Args:
         spec: The trial.
-        folder: Where checkpoints go; a training that was interrupted there is resumed. A temporary
-            one by default.
+        folder: Where checkpoints go, and an interrupted training is resumed from; a temporary one
+            by default.
         progress: Called as the trial goes on.
         cache: Keeps the tokenizer and the data from one trial to the next.
 
@@ -72,52 +70,55 @@ def run_trial(
         SparseAttnError: The spec asks for something that is not there or does not fit.
     """
     try:
-        with quiet(), _out_of_memory(), _checkpoints(folder) as place:
+        with quiet(), _checkpoints(folder) as place:
             return _run(spec, place, progress or (lambda *_: None), cache or TrialCache())
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if known or any(text in str(error) for text in ("allocate memory", "out of memory")):
+            raise TrialFailed(f"out of memory: {first_line(error)}") from error
+        raise
     finally:
         free_memory()
 
 
 def _run(spec: TrialSpec, place: Path, progress: Progress, cache: TrialCache) -> TrialResult:
-    begun = 0.0
+    searched, seconds = 0.0, {}
 
     def search_progress(phase: str, share: float) -> None:
-        nonlocal begun
-        begun = share if phase == "train" else begun
+        nonlocal searched
+        searched = share if phase == "train" else searched
         progress(phase, share)
 
     def train_progress(phase: str, share: float) -> None:
-        progress(phase, begun + (1 - begun) * share if phase == "train" else share)
+        progress(phase, searched + (1 - searched) * share if phase == "train" else share)
 
-    clock = [time.perf_counter()]
-    progress("prepare", 0.0)
-    prepared, model = _prepare(spec, cache)
-    clock.append(time.perf_counter())
-    progress("train", 0.0)
-    method = _run_method(spec, model, prepared, cache, place, search_progress)
-    training = method.training if method else spec.training
-    trained = train(model, prepared, training, spec.seed, place, train_progress)
-    clock.append(time.perf_counter())
-    progress("evaluate", 0.0)
-    scores = prepared.score(trained.predict(prepared))
-    measured = _measure(spec, model, prepared, cache)
-    clock.append(time.perf_counter())
-    laps = [after - before for before, after in pairwise(clock)]
+    @contextmanager
+    def timed(phase: str) -> Iterator[None]:
+        progress(phase, 0.0)
+        start = time.perf_counter()
+        yield
+        seconds[phase] = time.perf_counter() - start
+
+    with timed("prepare"):
+        prepared, model = _prepare(spec, cache)
+    with timed("train"):
+        method, training = None, spec.training
+        if is_method(spec.pattern):
+            tokenizer = cache.tokenizer(spec.model, spec.task)
+            method = run_method(spec, model, prepared, tokenizer, place, search_progress)
+            training, plan = method.training, Plan.from_json(method.plan)
+            sparsify(model, plan, tokenizer=tokenizer, backend=spec.backend)
+        trained = train(model, prepared, training, spec.seed, place, train_progress)
+    with timed("evaluate"):
+        scores = prepared.score(trained.predict(prepared))
+        measured = _measure(spec, model, prepared, cache)
     before = method.steps if method else 0
     return TrialResult(
         metrics=scores.metrics,
         headline=prepared.headline,
-        sparsity=measured.sparsity if measured else None,
-        block_density=measured.block_density if measured else None,
-        mean_degree=measured.mean_degree if measured else None,
-        allowed_pairs=int(measured.allowed.sum()) if measured else None,
-        valid_pairs=int(measured.valid.sum()) if measured else None,
-        sparsity_by_layer=measured.by_layer if measured else [],
+        **measured,
         counts={**prepared.counts, "steps": trained.steps + before},
-        seconds={
-            **dict(zip(("prepare", "train", "evaluate"), laps, strict=True)),
-            "total": clock[-1] - clock[0],
-        },
+        seconds=seconds | {"total": sum(seconds.values())},
         history=[
             *(method.history if method else ()),
             *({**r, "step": r["step"] + before} if "step" in r else r for r in trained.history),
@@ -131,11 +132,10 @@ def _run(spec: TrialSpec, place: Path, progress: Progress, cache: TrialCache) ->
 
 def _prepare(spec: TrialSpec, cache: TrialCache) -> tuple[Prepared, Any]:
     """The data, and the model with its plan if that is known by now."""
-    place, model_now = cache.place(spec.model), spec.versions.get(MODEL)
-    if model_now and cache.identity(spec.model) != model_now:
-        now = cache.identity(spec.model) or "unknown"
+    place, then = cache.place(spec.model), spec.versions.get(MODEL)
+    if then and (now := cache.identity(spec.model)) != then:
         raise TrialFailed(
-            f"the model has changed: it is {now}, and the study was made for {model_now}"
+            f"the model has changed: it is {now or 'unknown'}, and the study was made for {then}"
         )
     later = spec.pattern == DENSE or is_method(spec.pattern)
     plan = None if later else Plan.of(spec.pattern, spec.layers)
@@ -154,29 +154,8 @@ def _prepare(spec: TrialSpec, cache: TrialCache) -> tuple[Prepared, Any]:
     return prepared, model
 
 
-def _run_method(
-    spec: TrialSpec,
-    model: Any,
-    prepared: Prepared,
-    cache: TrialCache,
-    place: Path,
-    progress: Progress,
-) -> MethodRun | None:
-    """Lets a method find its plan and puts that on the model; None for other arms."""
-    if not is_method(spec.pattern):
-        return None
-    tokenizer = cache.tokenizer(spec.model, spec.task)
-    found = run_method(spec, model, prepared, tokenizer, place, progress)
-    sparsify(model, Plan.from_json(found.plan), tokenizer=tokenizer, backend=spec.backend)
-    return found
-
-
 def config_changes(place: str, spec: TrialSpec) -> dict[str, float]:
-    """Changes to the model's configuration, after checking that the texts fit it.
-
-    Args:
-        place: Where the model lies.
-        spec: The trial.
+    """Changes to the configuration of the model that lies at `place`, once the texts fit it.
 
     Raises:
         DataError: The model has fewer positions than `max_length`.
@@ -205,13 +184,10 @@ def config_changes(place: str, spec: TrialSpec) -> dict[str, float]:
     return changes
 
 
-def _measure(
-    spec: TrialSpec, model: Any, prepared: Prepared, cache: TrialCache
-) -> MeasuredSparsity | None:
-    """Counts the plan, once for all seeds unless each finds its own.
+def _measure(spec: TrialSpec, model: Any, prepared: Prepared, cache: TrialCache) -> dict[str, Any]:
+    """What the plan comes to, counted once for all seeds unless each finds its own.
 
-    Returns:
-        None for a dense model whose layers cannot be told apart.
+    Nothing for a dense model whose layers cannot be told apart.
     """
     size = spec.training.evaluation_batch_size
     seed = spec.seed if is_method(spec.pattern) else None
@@ -221,8 +197,16 @@ def _measure(
             with sparsified(model, "full()") if spec.pattern == DENSE else nullcontext():
                 cache.measured[key] = measure(model, prepared.batches(size))
         except UnsupportedModelError:
-            return None
-    return cache.measured[key]
+            return {}
+    measured = cache.measured[key]
+    return {
+        "sparsity": measured.sparsity,
+        "block_density": measured.block_density,
+        "mean_degree": measured.mean_degree,
+        "allowed_pairs": int(measured.allowed.sum()),
+        "valid_pairs": int(measured.valid.sum()),
+        "sparsity_by_layer": measured.by_layer,
+    }
 
 
 @contextmanager
@@ -236,16 +220,3 @@ def _checkpoints(folder: Path | None) -> Iterator[Path]:
     place.mkdir(parents=True, exist_ok=True)
     yield place
     shutil.rmtree(place, ignore_errors=True)
-
-
-@contextmanager
-def _out_of_memory() -> Iterator[None]:
-    """Says that memory ran out, whoever noticed."""
-    try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise TrialFailed(f"out of memory: {first_line(error)}") from error
-    except RuntimeError as error:
-        if "allocate memory" in str(error) or "out of memory" in str(error):
-            raise TrialFailed(f"out of memory: {first_line(error)}") from error
-        raise

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
-from sparseattn.study.display import Display, label
-from sparseattn.study.executors.base import Event, Executor
+from sparseattn.study.display import Display, label, say
 from sparseattn.study.locks import TrialLocks
 from sparseattn.study.record import DONE
 from sparseattn.study.store import Store, writing
 from sparseattn.study.trial import TrialSpec
-from sparseattn.study.trial_runner import give_up
+from sparseattn.study.trial_runner import failed_files
 
-__all__ = ["Runner", "TrialQueue"]
+__all__ = ["Event", "Executor", "Runner"]
 
 #: How often a trial is started again after what ran it died.
 _RETRIES = 1
@@ -24,75 +24,70 @@ _RETRIES = 1
 _LOOK = 1.0
 
 
-class TrialQueue:
-    """Trials that are not run yet, in the order of the study but for the first that parses.
+@dataclass(frozen=True)
+class Event:
+    """What happened to a trial.
 
-    A parse of the data can take longer than a trial, and is kept for all trials and processes. So
-    one trial that needs it goes first, and no second one before the first has got to its training:
-    two would do the same work at the same time, while there is other work to do.
-
-    Args:
-        trials: The trials.
+    Attributes:
+        kind: `progress`; `stored`: it is in the folder now, done or failed; `busy`: another process
+            has locked it; `lost`: what ran it died, for this `reason`.
+        digest: Which trial.
+        phase: What it is doing; how much of that is done is its `share`, in [0, 1].
     """
 
-    def __init__(self, trials: Iterable[TrialSpec]) -> None:
-        self._trials = deque(trials)
-        self._parsed = False
-        first = next(filter(_parses, self._trials), None)
-        if first is not None:
-            self._trials.remove(first)
-            self._trials.appendleft(first)
+    kind: Literal["progress", "stored", "busy", "lost"]
+    digest: str
+    phase: str = ""
+    share: float = 0.0
+    reason: str = ""
 
-    def __bool__(self) -> bool:
-        """Whether any is left."""
-        return bool(self._trials)
 
-    def take(self, running: Iterable[TrialSpec]) -> TrialSpec | None:
-        """Takes the next trial out; None where it is better to wait.
+class Executor(Protocol):
+    """Runs trials and stores them in a study's folder.
 
-        Args:
-            running: The trials that run now.
+    It locks a trial before it runs it and looks whether it is there, so that a runner may submit
+    what another runner is about to do.
+    """
+
+    @property
+    def free(self) -> int:
+        """How many more trials it can take now."""
+
+    def submit(self, trial: TrialSpec) -> None:
+        """Starts a trial."""
+
+    def poll(self, timeout: float) -> list[Event]:
+        """What happened; waits at most so many seconds for something to happen.
+
+        Raises:
+            StudyError: No trial can go on, such as on a full disk.
         """
-        hold = not self._parsed and any(map(_parses, running))
-        for trial in self._trials:
-            if not (hold and _parses(trial)):
-                self._trials.remove(trial)
-                return trial
-        return None
 
-    def put(self, trial: TrialSpec) -> None:
-        """Puts a trial back, as the next."""
-        self._trials.appendleft(trial)
-
-    def prepared(self, trial: TrialSpec) -> None:
-        """Notes that a trial has its data."""
-        self._parsed = self._parsed or _parses(trial)
+    def close(self) -> None:
+        """Stops everything, trials in flight too."""
 
 
 def _parses(trial: TrialSpec) -> bool:
     return "spacy" in trial.versions  # of the packages, those that its result depends on
 
 
-@dataclass
 class Runner:
     """Runs trials until each of them is in the folder.
 
-    Attributes:
-        store: The study's folder.
-        executor: What runs them.
-        display: What tells the user.
-        locks: The locks of this process.
+    They go in the order of the study but for the first that parses. A parse of the data can take
+    longer than a trial, and is kept for all trials and processes: one trial that needs it goes
+    first, and no second one before the first has got to its training.
     """
 
-    store: Store
-    executor: Executor
-    display: Display
-    locks: TrialLocks
-    _waiting: TrialQueue = field(default_factory=lambda: TrialQueue(()))
-    _running: dict[str, TrialSpec] = field(default_factory=dict)
-    _elsewhere: dict[str, TrialSpec] = field(default_factory=dict)
-    _lost: dict[str, int] = field(default_factory=dict)
-    _next_look: float = 0.0
+    def __init__(
+        self, store: Store, executor: Executor, display: Display, locks: TrialLocks
+    ) -> None:
+        self.store, self.executor, self.display, self.locks = store, executor, display, locks
+        self._waiting: list[TrialSpec] = []
+        self._running: dict[str, TrialSpec] = {}
+        self._elsewhere: dict[str, TrialSpec] = {}
+        self._lost: Counter[str] = Counter()
+        self._parsed, self._next_look = False, 0.0
 
     def run(self, trials: Iterable[TrialSpec]) -> None:
         """Runs trials.
@@ -100,7 +95,10 @@ class Runner:
         Raises:
             StudyError: The folder cannot be written to, or the executor cannot go on.
         """
-        self._waiting = TrialQueue(trials)
+        self._waiting = list(trials)
+        if first := next(filter(_parses, self._waiting), None):
+            self._waiting.remove(first)
+            self._waiting.insert(0, first)
         while self._waiting or self._running or self._elsewhere:
             self._submit()
             for event in self.executor.poll(0.2):
@@ -109,9 +107,11 @@ class Runner:
 
     def _submit(self) -> None:
         while self.executor.free > 0:
-            trial = self._waiting.take(self._running.values())
+            hold = not self._parsed and any(map(_parses, self._running.values()))
+            trial = next((t for t in self._waiting if not (hold and _parses(t))), None)
             if trial is None:
                 return
+            self._waiting.remove(trial)
             self._running[trial.digest] = trial
             self.display.start(trial)
             self.executor.submit(trial)
@@ -120,8 +120,7 @@ class Runner:
         trial = self._running[event.digest]
         if event.kind == "progress":
             self.display.advance(trial, event.phase, event.share)
-            if event.phase != "prepare":
-                self._waiting.prepared(trial)
+            self._parsed |= event.phase != "prepare" and _parses(trial)
             return
         del self._running[event.digest]
         if event.kind == "busy":
@@ -142,14 +141,14 @@ class Runner:
 
     def _retry(self, trial: TrialSpec, reason: str) -> None:
         digest = trial.digest
-        self._lost[digest] = self._lost.get(digest, 0) + 1
+        self._lost[digest] += 1
         self.display.end(trial, None)
         if self._lost[digest] <= _RETRIES:
-            self.display.say(f"{label(trial)}: {reason}; it is started again")
-            self._waiting.put(trial)
+            say(self.display.console, f"{label(trial)}: {reason}; it is started again")
+            self._waiting.insert(0, trial)
         elif self.locks.take(digest):
             with writing(self.store.folder):
-                files = give_up(trial, reason, self.store.work(digest))
+                files = failed_files(trial, reason, self.store.work(digest))
             self.store.put(digest, files)
             self.locks.release(digest)
             self.display.end(trial, self._outcome(trial))
@@ -169,4 +168,4 @@ class Runner:
             elif not self._waiting and self.executor.free > 0 and self.locks.take(digest):
                 self.locks.release(digest)
                 del self._elsewhere[digest]
-                self._waiting.put(trial)
+                self._waiting.insert(0, trial)

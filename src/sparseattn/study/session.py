@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -32,7 +31,6 @@ from sparseattn.study.spec import ExecutorSpec, StudySpec, load_spec, spec_of
 from sparseattn.study.store import DAMAGED, STUDY, Store
 from sparseattn.study.study import Study, create
 from sparseattn.study.trial import TrialSpec
-from sparseattn.study.trial_cache import TrialCache
 from sparseattn.study.trial_runner import RUN_TRIAL
 from sparseattn.training.environment import check_alone
 
@@ -108,27 +106,23 @@ def run(
     >>> from sparseattn.study import run
     >>> run("studies/smoke.yaml", "runs/smoke")  # doctest: +SKIP
     """
-    check_alone()
-    options = options or Options()
+    session = _Session(out, options, console)
     if not isinstance(spec, StudySpec):
         spec = spec_of(spec) if isinstance(spec, Mapping) else load_spec(spec)
-    store, sources = Store(out), [Source.at(place) for place in options.import_trials]
-    screen = console or Console(stderr=True)
-    if (store.folder / STUDY).is_file():
-        before = Study.load(store.folder)
-        study = check_same(before, spec, store.folder)
+    folder = session.store.folder
+    if (folder / STUDY).is_file():
+        before = Study.load(folder)
+        study = check_same(before, spec, folder)
         # Its name, question or contrasts may have changed.
-        changed = study.spec.declared != before.spec.declared
-        return _Session(study, store, options, screen, sources, changed=changed).run()
-    check_new(store.folder)
+        return session.run(study, changed=study.spec.declared != before.spec.declared)
+    check_new(folder)
     from sparseattn.study.resolve import resolve
+    from sparseattn.study.trial_cache import TrialCache
 
-    executor = _executor(spec, options)
+    executor, most = session.executor(spec), session.options.max_trials
     check_machine(spec, executor)
-    study, _, notices = resolve(
-        spec, options.max_trials, TrialCache(), here=executor.kind == "local"
-    )
-    return _Session(study, store, options, screen, sources, notices).run()
+    study, _, notices = resolve(spec, most, TrialCache(), here=executor.kind == "local")
+    return session.run(study, notices)
 
 
 def resume(
@@ -144,49 +138,46 @@ def resume(
     Raises:
         StudyError: See `run`.
     """
-    check_alone()
-    options = options or Options()
-    sources = [Source.at(place) for place in options.import_trials]
-    screen = console or Console(stderr=True)
-    return _Session(Study.load(Path(folder)), Store(folder), options, screen, sources).run()
+    return _Session(folder, options, console).run(Study.load(Path(folder)))
 
 
-@dataclass
 class _Session:
-    """One run of a study that is resolved."""
+    """One run, in a study's folder."""
 
-    study: Study
-    store: Store
-    options: Options
-    screen: Console
-    sources: Sequence[Source] = ()
-    notices: Sequence[str] = ()
-    changed: bool = False
+    def __init__(
+        self, folder: str | Path, options: Options | None, console: Console | None
+    ) -> None:
+        check_alone()
+        self.store, self.options = Store(folder), options or Options()
+        self.sources = [Source.at(place) for place in self.options.import_trials]
+        self.screen = console or Console(stderr=True)
 
-    def run(self) -> RunOutcome:
-        """Imports and runs what is missing, and writes the tables."""
-        store, executor = self.store, _executor(self.study.spec, self.options)
-        trials, doubles = self.study.trials()
+    def executor(self, spec: StudySpec) -> ExecutorSpec:
+        where = {**spec.executor.model_dump(), **self.options.executor}
+        return validated(ExecutorSpec, where, ("executor",))
+
+    def run(self, study: Study, notices: Sequence[str] = (), changed: bool = False) -> RunOutcome:
+        """Imports and runs what is missing, and writes the tables, and the study if it changed."""
+        store, executor = self.store, self.executor(study.spec)
+        trials, doubles = study.trials()
         missing, results = self._missing(trials)
         needed = bool(missing or (self.sources and results.failed))
         if needed:
-            check_machine(self.study.spec, executor)
+            check_machine(study.spec, executor)
         # What is wrong is said alone, before what is only worth knowing.
         with reached(executor) if needed else nullcontext():
-            for notice in (*self.notices, *doubles):
+            for notice in (*notices, *doubles):
                 say(self.screen, f"note: {notice}")
             if needed and self.sources:
-                self._import(trials)
+                self._import(study, trials)
                 missing, results = self._missing(trials)
             for problem in results.damaged.values():
                 say(self.screen, f"{problem}; it is run again")
             if missing:
-                self._confirm(len(missing))
-                with _interruptible():
-                    self._train(missing, results, executor)
+                self._train(study, missing, results, executor)
                 results = collect(store, trials)
-            elif self.changed:
-                create(self.study, store)
+            elif changed:
+                create(study, store)
         if missing or results.read or not (store.folder / "results.csv").is_file():
             write(store, results)
         reasons = {digest: str(results.rows[digest]["reason"]) for digest in results.failed}
@@ -199,39 +190,44 @@ class _Session:
             done -= set(results.failed)
         return [trial for trial in trials if trial.digest not in done], results
 
-    def _import(self, trials: list[TrialSpec]) -> None:
+    def _import(self, study: Study, trials: list[TrialSpec]) -> None:
         """Takes trials over from other studies, and says how many of each."""
-        _check_fresh(self.study, self.store, self.options)
-        create(self.study, self.store)
+        _check_fresh(study, self.store, self.options)
+        create(study, self.store)
         with TrialLocks(self.store.folder) as locks:
             for source in self.sources:
-                count, damaged = import_trials(source, self.study, trials, self.store, locks)
+                count, damaged = import_trials(source, study, trials, self.store, locks)
                 for problem in damaged:
                     say(self.screen, f"{problem}; it is not taken over")
                 say(self.screen, f"note: trials taken over from {source.path}: {count}")
 
-    def _confirm(self, count: int) -> None:
-        question = f"{count} trials are to run in {self.store.folder}. Go on?"
+    def _train(
+        self, study: Study, missing: list[TrialSpec], results: Results, executor: ExecutorSpec
+    ) -> None:
+        store, count = self.store, len(missing)
+        question = f"{count} trials are to run in {store.folder}. Go on?"
         if self.options.confirm is not None and not self.options.confirm(question, count):
             raise KeyboardInterrupt
         if not self.sources:  # else it was checked before trials were imported
-            _check_fresh(self.study, self.store, self.options)
-
-    def _train(self, missing: list[TrialSpec], results: Results, executor: ExecutorSpec) -> None:
-        create(self.study, self.store)
-        try:
-            with TrialLocks(self.store.folder) as locks:
-                _remove_replaced(self.store, locks, results, missing)
-                with (
-                    closing(make(executor, self.store, locks, self.options.trial)) as workers,
-                    Display(len(missing), self.screen) as display,
-                ):
-                    Runner(self.store, workers, display, locks).run(missing)
-                remove_stale_work(self.store, locks)
-        except BaseException:
-            with suppress(StudyError):  # the first error counts
-                write(self.store, collect(self.store, self.study.trials()[0]))
-            raise
+            _check_fresh(study, store, self.options)
+        with ExitStack() as stack:
+            with suppress(ValueError):  # not the main thread: a request to end cannot be caught
+                before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+                stack.callback(signal.signal, signal.SIGTERM, before)
+            create(study, store)
+            try:
+                with TrialLocks(store.folder) as locks:
+                    _remove_replaced(store, locks, results, missing)
+                    with (
+                        closing(make(executor, store, locks, self.options.trial)) as workers,
+                        Display(count, self.screen) as display,
+                    ):
+                        Runner(store, workers, display, locks).run(missing)
+                    remove_stale_work(store, locks)
+            except BaseException:
+                with suppress(StudyError):  # the first error counts
+                    write(store, collect(store, study.trials()[0]))
+                raise
 
 
 def _check_fresh(study: Study, store: Store, options: Options) -> None:
@@ -252,26 +248,3 @@ def _remove_replaced(
             if store.status(digest) in (FAILED, DAMAGED):
                 store.remove(digest)
             locks.release(digest)
-
-
-def _executor(spec: StudySpec, options: Options) -> ExecutorSpec:
-    where = {**spec.executor.model_dump(), **options.executor}
-    return validated(ExecutorSpec, where, ("executor",))
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Treats a polite request to end like Ctrl-C, where signals can be caught."""
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -75,7 +75,7 @@ class TrialSpec(StrictModel):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class TrialResult:
     """What a trial gave.
 
@@ -83,12 +83,10 @@ class TrialResult:
         metrics: On the evaluation examples, by name; shares in [0, 1].
         headline: The metric that stands for the task.
         sparsity: `1 - allowed / valid` pairs of real tokens, over all evaluation inputs, layers
-            and heads; in [0, 1]. None, like the next three, if the model does not let itself be
-            counted.
+            and heads; in [0, 1]. None, like the next four, if the model cannot be counted.
         block_density: Score entries computed as a share of the valid pairs; above 1 with padding.
         mean_degree: Keys a query may attend to, averaged over queries, layers and heads.
-        allowed_pairs: Their number.
-        valid_pairs: Their number.
+        allowed_pairs: Their number, like `valid_pairs`.
         sparsity_by_layer: Likewise for each layer.
         counts: Examples, inputs and shares cut, a split; optimiser steps.
         seconds: Of `prepare`, `train`, `evaluate` and `total`; those of this process if the trial
@@ -103,12 +101,12 @@ class TrialResult:
 
     metrics: dict[str, float]
     headline: str
-    sparsity: float | None
-    block_density: float | None
-    mean_degree: float | None
-    allowed_pairs: int | None
-    valid_pairs: int | None
-    sparsity_by_layer: list[float]
+    sparsity: float | None = None
+    block_density: float | None = None
+    mean_degree: float | None = None
+    allowed_pairs: int | None = None
+    valid_pairs: int | None = None
+    sparsity_by_layer: list[float] = dataclasses.field(default_factory=list)
     counts: dict[str, float]
     seconds: dict[str, float]
     history: list[dict[str, float]]

@@ -9,8 +9,9 @@ import platform
 import socket
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sparseattn.study.store import LOGS, out_of_space
 from sparseattn.study.trial import TrialSpec
 from sparseattn.training.spec import Progress
 
-__all__ = ["RUN_TRIAL", "TrialRunner", "give_up"]
+__all__ = ["RUN_TRIAL", "failed_files", "run_to_files"]
 
 #: The function that runs a trial, by its importable name.
 RUN_TRIAL = "sparseattn.study.run_trial:run_trial"
@@ -30,101 +31,78 @@ RUN_TRIAL = "sparseattn.study.run_trial:run_trial"
 _LOGGERS = ("TENSORBOARD_LOGGING_DIR", "TRACKIO_DIR", "WANDB_DIR")
 
 
-class TrialRunner:
-    """Runs trials one after another, and keeps between them what they can share.
+def run_to_files(
+    run: str, trial: TrialSpec, work: Path, progress: Progress, logs: Path | None = None
+) -> dict[str, bytes]:
+    """Runs a trial, in this process.
 
     Args:
-        run: The function that runs a trial, as `module:function`; a `TrialCache` in its module is
-            made once and handed to every trial.
+        run: The function that runs it, as `module:function`; a `TrialCache` in its module is made
+            once a process and handed to every trial.
+        trial: The trial.
+        work: A folder that it may resume from.
+        progress: Called now and then.
+        logs: Where loggers write; by default into the work folder, and what they wrote is among
+            the files.
+
+    Returns:
+        The files of the trial's folder, whether it came to its end or failed.
 
     Raises:
         StudyError: There is no such function.
+        OSError: The disk is full, which says nothing about the trial.
     """
-
-    def __init__(self, run: str = RUN_TRIAL) -> None:
-        module_name, _, name = run.partition(":")
-        module = import_module(module_name)
-        if not hasattr(module, name):
-            raise StudyError(unknown("trial function", run, [RUN_TRIAL]))
-        self._run = getattr(module, name)
-        cache = getattr(module, "TrialCache", None)
-        self._cache = cache() if cache else None
-
-    def run(
-        self, trial: TrialSpec, work: Path, progress: Progress, logs: Path | None = None
-    ) -> dict[str, bytes]:
-        """Runs a trial.
-
-        Args:
-            trial: The trial.
-            work: A folder that it may resume from.
-            progress: Called now and then.
-            logs: Where loggers write; by default into the work folder, and what they wrote is
-                among the files.
-
-        Returns:
-            The files of its folder, whether it came to its end or failed.
-
-        Raises:
-            OSError: The disk is full, which says nothing about the trial.
-        """
-        work.mkdir(parents=True, exist_ok=True)
-        log, phase = _Log(work), ""
-        values = trial.model_dump(mode="json")
-
-        def report(name: str, share: float) -> None:
-            nonlocal phase
-            if name != phase:
-                phase = name
-                log.add("phase", phase=name)
-            progress(name, share)
-
-        try:
-            log.add("start", **_process(), **_newest_checkpoint(work / "checkpoints"))
-            with _logging_to(logs or work / LOGS, trial.training.report_to):
-                result = self._run(trial, folder=work, progress=report, cache=self._cache)
-            log.add("end", seconds=result.seconds, metrics=result.metrics)
-            files = record.finished(values, trial.digest, result, log.text())
-        except Exception as error:
-            if out_of_space(error, work):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-            trace = "".join(traceback.format_exception(error))[-8000:]
-            files = _failed(trial, _reason(error), log, traceback=trace)
-        return files if logs else files | _logged(work / LOGS)
-
-
-def give_up(trial: TrialSpec, reason: str, work: Path) -> dict[str, bytes]:
-    """The files of a trial whose worker died too often.
-
-    Args:
-        trial: The trial.
-        reason: Why.
-        work: Its work folder, with the log of its attempts.
-    """
+    function, kept = _loaded(run)
     work.mkdir(parents=True, exist_ok=True)
-    return _failed(trial, reason, _Log(work))
+    phase = ""
+
+    def report(name: str, share: float) -> None:
+        nonlocal phase
+        if name != phase:
+            phase = name
+            _log(work, "phase", phase=name)
+        progress(name, share)
+
+    try:
+        _log(work, "start", **_process(), **_newest_checkpoint(work / "checkpoints"))
+        with _logging_to(logs or work / LOGS, trial.training.report_to):
+            result = function(trial, folder=work, progress=report, cache=kept)
+        log = _log(work, "end", seconds=result.seconds, metrics=result.metrics)
+        files = record.finished(trial.model_dump(mode="json"), trial.digest, result, log)
+    except Exception as error:
+        if out_of_space(error, work):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        trace = "".join(traceback.format_exception(error))[-8000:]
+        files = failed_files(trial, _reason(error), work, traceback=trace)
+    if logs is None:  # `Store.put` knows these names
+        for path in filter(Path.is_file, sorted((work / LOGS).rglob("*"))):
+            files[path.relative_to(work).as_posix()] = path.read_bytes()
+    return files
 
 
-class _Log:
-    """A trial's log: a JSON object a line, kept over attempts in its work folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "log.jsonl"
-
-    def add(self, event: str, **values: Any) -> None:
-        """Adds a line with the time (Unix, in seconds)."""
-        line = json.dumps({"time": round(time.time(), 3), "event": event, **record.plain(values)})
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    def text(self) -> bytes:
-        return self.path.read_bytes() if self.path.exists() else b""
+@cache
+def _loaded(run: str) -> tuple[Callable[..., Any], Any]:
+    module_name, _, name = run.partition(":")
+    module = import_module(module_name)
+    if not hasattr(module, name):
+        raise StudyError(unknown("trial function", run, [RUN_TRIAL]))
+    make_cache = getattr(module, "TrialCache", None)
+    return getattr(module, name), make_cache and make_cache()
 
 
-def _failed(trial: TrialSpec, reason: str, log: _Log, **details: str) -> dict[str, bytes]:
-    log.add("failed", reason=reason, **details)
-    values = trial.model_dump(mode="json")
-    return record.failed(values, trial.digest, reason, _process(), log.text())
+def failed_files(trial: TrialSpec, reason: str, work: Path, **details: str) -> dict[str, bytes]:
+    """The files of a trial that failed, or whose worker died too often; `details` are logged."""
+    work.mkdir(parents=True, exist_ok=True)
+    log = _log(work, "failed", reason=reason, **details)
+    return record.failed(trial.model_dump(mode="json"), trial.digest, reason, _process(), log)
+
+
+def _log(work: Path, event: str, **values: Any) -> bytes:
+    """Adds a line to a trial's log, which is kept over its attempts, and gives the whole of it."""
+    line = json.dumps({"time": round(time.time(), 3), "event": event, **record.plain(values)})
+    with (work / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    return (work / "log.jsonl").read_bytes()
 
 
 def _process() -> dict[str, Any]:
@@ -172,9 +150,3 @@ def _logging_to(folder: Path, loggers: Sequence[str]) -> Iterator[None]:
             os.environ.pop(name, None)
         with suppress(OSError):  # they wrote into it
             folder.rmdir()
-
-
-def _logged(folder: Path) -> dict[str, bytes]:
-    """What loggers wrote, under names that `Store.put` understands."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {f"{LOGS}/{path.relative_to(folder).as_posix()}": path.read_bytes() for path in files}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,7 @@ _POINTS = 50
 
 
 def arguments(spec: TrainingSpec, folder: Path, examples: int, seed: int) -> TrainingArguments:
-    """Arguments for a training on this machine.
-
-    Args:
-        spec: How to train.
-        folder: Where checkpoints go.
-        examples: How many there are to train on.
-        seed: Decides the order of the data, and dropout.
+    """Arguments for a training on this machine; checkpoints go into `folder`.
 
     Raises:
         StudyError: This machine or this process cannot train like this.
@@ -36,16 +29,12 @@ def arguments(spec: TrainingSpec, folder: Path, examples: int, seed: int) -> Tra
     on_gpu = torch.cuda.is_available()
     if spec.precision == "fp16" and not on_gpu:
         raise StudyError("precision 'fp16' needs a GPU; choose from: fp32, bf16")
-    batches = math.ceil(examples / spec.batch_size / spec.gradient_accumulation)
-    steps = spec.steps or math.ceil(batches * (spec.epochs or 0))
     early = spec.early_stopping is not None
     save = "steps" if spec.checkpoint_steps else "epoch" if early else "no"
     # The older name warns where the newer one is known.
-    names = ("activation_checkpointing", "gradient_checkpointing")
-    known = TrainingArguments.__dataclass_fields__
-    recompute: dict[str, Any] = {
-        next(name for name in names if name in known): spec.gradient_checkpointing
-    }
+    newer = "activation_checkpointing" in TrainingArguments.__dataclass_fields__
+    name = "activation_checkpointing" if newer else "gradient_checkpointing"
+    recompute: dict[str, Any] = {name: spec.gradient_checkpointing}
     try:
         made = TrainingArguments(
             output_dir=str(folder),
@@ -68,7 +57,7 @@ def arguments(spec: TrainingSpec, folder: Path, examples: int, seed: int) -> Tra
             dataloader_pin_memory=on_gpu,
             bf16=spec.precision == "bf16",
             fp16=spec.precision == "fp16",
-            logging_steps=max(1, round(steps / _POINTS)),
+            logging_steps=max(1, round(spec.optimizer_steps(examples) / _POINTS)),
             logging_nan_inf_filter=False,  # a loss that is not a number must show
             report_to=list(spec.report_to),
             save_strategy=save,

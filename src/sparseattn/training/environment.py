@@ -35,24 +35,18 @@ def check_alone() -> None:
 
 
 def environment(device: str, precision: str) -> dict[str, Any]:
-    """Describes this process.
-
-    Args:
-        device: Where the model ran.
-        precision: The type that its products were computed in.
-    """
+    """Describes this process, the device that a model ran on and the type of its products."""
     import torch
 
     import sparseattn
 
-    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None
     return {
         "python": platform.python_version(),
         "sparseattn": sparseattn.__version__,
         **{name: found for name in _PACKAGES if (found := _version(name))},
         "commit": _commit(),
         "device": device,
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else None,
         "dtype": precision,
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
@@ -82,17 +76,15 @@ def _version(name: str) -> str | None:
 def _commit() -> str | None:
     """The commit that this package is checked out at, with `+` after it if files differ."""
     root = Path(__file__).resolve().parents[3]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
     if not (root / ".git").exists():
         return None
     try:
-        commit = _git(root, "rev-parse", "HEAD")
-        return f"{commit}+" if _git(root, "status", "--porcelain", "-uno") else commit
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=10, check=True
-    ).stdout.strip()

@@ -1,8 +1,7 @@
-"""Phases of learning that go on where they were stopped.
+"""Phases of learning that go on where they were stopped, each in a folder of its own.
 
-A phase trains in a folder of its own. Where the training arguments keep checkpoints, it leaves
-there what the next call needs: the trainer's checkpoints, beside each one what the degrees and
-their budget were, and in the end a record that the phase is over.
+A folder holds the trainer's checkpoints, beside each one what the degrees and their budget were,
+and in the end a record that the phase is over.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from sparseattn.files import write_whole
+from sparseattn.training.train import last_checkpoint
 
 __all__ = ["BUDGET", "Phase"]
 
@@ -28,15 +28,12 @@ _DONE, _WEIGHTS = "done.json", "model.safetensors"
 
 
 class Phase:
-    """One training of several, in a folder of its own.
+    """One training of several; `arguments` are a copy for this one.
 
     Args:
         arguments: How everything is trained. Without a `save_strategy` nothing is kept.
-        name: Of the phase.
+        name: The phase's, and its folder's.
         needs: Files without which a checkpoint is not complete.
-
-    Attributes:
-        arguments: A copy, for this phase.
     """
 
     def __init__(self, arguments: TrainingArguments, name: str, needs: Sequence[str] = ()) -> None:
@@ -48,11 +45,7 @@ class Phase:
             self.arguments.output_dir = str(self.folder)
 
     def done(self, model: nn.Module) -> dict[str, Any] | None:
-        """What was recorded at the end of the phase; the model gets its weights of then.
-
-        Returns:
-            None for a phase that has not ended.
-        """
+        """What was recorded at the end of the phase; the model gets its weights of then."""
         path = self.folder / _DONE
         if not self.keeps or not path.is_file():
             return None
@@ -62,8 +55,6 @@ class Phase:
 
     def train(self, trainer: Trainer) -> None:
         """Trains, from the last complete checkpoint if there is one."""
-        from sparseattn.training.train import last_checkpoint
-
         if not self.keeps:
             trainer.train()
             return
@@ -75,11 +66,11 @@ class Phase:
         trainer.train(resume_from_checkpoint=checkpoint)
 
     def record(self, trainer: Trainer, values: dict[str, Any]) -> None:
-        """Notes that the phase is over.
+        """Notes that the phase is over; of several processes, the first one writes.
 
         Args:
-            trainer: Its trainer; of several processes, the first one writes.
-            values: What to give back from `done`, as plain values.
+            trainer: The phase's trainer.
+            values: What `done` is to give back, as plain values.
         """
         if not self.keeps or not trainer.is_world_process_zero():
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -87,11 +88,13 @@ class TrainingSpec(StrictModel):
             )
         return self
 
-    def held_out_count(self, examples: int) -> int:
-        """How many training examples early stopping holds out.
+    def optimizer_steps(self, inputs: float) -> int:
+        """Optimiser steps of a training on so many inputs."""
+        batches = math.ceil(inputs / self.batch_size / self.gradient_accumulation)
+        return self.steps or math.ceil(batches * (self.epochs or 0))
 
-        Args:
-            examples: How many there are to train on, before any is held out.
+    def held_out_count(self, examples: int) -> int:
+        """How many of the training examples early stopping holds out.
 
         Raises:
             StudyError: None would be held out, or none would be left.

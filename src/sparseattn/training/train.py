@@ -20,7 +20,7 @@ from sparseattn.tasks.prepare import Prepared
 from sparseattn.training.arguments import arguments, seed_of
 from sparseattn.training.spec import Progress, TrainingSpec
 
-__all__ = ["Run", "last_checkpoint", "split", "train", "watch"]
+__all__ = ["Run", "Watch", "headline", "last_checkpoint", "split", "train"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +44,23 @@ class Run:
         Raises:
             TrialFailed: One is not a number.
         """
-        raw = self.trainer.predict(prepared.evaluation).predictions
-        # Some models return more than logits.
-        parts = (raw if isinstance(raw, tuple) else (raw,))[: prepared.kind.outputs]
+        logits = _logits(prepared, self.trainer.predict(prepared.evaluation).predictions)
+        parts = logits if isinstance(logits, tuple) else (logits,)
         if not all(np.isfinite(part).all() for part in parts):
             raise TrialFailed("the trained model's outputs are not numbers (NaN or infinite)")
-        return parts if len(parts) > 1 else parts[0]
+        return logits
+
+
+def _logits(prepared: Prepared, raw: Any) -> Any:
+    """Predictions without what some models return beside their logits."""
+    parts = (raw if isinstance(raw, tuple) else (raw,))[: prepared.kind.outputs]
+    return parts if len(parts) > 1 else parts[0]
+
+
+def headline(prepared: Prepared, raw: Any) -> dict[str, float]:
+    """The headline metric of raw predictions for `prepared.evaluation`, by its name."""
+    scores = prepared.score(_logits(prepared, raw))
+    return {prepared.headline: scores.metrics[prepared.headline]}
 
 
 def train(
@@ -60,28 +71,20 @@ def train(
     folder: Path,
     progress: Progress,
 ) -> Run:
-    """Fine-tunes a model, from the last checkpoint in a folder if there is one.
-
-    Args:
-        model: The model; it is changed in place.
-        prepared: The task.
-        spec: How to train.
-        seed: Decides the order of the data, and dropout.
-        folder: Where checkpoints go.
-        progress: Called as the training goes on.
+    """Fine-tunes a model in place, from the last checkpoint in a folder if there is one.
 
     Raises:
         TrialFailed: The loss is not a number.
         StudyError: The machine cannot train like this.
     """
     training, held_out = split(prepared, spec)
-    made = arguments(spec, folder, len(training), seed)
-    callbacks = watch(progress, seed_of("order", seed))
+    callbacks: list[TrainerCallback] = [Watch(progress, seed_of("order", seed))]
     if spec.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(spec.early_stopping))
     # The Trainer takes `**kwargs` in a forward for a promise to scale the loss for accumulated
     # batches. BERT and others do not keep it: their gradients would grow with the accumulation.
     model.accepts_loss_kwargs = False
+    made = arguments(spec, folder, len(training), seed)
     try:
         trainer = Trainer(
             model=model,
@@ -100,14 +103,9 @@ def train(
 
 
 def split(prepared: Prepared, spec: TrainingSpec) -> tuple[Any, Any]:
-    """Holds out training examples for early stopping, all windows of an example together.
+    """Inputs to train on, and those held out for early stopping (None without it).
 
-    Args:
-        prepared: The task.
-        spec: How to train.
-
-    Returns:
-        Inputs to train on, and the others; None without early stopping.
+    All windows of an example go to the same side.
 
     Raises:
         StudyError: One side would be empty.
@@ -123,65 +121,55 @@ def split(prepared: Prepared, spec: TrainingSpec) -> tuple[Any, Any]:
     )
 
 
-def watch(progress: Progress, order: int) -> list[TrainerCallback]:
-    """Callbacks that report progress, stop where the loss is not a number, and keep the order.
+class Watch(TrainerCallback):
+    """Reports progress, stops where the loss is not a number, and keeps the order of batches.
+
+    transformers draws the order of length-grouped batches from the global generator, of which the
+    state at the start of an epoch is not saved: a resumed training would not repeat it. It orders
+    evaluation by it too, where predictions must stay in place.
 
     Args:
         progress: Called as the training goes on.
         order: Seed of the order of length-grouped batches.
     """
-    return [_Watch(progress), _Order(order)]
 
+    def __init__(self, progress: Progress, order: int) -> None:
+        self.progress, self.order = progress, order
+        self.training, self.predicted = False, 0
 
-class _Watch(TrainerCallback):
-    """Reports progress, and stops a training of which the loss is not a number."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.training = False
-        self.predicted = 0
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_train_begin(self, args: Any, *_: Any, **__: Any) -> None:
+        """The sampler for training exists by now; those for evaluation do not."""
         self.training = True
-
-    def on_train_end(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        self.training = False
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        self.progress("train", state.global_step / max(1, state.max_steps))
-
-    def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        if not self.training:
-            self.predicted += 1
-            self.progress("evaluate", self.predicted / len(kwargs["eval_dataloader"]))
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        loss = kwargs["logs"].get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise TrialFailed(f"the loss became {loss} by step {state.global_step}")
-
-
-class _Order(TrainerCallback):
-    """Gives length-grouped batches an order that a resumed training repeats.
-
-    transformers draws that order from the global generator, of which the state at the start of an
-    epoch is not saved, and orders evaluation by it too, where predictions must stay in place.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        # The sampler for training exists by now.
         args.train_sampling_strategy = "random"
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_epoch_begin(self, args: Any, state: Any, *_: Any, **kwargs: Any) -> None:
+        """Seeds the order of an epoch."""
         sampler = kwargs["train_dataloader"].batch_sampler
         while not isinstance(sampler, LengthGroupedSampler) and sampler is not None:
             sampler = getattr(sampler, "sampler", None) or getattr(sampler, "batch_sampler", None)
         if sampler is not None:
             sampler.batch_size = args.train_batch_size * args.gradient_accumulation_steps
-            sampler.generator = torch.Generator().manual_seed(self.seed + int(state.epoch or 0))
+            sampler.generator = torch.Generator().manual_seed(self.order + int(state.epoch or 0))
+
+    def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:  # noqa: ARG002
+        """Reports an optimiser step."""
+        self.progress("train", state.global_step / max(1, state.max_steps))
+
+    def on_log(self, args: Any, state: Any, *_: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Looks at the loss."""
+        loss = kwargs["logs"].get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise TrialFailed(f"the loss became {loss} by step {state.global_step}")
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """What is predicted from now on is the evaluation."""
+        self.training = False
+
+    def on_prediction_step(self, *_: Any, **kwargs: Any) -> None:
+        """Reports a batch of the evaluation, not of held-out examples."""
+        if not self.training:
+            self.predicted += 1
+            self.progress("evaluate", self.predicted / len(kwargs["eval_dataloader"]))
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,11 +25,11 @@ from types import ModuleType
 from typing import IO, Any, Literal
 
 from sparseattn.errors import StudyError, first_line
-from sparseattn.study.executors.base import Event
 from sparseattn.study.locks import TrialLocks
+from sparseattn.study.runner import Event
 from sparseattn.study.store import Store, writing
 from sparseattn.study.trial import TrialSpec
-from sparseattn.study.trial_runner import RUN_TRIAL, TrialRunner
+from sparseattn.study.trial_runner import RUN_TRIAL, run_to_files
 
 __all__ = ["LocalExecutor", "cores", "default_workers"]
 
@@ -51,7 +51,7 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def devices() -> list[str]:
+def _gpus() -> list[str]:
     """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
@@ -61,10 +61,8 @@ def devices() -> list[str]:
 
 def default_workers() -> int:
     """A worker for each GPU, or else for each core, as far as memory goes."""
-    if found := devices():
-        return len(found)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(cores(), memory // _MEMORY))
+    return len(_gpus()) or max(1, min(cores(), memory // _MEMORY))
 
 
 Ended = Literal["stored", "busy"]
@@ -101,36 +99,22 @@ class _Worker:
         self.output.close()
 
 
-@dataclass
 class LocalExecutor:
-    """Long-lived worker processes, which share out the cores.
+    """Long-lived worker processes, which share out the cores; one that dies is replaced."""
 
-    A worker imports and tokenises once and keeps that from trial to trial; see `TrialCache`. One
-    that dies is replaced.
-
-    Args:
-        store: Where the trials go.
-        workers: How many processes; see `default_workers`.
-        threads: Threads of each process; by default the cores are shared out.
-        run: The function that runs a trial, as `module:function`.
-    """
-
-    store: Store
-    workers: int | None = None
-    threads: int | None = None
-    run: str = RUN_TRIAL
-    _idle: list[_Worker] = field(default_factory=list)
-    _busy: list[_Worker] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """How many workers there may be."""
-        return self.workers or default_workers()
+    def __init__(
+        self, store: Store, workers: int | None, threads: int | None, run: str = RUN_TRIAL
+    ) -> None:
+        self.store, self.run = store, run
+        self.workers = workers or default_workers()
+        self.threads = threads or max(1, cores() // self.workers)
+        self._idle: list[_Worker] = []
+        self._busy: list[_Worker] = []
 
     @property
     def free(self) -> int:
         """See `Executor.free`."""
-        return self.size - len(self._busy)
+        return self.workers - len(self._busy)
 
     def submit(self, trial: TrialSpec) -> None:
         """See `Executor.submit`."""
@@ -167,60 +151,55 @@ class LocalExecutor:
 
     def _start(self, digest: str, task: partial[Ended]) -> _Worker:
         taken = {worker.index for worker in (*self._idle, *self._busy)}
-        index = min(set(range(self.size)) - taken)
+        index = min(set(range(self.workers)) - taken)
+        variables = dict.fromkeys(_THREADS, str(self.threads)) | {"TOKENIZERS_PARALLELISM": "false"}
+        gpus = _gpus()
+        if len(gpus) > 1:  # a Trainer that sees several would split each batch over them
+            variables["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
         output = tempfile.NamedTemporaryFile(prefix="sparseattn-")  # noqa: SIM115
         messages, sender = multiprocessing.Pipe(duplex=False)
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(1, context, _begin, (output.name, sender))
         before = set(multiprocessing.active_children())
-        with _spawning(self._environment(index)):
+        with _spawning(variables):
             future = pool.submit(task)
         (process,) = set(multiprocessing.active_children()) - before
         return _Worker(index, pool, process, messages, output, digest, future)
 
-    def _environment(self, index: int) -> dict[str, str]:
-        threads = self.threads or max(1, cores() // self.size)
-        values = dict.fromkeys(_THREADS, str(threads)) | {"TOKENIZERS_PARALLELISM": "false"}
-        found = devices()
-        if len(found) > 1:  # a Trainer that sees several would split each batch over them
-            values["CUDA_VISIBLE_DEVICES"] = found[index % len(found)]
-        return values
-
     def _ended(self, worker: _Worker) -> Event:
         try:
-            kind = worker.future.result()
+            event = Event(worker.future.result(), worker.trial)
         except BrokenProcessPool:
-            reason = worker.death()
+            event = Event("lost", worker.trial, reason=worker.death())
             worker.close()
-            return Event("lost", worker.trial, reason=reason)
+            return event
         except StudyError:
             worker.close()
             raise
         except Exception as error:  # a bug, or a package that is not there
-            self._idle.append(worker)
             reason = f"its worker raised {type(error).__name__}: {first_line(error)}"
-            return Event("lost", worker.trial, reason=reason)
+            event = Event("lost", worker.trial, reason=reason)
         self._idle.append(worker)
-        return Event(kind, worker.trial)
+        return event
 
 
 @contextmanager
-def _spawning(environment: dict[str, str]) -> Iterator[None]:
+def _spawning(variables: dict[str, str]) -> Iterator[None]:
     """What a process that is started here inherits: variables, and deafness to Ctrl-C.
 
     Ctrl-C reaches every process of a terminal, and is the runner's business. A worker does not
     import the user's script either, which need not be guarded by `__name__ == "__main__"`.
     """
-    variables, script = dict(os.environ), sys.modules["__main__"]
+    before, script = dict(os.environ), sys.modules["__main__"]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update(environment)
+    os.environ.update(variables)
     sys.modules["__main__"] = ModuleType("__main__")
     try:
         yield
     finally:
         sys.modules["__main__"] = script
         os.environ.clear()
-        os.environ.update(variables)
+        os.environ.update(before)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
@@ -244,15 +223,13 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
-@cache
-def _tools(folder: str, run: str) -> tuple[TrialLocks, TrialRunner]:
-    return TrialLocks(Path(folder)), TrialRunner(run)
+_locks = cache(TrialLocks)
 
 
 def _work(folder: str, run: str, spec: str) -> Ended:
     """Runs a trial in a worker, which holds the lock itself: that lives as long as the work."""
     trial = TrialSpec.model_validate_json(spec)
-    store, (locks, runner) = Store(folder), _tools(folder, run)
+    digest, store, locks = trial.digest, Store(folder), _locks(Path(folder))
     last = ("", 0.0)
 
     def progress(phase: str, share: float) -> None:
@@ -262,15 +239,13 @@ def _work(folder: str, run: str, spec: str) -> Ended:
             last = (phase, now)
             _messages.send((phase, round(float(share), 4)))
 
-    if not locks.take(trial.digest):
+    if not locks.take(digest):
         return "busy"
     try:
-        if not store.has(trial.digest):
+        if not store.has(digest):
             with writing(store.folder):
-                files = runner.run(
-                    trial, store.work(trial.digest), progress, store.logs(trial.digest)
-                )
-            store.put(trial.digest, files)
+                files = run_to_files(run, trial, store.work(digest), progress, store.logs(digest))
+            store.put(digest, files)
         return "stored"
     finally:
-        locks.release(trial.digest)
+        locks.release(digest)

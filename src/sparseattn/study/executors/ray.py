@@ -5,39 +5,34 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import secrets
 import socket
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from filelock import FileLock
+from rich.text import Text
 
 from sparseattn.errors import MissingExtraError, StudyError, first_line
-from sparseattn.study.executors.base import Event
 from sparseattn.study.locks import TrialLocks
+from sparseattn.study.runner import Event
 from sparseattn.study.spec import ExecutorSpec
 from sparseattn.study.store import LOCKS, Store, writing
 from sparseattn.study.trial import TrialSpec
-from sparseattn.study.trial_runner import RUN_TRIAL, TrialRunner
+from sparseattn.study.trial_runner import RUN_TRIAL, run_to_files
 
-__all__ = ["RayExecutor", "import_ray", "joined"]
+__all__ = ["LOCAL", "RayExecutor", "import_ray", "joined"]
 
 #: The address that stands for a cluster of this machine alone, begun for the study.
-_LOCAL = "local"
+LOCAL = "local"
 
 #: Seconds that a trial waits for the end of an attempt before it, which is ending on a lost node.
 _PATIENCE = 60.0
-
-#: What colours a terminal.
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class RayExecutor:
@@ -45,12 +40,6 @@ class RayExecutor:
 
     Ray starts a trial again elsewhere when its node is lost. The locks are the runner's: they are
     dropped, and Ray ends the trials, when the runner ends.
-
-    Args:
-        store: Where the trials go.
-        locks: The locks of this process.
-        spec: The cluster and what a trial takes of it.
-        run: The function that runs a trial, as `module:function`.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -63,7 +52,7 @@ class RayExecutor:
         self.store, self.locks, self.run, self.spec = store, locks, run, spec
         self._open = contextlib.ExitStack()
         self._ray = self._open.enter_context(joined(spec))
-        self._shared = self._open.enter_context(_shared(store))
+        self._mark = self._open.enter_context(_marked(store))
         here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             self._ray.get_runtime_context().get_node_id(), soft=True
         )
@@ -97,7 +86,7 @@ class RayExecutor:
             self.locks.release(digest)
             self._events.append(Event("stored", digest))
         else:
-            task = self._task.remote(trial.model_dump_json(), self.run, self._board, self._shared)
+            task = self._task.remote(trial.model_dump_json(), self.run, self._board, self._mark)
             self._running[task] = digest
 
     def poll(self, timeout: float) -> list[Event]:
@@ -130,7 +119,7 @@ class RayExecutor:
         except self._ray.exceptions.RayTaskError as error:
             # Raised by what ran on the node: a full disk, a package that is not there.
             cause = error.cause if isinstance(error.cause, Exception) else error
-            line = first_line(Exception(_COLOURS.sub("", str(cause))))
+            line = first_line(Exception(Text.from_ansi(str(cause)).plain))
             return Event("lost", digest, reason=f"its node: {type(cause).__name__}: {line}")
         except self._ray.exceptions.RayError as error:
             line = f"{type(error).__name__}: {first_line(error)[:200]}"
@@ -154,107 +143,54 @@ class _Board:
         return last
 
 
-@dataclass(frozen=True)
-class Shared:
-    """The runner's folder, and how a node knows that it sees the same one, not a copy.
-
-    Attributes:
-        folder: The study's folder, absolute.
-        file: The file in it that holds the token.
-        token: A token that the runner made for this run.
-    """
-
-    folder: str
-    file: str
-    token: str
-
-    @property
-    def seen(self) -> bool:
-        """Whether this node sees the folder and may write into it."""
-        try:
-            token = (Path(self.folder) / self.file).read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError):
-            return False
-        return token == self.token and os.access(self.folder, os.W_OK)
-
-
 @contextlib.contextmanager
-def _shared(store: Store) -> Iterator[Shared]:
-    """Leaves a token in the study's folder for the length of a run."""
-    token = secrets.token_hex(16)
-    file = store.folder / LOCKS / f"ray.{token[:8]}"
+def _marked(store: Store) -> Iterator[Path]:
+    """A file of this run in the study's folder, by which a node knows that it sees it, no copy."""
+    mark = store.folder.absolute() / LOCKS / f"ray.{secrets.token_hex(16)}"
     with writing(store.folder):
-        file.write_text(token, encoding="ascii")
+        mark.touch()
     try:
-        yield Shared(str(store.folder.absolute()), f"{LOCKS}/{file.name}", token)
+        yield mark
     finally:
-        file.unlink(missing_ok=True)
+        mark.unlink(missing_ok=True)
 
 
-def run_on_node(spec: str, run: str, board: Any, shared: Shared) -> dict[str, bytes]:
-    """Runs a trial on a node, and gives the files of its folder.
-
-    Args:
-        spec: The trial as JSON.
-        run: The function that runs a trial, as `module:function`.
-        board: The actor that keeps the last word on each trial.
-        shared: The runner's folder.
-
-    Raises:
-        OSError: The disk is full.
-    """
+def run_on_node(spec: str, run: str, board: Any, mark: Path) -> dict[str, bytes]:
+    """Runs a trial on a node, and gives the files of its folder; `OSError` if the disk is full."""
     trial = TrialSpec.model_validate_json(spec)
 
     def progress(phase: str, share: float) -> None:
         board.write.remote(trial.digest, phase, share)
 
-    with work_folder(shared, trial.digest) as work:
-        return _runner(run).run(trial, work, progress)
-
-
-#: Ray uses a process again, so that what trials share is kept.
-_runner = cache(TrialRunner)
+    with work_folder(mark, trial.digest) as work:
+        return run_to_files(run, trial, work, progress)
 
 
 @contextlib.contextmanager
-def work_folder(shared: Shared, digest: str, patience: float = _PATIENCE) -> Iterator[Path]:
+def work_folder(mark: Path, digest: str, patience: float = _PATIENCE) -> Iterator[Path]:
     """Where a trial keeps what it would resume from: the study's folder, or else a temporary one.
 
-    Args:
-        shared: The runner's folder.
-        digest: The trial.
-        patience: Seconds to wait for an attempt before this one to end. A node that was cut off
-            may go on with it; then this one starts from nothing.
+    For as many seconds as `patience` says it waits for the end of an attempt before this one. A
+    node that was cut off may go on with that; then this one starts from nothing.
     """
-    lock = _lock(shared, digest, patience) if shared.seen else None
+    folder, lock = mark.parents[1], None
+    if os.path.isfile(mark) and os.access(folder, os.W_OK):
+        work = Store(folder).work(digest)
+        # Taken, or a file system without locks. The kernel frees it with its process.
+        with contextlib.suppress(OSError, NotImplementedError):
+            work.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(work / "lock", timeout=patience).acquire()
     if lock is None:
-        with tempfile.TemporaryDirectory(prefix="sparseattn-") as work:
-            yield Path(work)
+        with tempfile.TemporaryDirectory(prefix="sparseattn-") as temporary:
+            yield Path(temporary)
         return
-    try:
-        yield Path(lock.lock_file).parent
-    finally:
-        lock.release()
-
-
-def _lock(shared: Shared, digest: str, patience: float) -> FileLock | None:
-    """A lock on a trial's folder, which the kernel frees with its process; None if it is taken."""
-    work = Store(shared.folder).work(digest)
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(work / "lock", timeout=patience)
-        lock.acquire()
-    except (OSError, NotImplementedError):  # taken, or a file system without locks
-        return None
-    return lock
+    with lock:
+        yield work
 
 
 @contextlib.contextmanager
 def joined(spec: ExecutorSpec) -> Iterator[ModuleType]:
     """Joins a cluster for the length of a block, unless this process has joined one before.
-
-    Args:
-        spec: The cluster and what a trial takes of it.
 
     Yields:
         The module `ray`.
@@ -267,9 +203,23 @@ def joined(spec: ExecutorSpec) -> Iterator[ModuleType]:
     if ray.is_initialized():
         yield ray
         return
-    _join(ray, spec.address)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if spec.address == LOCAL:
+        options["include_dashboard"] = False
+    # Ray asks for this to become its default.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        if spec.address == _LOCAL:
+        _knock(spec.address)
+        ray.init(address=spec.address, **options)
+    # Ray raises an AssertionError about an address that it cannot read.
+    except (AssertionError, OSError, OverflowError, ValueError, RuntimeError) as error:
+        raise StudyError(
+            f"executor.address: no Ray cluster at {spec.address!r} ({first_line(error)}); start "
+            "one with `ray start --head` and give its HOST:PORT, or auto for the one on this "
+            "machine, or local to start one for the study"
+        ) from None
+    try:
+        if spec.address == LOCAL:
             _check_room(ray, spec)
         yield ray
     finally:
@@ -277,11 +227,7 @@ def joined(spec: ExecutorSpec) -> Iterator[ModuleType]:
 
 
 def import_ray() -> ModuleType:
-    """The module `ray`.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
+    """The module `ray`; `MissingExtraError` if it is not installed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -294,24 +240,6 @@ def import_ray() -> ModuleType:
         ) from None
     module: ModuleType = ray
     return module
-
-
-def _join(ray: ModuleType, address: str) -> None:
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == _LOCAL:
-        options["include_dashboard"] = False
-    # Ray asks for this to become its default.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        _knock(address)
-        ray.init(address=address, **options)
-    # Ray raises an AssertionError about an address that it cannot read.
-    except (AssertionError, OSError, OverflowError, ValueError, RuntimeError) as error:
-        raise StudyError(
-            f"executor.address: no Ray cluster at {address!r} ({first_line(error)}); start one "
-            "with `ray start --head` and give its HOST:PORT, or auto for the one on this machine, "
-            "or local to start one for the study"
-        ) from None
 
 
 def _check_room(ray: ModuleType, spec: ExecutorSpec) -> None:
