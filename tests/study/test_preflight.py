@@ -15,7 +15,7 @@ from sparseattn.study.spec import ExecutorSpec
 from sparseattn.training.spec import TrainingSpec
 from tests.study.test_session import ROWS, data, values
 
-ASKED = {
+REFUSED = {
     "a backend that is not there": (
         {"backend": "tyled"},
         "backend: unknown backend 'tyled' (did you mean 'tiled'?); choose from: flex, masked,",
@@ -86,11 +86,11 @@ def told(monkeypatch, capsys, *arguments) -> str:
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_given_is_one_line_and_nothing_is_written(
     name, command, tmp_path, monkeypatch, capsys
 ):
-    change, message = deepcopy(ASKED[name])
+    change, message = deepcopy(REFUSED[name])
     if torch.cuda.is_available() and name in ("a precision", "a backend that cannot train here"):
         pytest.skip("there is a GPU")
     if name == "a cluster":
