@@ -254,6 +254,6 @@ def test_what_can_be_reached_is_counted_over_the_texts_that_the_budget_is_for(
     on["evaluation"] = f"{method}sparsity=0.85, budget_split=evaluation{end}"
     longer, shorter = ("train", "evaluation") if train > evaluation else ("evaluation", "train")
     sample = Sample(spec_of({**given, "arms": ["dense"]}), (), TrialCache())
-    sample.check(on[longer], ":")
+    sample.check(on[longer], ":", "auto", False)
     with pytest.raises(PlanError, match=r"reach no more than 0\.763"):
-        sample.check(on[shorter], ":")
+        sample.check(on[shorter], ":", "auto", False)
