@@ -92,6 +92,7 @@ PARTS = {
     "two windows": lambda n: (Band(1), Band(3)),
     "window and dilated": lambda n: (Band(1), Band(2, 5)),
     "dilated": lambda n: (Band(2, 7),),
+    "dilated by two": lambda n: (Band(2, 2),),
     "dilated and global": lambda n: (Band(2, 3), GlobalTokens(torch.arange(n)[None] % 30 == 4)),
     "a radius a token": lambda n: (Band(torch.arange(n)[None] % 5),),
     "a radius a token and text": lambda n: (Band(torch.arange(2 * n).view(2, n) * 7 % 11),),
