@@ -180,7 +180,11 @@ def results(folder: Folder) -> None:
     typer.echo(f"wrote {folder / 'results.csv'} and .parquet: {len(found.rows)} trials")
 
 
-@app.command(epilog=examples("study pack runs/smoke smoke.tar.xz"))
+@app.command(
+    epilog=examples(
+        "study pack runs/smoke smoke.tar.xz", "study unpack smoke.tar.xz --out runs/copy"
+    )
+)
 def pack(
     folder: Folder,
     file: Annotated[Path, typer.Argument(help="What to write: NAME.tar.xz.", show_default=False)],
