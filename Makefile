@@ -25,7 +25,7 @@ install: $(VENV)/.installed  ## make .venv and install everything that demo and 
 demo: install  ## the main job on packaged model and data, offline; under 10 minutes on 2 cores
 	$(BIN)/sparseattn demo
 
-quick: install  ## a smaller demo; under 2 minutes
+quick: install  ## a smaller demo; about 2 minutes on 2 idle cores
 	$(BIN)/sparseattn demo --quick
 
 # A thread each: two processes that each take two threads on two cores would wait for one another.

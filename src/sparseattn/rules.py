@@ -200,6 +200,15 @@ class Except(Part):
         return self.left.allowed(q, k) & ~self.right.allowed(q, k)
 
 
+#: Tensors that have an entry a token. Shape: [batch or 1, length, ...].
+_PER_TOKEN: dict[type[Part], tuple[str, ...]] = {
+    Band: ("radius",),
+    GlobalTokens: ("tokens",),
+    SameLabel: ("labels",),
+    Keys: ("index",),
+}
+
+
 @dataclass(frozen=True, eq=False)
 class LayerRule:
     """What one attention layer computes for one batch.
@@ -212,7 +221,8 @@ class LayerRule:
         padded: Whether any token is padding (known without reading the device).
 
     Raises:
-        PatternError: A listed key is beyond the length; kernels would read and write there.
+        PatternError: A tensor of the rule does not fit the batch, or a listed key is beyond its
+            length; kernels would read and write there.
     """
 
     groups: tuple[tuple[tuple[int, ...], Rule], ...]
@@ -221,14 +231,31 @@ class LayerRule:
     padded: bool = True
 
     def __post_init__(self) -> None:
-        """Checks the listed keys."""
-        lists = [p.index for _, rule in self.groups for p in rule.parts if isinstance(p, Keys)]
-        highest = max((int(index.max()) for index in lists if index.numel()), default=-1)
-        if highest >= self.length:
-            raise PatternError(
-                f"key {highest} is beyond the {self.length} tokens of the batch; choose from: "
-                f"0 to {self.length - 1}, or -1 for none"
-            )
+        """Checks the tensors of the rule."""
+        for _, rule in self.groups:
+            self._check(rule)
+
+    def _check(self, rule: Rule) -> None:
+        for part in rule.parts:
+            if isinstance(part, Both | Except):
+                self._check(part.left)
+                self._check(part.right)
+            for field in _PER_TOKEN.get(type(part), ()):
+                tensor = getattr(part, field)
+                if isinstance(tensor, Tensor) and (
+                    tensor.shape[0] not in (1, len(self.valid)) or tensor.shape[1] != self.length
+                ):
+                    raise PatternError(
+                        f"{type(part).__name__}.{field} has shape {list(tensor.shape)}; a batch of "
+                        f"{len(self.valid)} texts of {self.length} tokens needs [1 or "
+                        f"{len(self.valid)}, {self.length}, ...]"
+                    )
+            highest = int(part.index.max()) if isinstance(part, Keys) and part.index.numel() else -1
+            if highest >= self.length:
+                raise PatternError(
+                    f"key {highest} is beyond the {self.length} tokens of the batch; choose from: "
+                    f"0 to {self.length - 1}, or -1 for none"
+                )
 
     @property
     def length(self) -> int:

@@ -12,7 +12,7 @@ import sparseattn as sa
 from sparseattn.auto import select
 from sparseattn.backend import Backend, Call, backend, backends
 from sparseattn.errors import BackendError, PatternError
-from sparseattn.rules import Band, Keys, LayerRule, Pairs, Rule
+from sparseattn.rules import Band, Both, GlobalTokens, Keys, LayerRule, Pairs, Rule, SameLabel
 
 #: PyTorch's compiler warns of PyTorch when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
@@ -290,3 +290,21 @@ def test_a_key_beyond_the_text_is_refused(index):
     message = f"key {index} is beyond the 7 tokens of the batch; choose from: 0 to 6, or -1"
     with pytest.raises(PatternError, match=message):
         LayerRule((((0, 1), Rule((Band(1), Keys(keys)))),), 2, valid)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        GlobalTokens(torch.ones(1, 10, dtype=torch.bool)),
+        GlobalTokens(torch.ones(1, 5, dtype=torch.bool)),
+        Band(torch.ones(3, 7).long()),
+        SameLabel(torch.ones(1, 70).long()),
+        Keys(torch.zeros(2, 8, 1).long()),
+        Both(Rule((Keys(torch.zeros(1, 9, 1).long()),)), Rule((Band(1),))),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_a_tensor_of_another_batch_is_refused(part):
+    valid = torch.ones(2, 7, dtype=torch.bool)
+    with pytest.raises(PatternError, match=r"a batch of 2 texts of 7 tokens needs \[1 or 2, 7,"):
+        LayerRule((((0, 1), Rule((part,))),), 2, valid)

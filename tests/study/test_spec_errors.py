@@ -217,10 +217,12 @@ def test_what_yaml_would_make_of_layers_and_words_is_text_here(tmp_path):
 
 def test_files_are_looked_for_beside_the_study(tmp_path, monkeypatch):
     monkeypatch.setenv("SOMEWHERE", "/somewhere")
-    more = "use: sst2, data: {files: {train: [../a.tsv, ~/b.tsv], evaluation: $SOMEWHERE/c.tsv}}"
+    paths = "train: [../a.tsv, ~/b.tsv], evaluation: $SOMEWHERE/c, format: tsv"
+    more = f"use: sst2, data: {{files: {{{paths}}}}}"
     files = load_spec(written(tmp_path, "use: bbc", more)).task.data.files
     assert files.train == (str(tmp_path / "../a.tsv"), "~/b.tsv")
-    assert files.evaluation == "$SOMEWHERE/c.tsv", "a study may move between machines"
+    assert files.format == "tsv"
+    assert files.evaluation == "$SOMEWHERE/c", "a study may move between machines"
 
 
 def test_short_ways_to_write_things(tmp_path):

@@ -38,7 +38,7 @@ Busy = Annotated[
 @app.command(
     epilog=examples(
         "bench predict bert-base-uncased --plan 'neighbor(radius=64)'",
-        "bench predict bert-base-uncased --plan plan.json --lengths 512,2048 --train",
+        "bench predict bert-base-uncased --plan plan.json --train",
     )
 )
 def predict(

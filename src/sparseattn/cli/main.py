@@ -115,7 +115,7 @@ def lengthen(
 
 @app.command(
     epilog=examples(
-        "show 'neighbor(radius=2) | global(cls)' 'The quick brown fox jumps.'",
+        "show 'neighbor(radius=2)' 'The quick brown fox jumps.'",
         "show 'similarity(k=3)' 'A cat sat.' --pair 'Cats sit.' --png a.png",
     )
 )

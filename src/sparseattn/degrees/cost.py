@@ -56,7 +56,7 @@ def allowed_pairs(candidates: Candidates, tokens: TokenBatch, window: int | None
 
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """What each radius costs on some texts: the measure that a budget is stated in.
+    """What each radius costs on some texts: the unit of a budget.
 
     Attributes:
         candidates: The radii and global tokens.

@@ -71,7 +71,7 @@ class StudyPlan:
         table = Table(title=spec.name, title_justify="left")
         table.add_column("arm", overflow="fold")
         table.add_column("layers", no_wrap=True)
-        for name in ("sparsity", "overall", "degree", "asked for"):
+        for name in ("sparsity", "overall", "degree", "target"):
             table.add_column(name, justify="right", no_wrap=True)
         for arm, found in zip(self.study.arms, self.measured, strict=True):
             cells = [

@@ -342,7 +342,10 @@ def _task(task: Mapping[str, Any], base: Path) -> dict[str, Any]:
     data = values.get("data")
     files = data.get("files") if isinstance(data, Mapping) else None
     if isinstance(data, Mapping) and isinstance(files, Mapping):
-        paths = {name: _paths(value, base) for name, value in files.items()}
+        paths = {
+            name: value if name == "format" else _paths(value, base)
+            for name, value in files.items()
+        }
         values["data"] = {**data, "files": paths}
     return values
 
