@@ -181,6 +181,7 @@ def test_a_package_is_not_imported_to_find_its_model(tmp_path, monkeypatch):
     assert "loud" not in sys.modules
 
 
+NAMED = "a model is named by a local folder, a Hub name or package:NAME, a string"
 MODEL = "a model is a transformers model or a wrapper around one, not 'bert'; load it first"
 BATCH = "a plan is counted over a batch, such as tokenizer(texts, padding=True, return_tensors='pt"
 
@@ -192,6 +193,15 @@ BATCH = "a plan is counted over a batch, such as tokenizer(texts, padding=True, 
         (lambda _: sa.plan_of("bert"), UnsupportedModelError, MODEL),
         (lambda _: sa.restore("bert"), UnsupportedModelError, MODEL),
         (lambda _: sa.lengthen("bert", to=99), UnsupportedModelError, MODEL),
+        (lambda _: sa.probe("bert", "self()", ["a"]), UnsupportedModelError, MODEL),
+        (lambda _: sa.calibrate("bert", ["a"], sparsity=0.8), UnsupportedModelError, MODEL),
+        (lambda _: sa.learn_degrees("bert", ["a"], 0.8), UnsupportedModelError, MODEL),
+        (lambda m: sa.calibrate(m, "a text", sparsity=0.8), DataError, "texts is one text; give"),
+        (lambda _: sa.load(3), DataError, f"{NAMED}; got int"),
+        (lambda m: sa.load(m), DataError, f"{NAMED}; got BertModel"),
+        (lambda _: sa.resolve(3), DataError, f"{NAMED}; got int"),
+        (lambda m: sa.sparsify(m, {}), PlanError, "the plan is empty, so the model would run dens"),
+        (lambda m: sa.sparsify(m, {0: {}}), PlanError, "the plan is empty, so the model would run"),
         (lambda m: sa.describe(m), DataError, f"{BATCH}') makes; got none"),
         (lambda m: sa.describe(m, "a text"), DataError, f"{BATCH}') makes; got 'a text'"),
         (lambda m: sa.describe(m, ["a text"]), DataError, f"{BATCH}') makes; got ['a text']"),

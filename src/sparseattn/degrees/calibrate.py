@@ -29,7 +29,7 @@ from sparseattn.degrees.discretize import Discretized, irregular, regular
 from sparseattn.degrees.knapsack import exponential_tilt
 from sparseattn.degrees.observe import Observation, observe
 from sparseattn.degrees.settings import Settings, split_rows
-from sparseattn.degrees.texts import Texts, tokenize
+from sparseattn.degrees.texts import Texts, check, tokenize
 from sparseattn.errors import UnsupportedModelError
 from sparseattn.plan import Plan
 from sparseattn.tokens import TokenBatch
@@ -72,11 +72,12 @@ def calibrate(
     Raises:
         PlanError: The sparsity cannot be reached; the message names the highest that can.
         UnsupportedModelError: The model's attention cannot be seen.
-        DataError: There are no texts.
+        DataError: There are no texts, or it is one string.
     """
     from transformers import AutoTokenizer, DataCollatorWithPadding
 
     settings = Settings.of(options)
+    check(model, texts)
     tokenizer = tokenizer or AutoTokenizer.from_pretrained(
         model.name_or_path, trust_remote_code=False
     )

@@ -29,6 +29,7 @@ from sparseattn.degrees.search import Budget, Schedule, add_degrees_group, searc
 from sparseattn.degrees.settings import Settings, split_rows
 from sparseattn.degrees.texts import Texts
 from sparseattn.errors import PlanError
+from sparseattn.models.encoder import encoder_of
 from sparseattn.models.sparsify import sparsified, sparsify
 from sparseattn.plan import Plan
 from sparseattn.training.phases import BUDGET, Phase
@@ -77,6 +78,7 @@ def learn_degrees(
         UnsupportedModelError: The model's attention cannot be replaced, or takes only a boolean
             mask.
     """
+    encoder_of(model)  # an error, where it is none
     if arguments is None:
         arguments = TrainingArguments(output_dir="learned", save_strategy="no", report_to=[])
     learner = Learner(model, data, arguments, dict(trainer or {}), Settings.of(options))

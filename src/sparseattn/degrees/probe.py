@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sparseattn.degrees.method import is_method
 from sparseattn.degrees.observe import observe
-from sparseattn.degrees.texts import Texts, spread_indices, tokenize
-from sparseattn.errors import DataError, PatternError
+from sparseattn.degrees.texts import Texts, check, spread_indices, tokenize
+from sparseattn.errors import PatternError
 from sparseattn.pattern import Pattern, parse
 from sparseattn.plan import Plan
 from sparseattn.selection import is_plan
@@ -151,11 +151,10 @@ def probe(
     from sparseattn.syntax import Annotator, Collator
 
     wanted = pattern_of(pattern)
+    check(model, texts)
     tokenizer = tokenizer or AutoTokenizer.from_pretrained(
         model.name_or_path, trust_remote_code=False
     )
-    if isinstance(texts, str):
-        raise DataError("texts is one text; give a list of them")
     some = [texts[index] for index in spread_indices(len(texts), MOST)]
     annotator = Annotator(tokenizer) if wanted.needs & PARSED else None
     rows = tokenize(model, some, tokenizer, annotator=annotator, pairs=True)

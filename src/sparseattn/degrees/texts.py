@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sparseattn.errors import DataError
+from sparseattn.models.encoder import encoder_of
 from sparseattn.models.positions import max_tokens
 from sparseattn.models.sparsify import sparsified
 from sparseattn.models.state import SparsityState, attached_state
@@ -109,6 +110,18 @@ def spread_indices(count: int, most: int) -> list[int]:
     [0, 1, 3]
     """
     return [index * count // most for index in range(most)] if count > most else list(range(count))
+
+
+def check(model: Any, texts: Any) -> None:
+    """Refuses what is no model, and one text for a list of them.
+
+    Raises:
+        UnsupportedModelError: See `encoder_of`.
+        DataError: It is one text.
+    """
+    encoder_of(model)
+    if isinstance(texts, str):
+        raise DataError("texts is one text; give a list of them")
 
 
 def tokenize(

@@ -21,7 +21,7 @@ from sparseattn.errors import (
 )
 from sparseattn.models.config import FIELD, SparsityConfig
 from sparseattn.models.encoder import encoder_of
-from sparseattn.models.names import resolve
+from sparseattn.models.names import resolve, spelled
 from sparseattn.models.sparsify import attach, plan_of, restore
 
 __all__ = ["load", "load_model", "load_part", "quiet"]
@@ -60,13 +60,14 @@ def load(path: str | Path, model_class: Any = None, **kwargs: Any) -> Any:
     Raises:
         PlanError: There is no config, or it carries no plan, transformers lacks the class, or there
             are no weights as safetensors.
-        DataError: Code that lies beside the model would have to be run.
+        DataError: It is no name, or code that lies beside the model would have to be run.
         MissingExtraError: It is one of sentence-transformers, which is not installed.
     """
     if kwargs.pop("trust_remote_code", False):
         raise DataError(f"code that comes with a model is never run: {path}, trust_remote_code")
+    name = spelled(path)
     # A Hub name is `name` or `owner/name`.
-    local = Path(path).is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1
+    local = Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
     if local and not Path(path).exists():
         raise PlanError(f"no model at {path}: there is no such folder")
     try:

