@@ -92,7 +92,10 @@ class _Worker:
         return f"its worker ended with status {code}" + (f": {lines[-1].strip()}" if lines else "")
 
     def close(self) -> None:
-        """Ends the process at once."""
+        """Ends the process: at once where it is at work, else by itself, which leaves nothing."""
+        if self.future.done():
+            self.pool.shutdown(wait=False)
+            self.process.join(10)
         self.process.kill()
         self.pool.shutdown(cancel_futures=True)
         self.messages.close()
@@ -144,9 +147,9 @@ class LocalExecutor:
 
     def close(self) -> None:
         """See `Executor.close`."""
-        for worker in (*self._idle, *self._busy):
+        for worker in self._busy:
             worker.process.kill()
-        for worker in (*self._idle, *self._busy):
+        for worker in (*self._busy, *self._idle):
             worker.close()
 
     def _start(self, digest: str, task: partial[Ended]) -> _Worker:
