@@ -48,7 +48,7 @@ def test_another_batch_is_not_told_what_the_last_one_used():
         long = sa.describe(model, batch((1000,))).layers[0]
     assert (short.backend, long.backend) == ("masked", "tiled")
     assert "at most 128 tokens" in short.reason
-    assert long.reason.endswith("; expected, no such batch was run last")
+    assert long.reason.endswith("; a prediction: this batch was not run")
 
 
 def test_what_is_expected_is_what_is_then_taken():

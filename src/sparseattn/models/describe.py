@@ -123,4 +123,4 @@ def _backend_of(
     chosen, reason = select(
         backends.AUTO, backends.Call(states, states, states, rule, 1.0, dropout, bias)
     )
-    return chosen.name, f"{reason}; expected, no such batch was run last"
+    return chosen.name, f"{reason}; a prediction: this batch was not run"
