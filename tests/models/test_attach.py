@@ -96,6 +96,14 @@ def _another_layer(model):
     model.encoder.layer[1].attention.self.config = model.config
 
 
+def _a_planned_layer(model):
+    layer = deepcopy(model).encoder.layer[2]
+    for module in layer.modules():
+        if hasattr(module, "config"):
+            module.config = model.config
+    model.encoder.layer[2] = layer
+
+
 def _pickled(model):
     return pickle.loads(pickle.dumps(model))
 
@@ -105,7 +113,9 @@ def _pickled(model):
     [
         ("bert", _another_implementation, r"its attn_implementation is now 'sdpa'"),
         ("bert", _no_forward, r"the hooks of sparsify\(\) are gone"),
-        ("bert", _another_layer, r"was not there when the model was sparsified"),
+        ("bert", _another_layer, r"layer encoder.layer.1.attention.self of BertModel was replaced"),
+        ("bert", _a_planned_layer, r"layer encoder.layer.2.attention.self of BertModel was repl"),
+        ("mpnet", _a_planned_layer, r"layer encoder.layer.2.attention.attn of MPNetModel was repl"),
         ("bert", _pickled, r"the hooks of sparsify\(\) are gone"),
         ("mpnet", _no_forward, r"no plan reached MPNetSelfAttention"),
         ("mpnet", _no_hooks, r"only 2 of 3 attention layers of MPNetModel followed the plan"),
@@ -119,6 +129,29 @@ def test_what_was_lost_is_noticed_and_mended(family, lose, message):
     with pytest.raises(PlanNotAppliedError, match=rf"{message}.*; call sparsify\(\) again"):
         model(**inputs)
     assert torch.equal(run(sa.sparsify(model, "neighbor(radius=1)"), **inputs), expected)
+
+
+def test_a_layer_of_another_size_is_noticed():
+    model = sa.sparsify(build("bert"), "neighbor(radius=1)")
+    model.encoder.layer[2] = build("bert", hidden_size=64).encoder.layer[2]
+    with pytest.raises(PlanNotAppliedError, match=r"layer.2.attention.self of BertModel was repl"):
+        model(**batch())
+
+
+class _Around(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args, **kwargs):
+        return self.inner(*args, **kwargs)
+
+
+def test_a_layer_that_was_wrapped_still_follows():
+    model, inputs = sa.sparsify(build("bert"), "neighbor(radius=1)"), batch()
+    expected = run(model, **inputs)
+    model.encoder.layer[1] = _Around(model.encoder.layer[1])
+    assert torch.equal(run(model, **inputs), expected)
 
 
 def test_a_copy_can_be_sparsified_again():

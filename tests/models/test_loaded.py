@@ -126,6 +126,26 @@ def test_another_encoder_in_its_place_is_noticed(family, tmp_path):
     assert not torch.equal(run(model, **inputs), expected)
 
 
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+@pytest.mark.parametrize("plain", [False, True])
+def test_restoring_where_the_encoder_was_replaced(family, plain, tmp_path):
+    model = build(family, "ForSequenceClassification")
+    before = model.config._attn_implementation
+    sa.sparsify(model, "neighbor(radius=1)")
+    if plain and family == "bert":
+        model.save_pretrained(tmp_path)
+        model = type(model).from_pretrained(tmp_path)
+    setattr(model, family, build(family, hidden_act="relu"))
+    sa.restore(model)
+    assert model.config._attn_implementation == before
+    assert not model._forward_pre_hooks
+    run(model, **batch())
+    model.save_pretrained(tmp_path)
+    assert "sparseattn" not in (tmp_path / "config.json").read_text()
+    with pytest.raises(PlanError, match="is not sparsified; there is nothing to restore"):
+        sa.restore(model)
+
+
 @pytest.mark.parametrize("kind", [None, "ForSequenceClassification"])
 def test_a_shallow_copy_does_not_change_the_original(kind):
     model, inputs = sa.sparsify(build("bert", kind), PLAN), batch()

@@ -84,6 +84,7 @@ def attach(model: Any, config: SparsityConfig) -> Any:
             restore(model)
             state = None
     if state is None:
+        _clear(encoder)
         register()
     new = state or SparsityState.of(encoder, config)
     config.plan.resolve(new.heads)
@@ -127,6 +128,16 @@ def _intact(encoder: Any, state: SparsityState) -> bool:
     )
 
 
+def _clear(encoder: Any) -> None:
+    """Takes off what layers of another sparsified model brought along."""
+    for module in encoder.modules():
+        vars(module).pop(LAYERS, None)
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if hook is masks.rewrite_mask:
+                del module._forward_pre_hooks[key]
+                module._forward_pre_hooks_with_kwargs.pop(key, None)
+
+
 @cache
 def _following(kind: Any) -> Callable[..., Any]:
     """The forward of an encoder class, under a plan; keeps its signature for those who look."""
@@ -158,16 +169,24 @@ def _attach(encoder: Any, state: SparsityState) -> None:
 
 
 def _attach_owner(owner: nn.Module, encoder: Any, state: SparsityState) -> None:
-    for key, hook in list(owner._forward_pre_hooks.items()):
-        other = getattr(getattr(hook, "func", None), "__self__", None)
-        if isinstance(other, SparsityState):  # of an encoder that was replaced
-            for handle in other.hooks:
-                if handle.id == key:
-                    handle.remove()
+    _forget_replaced(owner, encoder)
     path = next(name for name, module in owner.named_modules() if module is encoder)
     enter = partial(state.before_owner, path=tuple(path.split(".")))
     state.hooks.append(owner.register_forward_pre_hook(enter, with_kwargs=True, prepend=True))
     state.owners.append(owner)
+
+
+def _forget_replaced(owner: nn.Module, encoder: Any) -> SparsityState | None:
+    """Takes off the hooks of an encoder that was replaced; returns what it carried."""
+    lost = None
+    for key, hook in list(owner._forward_pre_hooks.items()):
+        other = getattr(getattr(hook, "func", None), "__self__", None)
+        if isinstance(other, SparsityState) and other.encoder is not encoder:
+            lost = other
+            for handle in other.hooks:
+                if handle.id == key:
+                    handle.remove()
+    return lost
 
 
 def _special_ids(
@@ -187,7 +206,8 @@ def _special_ids(
 def restore(model: Any) -> Any:
     """Takes a plan off a model, which is then exactly as before `sparsify`.
 
-    Takes it off a model that plain `from_pretrained` loaded, too.
+    Takes it off a model that plain `from_pretrained` loaded, too; and where the encoder was
+    replaced, what the model around it still carries.
 
     Returns:
         The model.
@@ -197,16 +217,22 @@ def restore(model: Any) -> Any:
     """
     encoder = encoder_of(model)
     state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
-    if state is None and FIELD not in vars(encoder.config):
+    owner = owner_of(model)
+    carriers = (encoder.config, owner.config)
+    if state is None and all(FIELD not in vars(carrier) for carrier in carriers):
         raise PlanError(f"{type(model).__name__} is not sparsified; there is nothing to restore")
     if state is not None:
         _refuse_shallow_copy(model, encoder, state)
         _detach(encoder, state)
-    for carrier in (encoder.config, owner_of(model).config):
+    lost = [_forget_replaced(module, encoder) for module in {model, owner}]
+    for carrier in carriers:
         remove_plan(carrier)
     if encoder.config._attn_implementation == NAME:
         before = default_implementation(encoder) if state is None else state.before
         encoder.set_attn_implementation(before)
+    if owner.config._attn_implementation == NAME:
+        befores = [other.before for other in lost if other is not None]
+        owner.config._attn_implementation = (befores or [encoder.config._attn_implementation])[0]
     return model
 
 

@@ -49,6 +49,7 @@ class SparsityState:
     Attributes:
         layers: The encoder's attention layers, in the order of their calls.
         mask_route: Whether the plan reaches the layers through their masks.
+        paths: Where each layer's module stands in the encoder.
         names: Names of the encoder's positional parameters.
         tables: The embeddings of learned positions, and the number of the first position.
         before: The attention implementation to go back to.
@@ -65,6 +66,7 @@ class SparsityState:
     encoder: Any
     layers: list[Attention]
     mask_route: bool
+    paths: list[tuple[str, ...]]
     names: list[str]
     tables: list[tuple[Any, int]]
     before: str
@@ -80,11 +82,13 @@ class SparsityState:
         """Looks at an encoder, and changes nothing."""
         layers = attention_layers(encoder)
         before = encoder.config._attn_implementation
+        paths = {module: tuple(name.split(".")) for name, module in encoder.named_modules()}
         return cls(
             config,
             encoder,
             layers,
             mask_route=bool(masks.modules_of(encoder)),
+            paths=[paths[layer.module] for layer in layers],
             names=list(inspect.signature(encoder.forward).parameters),
             tables=[(encoder.get_submodule(n), at) for n, at in position_tables(encoder).items()],
             before=default_implementation(encoder) if before == NAME else before,
@@ -178,6 +182,7 @@ class SparsityState:
                 f"this model was sparsified, but its attn_implementation is now "
                 f"{encoder.config._attn_implementation!r}; call sparsify() again, or restore()"
             )
+        self._check_layers()
         state, _, columns = _COLUMNS.get()
         if columns:
             _COLUMNS.set((None, None, {}))
@@ -195,6 +200,18 @@ class SparsityState:
         if at < len(args):
             return (*args[:at], mask, *args[at + 1 :]), kwargs, current
         return args, {**kwargs, "attention_mask": mask}, current
+
+    def _check_layers(self) -> None:
+        """A layer put in place of another may fail in its own words, or follow another plan."""
+        for layer, path in zip(self.layers, self.paths, strict=True):
+            here: Any = self.encoder
+            for name in path:
+                here = None if here is None else here._modules.get(name)
+            if here is not layer.module and layer.module not in set(self.encoder.modules()):
+                raise PlanNotAppliedError(
+                    f"attention layer {'.'.join(path)} of {type(self.encoder).__name__} was "
+                    "replaced after sparsify(); call sparsify() again"
+                )
 
     def after_forward(self, current: Pass) -> None:
         """Checks that every layer has followed the plan."""
