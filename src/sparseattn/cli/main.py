@@ -137,9 +137,10 @@ def show(
     from sparseattn.show import picture
 
     shown = picture(pattern, text, pair, model=model, layer=layer)
+    written = None if png is None else shown.save(png)  # what cannot be written is told first
     _print(shown)
-    if png is not None:
-        typer.echo(f"wrote {shown.save(png)}")
+    if written is not None:
+        typer.echo(f"wrote {written}")
 
 
 @app.command(epilog=examples("patterns", "show 'neighbor(radius=1)' 'One of them, drawn.'"))
