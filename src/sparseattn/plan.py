@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from sparseattn.errors import PlanError, reason
+from sparseattn.files import write_whole
 from sparseattn.pattern import Pattern, parse
 from sparseattn.patterns.full import Full
 from sparseattn.rules import LayerRule
@@ -261,8 +262,8 @@ class Plan:
         return cls(tuple(entry for e in entries for entry in cls.of(*e).entries), made_for)
 
     def save(self, path: str | Path) -> None:
-        """Writes the plan as JSON."""
-        Path(path).write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        """Writes the plan as JSON, whole or not at all."""
+        write_whole(Path(path), json.dumps(self.to_json(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:

@@ -14,6 +14,7 @@ import matplotlib
 from cycler import cycler
 from matplotlib.figure import Figure
 
+from sparseattn.files import write_whole
 from sparseattn.report.text import one_line
 
 __all__ = ["SERIES", "Drawing", "styled"]
@@ -105,7 +106,7 @@ class Drawing:
         """Writes `NAME.svg`, `NAME-dark.svg` and `NAME.png`."""
         paths = [folder / f"{self.name}{suffix}.svg" for suffix in _STYLES]
         for path, suffix in zip(paths, _STYLES, strict=True):
-            path.write_bytes(self.svg(suffix))
+            write_whole(path, self.svg(suffix))
         png = folder / f"{self.name}.png"
         with styled(""):
             self.draw().savefig(png, dpi=144, metadata={"Software": None})

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sparseattn import __version__
+from sparseattn.files import write_whole
 from sparseattn.report.comparison import Question, questions
 from sparseattn.report.data import StudyData
 from sparseattn.report.drawing import Drawing
@@ -79,8 +80,8 @@ def write_report(study: StudyData | Summary, folder: str | Path) -> list[Path]:
         "version": __version__,
     }
     html, text = folder / "report.html", folder / "report.md"
-    html.write_text(_template("html").render(context), encoding="utf-8")
-    text.write_text(_template("md").render(context), encoding="utf-8")
+    write_whole(html, _template("html").render(context))
+    write_whole(text, _template("md").render(context))
     return [html, text, *(path for drawing in drawings for path in drawing.write(folder))]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from sparseattn.files import write_whole
 from sparseattn.report.comparison import Comparison, Question
 from sparseattn.report.data import ArmKey, StudyData
 from sparseattn.report.summary import ArmSummary, Summary
@@ -277,10 +278,10 @@ def write_results(
     """
     table = ordered(rows, metrics)
     as_csv, as_json = Path(folder) / "results.csv", Path(folder) / "results.json"
-    as_csv.write_text(table.to_csv(index=False, lineterminator="\n"), encoding="utf-8")
+    write_whole(as_csv, table.to_csv(index=False, lineterminator="\n"))
     known = table.astype(object).where(table.notna(), None)
     text = json.dumps(known.to_dict("records"), indent=1, ensure_ascii=False, default=_plain)
-    as_json.write_text(text + "\n", encoding="utf-8")
+    write_whole(as_json, text + "\n")
     return as_csv, as_json
 
 

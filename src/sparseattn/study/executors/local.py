@@ -83,7 +83,11 @@ class _Worker:
     def death(self) -> str:
         """How the process ended, in words."""
         self.process.join(10)
-        code = self.process.exitcode
+        # The pool's own thread waits for the process as well: where that one was first, its
+        # status is known a moment later.
+        deadline = time.monotonic() + 1
+        while (code := self.process.exitcode) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
         if code is not None and code < 0:
             hint = "; out of memory?" if -code == signal.SIGKILL else ""
             return f"its worker was killed by signal {-code} ({signal.Signals(-code).name}{hint})"

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sparseattn.backends.kernels.tiles import Tiles
+from sparseattn.errors import first_line
 from sparseattn.files import cache_folder
 
 __all__ = ["DTYPES", "LARGE", "Launch", "Setting", "empty_result", "missing", "uninstalled"]
@@ -60,7 +61,7 @@ def missing(dtype: torch.dtype = torch.float32, trains: bool = True) -> str | No
         for direction in ("forward", "backward")[: 1 + trains]:
             compiled(f"{direction}{bits}")
     except Exception as error:  # numba raises many kinds, and none may stop the portable path
-        return f"numba cannot compile it here: {type(error).__name__}: {str(error).splitlines()[0]}"
+        return f"numba cannot compile it here: {type(error).__name__}: {first_line(error)}"
     return None
 
 
