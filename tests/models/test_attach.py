@@ -96,6 +96,16 @@ def _another_layer(model):
     model.encoder.layer[1].attention.self.config = model.config
 
 
+def _layers_that_change_places(model):
+    layers = model.encoder.layer
+    layers[0], layers[2] = layers[2], layers[0]
+
+
+def _wrapped_layers_that_change_places(model):
+    layers = model.encoder.layer
+    layers[0], layers[2] = _Around(layers[2]), _Around(layers[0])
+
+
 def _a_planned_layer(model):
     layer = deepcopy(model).encoder.layer[2]
     for module in layer.modules():
@@ -129,6 +139,39 @@ def test_what_was_lost_is_noticed_and_mended(family, lose, message):
     with pytest.raises(PlanNotAppliedError, match=rf"{message}.*; call sparsify\(\) again"):
         model(**inputs)
     assert torch.equal(run(sa.sparsify(model, "neighbor(radius=1)"), **inputs), expected)
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+@pytest.mark.parametrize("move", [_layers_that_change_places, _wrapped_layers_that_change_places])
+def test_layers_that_change_places_do_not_follow_each_others_plan(family, move):
+    plan = {0: "neighbor(radius=1)", 2: "self()"}
+    model, fresh, inputs = sa.sparsify(build(family), plan), build(family), batch()
+    move(model), move(fresh)
+    name = "self" if family == "bert" else "attn"
+    message = (
+        rf"layers encoder.layer.0.attention.{name} and encoder.layer.2.\S+ of \w+ changed plac"
+    )
+    with pytest.raises(PlanNotAppliedError, match=message):
+        model(**inputs)
+    expected = run(sa.sparsify(fresh, plan), **inputs)
+    assert torch.equal(run(sa.sparsify(model, plan), **inputs), expected)
+
+
+@pytest.mark.parametrize("wrap", [lambda layer: layer, lambda layer: _Around(layer)])
+def test_a_layer_with_the_config_of_another_model_would_stay_dense(wrap):
+    model, other, inputs = build("bert"), build("bert", hidden_act="relu"), batch()
+    model.encoder.layer[1] = wrap(other.encoder.layer[1])
+    dense = run(model, **inputs)
+    message = r"^attention layer encoder.layer.1.*attention.self of BertModel has the config of ano"
+    with pytest.raises(UnsupportedModelError, match=message):
+        sa.sparsify(model, "self()")
+    assert model.config._attn_implementation == "sdpa"
+    assert sa.plan_of(model) is None
+    assert torch.equal(run(model, **inputs), dense)
+    next(m for m in model.encoder.layer[1].modules() if hasattr(m, "config")).config = model.config
+    assert [
+        layer.mean_degree for layer in sa.describe(sa.sparsify(model, "self()"), inputs).layers
+    ] == [1, 1, 1]
 
 
 def test_a_layer_of_another_size_is_noticed():

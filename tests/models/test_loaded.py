@@ -126,6 +126,38 @@ def test_another_encoder_in_its_place_is_noticed(family, tmp_path):
     assert not torch.equal(run(model, **inputs), expected)
 
 
+@pytest.mark.parametrize("plain", [True, False])
+def test_another_encoder_in_a_model_without_hooks_is_noticed(plain, tmp_path):
+    """A plainly loaded model, and one whose encoder alone was sparsified."""
+    model, inputs = build("bert", "ForSequenceClassification"), batch()
+    sa.sparsify(model if plain else model.bert, PLAN)
+    if plain:
+        model.save_pretrained(tmp_path / "sparse")
+        model = type(model).from_pretrained(tmp_path / "sparse")
+    kept, model.bert = model.bert, build("bert", hidden_act="relu")
+    message = r"encoder of BertForSequenceClassification was replaced by one that follows no plan"
+    for each in (model, copy.deepcopy(model)):
+        with pytest.raises(PlanNotAppliedError, match=message):
+            each(**inputs)
+    dense, model.bert = model.bert, kept
+    assert sa.plan_of(model) == PLAN
+    sparse = run(model, **inputs)
+    model.bert = dense
+    expected = run(sa.restore(copy.deepcopy(model)), **inputs)
+    assert not torch.equal(run(sa.sparsify(model, PLAN), **inputs), expected)
+    model.bert = kept
+    assert torch.equal(run(sa.sparsify(model, PLAN), **inputs), sparse)
+
+
+def test_an_encoder_that_follows_the_plan_may_replace_one(tmp_path):
+    model, inputs = build("bert", "ForSequenceClassification"), batch()
+    expected = run(sa.sparsify(model, PLAN), **inputs)
+    model.save_pretrained(tmp_path)
+    model = type(model).from_pretrained(tmp_path)
+    model.bert = transformers.BertModel.from_pretrained(tmp_path)
+    assert torch.equal(run(model, **inputs), expected)
+
+
 @pytest.mark.parametrize("family", ["bert", "mpnet"])
 @pytest.mark.parametrize("plain", [False, True])
 def test_restoring_where_the_encoder_was_replaced(family, plain, tmp_path):
@@ -152,11 +184,30 @@ def test_a_shallow_copy_does_not_change_the_original(kind):
     expected = run(model, **inputs)
     shallow = copy.copy(model)
     for change in (lambda: sa.sparsify(shallow, "self()"), lambda: sa.restore(shallow)):
-        with pytest.raises(UnsupportedModelError, match=r"is a shallow copy.*use copy.deepcopy"):
+        with pytest.raises(UnsupportedModelError, match=r"a shallow copy.*use copy.deepcopy"):
             change()
     assert torch.equal(run(model, **inputs), expected)
     sa.sparsify(copy.deepcopy(model), "self()")
     assert torch.equal(run(model, **inputs), expected)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("kind", [None, "ForSequenceClassification"])
+def test_a_shallow_copy_of_a_model_without_hooks_is_refused(kind, plain, tmp_path):
+    model, inputs = build("bert", kind), batch()
+    if plain:
+        sa.sparsify(model, PLAN).save_pretrained(tmp_path)
+        model = type(model).from_pretrained(tmp_path)
+    expected, before = run(model, **inputs), sa.plan_of(model)
+    shallow = copy.copy(model)
+    for each in (shallow, model):
+        with pytest.raises(UnsupportedModelError, match=r"a shallow copy.*use copy.deepcopy"):
+            sa.sparsify(each, "self()")
+    assert sa.plan_of(model) == before
+    assert torch.equal(run(model, **inputs), expected)
+    held, shallow = model._modules, None
+    assert not torch.equal(run(sa.sparsify(model, "self()"), **inputs), expected)
+    assert held is model._modules
 
 
 def test_columns_of_a_call_that_failed_are_not_used_again():

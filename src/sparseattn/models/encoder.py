@@ -173,12 +173,25 @@ def _recording(encoder: Any, record: Any) -> Iterator[None]:
     AttentionMaskInterface.register(name, interface.padding_mask)
     encoder.set_attn_implementation(name)
     try:
+        _refuse_grafted(encoder, name)
         with torch.no_grad(), torch.random.fork_rng():
             yield
     finally:
         encoder.set_attn_implementation(before)
         del AttentionInterface._global_mapping[name]
         del AttentionMaskInterface._global_mapping[name]
+
+
+def _refuse_grafted(encoder: Any, name: str) -> None:
+    """A layer out of another model asks that model's config which attention to call."""
+    for path, module in encoder.named_modules():
+        config = getattr(module, "config", None)
+        asked = getattr(config, "_attn_implementation", name)
+        if asked != name and "Attention" in type(module).__name__:
+            raise UnsupportedModelError(
+                f"attention layer {path} of {type(encoder).__name__} has the config of another "
+                "model and would stay dense; set its .config to this model's before sparsify()"
+            )
 
 
 def _random_batch(encoder: Any, lengths: Sequence[int], annotated: bool) -> dict[str, Tensor]:

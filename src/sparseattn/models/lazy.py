@@ -30,8 +30,10 @@ def register_when_imported() -> None:
 
 def _register() -> None:
     from sparseattn.models.interface import register
+    from sparseattn.models.replaced import watch
 
     register()
+    watch()
 
 
 class _Watcher(MetaPathFinder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial, wraps
@@ -16,10 +18,14 @@ from sparseattn.models import masks
 from sparseattn.models.config import FIELD, NAME, SparsityConfig, remove_plan
 from sparseattn.models.encoder import default_implementation, encoder_of, owner_of
 from sparseattn.models.interface import LAYERS, register
+from sparseattn.models.replaced import refuse_dense
 from sparseattn.models.state import ATTRIBUTE, SparsityState, followed, refuse_replica
 from sparseattn.plan import Plan, Selection
 
 __all__ = ["attach", "plan_of", "restore", "sparsified", "sparsify"]
+
+#: References to a module's dict of layers when it is looked at: its own, a local name, an argument.
+_OWN_REFERENCES = 3
 
 #: What plain `from_pretrained` is told where it could only run the model dense.
 _NEEDS_LOAD = "sparseattn (load this model with sparseattn.load)"
@@ -77,12 +83,11 @@ def attach(model: Any, config: SparsityConfig) -> Any:
     if config.backend != backends.AUTO:
         backends.backend(config.backend)
     encoder = encoder_of(model)
+    _refuse_shallow_copy(model, owner_of(model), encoder)
     state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
-    if state is not None:
-        _refuse_shallow_copy(model, encoder, state)
-        if not _intact(encoder, state):
-            restore(model)
-            state = None
+    if state is not None and not _intact(encoder, state):
+        restore(model)
+        state = None
     if state is None:
         _clear(encoder)
         register()
@@ -106,23 +111,40 @@ def attach(model: Any, config: SparsityConfig) -> Any:
     return model
 
 
-def _refuse_shallow_copy(model: nn.Module, encoder: Any, state: SparsityState) -> None:
-    """A shallow copy shares its modules with the original, which would change with it."""
-    shared = any(owner._modules is model._modules for owner in state.owners if owner is not model)
-    if shared or (encoder is not state.encoder and encoder._modules is state.encoder._modules):
-        raise UnsupportedModelError(
-            f"this {type(model).__name__} is a shallow copy (copy.copy) that shares its layers "
-            "with a sparsified model; use copy.deepcopy()"
-        )
+def _refuse_shallow_copy(*modules: nn.Module) -> None:
+    """A shallow copy shares its layers with the original, which would change with it.
+
+    They share the dict that holds the layers. To ask who holds it is slow, and not worth it where
+    there are no more references than one module has.
+    """
+    for module in modules:
+        layers = module.__dict__["_modules"]
+        if sys.getrefcount(layers) > _OWN_REFERENCES and _sharing(module):
+            raise UnsupportedModelError(
+                f"this {type(module).__name__} and a shallow copy of it (copy.copy) share their "
+                "layers, so both would change; use copy.deepcopy()"
+            )
+
+
+def _sharing(module: nn.Module) -> bool:
+    """Whether another module holds the very dict of layers that this one holds."""
+    layers = module.__dict__["_modules"]
+    for holder in gc.get_referrers(layers):
+        fields = vars(holder) if isinstance(holder, nn.Module) else holder
+        if not isinstance(fields, dict) or fields is module.__dict__:
+            continue
+        if fields.get("_modules") is layers:
+            return True
+    return False
 
 
 def _intact(encoder: Any, state: SparsityState) -> bool:
     """Whether all that `sparsify` put on an encoder is still there; pickling loses its forward."""
-    own, modules = encoder.__dict__.get("forward"), set(encoder.modules())
+    own = encoder.__dict__.get("forward")
     return (
         own is not None
         and getattr(own, "__func__", None) is not type(encoder).forward
-        and all(layer.module in modules for layer in state.layers)
+        and state.displaced() is None
         and all(hook.id in (hook.hooks_dict_ref() or {}) for hook in state.hooks)
         and (state.mask_route or encoder.config._attn_implementation == NAME)
     )
@@ -180,6 +202,8 @@ def _forget_replaced(owner: nn.Module, encoder: Any) -> SparsityState | None:
     """Takes off the hooks of an encoder that was replaced; returns what it carried."""
     lost = None
     for key, hook in list(owner._forward_pre_hooks.items()):
+        if hook is refuse_dense:
+            del owner._forward_pre_hooks[key]
         other = getattr(getattr(hook, "func", None), "__self__", None)
         if isinstance(other, SparsityState) and other.encoder is not encoder:
             lost = other
@@ -221,8 +245,8 @@ def restore(model: Any) -> Any:
     carriers = (encoder.config, owner.config)
     if state is None and all(FIELD not in vars(carrier) for carrier in carriers):
         raise PlanError(f"{type(model).__name__} is not sparsified; there is nothing to restore")
+    _refuse_shallow_copy(model, owner, encoder)
     if state is not None:
-        _refuse_shallow_copy(model, encoder, state)
         _detach(encoder, state)
     lost = [_forget_replaced(module, encoder) for module in {model, owner}]
     for carrier in carriers:

@@ -50,6 +50,7 @@ class SparsityState:
         layers: The encoder's attention layers, in the order of their calls.
         mask_route: Whether the plan reaches the layers through their masks.
         paths: Where each layer's module stands in the encoder.
+        order: These modules, each once, in the order in which they stand there.
         names: Names of the encoder's positional parameters.
         tables: The embeddings of learned positions, and the number of the first position.
         before: The attention implementation to go back to.
@@ -67,6 +68,7 @@ class SparsityState:
     layers: list[Attention]
     mask_route: bool
     paths: list[tuple[str, ...]]
+    order: list[nn.Module]
     names: list[str]
     tables: list[tuple[Any, int]]
     before: str
@@ -89,6 +91,7 @@ class SparsityState:
             layers,
             mask_route=bool(masks.modules_of(encoder)),
             paths=[paths[layer.module] for layer in layers],
+            order=_standing(layers, encoder),
             names=list(inspect.signature(encoder.forward).parameters),
             tables=[(encoder.get_submodule(n), at) for n, at in position_tables(encoder).items()],
             before=default_implementation(encoder) if before == NAME else before,
@@ -182,7 +185,8 @@ class SparsityState:
                 f"this model was sparsified, but its attn_implementation is now "
                 f"{encoder.config._attn_implementation!r}; call sparsify() again, or restore()"
             )
-        self._check_layers()
+        if (what := self.displaced()) is not None:
+            raise PlanNotAppliedError(f"{what} after sparsify(); call sparsify() again")
         state, _, columns = _COLUMNS.get()
         if columns:
             _COLUMNS.set((None, None, {}))
@@ -201,17 +205,29 @@ class SparsityState:
             return (*args[:at], mask, *args[at + 1 :]), kwargs, current
         return args, {**kwargs, "attention_mask": mask}, current
 
-    def _check_layers(self) -> None:
-        """A layer put in place of another may fail in its own words, or follow another plan."""
-        for layer, path in zip(self.layers, self.paths, strict=True):
-            here: Any = self.encoder
-            for name in path:
-                here = None if here is None else here._modules.get(name)
-            if here is not layer.module and layer.module not in set(self.encoder.modules()):
-                raise PlanNotAppliedError(
-                    f"attention layer {'.'.join(path)} of {type(self.encoder).__name__} was "
-                    "replaced after sparsify(); call sparsify() again"
-                )
+    def displaced(self) -> str | None:
+        """What happened to the attention layers since `sparsify`; None if all are in their places.
+
+        Another layer in the place of one may fail in its own words, or follow another plan. A layer
+        inside a wrapper is still in its place.
+        """
+        moved = [i for i, path in enumerate(self.paths) if not self._stands(i, path)]
+        if not moved:
+            return None
+        order, kind = _standing(self.layers, self.encoder), type(self.encoder).__name__
+        for index in moved:
+            if self.layers[index].module not in order:
+                return f"attention layer {'.'.join(self.paths[index])} of {kind} was replaced"
+        if order != self.order:
+            names = " and ".join(".".join(self.paths[index]) for index in moved)
+            return f"attention layers {names} of {kind} changed places"
+        return None
+
+    def _stands(self, index: int, path: tuple[str, ...]) -> bool:
+        here: Any = self.encoder
+        for name in path:
+            here = None if here is None else here._modules.get(name)
+        return here is self.layers[index].module
 
     def after_forward(self, current: Pass) -> None:
         """Checks that every layer has followed the plan."""
@@ -221,6 +237,12 @@ class SparsityState:
                 f"only {len(current.chosen)} of {len(self.layers)} attention layers of "
                 f"{type(self.encoder).__name__} followed the plan; call sparsify() again"
             )
+
+
+def _standing(layers: list[Attention], encoder: nn.Module) -> list[nn.Module]:
+    """The modules of layers, each once, in the order in which they stand in an encoder."""
+    members = {layer.module for layer in layers}
+    return [module for module in encoder.modules() if module in members]
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
