@@ -60,6 +60,10 @@ class CompiledPlan:
     layers: tuple[LayerRule, ...]
     biases: tuple[Tensor | None, ...] = ()
 
+    def bias(self, layer: int) -> Tensor | None:
+        """What is added to the scaled scores of a layer; None for nothing."""
+        return self.biases[layer] if self.biases else None
+
 
 @dataclass(frozen=True)
 class Plan:

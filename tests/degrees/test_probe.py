@@ -35,8 +35,9 @@ def over(model, data, pattern) -> ProbeResult:
     "pattern",
     ["neighbor(1) | global(cls)", "random(degree=2) - neighbor(1)", "global(first=2)", "full()"],
 )
-def test_mass_is_counted_pair_by_pair(pattern):
-    model, data = sharp(classifier()), rows(7)
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_mass_is_counted_pair_by_pair(pattern, family):
+    model, data = sharp(build(family)), rows(7)
     found = over(model, data, pattern)
     model.set_attn_implementation("eager")
     kept, even = torch.zeros(3, 4, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
@@ -97,15 +98,15 @@ def test_the_model_is_as_it_was():
     found = over(model, rows(5), "full()")
     assert float(found.mass.min()) == pytest.approx(1, abs=1e-5), "the model attends densely"
     assert model.training
-    assert sa.models.state.attached_state(model).observer is None
+    assert sa.models.state.attached_state(model).watched == ()
     assert sa.describe(model, collate(rows(3))).layers[0].pattern == "neighbor(radius=1)"
 
 
 def test_what_cannot_be_measured():
     with pytest.raises(PatternError, match=r"no token of these texts has a key under self\(\) - "):
         over(classifier(), rows(3), "self() - self()")
-    with pytest.raises(UnsupportedModelError, match="MPNetModel computes its own attention"):
-        over(build("mpnet"), rows(3), "full()")
+    with pytest.raises(UnsupportedModelError, match="'deberta' takes only a boolean mask"):
+        over(build("deberta"), rows(3), "full()")
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def calibrate(
     from sparseattn.degrees.calibrate import calibrate_rows
     from sparseattn.degrees.result import sparsity_lines
     from sparseattn.degrees.settings import Settings
-    from sparseattn.degrees.texts import Texts, tokenize
+    from sparseattn.degrees.texts import Texts, check, tokenize
     from sparseattn.models.load import load_part
 
     keywords = options.settings_of(
@@ -56,6 +56,7 @@ def calibrate(
     options.check_file(out)
     texts = [columns[0] for columns in options.read_lines(text)]
     encoder, tokenizer = load_part(model, "AutoModel"), load_part(model, "AutoTokenizer")
+    check(encoder, texts)
     rows, collator = tokenize(encoder, texts, tokenizer), DataCollatorWithPadding(tokenizer)
     result = calibrate_rows(encoder, rows, collator, sparsity, settings, tokenizer)
     result.plan.save(out)

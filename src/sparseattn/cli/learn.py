@@ -172,10 +172,13 @@ def _build_learner(
 
     from sparseattn.degrees.learn import Learner
     from sparseattn.degrees.settings import Settings
+    from sparseattn.models.load import load_part
+    from sparseattn.models.masks import check_scores
     from sparseattn.study.trial_cache import TrialCache
     from sparseattn.training.arguments import arguments, seed_of
     from sparseattn.training.train import Watch, headline
 
+    check_scores(load_part(study.model, "AutoConfig"))
     seed = settings["seed"]
     cache = TrialCache()
     prepared = cache.prepared(study.model, study.task, frozenset(), study.pipeline)

@@ -96,6 +96,7 @@ def calibrate_rows(
     evaluation: Any = None,
 ) -> Discretized:
     """`calibrate` for tokenised rows; `evaluation` are rows for `settings.budget_split`."""
+    check(model, rows)
     counted = split_rows(settings.budget_split, rows, evaluation)
     costs = settings.costs(Texts(model, counted, collator), tokenizer)
     costs.check(sparsity)

@@ -30,6 +30,7 @@ from sparseattn.degrees.settings import Settings, split_rows
 from sparseattn.degrees.texts import Texts
 from sparseattn.errors import PlanError
 from sparseattn.models.encoder import encoder_of
+from sparseattn.models.masks import check_scores
 from sparseattn.models.sparsify import sparsified, sparsify
 from sparseattn.plan import Plan
 from sparseattn.training.phases import BUDGET, Phase
@@ -117,6 +118,7 @@ class Learner:
     ) -> None:
         if arguments.label_smoothing_factor:
             raise PlanError("label smoothing takes the loss away from the model; set it to 0")
+        check_scores(encoder_of(model).config)
         self.model, self.data, self.settings = model, data, settings
         self.arguments, self.trainer = arguments, trainer
         self.tokenizer = tokenizer or trainer.get("processing_class")
@@ -131,8 +133,6 @@ class Learner:
         )
         with torch.no_grad():
             self.degrees.theta[..., -1] = _DENSE
-        with searching(model, self.degrees, self.tokenizer):
-            pass  # a model that cannot is refused here
         self.history: list[dict[str, float]] = []
         self.metrics: dict[str, dict[str, float]] = {}
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseattn.backend import Call
 from sparseattn.degrees.texts import Texts, state_of
-from sparseattn.errors import UnsupportedModelError
+from sparseattn.models.encoder import encoder_of
+from sparseattn.models.masks import check_scores
 from sparseattn.models.sparsify import sparsified
 from sparseattn.plan import CompiledPlan, Plan
 from sparseattn.tokens import TokenBatch
@@ -58,16 +58,18 @@ def observe(
         gradient: Whether the output is to have a gradient with respect to the scores.
 
     Raises:
-        UnsupportedModelError: The model's attention cannot be seen.
+        UnsupportedModelError: The model's attention cannot be replaced, or takes only a boolean
+            mask.
     """
+    check_scores(encoder_of(texts.model).config)
     model, training = texts.model, texts.model.training
     learnable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     seen: Observation
 
     def compile_dense(tokens: TokenBatch) -> CompiledPlan:
         nonlocal seen
-        seen = Observation(tokens)
         rules = Plan(()).compile(tokens, state.heads, state.windows).layers
+        seen = Observation(tokens, open=[rules[layer].dense[:, :1] for layer in watched])
         biases: dict[int, Tensor] = {}
         for layer in watched if gradient else ():
             shape = (tokens.batch, state.heads[layer], tokens.length, tokens.length)
@@ -75,35 +77,21 @@ def observe(
         seen.biases = list(biases.values())
         return CompiledPlan(rules, tuple(biases.get(layer) for layer in range(len(rules))))
 
-    def keep_attention(layer: int, call: Call) -> None:
-        if layer not in watched:
-            return
-        with torch.no_grad():
-            scores = (call.query @ call.key.transpose(-2, -1) * call.scale).float()
-            if call.bias is not None:
-                scores = scores + call.bias
-            seen.open.append(call.rule.dense[:, :1])
-            closed = ~call.rule.finite
-            seen.weights.append(scores.masked_fill(closed, float("-inf")).softmax(dim=-1))
-
     # The plan is there for the annotations that it needs; what is compiled is dense.
     with sparsified(model, needed, tokenizer=tokenizer):
         state = state_of(model)
-        if state.mask_route:
-            raise UnsupportedModelError(
-                f"{type(model).__name__} computes its own attention, which cannot be seen, so "
-                "what a pattern keeps of it cannot be measured"
-            )
         watched = range(len(state.heads)) if layers is None else layers
-        state.compiler, state.observer = compile_dense, keep_attention
+        state.compiler, state.watched = compile_dense, watched
         model.eval().requires_grad_(False)
         try:
             for batch in texts.batches():
                 with torch.set_grad_enabled(gradient):
                     seen.output = model(**batch)  # `compile_dense` has begun a new one
+                assert state.last is not None, "the model has just run"
+                seen.weights = [state.last.weights[layer] for layer in watched]
                 yield seen
         finally:
-            state.compiler = state.observer = None
+            state.compiler, state.watched = None, ()
             model.train(training)
             for parameter in learnable:
                 parameter.requires_grad_(True)

@@ -23,8 +23,10 @@ from transformers import Trainer, TrainerCallback
 from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.distribution import Degrees
 from sparseattn.degrees.texts import state_of
-from sparseattn.errors import PlanError, UnsupportedModelError
+from sparseattn.errors import PlanError
 from sparseattn.files import write_whole
+from sparseattn.models.encoder import encoder_of
+from sparseattn.models.masks import check_scores
 from sparseattn.models.sparsify import sparsified
 from sparseattn.training.phases import BUDGET
 
@@ -114,16 +116,12 @@ def searching(model: nn.Module, degrees: Degrees, tokenizer: Any = None) -> Iter
     Afterwards it is as it was.
 
     Raises:
-        UnsupportedModelError: The model's attention takes only a boolean mask.
+        UnsupportedModelError: The model's attention cannot be replaced, or takes only a boolean
+            mask.
     """
+    check_scores(encoder_of(model).config)
     with sparsified(model, degrees.widest, tokenizer=tokenizer):
-        state = state_of(model)
-        if state.mask_route:
-            raise UnsupportedModelError(
-                f"{type(model).__name__} computes its own attention and takes only a boolean mask, "
-                "so its degrees cannot be learned"
-            )
-        state.compiler = degrees.soft_plan
+        state_of(model).compiler = degrees.soft_plan
         setattr(model, _MODULE, degrees)
         try:
             yield model

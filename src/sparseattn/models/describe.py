@@ -51,8 +51,7 @@ def describe(model: Any, batch: Mapping[str, Any] | None = None) -> SparsityRepo
     report = SparsityReport.of(compiled, [" / ".join(str(p) for _, p in group) for group in groups])
     layers = []
     for index, (count, rule) in enumerate(zip(report.layers, compiled.layers, strict=True)):
-        bias = compiled.biases[index] if compiled.biases else None
-        name, reason = _backend_of(state, index, rule, bias)
+        name, reason = _backend_of(state, index, rule, compiled.bias(index))
         computed = backends.backend(name).computed(rule)
         layers.append(replace(count, computed=computed, backend=name, reason=reason))
     return replace(report, layers=tuple(layers))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Collection
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -53,14 +53,17 @@ class Pass:
         outer: The pass that this one runs inside; see `masks.RUNNING`.
         calls: How often each attention module that computes several layers has been called.
         chosen: The backend that computed each layer, and why.
+        watched: The layers whose attention weights are kept.
+        weights: Those, without dropout or gradient. Shape: [batch, heads, length, length] each.
     """
 
     compiled: CompiledPlan
     backend: str
-    observer: Callable[[int, Call], None] | None = None
+    watched: Collection[int] = ()
     outer: Pass | None = None
     calls: Counter[int] = field(default_factory=Counter)
     chosen: dict[int, tuple[str, str]] = field(default_factory=dict)
+    weights: dict[int, Tensor] = field(default_factory=dict)
 
     def layer(self, module: nn.Module) -> int:
         """The layer that this call of an attention module computes."""
@@ -143,7 +146,7 @@ def attention(
         if sliding_window is not None:
             rule = rule.within(sliding_window - 1)
     _check(module, key, rule, keywords)
-    bias = current.compiled.biases[index] if current.compiled.biases else None
+    bias = current.compiled.bias(index)
     if bias is None or position_bias is None:
         bias = position_bias if bias is None else bias
     else:
@@ -153,11 +156,19 @@ def attention(
         key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     call = Call(query, key, value, rule, scale, dropout, bias)
-    if current.observer is not None:
-        current.observer(index, call)
+    if index in current.watched:
+        current.weights[index] = _weights(call)
     chosen, reason = select(current.backend, call)
     current.chosen[index] = (chosen.name, reason)
     return chosen.attend(call).transpose(1, 2).contiguous(), None
+
+
+@torch.no_grad()
+def _weights(call: Call) -> Tensor:
+    scores = (call.query @ call.key.transpose(-2, -1) * call.scale).float()
+    if call.bias is not None:
+        scores = scores + call.bias
+    return scores.masked_fill(~call.rule.finite, float("-inf")).softmax(dim=-1)
 
 
 def _check(module: nn.Module, key: Tensor, rule: LayerRule, keywords: dict[str, Any]) -> None:

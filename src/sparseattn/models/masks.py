@@ -3,6 +3,8 @@
 These do not use transformers' AttentionInterface (setting another implementation only logs a
 warning), but their self-attention takes a mask that broadcasts over [batch, heads, q, k]. A
 forward pre-hook rewrites it. What they compute stays dense, as with the `masked` backend.
+
+Where the mask is added to the scores it carries the bias of a compiled plan as well.
 """
 
 from __future__ import annotations
@@ -13,10 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseattn.errors import PlanNotAppliedError
+from sparseattn.errors import PlanNotAppliedError, UnsupportedModelError
 from sparseattn.models.interface import KEYWORD, Pass
 
-__all__ = ["ONLY", "RUNNING", "entry_mask", "modules_of", "rewrite_mask"]
+__all__ = [
+    "ONLY",
+    "RUNNING",
+    "check_scores",
+    "entry_mask",
+    "keep_weights",
+    "modules_of",
+    "rewrite_mask",
+]
 
 #: The backend of these families, and why.
 ONLY = ("masked", "the only one for this model family")
@@ -34,6 +44,10 @@ _ADDED = {
     "transformers.models.rembert.modeling_rembert.RemBertSelfAttention": True,
     "transformers.models.megatron_bert.modeling_megatron_bert.MegatronBertSelfAttention": True,
 }
+
+
+#: The types of the models whose mask is not.
+_BOOLEAN = {name.split(".")[2].replace("_", "-") for name, added in _ADDED.items() if not added}
 
 
 def _name(module: nn.Module) -> str:
@@ -54,9 +68,33 @@ def entry_mask(module: nn.Module, valid: Tensor) -> Tensor:
     return valid[:, None, None, :] if _ADDED[_name(module)] else valid.long()
 
 
+def check_scores(config: Any) -> None:
+    """Refuses a model to whose attention scores nothing can be added, by its config.
+
+    Raises:
+        UnsupportedModelError: It is one.
+    """
+    if config.model_type in _BOOLEAN:
+        raise UnsupportedModelError(_refusal(f"a model of type {config.model_type!r}"))
+
+
+def _refusal(who: str) -> str:
+    return (
+        f"{who} takes only a boolean mask, so degrees cannot be learned or calibrated on it, nor "
+        "its attention probed; plans by hand work: sparsify(model, 'neighbor(radius=4)'), or an "
+        "arm such as uniform(sparsity=0.8) in a study"
+    )
+
+
+def keep_weights(current: Pass, output: Any) -> None:
+    """Keeps the attention weights of the watched layers, which the encoder returned last."""
+    for layer in current.watched:
+        current.weights[layer] = output[-1][layer].detach().float()
+
+
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def rewrite_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Pre-hook of a self-attention: gives it the pairs of its layer's rule for a mask.
+    """Pre-hook of a self-attention: gives it its layer's rule, and bias, for a mask.
 
     The mask that it is handed is marked with the pass: activation checkpointing hands the same one
     in again, in whichever thread, when other passes may have come since.
@@ -72,13 +110,15 @@ def rewrite_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
     if mask is not None:
         setattr(mask, KEYWORD, current)
     index = current.layer(module)
-    rule = current.compiled.layers[index]
+    rule, bias = current.compiled.layers[index], current.compiled.bias(index)
     current.chosen[index] = ONLY
     if _ADDED[_name(module)]:
-        zero = torch.zeros((), dtype=hidden.dtype, device=hidden.device)
-        mask = torch.where(rule.finite, zero, torch.finfo(hidden.dtype).min)
-    else:
+        added = hidden.new_zeros(()) if bias is None else bias.to(hidden.dtype)
+        mask = torch.where(rule.finite, added, torch.finfo(hidden.dtype).min)
+    elif bias is None:
         mask = rule.dense.long()
+    else:
+        raise UnsupportedModelError(_refusal(type(module).__name__))
     if len(args) > 1:
         return (hidden, mask, *args[2:]), kwargs
     return args, {**kwargs, "attention_mask": mask}

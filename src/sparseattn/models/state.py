@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sparseattn.backend import Call
 from sparseattn.errors import DataError, PlanError, PlanNotAppliedError
 from sparseattn.models import masks
 from sparseattn.models.config import FIELD, NAME, SparsityConfig
@@ -60,7 +59,7 @@ class SparsityState:
         last: The last pass, for `describe`; in several threads that of any.
         compiler: Makes the compiled plan of a batch in place of the plan itself; for plans that are
             being learned.
-        observer: Told of each layer's attention before it is computed; for calibration.
+        watched: The layers whose attention weights each pass keeps; for calibration.
     """
 
     config: SparsityConfig
@@ -77,7 +76,7 @@ class SparsityState:
     owners: list[nn.Module] = field(default_factory=list)
     last: Pass | None = None
     compiler: Callable[[TokenBatch], CompiledPlan] | None = None
-    observer: Callable[[int, Call], None] | None = None
+    watched: Collection[int] = ()
 
     @classmethod
     def of(cls, encoder: Any, config: SparsityConfig) -> SparsityState:
@@ -170,6 +169,8 @@ class SparsityState:
         finally:
             if self.mask_route:
                 _leave(current)
+        if self.mask_route and current.watched:
+            masks.keep_weights(current, output)
         self.after_forward(current)
         return output
 
@@ -194,11 +195,13 @@ class SparsityState:
         columns |= {name: kwargs.pop(name) for name in COLUMNS if name in kwargs}
         columns |= dict(zip(self.names, args, strict=False)) | kwargs
         tokens = self.tokens(columns)
-        current = Pass(self.compile(tokens), self.config.backend, self.observer)
+        current = Pass(self.compile(tokens), self.config.backend, self.watched)
         if not self.mask_route:
             return args, {**kwargs, KEYWORD: current}, current
         current.outer = masks.RUNNING.get()
         masks.RUNNING.set(current)
+        if current.watched:
+            kwargs = {**kwargs, "output_attentions": True}
         mask = masks.entry_mask(self.layers[0].module, tokens.valid)
         at = self.names.index("attention_mask")
         if at < len(args):

@@ -36,6 +36,10 @@ class _Degrees(BudgetMethod):
 
     def check(self, texts: Texts, tokenizer: Any = None) -> None:
         """See `Method.check`."""
+        from sparseattn.models.encoder import encoder_of
+        from sparseattn.models.masks import check_scores
+
+        check_scores(encoder_of(texts.model).config)
         costs = self.settings().costs(texts, tokenizer)
         try:
             costs.check(self.sparsity)
