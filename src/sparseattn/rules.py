@@ -222,7 +222,8 @@ class LayerRule:
 
     Raises:
         PatternError: A tensor of the rule does not fit the batch, or a listed key is beyond its
-            length; kernels would read and write there.
+            length; kernels would read and write there. On a GPU such a key ends the process, since
+            asking for it first would make each forward pass wait.
     """
 
     groups: tuple[tuple[tuple[int, ...], Rule], ...]
@@ -250,12 +251,18 @@ class LayerRule:
                         f"{len(self.valid)} texts of {self.length} tokens needs [1 or "
                         f"{len(self.valid)}, {self.length}, ...]"
                     )
-            highest = int(part.index.max()) if isinstance(part, Keys) and part.index.numel() else -1
-            if highest >= self.length:
-                raise PatternError(
-                    f"key {highest} is beyond the {self.length} tokens of the batch; choose from: "
-                    f"0 to {self.length - 1}, or -1 for none"
-                )
+            if isinstance(part, Keys) and part.index.numel():
+                self._check_keys(part.index)
+
+    def _check_keys(self, index: Tensor) -> None:
+        allowed = f"choose from: 0 to {self.length - 1}, or -1 for none"
+        if index.is_cuda:  # to read the highest here would wait for the GPU
+            message = f"a key is beyond the {self.length} tokens of the batch; {allowed}"
+            torch._assert_async((index < self.length).all(), message)
+        elif (highest := int(index.max())) >= self.length:
+            raise PatternError(
+                f"key {highest} is beyond the {self.length} tokens of the batch; {allowed}"
+            )
 
     @property
     def length(self) -> int:

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import sparseattn as sa
 from sparseattn.auto import select
@@ -290,6 +292,30 @@ def test_a_key_beyond_the_text_is_refused(index):
     message = f"key {index} is beyond the 7 tokens of the batch; choose from: 0 to 6, or -1"
     with pytest.raises(PatternError, match=message):
         LayerRule((((0, 1), Rule((Band(1), Keys(keys)))),), 2, valid)
+
+
+def test_the_keys_of_a_gpu_are_checked_without_reading_them():
+    """A fake tensor has no values: whatever reads one fails, as it would make a GPU wait."""
+    with FakeTensorMode():
+        keys = torch.zeros(1, 7, 2, dtype=torch.int64, device="cuda")
+        valid = torch.ones(1, 7, dtype=torch.bool, device="cuda")
+        with pytest.raises(RuntimeError):
+            int(keys.max())
+        with CountingCalls() as calls:
+            LayerRule((((0, 1), Rule((Keys(keys),))),), 2, valid)
+    assert "aten._assert_async.msg" in calls.names
+
+
+class CountingCalls(TorchDispatchMode):
+    """Notes what is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, _types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
