@@ -42,7 +42,7 @@ def test_the_ten_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
     assert names["same"] is not names["model"]
     assert names["logits"].shape == (1, 2)
     shown = capsys.readouterr().out
-    assert "counted over 1 texts, 12 real tokens, 6 layers, all heads" in shown
+    assert "counted over 1 text, 12 real tokens, 6 layers, all heads" in shown
 
 
 def test_the_catalogue_page_has_every_pattern():

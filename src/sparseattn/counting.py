@@ -13,6 +13,7 @@ from sparseattn.pattern import Pattern
 from sparseattn.plan import CompiledPlan, Plan
 from sparseattn.rules import LayerRule
 from sparseattn.tokens import TokenBatch
+from sparseattn.words import counted
 
 __all__ = ["LayerCount", "MeasuredSparsity", "SparsityReport", "count_plan"]
 
@@ -163,8 +164,8 @@ class SparsityReport:
         blocks = "" if self.block_density is None else f", block density {self.block_density:.1%}"
         lines.append(
             f"sparsity {self.sparsity:.1%}{blocks}, mean degree {self.mean_degree:.1f}; "
-            f"counted over {self.texts} texts, {self.tokens} real tokens, "
-            f"{len(self.layers)} layers, all heads"
+            f"counted over {counted(self.texts, 'text')}, {counted(self.tokens, 'real token')}, "
+            f"{counted(len(self.layers), 'layer')}, all heads"
         )
         lines += _reasons(self.layers)
         return "\n".join(line.rstrip() for line in lines)

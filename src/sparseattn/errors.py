@@ -62,7 +62,7 @@ class SpecError(PatternError):
 
     def __init__(self, message: str, text: str, column: int) -> None:
         self.text, self.column = text, column
-        super().__init__(f"{message} at column {column + 1} of {text!r}")
+        super().__init__(f"{message}; at column {column + 1} of {text!r}")
 
 
 class PlanError(SparseAttnError, ValueError):

@@ -20,6 +20,7 @@ from sparseattn.patterns.full import Full
 from sparseattn.rules import LayerRule
 from sparseattn.selection import Selection, is_plan, select_indices, spell_selection
 from sparseattn.tokens import TokenBatch
+from sparseattn.words import counted
 
 __all__ = ["CompiledPlan", "Entry", "Plan", "Selection", "select_indices", "spell_selection"]
 
@@ -318,7 +319,7 @@ def _check_own(what: str, **selections: Selection) -> None:
 
 def _spell_shape(shape: Sequence[int] | None) -> str:
     counts = sorted(set(shape or ()))
-    return f"{len(shape or ())} layers of {' or '.join(map(str, counts))} heads"
+    return f"{counted(len(shape or ()), 'layer')} of {' or '.join(map(str, counts))} heads"
 
 
 def _chosen(text: str, count: int, what: str) -> list[int]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sparseattn.errors import PatternError
+from sparseattn.words import counted
 
 __all__ = [
     "AllPairs",
@@ -248,7 +249,7 @@ class LayerRule:
                 ):
                     raise PatternError(
                         f"{type(part).__name__}.{field} has shape {list(tensor.shape)}; a batch of "
-                        f"{len(self.valid)} texts of {self.length} tokens needs [1 or "
+                        f"{counted(len(self.valid), 'text')} of {self.length} tokens needs [1 or "
                         f"{len(self.valid)}, {self.length}, ...]"
                     )
             if isinstance(part, Keys) and part.index.numel():

@@ -27,6 +27,7 @@ from sparseattn.patterns.neighbor import Neighbor
 from sparseattn.plan import CompiledPlan, Plan, select_indices
 from sparseattn.rules import LayerRule
 from sparseattn.tokens import TokenBatch
+from sparseattn.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -176,8 +177,8 @@ def picture(
     rule = LayerRule((((0,), pattern.rule(reading.tokens, index)),), 1, reading.tokens.valid, False)
     report = SparsityReport.of(CompiledPlan((rule,)), [str(pattern)])
     counts = (
-        f"over {report.tokens} real tokens: {report.allowed} of {report.valid} pairs allowed, "
-        f"sparsity {report.sparsity:.1%}, mean degree {report.mean_degree:.1f}"
+        f"over {counted(report.tokens, 'real token')}: {report.allowed} of {report.valid} "
+        f"pairs allowed, sparsity {report.sparsity:.1%}, mean degree {report.mean_degree:.1f}"
     )
     notices = []
     if pattern.varies_by_layer:

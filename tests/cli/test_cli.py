@@ -39,12 +39,12 @@ def test_show_takes_a_pair_a_layer_and_a_model(run):
         (["random(degree=0)", "x"], "random(degree=0): degree must be a whole number >= 1"),
         (["neighbor(radios=1)", "x"], "neighbor(): unknown argument 'radios' (did you mean "
          "'radius'?); choose from: radius"),
-        (["neighbor(2", "x"], "expected ',', found the end at column 11 of 'neighbor(2'"),
+        (["neighbor(2", "x"], "expected ',', found the end; at column 11 of 'neighbor(2'"),
         (["self()", ""], "the text is empty: ''"),
         (["self()", "x", "--layer", "6"], "layer 6 does not exist: the model has 6, 0 to 5"),
         (["self()", "x", "--png", "mask.gif"], "a picture's name ends in .png, .svg, .pdf; got "
          "'mask.gif'"),
-        (["self()\n|", "x"], "expected a pattern, found the end at column 9 of 'self()\\n|'"),
+        (["self()\n|", "x"], "expected a pattern, found the end; at column 9 of 'self()\\n|'"),
     ],
 )  # fmt: skip
 def test_what_the_user_can_mend_is_one_line_and_status_2(run, arguments, message):
@@ -57,7 +57,7 @@ def test_an_unknown_pattern_lists_the_patterns(run):
     code, out, err = run("show", "neighbour(2)", "x")
     assert (code, out) == (2, "")
     assert err.startswith("error: unknown pattern 'neighbour' (did you mean 'neighbor'?); choose")
-    assert err.endswith(" at column 1 of 'neighbour(2)'\n")
+    assert err.endswith("; at column 1 of 'neighbour(2)'\n")
     assert err.count("\n") == 1
 
 
@@ -102,7 +102,7 @@ def test_help_and_version_load_nothing_heavy(arguments, says):
 
 def test_a_terminal_without_the_letters_of_the_text():
     done = subprocess.run(
-        [sys.executable, "-m", "sparseattn.cli", "show", "self()", "a 漢"],
+        [sys.executable, "-m", "sparseattn", "show", "self()", "a 漢"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
@@ -124,7 +124,7 @@ def test_a_terminal_without_the_letters_of_the_text():
 )
 def test_a_misspelt_command_is_one_line_and_status_2(arguments, says):
     done = subprocess.run(
-        [sys.executable, "-m", "sparseattn.cli", *arguments], capture_output=True, text=True
+        [sys.executable, "-m", "sparseattn", *arguments], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {says}")

@@ -72,6 +72,18 @@ def test_what_is_wrong_is_said(texts, options, error, message):
     assert message in str(done.exception)
 
 
+@pytest.mark.parametrize("typed", ["1.5", "-0.2", "nan"])
+def test_a_sparsity_that_is_none_is_refused_before_the_model_is_looked_for(texts, study, typed):
+    options = ["--sparsity", typed, "--model", "./absent"]
+    for words in (
+        ("calibrate", "--text", texts),
+        ("learn", "--task", study, "--out", study.parent / "out"),
+    ):
+        done = invoke(*words, *options)
+        assert isinstance(done.exception, PlanError)
+        assert str(done.exception) == f"sparsity {float(typed)} is not a number from 0 to 1"
+
+
 def test_no_file_no_plan(tmp_path):
     missing = invoke("calibrate", "--text", tmp_path / "no", "--sparsity", 0.6)
     assert isinstance(missing.exception, DataError)
@@ -117,7 +129,12 @@ def test_learn_goes_on_where_it_was_stopped(study, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Learner, "finetune", stop)
-    assert invoke(*words).exit_code != 0
+    stopped = invoke(*words)
+    assert stopped.exit_code != 0
+    begins, search = stopped.stderr.splitlines()[:2]
+    what = f"learning degrees of {DEFAULT} for sparsity 0.6, results go to {tmp_path}/out"
+    assert begins.startswith(what)
+    assert search == "search-0.6: 2 steps"
     assert (tmp_path / "out" / "work" / "search-0.6" / "done.json").is_file()
     monkeypatch.setattr(Learner, "finetune", finetune)
     other = invoke(*words, "--seed", 1)

@@ -17,7 +17,7 @@ from sparseattn.cli import demo
 from sparseattn.errors import MissingExtraError
 from sparseattn.pattern import parse
 
-COMMAND = [sys.executable, "-m", "sparseattn.cli", "demo"]
+COMMAND = [sys.executable, "-m", "sparseattn", "demo"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -20,10 +20,11 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 ROOT = typer.main.get_command(app)
-COMMANDS = dict(commands(ROOT))
+GROUPS = {(): ROOT} | {(name,): ROOT.commands[name] for name in ("study", "bench")}
+COMMANDS = dict(commands(ROOT)) | GROUPS
 
 
-@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".join(("sparseattn", *path)))
 def test_examples_can_be_pasted(path):
     lines = [line.strip() for line in (COMMANDS[path].epilog or "").splitlines() if line.strip()]
     assert lines[0] == "Examples:"

@@ -34,6 +34,9 @@ def test_a_run_says_what_it_did_and_whether_trials_failed(faked, tmp_path, log, 
         f"4 trials: ran 4; results in {tmp_path}/s/results.csv",
         f"`sparseattn study report {tmp_path}/s` writes the report",
     ]
+    begins, first = err.splitlines()[:2]
+    assert begins == f"running 4 trials of the study fake by 2 workers; results go to {tmp_path}/s"
+    assert first.startswith("trial 1 of 4: ")
     assert "trial 4 of 4: " in err
     assert "2 trials failed: the loss became nan by step 3\n" in err
     assert "--retry-failed` runs them again" in err

@@ -116,8 +116,8 @@ def test_patterns_are_no_methods(text):
         ("uniform()", PatternError, r"uniform\(\) needs the argument 'sparsity'"),
         ("uniform(0.7, sparsity=0.7)", PatternError, "argument 'sparsity' is given twice"),
         ("uniform(1, 2, 3, 4, 5)", PatternError, r"uniform\(\) takes at most 4 arguments"),
-        ("uniform(sparsity=0.7", SpecError, r"expected ',', found the end at column 21"),
-        ("uniform(sparsity=1 + 1)", SpecError, r"unexpected '\+' at column 20"),
+        ("uniform(sparsity=0.7", SpecError, r"expected ',', found the end; at column 21"),
+        ("uniform(sparsity=1 + 1)", SpecError, r"unexpected '\+'; at column 20"),
         ("0.7", SpecError, "expected a method, found '0.7'"),
         ("learned(0.7) | learned(0.8)", SpecError, r"'\|' does not join methods"),
         ("learned(sparsity=1.5)", PlanError, r"learned\(\): sparsity 1.5 must be a number between"),
@@ -189,9 +189,9 @@ def test_empty_layers_keep_the_lowest_and_the_others_get_their_pairs(tmp_path, n
     texts = Texts(classifier(), rows(), collate, 1000)
     parse_method(f"{name}(sparsity=0.6, empty_last_layers=2)").check(texts)
     too_many = parse_method(f"{name}(sparsity=0.6, empty_last_layers=3)")
-    with pytest.raises(PlanError, match="3 layers are to be empty, and there are 3"):
+    with pytest.raises(PlanError, match="empty_last_layers=3, and the model has 3 layers"):
         too_many.check(texts)
-    with pytest.raises(PlanError, match="3 layers are to be empty, and there are 3"):
+    with pytest.raises(PlanError, match="empty_last_layers=3, and the model has 3 layers"):
         too_many.apply(context(tmp_path))
 
 

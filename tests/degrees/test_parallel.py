@@ -17,6 +17,8 @@ from sparseattn.degrees.learn import Learner
 from sparseattn.degrees.settings import Settings
 from tests.degrees.small import arguments, classifier, collate, rows
 
+_ROOT = Path(__file__).parents[2]
+
 
 def learn(out, batch):
     """One process of several: learns degrees and writes down what it learned."""
@@ -45,7 +47,7 @@ def run(folder, processes, batch):
         port = probe.getsockname()[1]
     workers = []
     for rank in range(processes):
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
         if processes > 1:
             env |= {
                 "RANK": str(rank),
@@ -55,9 +57,8 @@ def run(folder, processes, batch):
                 "MASTER_PORT": str(port),
             }
         out = folder / f"{processes}-{rank}.json"
-        workers.append(
-            (out, subprocess.Popen([sys.executable, __file__, str(out), str(batch)], env=env))
-        )
+        command = [sys.executable, "-m", "tests.degrees.test_parallel", str(out), str(batch)]
+        workers.append((out, subprocess.Popen(command, env=env, cwd=_ROOT)))
     try:
         for _, worker in workers:
             assert worker.wait(timeout=600) == 0

@@ -65,6 +65,11 @@ def test_describe_counts_this_batch_and_names_the_backend():
     assert "masked" in text
 
 
+def test_a_report_counts_one_text_in_the_singular():
+    report = sa.describe(sa.sparsify(build("bert", num_hidden_layers=1), "self()"), batch((1,)))
+    assert "counted over 1 text, 1 real token, 1 layer, all heads" in str(report)
+
+
 def test_stochastic_state_is_left_alone():
     model = build("bert").train()
     torch.manual_seed(7)

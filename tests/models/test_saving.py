@@ -73,8 +73,12 @@ def test_from_pretrained_alone_never_runs_dense(tmp_path, family, plan, error, m
 def test_loading_what_is_not_there(tmp_path):
     with pytest.raises(PlanError, match=r"^no model at .*nothing: there is no such folder"):
         sa.load(tmp_path / "nothing")
-    with pytest.raises(PlanError, match=r"^no model at owner/nothing: "):
+    with pytest.raises(PlanError, match=r"^no model at owner/nothing: .* Hugging Face Hub"):
         sa.load("owner/nothing")
+    message = r"^no model at absent: (no|there is no) folder absent.* Hugging Face Hub"
+    with pytest.raises(PlanError, match=message) as caught:
+        sa.load("absent")
+    assert "huggingface.co" not in str(caught.value)
     build("bert").save_pretrained(tmp_path / "dense")
     with pytest.raises(PlanError, match="carries no plan"):
         sa.load(tmp_path / "dense")

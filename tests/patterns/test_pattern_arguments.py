@@ -95,7 +95,7 @@ WHOLE = "must be a whole number >="
 MESSAGES = {
     # patterns and arguments by name
     "neighbour(radius=2)": "unknown pattern 'neighbour' (did you mean 'neighbor'?); choose from: "
-    f"{', '.join(catalogue)} at column 1 of 'neighbour(radius=2)'",
+    f"{', '.join(catalogue)}; at column 1 of 'neighbour(radius=2)'",
     "neighbor(radios=2)": "neighbor(): unknown argument 'radios' (did you mean 'radius'?); choose "
     "from: radius",
     "self(2)": "self() takes at most 0 arguments (none); got 1",
@@ -103,7 +103,7 @@ MESSAGES = {
     "neighbor()": "neighbor() needs the argument 'radius'",
     "random()": "random() needs the argument 'degree'",
     "neighbor(2, radius=3)": "neighbor(): argument 'radius' is given twice",
-    "neighbor(radius=2, radius=3)": "argument 'radius' is given twice at column 20 of "
+    "neighbor(radius=2, radius=3)": "argument 'radius' is given twice; at column 20 of "
     "'neighbor(radius=2, radius=3)'",
     # values
     "neighbor(radius=-1)": f"neighbor(radius=-1): radius {WHOLE} 0",
@@ -158,22 +158,22 @@ MESSAGES = {
     "matched_random(self(), per_layer=no)": "matched_random(per_layer='no'): per_layer must be "
     "true or false",
     # spelling
-    "": "expected a pattern, found the end at column 1 of ''",
-    "neighbor": "expected '(' after 'neighbor', found the end at column 9 of 'neighbor'",
-    "neighbor(radius=2": "expected ',', found the end at column 18 of 'neighbor(radius=2'",
-    "neighbor(radius=2))": "expected an operator (|, & or -), found ')' at column 19 of "
+    "": "expected a pattern, found the end; at column 1 of ''",
+    "neighbor": "expected '(' after 'neighbor', found the end; at column 9 of 'neighbor'",
+    "neighbor(radius=2": "expected ',', found the end; at column 18 of 'neighbor(radius=2'",
+    "neighbor(radius=2))": "expected an operator (|, & or -), found ')'; at column 19 of "
     "'neighbor(radius=2))'",
-    "neighbor(radius=)": "expected a pattern, found ')' at column 17 of 'neighbor(radius=)'",
-    "neighbor(2) | ": "expected a pattern, found the end at column 15 of 'neighbor(2) | '",
-    "neighbor(2) + self()": "unexpected '+' at column 13 of 'neighbor(2) + self()'",
-    "neighbor(2) self()": "expected an operator (|, & or -), found 'self' at column 13 of "
+    "neighbor(radius=)": "expected a pattern, found ')'; at column 17 of 'neighbor(radius=)'",
+    "neighbor(2) | ": "expected a pattern, found the end; at column 15 of 'neighbor(2) | '",
+    "neighbor(2) + self()": "unexpected '+'; at column 13 of 'neighbor(2) + self()'",
+    "neighbor(2) self()": "expected an operator (|, & or -), found 'self'; at column 13 of "
     "'neighbor(2) self()'",
-    "random(degree=2, 3)": "expected a named argument, found '3' at column 18 of "
+    "random(degree=2, 3)": "expected a named argument, found '3'; at column 18 of "
     "'random(degree=2, 3)'",
-    "(self()": "expected ')', found the end at column 8 of '(self()'",
-    "global(positions=[1, 2)": "expected ',', found ')' at column 23 of 'global(positions=[1, 2)'",
-    "global('cls)": 'unexpected "\'" at column 8 of "global(\'cls)"',
-    "2": "expected a pattern, found '2' at column 1 of '2'",
+    "(self()": "expected ')', found the end; at column 8 of '(self()'",
+    "global(positions=[1, 2)": "expected ',', found ')'; at column 23 of 'global(positions=[1, 2)'",
+    "global('cls)": 'unexpected "\'"; at column 8 of "global(\'cls)"',
+    "2": "expected a pattern, found '2'; at column 1 of '2'",
 }
 
 
@@ -194,7 +194,7 @@ def test_a_spec_error_knows_its_column():
 @pytest.mark.parametrize(
     ("slip", "message"),
     [
-        (lambda: sa.parse("(" * 100_000 + "self()"), "nested too deeply at column 1"),
+        (lambda: sa.parse("(" * 100_000 + "self()"), "nested too deeply; at column 1"),
         (lambda: sa.parse(f"neighbor({'9' * 5000})"), "radius must be a whole number >= 0"),
         (lambda: sa.neighbor(-1), r"^neighbor\(radius=-1\): radius must be"),
         (

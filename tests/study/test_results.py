@@ -148,10 +148,10 @@ def test_what_is_not_there_is_said(study, tmp_path):
     store, trials = study
     assert load_study(store.folder).missing == ""
     store.remove(trials[0].digest)
-    assert load_study(store.folder).missing == "Of 6 trials 1 have not run."
+    assert load_study(store.folder).missing == "Of 6 trials 1 has not run."
     (store.trials / trials[1].digest / "result.json").write_text("{")
     data = load_study(store.folder)
-    assert data.missing == "Of 6 trials 1 have not run and 1 are damaged."
+    assert data.missing == "Of 6 trials 1 has not run and 1 is damaged."
     assert "is damaged: cut short" in data.damaged[0]
     write_report(data, tmp_path / "report")
     for name in ("report.html", "report.md"):

@@ -93,8 +93,8 @@ def test_a_pipeline_that_does_not_load(wordpiece, tmp_path, name):
         ((["a", None],), {}, "text 1 is None, not a string"),
         ((["a", 3.5],), {}, "text 1 is of type float, not a string"),
         (([["a"]],), {}, "text 0 is of type list, not a string"),
-        ((["a"], ["b", "c"]), {}, "text_pairs has 2 texts for 1 texts"),
-        ((["a", "b"], "b"), {}, "text_pairs has 1 texts for 2 texts"),
+        ((["a"], ["b", "c"]), {}, "text_pairs has 2 texts for 1 text"),
+        ((["a", "b"], "b"), {}, "text_pairs has 1 text for 2 texts"),
         (("a", ["b"]), {}, "text 0 is of type list, not a string"),
         (
             ("a b",),
@@ -126,7 +126,7 @@ def test_texts_that_are_none(plain, arguments, options, expected):
 def test_encodings_that_do_not_fit(plain):
     one, pair = plain.tokenizer(["a", "b"]), plain.tokenizer(["a"], ["b"])
     assert message(DataError, plain.columns, one, ["a"]) == (
-        "the encoding is of 2 texts; 1 were given"
+        "the encoding is of 2 texts; 1 text came with it"
     )
     assert message(DataError, plain.columns, pair, ["a"]) == (
         "the encoding is of pairs of texts; pass the second ones as text_pairs"

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sparseattn.backend import AUTO
-from sparseattn.errors import UnsupportedModelError, first_line
+from sparseattn.errors import UnsupportedModelError
 from sparseattn.models.config import FIELD, remove_plan
-from sparseattn.models.names import resolve
+from sparseattn.models.names import not_found, resolve
 from sparseattn.models.positions import max_tokens
 from sparseattn.models.sparsify import sparsify
 from sparseattn.plan import Plan
@@ -111,7 +111,7 @@ def load(name: str, longest: int, trains: bool) -> BenchModel:
         config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UnsupportedModelError(
-            f"cannot read the config of {name!r}: {first_line(error)}"
+            f"cannot read the config of {name!r}: {not_found(name, error)}"
         ) from None
     if FIELD in vars(config):  # the stock model is dense
         remove_plan(config)

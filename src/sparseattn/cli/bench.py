@@ -19,6 +19,10 @@ app = typer.Typer(
     name="bench",
     help="Say how fast a plan makes a model, before training (predict) or by running it (run).",
     no_args_is_help=True,
+    epilog=examples(
+        "bench predict bert-base-uncased --plan 'neighbor(radius=64)'",
+        "bench run bert-base-uncased --plan 'neighbor(radius=64)' --lengths 512",
+    ),
 )
 
 Model = Annotated[

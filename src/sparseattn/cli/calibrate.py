@@ -37,10 +37,12 @@ def calibrate(
 
     from sparseattn.counting import MeasuredSparsity
     from sparseattn.degrees.calibrate import calibrate_rows
+    from sparseattn.degrees.cost import check_sparsity
     from sparseattn.degrees.result import sparsity_lines
     from sparseattn.degrees.settings import Settings
     from sparseattn.degrees.texts import Texts, check, tokenize
     from sparseattn.models.load import load_part
+    from sparseattn.words import counted
 
     keywords = options.settings_of(
         candidates,
@@ -53,6 +55,7 @@ def calibrate(
         importance=importance,
     )
     settings = Settings.of(keywords)
+    check_sparsity(sparsity)
     options.check_file(out)
     texts = [columns[0] for columns in options.read_lines(text)]
     encoder, tokenizer = load_part(model, "AutoModel"), load_part(model, "AutoTokenizer")
@@ -65,7 +68,8 @@ def calibrate(
         MeasuredSparsity.of(plan, tokens, result.costs.heads, result.costs.windows)
         for plan in (result.plan, result.windows)
     )
-    for line in sparsity_lines(sparsity, measured, windows, f"texts of {text}"):
+    counted_on = f"{counted(len(measured.lengths), 'text')} of {text}"
+    for line in sparsity_lines(sparsity, measured, windows, counted_on):
         typer.echo(line)
     typer.echo(str(result.plan))
     typer.echo(f"wrote {out}")

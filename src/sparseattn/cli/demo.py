@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseattn.errors import MissingExtraError
+from sparseattn.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +58,7 @@ def demo(out: str | Path, *, quick: bool = False, console: Console | None = None
     if outcome.failed:
         reasons = "; ".join(sorted(set(outcome.failed.values()))[:3])
         raise StudyError(
-            f"{len(outcome.failed)} of {outcome.trials} trials failed: {reasons}; "
+            f"{len(outcome.failed)} of {counted(outcome.trials, 'trial')} failed: {reasons}; "
             f"`sparseattn study resume {out} --retry-failed` runs them again"
         )
     data = load_study(out)

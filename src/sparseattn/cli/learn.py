@@ -13,6 +13,7 @@ import typer
 from sparseattn.cli import options
 from sparseattn.errors import StudyError
 from sparseattn.files import write_whole
+from sparseattn.words import counted
 
 if TYPE_CHECKING:
     from sparseattn.degrees.learn import Learner
@@ -74,6 +75,7 @@ def learn(
 
     Stopped, it goes on when it is called again in the same way.
     """
+    from sparseattn.degrees.cost import check_sparsity
     from sparseattn.degrees.settings import Settings
 
     targets = [options.number(part, "sparsity") for part in sparsity.split(",")]
@@ -91,6 +93,8 @@ def learn(
         budget_split=budget_split,
         seed=seed,
     )
+    for target in targets:
+        check_sparsity(target)
     study = options.study_of(task, model, changes or ())
     Settings.of(settings)
     if study.training.early_stopping is not None:
@@ -157,6 +161,9 @@ def _learn(study: StudySpec, targets: list[float], out: Path, job: dict[str, Any
     from sparseattn.models.load import quiet
 
     progress = PhaseProgress()
+    if not progress.console.is_terminal:
+        what = f"degrees of {study.model} for sparsity {', '.join(f'{t:g}' for t in targets)}"
+        progress.say(f"learning {what}, results go to {out}; first, texts are prepared and counted")
     with quiet(), progress.bars:
         learner = _build_learner(study, out / "work", job["settings"], progress)
         learner.check(targets)
@@ -207,7 +214,7 @@ def _save(results: list[Learned], out: Path) -> None:
     if several:
         typer.echo(
             f"{len(results)} targets share one search phase: each goes on from the one before it; "
-            f"{len(results[-1].history)} search steps in all"
+            f"{counted(len(results[-1].history), 'search step')} in all"
         )
     for result in results:
         place = out / f"sparsity-{result.target_sparsity:g}" if several else out

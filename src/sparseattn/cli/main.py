@@ -33,6 +33,7 @@ app = typer.Typer(
     help="Evaluate and optimise sparse attention in pretrained Transformer encoders.",
     no_args_is_help=True,
     add_completion=False,
+    epilog=examples("demo --quick", "show 'neighbor(radius=2)' 'The quick brown fox jumps.'"),
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )

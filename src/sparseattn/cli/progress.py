@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from sparseattn.words import counted
+
 __all__ = ["PhaseProgress"]
 
 
@@ -40,7 +42,11 @@ class PhaseProgress(TrainerCallback):
         self._bar = self.bars.add_task(name, total=state.max_steps, completed=state.global_step)
         if not self.console.is_terminal:
             begun = f" from step {state.global_step}" if state.global_step else ""
-            self.console.print(f"{name}: {state.max_steps} steps{begun}", highlight=False)
+            self.say(f"{name}: {counted(state.max_steps, 'step')}{begun}")
+
+    def say(self, text: str) -> None:
+        """Prints a line as it is."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """A step is done."""

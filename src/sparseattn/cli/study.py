@@ -13,6 +13,7 @@ import typer
 
 from sparseattn.cli.options import examples
 from sparseattn.errors import MissingExtraError
+from sparseattn.words import counted
 
 if TYPE_CHECKING:
     from sparseattn.study.session import RunOutcome
@@ -24,6 +25,7 @@ app = typer.Typer(
     help="Declare a grid of trials, run it, compare its arms.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    epilog=examples("study run studies/smoke.yaml --out runs/smoke", "study report runs/smoke"),
 )
 
 #: Packages of the extra `study` without which no command works.
@@ -177,7 +179,7 @@ def results(folder: Folder) -> None:
 
     found = rebuild(folder)
     _say_damaged(found.damaged.values(), folder)
-    typer.echo(f"wrote {folder / 'results.csv'} and .parquet: {len(found.rows)} trials")
+    typer.echo(f"wrote {folder / 'results.csv'} and .parquet: {counted(len(found.rows), 'trial')}")
 
 
 @app.command(
@@ -194,7 +196,10 @@ def pack(
 
     trials = packed(folder, file)
     size = file.stat().st_size / 1000
-    typer.echo(f"wrote {file}: {trials} trials, {size:,.0f} kB; `sparseattn study unpack` opens it")
+    typer.echo(
+        f"wrote {file}: {counted(trials, 'trial')}, {size:,.0f} kB; "
+        "`sparseattn study unpack` opens it"
+    )
 
 
 @app.command(epilog=examples("study unpack smoke.tar.xz --out runs/copy", "study report runs/copy"))
@@ -208,7 +213,7 @@ def unpack(
 
     added = unpacked(file, out)
     rebuild(out)
-    typer.echo(f"{added} trials added to {out}; `sparseattn study resume {out}` goes on")
+    typer.echo(f"{counted(added, 'trial')} added to {out}; `sparseattn study resume {out}` goes on")
 
 
 def _loaded(folder: Path) -> Any:
@@ -255,11 +260,13 @@ def _interruptible(folder: Path) -> Iterator[None]:
 def _say(outcome: RunOutcome) -> None:
     """Says how a run ended; status 1 for failed trials."""
     folder, what = outcome.folder, f"ran {outcome.run}" if outcome.run else "nothing to do"
-    typer.echo(f"{outcome.trials} trials: {what}; results in {folder / 'results.csv'}")
+    typer.echo(f"{counted(outcome.trials, 'trial')}: {what}; results in {folder / 'results.csv'}")
     typer.echo(f"`sparseattn study report {folder}` writes the report")
     if outcome.failed:
         reasons = sorted(set(outcome.failed.values()))
-        typer.echo(f"{len(outcome.failed)} trials failed: {'; '.join(reasons[:3])}", err=True)
+        typer.echo(
+            f"{counted(len(outcome.failed), 'trial')} failed: {'; '.join(reasons[:3])}", err=True
+        )
         typer.echo(f"`sparseattn study resume {folder} --retry-failed` runs them again", err=True)
         raise typer.Exit(1)
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from sparseattn.degrees.candidates import Candidates
-from sparseattn.degrees.cost import Costs
+from sparseattn.degrees.cost import Costs, check_sparsity
 from sparseattn.degrees.discretize import Discretized, irregular, regular
 from sparseattn.degrees.knapsack import exponential_tilt
 from sparseattn.degrees.observe import Observation, observe
@@ -77,6 +77,7 @@ def calibrate(
     from transformers import AutoTokenizer, DataCollatorWithPadding
 
     settings = Settings.of(options)
+    check_sparsity(sparsity)
     check(model, texts)
     tokenizer = tokenizer or AutoTokenizer.from_pretrained(
         model.name_or_path, trust_remote_code=False

@@ -166,9 +166,7 @@ class Costs:
 
     def check(self, sparsity: float) -> None:
         """Raises a PlanError that names the highest or lowest sparsity if one is out of reach."""
-        number = isinstance(sparsity, int | float) and not isinstance(sparsity, bool)
-        if not number or not 0 <= sparsity <= 1:
-            raise PlanError(f"sparsity {sparsity!r} is not a number from 0 to 1")
+        check_sparsity(sparsity)
         if sparsity > self.highest + 1e-9:
             # Rounded down, so that the number that is named can be reached.
             raise PlanError(
@@ -181,3 +179,10 @@ class Costs:
                 f"sparsity {sparsity:g} is below what the largest candidate radius gives on these "
                 f"texts: the lowest is {self.lowest:.3f}"
             )
+
+
+def check_sparsity(sparsity: float) -> None:
+    """Raises a PlanError for what can be the sparsity of no plan."""
+    number = isinstance(sparsity, int | float) and not isinstance(sparsity, bool)
+    if not number or not 0 <= sparsity <= 1:
+        raise PlanError(f"sparsity {sparsity!r} is not a number from 0 to 1")

@@ -17,6 +17,7 @@ from sparseattn.pattern import Pattern, parse
 from sparseattn.plan import Plan
 from sparseattn.selection import is_plan
 from sparseattn.tokens import PARSED
+from sparseattn.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -112,9 +113,9 @@ class ProbeResult:
             table,
             Text(
                 "attention mass: share of a token's attention on these pairs, averaged over the "
-                f"tokens that have such a pair, {queries} of {self.tokens:,} real tokens in "
-                f"{self.texts:,} texts; uniform: what uniform attention would put there; lift: "
-                "mass / uniform. Layers and heads count from 0."
+                f"tokens that have such a pair, {queries} of {counted(self.tokens, 'real token')} "
+                f"in {counted(self.texts, 'text')}; uniform: what uniform attention would put "
+                "there; lift: mass / uniform. Layers and heads count from 0."
             ),
         )
 

@@ -17,6 +17,7 @@ from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.picture import draw_degrees, draw_frontier, radii_of
 from sparseattn.files import write_whole
 from sparseattn.plan import Plan
+from sparseattn.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,9 +97,9 @@ class Learned:
         target, messages = self.target_sparsity, []
         if abs(self.expected_sparsity - target) > _GAP:
             messages.append(
-                f"after {len(self.history)} steps of the search phase the distributions expect a "
-                f"sparsity of {self.expected_sparsity:.3f}, not {target:.3f}: the degrees have not "
-                "settled, and the budget chose them rather than the training; train longer"
+                f"after {counted(len(self.history), 'step')} of the search phase the distributions "
+                f"expect a sparsity of {self.expected_sparsity:.3f}, not {target:.3f}: the degrees "
+                "have not settled, and the budget chose them rather than the training; train longer"
             )
         if abs(self.measured_sparsity - target) > _GAP:
             messages.append(self._missed_target())
@@ -142,7 +143,7 @@ class Learned:
             "measured_sparsity": self.measured_sparsity,
             "window_sparsity": self.windows.sparsity,
             "sparsity_by_length": self.measured.by_length(),
-            "measured_on": f"{len(self.measured.lengths)} {self.split} texts",
+            "measured_on": counted(len(self.measured.lengths), f"{self.split} text"),
             "budget_split": self.budget_split,
             "expected_sparsity": self.expected_sparsity,
             "warnings": self.warnings,
@@ -193,9 +194,8 @@ class Learned:
 
     def __str__(self) -> str:
         """The sparsity, how well the model does, what to be careful about, and the plan."""
-        lines = sparsity_lines(
-            self.target_sparsity, self.measured, self.windows, f"{self.split} texts"
-        )
+        texts = counted(len(self.measured.lengths), f"{self.split} text")
+        lines = sparsity_lines(self.target_sparsity, self.measured, self.windows, texts)
         for phase, name in _PHASES.items():
             if scores := self.scores(phase):
                 values = ", ".join(f"{key} {value:.4g}" for key, value in scores.items())
@@ -207,11 +207,11 @@ class Learned:
 def sparsity_lines(
     target: float, measured: MeasuredSparsity, windows: MeasuredSparsity, texts: str
 ) -> list[str]:
-    """Says what a plan came to, measured on `texts`, such as "evaluation texts"."""
+    """Says what a plan came to, measured on `texts`, such as "64 evaluation texts"."""
     buckets = ", ".join(f"{size}: {share:.3f}" for size, share in measured.by_length().items())
     return [
-        f"target sparsity {target:.3f}, measured sparsity {measured.sparsity:.3f} on "
-        f"{len(measured.lengths):,} {texts} ({windows.sparsity:.3f} without the rows and columns "
+        f"target sparsity {target:.3f}, measured sparsity {measured.sparsity:.3f} on {texts} "
+        f"({windows.sparsity:.3f} without the rows and columns "
         "of global tokens)",
         f"sparsity by length of the text in tokens: {buckets}",
     ]

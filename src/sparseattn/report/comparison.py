@@ -11,6 +11,7 @@ from sparseattn.report.data import ArmKey, StudyData
 from sparseattn.report.evidence import read, test_difference
 from sparseattn.report.text import detectable, interval, points, probability, spell
 from sparseattn.stats import LEVEL, Mean, TestResult, holm, mean_interval
+from sparseattn.words import counted
 
 __all__ = [
     "SHOWN",
@@ -102,7 +103,7 @@ class Comparison:
             f"{points(self.metric, result.difference)} points, "
             f"95% interval {interval(self.metric, result.low, result.high)}, "
             f"p {probability(self.p)}, {self._corrected(result)} ({result.test}; "
-            f"{seeds}, {result.examples:,} examples).",
+            f"{seeds}, {counted(result.examples, 'example')}).",
         ]
         if not self.differs:
             sentences.append(f"Detectable in 80% of such studies: {self.detectable}.")

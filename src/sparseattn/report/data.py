@@ -13,6 +13,7 @@ from sparseattn.errors import SparseAttnError, StudyError, unknown
 from sparseattn.selection import select_indices
 from sparseattn.study.arms import ArmKey
 from sparseattn.study.results import COLUMNS
+from sparseattn.words import counted
 
 __all__ = ["ArmKey", "StudyData"]
 
@@ -105,9 +106,13 @@ class StudyData:
     def missing(self) -> str:
         """Which trials are not there, in a sentence; empty for a whole study."""
         absent = max(0, (self.planned or 0) - len(self.rows) - len(self.damaged))
-        parts = [f"{absent:,} have not run"] if absent else []
-        parts += [f"{len(self.damaged):,} are damaged"] if self.damaged else []
-        return f"Of {self.planned:,} trials {' and '.join(parts)}." if parts else ""
+        parts = [f"{absent:,} {'has' if absent == 1 else 'have'} not run"] if absent else []
+        parts += (
+            [f"{len(self.damaged):,} {'is' if len(self.damaged) == 1 else 'are'} damaged"]
+            if self.damaged
+            else []
+        )
+        return f"Of {counted(self.planned or 0, 'trial')} {' and '.join(parts)}." if parts else ""
 
     def only(self, seeds: str) -> StudyData:
         """The same study with some of its seeds alone, such as those that nobody has looked at.

@@ -29,6 +29,7 @@ from sparseattn.report.tables import (
     seeds_table,
 )
 from sparseattn.report.text import markdown
+from sparseattn.words import counted
 
 __all__ = ["write_report"]
 
@@ -144,7 +145,7 @@ def _glance(summary: Summary) -> str:
     else:
         lower, higher = verdicts.count("lower"), verdicts.count("higher")
         finding = (
-            f"Of {len(verdicts)} arms compared with {data.baseline} in {data.headline}, "
+            f"Of {counted(len(verdicts), 'arm')} compared with {data.baseline} in {data.headline}, "
             f"{lower} {'is' if lower == 1 else 'are'} lower, {higher} higher, and for "
             f"{len(verdicts) - lower - higher} no difference was found."
         )

@@ -33,6 +33,7 @@ from sparseattn.study.study import Study, create
 from sparseattn.study.trial import TrialSpec
 from sparseattn.study.trial_runner import RUN_TRIAL
 from sparseattn.training.environment import check_alone
+from sparseattn.words import counted
 
 __all__ = ["MOST", "Options", "RunOutcome", "resume", "run"]
 
@@ -218,6 +219,8 @@ class _Session:
             try:
                 with TrialLocks(store.folder) as locks:
                     _remove_replaced(store, locks, results, missing)
+                    if not self.screen.is_terminal:  # a terminal shows bars
+                        say(self.screen, _begins(study, count, store, executor))
                     with (
                         closing(make(executor, store, locks, self.options.trial)) as workers,
                         Display(count, self.screen) as display,
@@ -228,6 +231,15 @@ class _Session:
                 with suppress(StudyError):  # the first error counts
                     write(store, collect(store, study.trials()[0]))
                 raise
+
+
+def _begins(study: Study, count: int, store: Store, executor: ExecutorSpec) -> str:
+    how = "on Ray"
+    if executor.kind == "local":
+        workers = executor.workers
+        how = "on this machine" if workers is None else f"by {counted(workers, 'worker')}"
+    what = f"running {counted(count, 'trial')} of the study {study.spec.name} {how}"
+    return f"{what}; results go to {store.folder}"
 
 
 def _check_fresh(study: Study, store: Store, options: Options) -> None:

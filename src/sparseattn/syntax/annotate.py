@@ -15,6 +15,7 @@ from sparseattn.syntax.cache import ParseCache
 from sparseattn.syntax.parse import Parse
 from sparseattn.syntax.pipeline import DEFAULT, Pipeline, Text, needed
 from sparseattn.syntax.words import TokenSpans
+from sparseattn.words import counted
 
 __all__ = ["Annotator"]
 
@@ -184,7 +185,9 @@ def _check_texts(sides: Sequence[Any], kind: type | None = None) -> None:
     for side in sides:
         if isinstance(side, str) or len(side) != len(sides[0]):
             count = 1 if isinstance(side, str) else len(side)
-            raise DataError(f"text_pairs has {count} texts for {len(sides[0])} texts")
+            raise DataError(
+                f"text_pairs has {counted(count, 'text')} for {counted(len(sides[0]), 'text')}"
+            )
         if not len(side):
             raise DataError("there are no texts to annotate: the list is empty")
         for index, text in enumerate(side):
@@ -230,7 +233,10 @@ def _match_texts(encoding: Any, sides: Sequence[Sequence[Any]]) -> tuple[list[An
     mapping = encoding.get("overflow_to_sample_mapping")
     samples = list(range(len(parts))) if mapping is None else [int(sample) for sample in mapping]
     if samples[-1] != len(sides[0]) - 1:
-        raise DataError(f"the encoding is of {samples[-1] + 1} texts; {len(sides[0])} were given")
+        raise DataError(
+            f"the encoding is of {counted(samples[-1] + 1, 'text')}; "
+            f"{counted(len(sides[0]), 'text')} came with it"
+        )
     second = any(1 in part.sequence_ids for part in parts)
     if second and len(sides) == 1:
         raise DataError("the encoding is of pairs of texts; pass the second ones as text_pairs")

@@ -14,6 +14,7 @@ import pyarrow
 from sparseattn.errors import DataError
 from sparseattn.tasks.data import Split
 from sparseattn.tasks.spec import ROLES, Subset, TaskSpec
+from sparseattn.words import counted
 
 __all__ = [
     "Labels",
@@ -88,14 +89,14 @@ def choose(split: Split, subset: Subset, column: str) -> list[int]:
     least = f" of {subset.min_words} words or more" if subset.min_words else ""
     if not chosen:
         raise DataError(
-            f"the {split.name} split has no example{least} (of {len(split.table):,} rows)"
+            f"the {split.name} split has no example{least} (of {counted(len(split.table), 'row')})"
         )
     if subset.count is None:
         return chosen
     if subset.count > len(chosen):
         raise DataError(
             f"{split.name}.count is {subset.count:,}, but the {split.name} split has only "
-            f"{len(chosen):,} examples{least}"
+            f"{counted(len(chosen), 'example')}{least}"
         )
     # A hash instead of a generator: the same rows under every version of every library.
     drawn = sorted(chosen, key=lambda row: hashlib.sha256(f"{subset.seed}:{row}".encode()).digest())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sparseattn.degrees.method import Applied, BudgetMethod, Context
 from sparseattn.degrees.settings import BUDGET_SPLITS, split_rows
 from sparseattn.errors import PlanError, unknown
+from sparseattn.words import counted
 
 if TYPE_CHECKING:
     from sparseattn.degrees.texts import Texts
@@ -63,7 +64,8 @@ class _Family(BudgetMethod):
     def _check_layers(self, count: int) -> None:
         if self.empty_last_layers >= count:
             raise PlanError(
-                f"{self}: {self.empty_last_layers} layers are to be empty, and there are {count}"
+                f"{self}: empty_last_layers={self.empty_last_layers}, and the model has "
+                f"{counted(count, 'layer')}"
             )
 
     def apply(self, context: Context) -> Applied:

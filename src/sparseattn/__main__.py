@@ -1,0 +1,5 @@
+"""`python -m sparseattn` is the command `sparseattn`."""
+
+from sparseattn.cli.main import main
+
+main()

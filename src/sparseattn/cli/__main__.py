@@ -1,5 +1,0 @@
-"""`python -m sparseattn.cli` is the command `sparseattn`."""
-
-from sparseattn.cli.main import main
-
-main()
