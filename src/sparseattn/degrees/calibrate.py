@@ -71,7 +71,8 @@ def calibrate(
 
     Raises:
         PlanError: The sparsity cannot be reached; the message names the highest that can.
-        UnsupportedModelError: The model's attention cannot be seen.
+        UnsupportedModelError: The model's attention cannot be replaced, or takes only a boolean
+            mask.
         DataError: There are no texts, or it is one string.
     """
     from transformers import AutoTokenizer, DataCollatorWithPadding

@@ -120,6 +120,8 @@ class Method(ABC):
         Raises:
             PlanError: The model has not the layers that are to stay dense or empty, or the radii
                 that are left reach no such sparsity.
+            UnsupportedModelError: The method looks at the attention of a model that takes only a
+                boolean mask.
         """
         return
 
