@@ -16,6 +16,7 @@ from sparseattn.models.names import not_found, resolve
 from sparseattn.models.positions import max_tokens
 from sparseattn.models.sparsify import sparsify
 from sparseattn.plan import Plan
+from sparseattn.tokens import TokenBatch
 
 __all__ = ["PROBE", "BenchModel", "Times", "load", "run"]
 
@@ -80,6 +81,18 @@ class BenchModel:
         high = min(1000, self.vocabulary)
         ids = torch.randint(5, high, (texts, length), generator=generator)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def tokens(self, batch: dict[str, Tensor]) -> TokenBatch:
+        """What a pattern may know of random tokens: none is special, and none has a parse."""
+        valid = batch["attention_mask"].bool()
+        weight = getattr(self.model.get_input_embeddings(), "weight", None)
+        return TokenBatch(
+            valid,
+            ids=batch["input_ids"],
+            special=torch.zeros_like(valid),
+            separators=torch.zeros_like(valid),
+            embedding=None if weight is None else weight.detach(),
+        )
 
     def sparsified(self, plan: Plan, backend: str = AUTO) -> Any:
         """A copy of the model under a plan."""

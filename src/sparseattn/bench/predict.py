@@ -10,7 +10,7 @@ Each point is the shortest of its runs: noise only ever adds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
@@ -25,7 +25,6 @@ from sparseattn.errors import BackendError, UnsupportedModelError
 from sparseattn.models.encoder import attention_dropout
 from sparseattn.plan import Plan
 from sparseattn.rules import LayerRule
-from sparseattn.tokens import TokenBatch
 
 __all__ = ["Predictor", "pays_from"]
 
@@ -74,6 +73,12 @@ class Predictor:
     texts: int = 1
     trains: bool = False
     busy: bool = False
+
+    def with_plan(self, plan: Plan) -> Predictor:
+        """The same for another plan; what does not depend on the plan is not measured again."""
+        other = replace(self, plan=plan)
+        vars(other).update(_rest=self._rest, _dense=self._dense, _curves=self._curves)
+        return other
 
     def at(self, length: int) -> Times:
         """The forecast for one length."""
@@ -166,7 +171,7 @@ class Predictor:
 
     def _rules(self, texts: int, length: int) -> tuple[LayerRule, ...]:
         batch = self.subject.batch(texts, length)
-        tokens = TokenBatch(batch["attention_mask"].bool(), ids=batch["input_ids"])
+        tokens = self.subject.tokens(batch)
         return self.plan.compile(tokens, [self.subject.heads] * self.subject.layers).layers
 
     def _calls(self, layer: int, lengths: Sequence[int]) -> list[Call]:

@@ -23,14 +23,10 @@ def calibrate(
     sparsity: Annotated[float, typer.Option(help="The target on these texts, such as 0.8.")],
     out: Annotated[Path, typer.Option(help="The plan's file, JSON.")] = Path("plan.json"),
     model: Annotated[str, typer.Option(help="A folder, a Hub name or package:NAME.")] = DEFAULT,
-    candidates: options.CandidateRadii = None,
-    elastic: options.Elastic = False,
+    over: options.Over = options.DEFAULT_RANKINGS,
     granularity: options.Granularity = "head",
     global_tokens: options.Globals = "cls",
-    form: options.Form = "regular",
     dense_layers: options.DenseLayers = "",
-    max_radius: options.MaxRadius = None,
-    importance: options.Importance = "attention",
 ) -> None:
     """Find the degrees that keep the most of a model's own attention. No training."""
     from transformers import DataCollatorWithPadding
@@ -38,23 +34,15 @@ def calibrate(
     from sparseattn.counting import MeasuredSparsity
     from sparseattn.degrees.calibrate import calibrate_rows
     from sparseattn.degrees.cost import check_sparsity
-    from sparseattn.degrees.result import sparsity_lines
+    from sparseattn.degrees.result import kind_lines, sparsity_lines
     from sparseattn.degrees.settings import Settings
     from sparseattn.degrees.texts import Texts, check, tokenize
     from sparseattn.models.load import load_part
     from sparseattn.words import counted
 
-    keywords = options.settings_of(
-        candidates,
-        elastic,
-        global_tokens,
-        granularity=granularity,
-        form=form,
-        dense_layers=dense_layers,
-        max_radius=max_radius,
-        importance=importance,
+    settings = Settings(
+        over, granularity, options.globals_of(global_tokens), dense_layers=dense_layers
     )
-    settings = Settings.of(keywords)
     check_sparsity(sparsity)
     options.check_file(out)
     texts = [columns[0] for columns in options.read_lines(text)]
@@ -64,12 +52,9 @@ def calibrate(
     result = calibrate_rows(encoder, rows, collator, sparsity, settings, tokenizer)
     result.plan.save(out)
     tokens = Texts(encoder, rows, collator).tokens(result.plan, tokenizer)
-    measured, windows = (
-        MeasuredSparsity.of(plan, tokens, result.costs.heads, result.costs.windows)
-        for plan in (result.plan, result.windows)
-    )
+    measured = MeasuredSparsity.of(result.plan, tokens, result.costs.heads, result.costs.windows)
     counted_on = f"{counted(len(measured.lengths), 'text')} of {text}"
-    for line in sparsity_lines(sparsity, measured, windows, counted_on):
+    for line in (*sparsity_lines(sparsity, measured, counted_on), *kind_lines(result)):
         typer.echo(line)
     typer.echo(str(result.plan))
     typer.echo(f"wrote {out}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from sparseattn.words import counted
 if TYPE_CHECKING:
     from sparseattn.degrees.learn import Learner
     from sparseattn.degrees.result import Learned
+    from sparseattn.degrees.settings import Settings
     from sparseattn.study.spec import StudySpec
 
 __all__ = ["EXAMPLES", "learn"]
@@ -39,20 +41,24 @@ def learn(
         str,
         typer.Option(help="A study file, of which task and training are used; or a name: sst2."),
     ],
-    sparsity: Annotated[str, typer.Option(help="The target, such as 0.8; or several: 0.6,0.8.")],
     out: Annotated[Path, typer.Option(help="Folder for the results; made if need be.")],
+    sparsity: Annotated[
+        str | None, typer.Option(help="The target, such as 0.8; or several: 0.6,0.8.")
+    ] = None,
+    speedup: Annotated[
+        float | None,
+        typer.Option(
+            help="Instead of a sparsity: a speed-up, predicted as by `bench predict` at --length."
+        ),
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(help="Tokens of the texts that --speedup is for.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Instead of the file's model.")] = None,
-    candidates: options.CandidateRadii = None,
-    elastic: options.Elastic = False,
+    over: options.Over = options.DEFAULT_RANKINGS,
     granularity: options.Granularity = "head",
     global_tokens: options.Globals = "cls",
-    form: options.Form = "regular",
     dense_layers: options.DenseLayers = "",
-    max_radius: options.MaxRadius = None,
-    start: Annotated[
-        str, typer.Option(help="Distributions to start from: dense, or calibrated.")
-    ] = "dense",
-    importance: options.Importance = "attention",
     search_steps: Annotated[
         float, typer.Option(help="Fraction of the steps in which degrees are learned.")
     ] = 0.5,
@@ -65,38 +71,35 @@ def learn(
             "--dense-baseline", help="Also train the model without a plan, for comparison."
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of training and of irregular plans.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of training.")] = 0,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Such as training.epochs=1; repeatable."),
     ] = None,
 ) -> None:
-    """Learn how far each head needs to see, for a target sparsity.
+    """Learn which connections each head needs, for a target sparsity.
 
     Stopped, it goes on when it is called again in the same way.
     """
     from sparseattn.degrees.cost import check_sparsity
     from sparseattn.degrees.settings import Settings
 
-    targets = [options.number(part, "sparsity") for part in sparsity.split(",")]
-    settings = options.settings_of(
-        candidates,
-        elastic,
-        global_tokens,
-        granularity=granularity,
-        form=form,
+    if (sparsity is None) == (speedup is None):
+        raise StudyError("give a target: --sparsity, or --speedup and --length")
+    if (speedup is None) != (length is None):
+        raise StudyError("--speedup and --length belong together")
+    targets = [options.number(part, "sparsity") for part in (sparsity or "").split(",") if part]
+    settings = Settings(
+        over,
+        granularity,
+        options.globals_of(global_tokens),
         dense_layers=dense_layers,
-        max_radius=max_radius,
-        start=start,
-        importance=importance,
         search_steps=search_steps,
         budget_split=budget_split,
-        seed=seed,
     )
     for target in targets:
         check_sparsity(target)
     study = options.study_of(task, model, changes or ())
-    Settings.of(settings)
     if study.training.early_stopping is not None:
         raise StudyError(
             "training.early_stopping: learning degrees takes all its steps, since they are given "
@@ -105,7 +108,10 @@ def learn(
     job = {
         "study": study.declared,
         "sparsity": targets,
-        "settings": settings,
+        "speedup": speedup,
+        "length": length,
+        "settings": asdict(settings),
+        "seed": seed,
         "dense_baseline": dense_baseline,
     }
     if _finished(out, job):
@@ -158,37 +164,54 @@ def _write_job(folder: Path, job: dict[str, Any]) -> None:
 
 def _learn(study: StudySpec, targets: list[float], out: Path, job: dict[str, Any]) -> list[Learned]:
     from sparseattn.cli.progress import PhaseProgress
+    from sparseattn.cli.speed import SpeedTarget
+    from sparseattn.degrees.settings import Settings
     from sparseattn.models.load import quiet
 
     progress = PhaseProgress()
     if not progress.console.is_terminal:
-        what = f"degrees of {study.model} for sparsity {', '.join(f'{t:g}' for t in targets)}"
+        target = f"sparsity {', '.join(f'{t:g}' for t in targets)}"
+        if job["speedup"] is not None:
+            target = f"a speed-up of {job['speedup']:g} at {job['length']:,} tokens"
+        what = f"degrees of {study.model} for {target}"
         progress.say(f"learning {what}, results go to {out}; first, texts are prepared and counted")
     with quiet(), progress.bars:
-        learner = _build_learner(study, out / "work", job["settings"], progress)
+        settings = Settings(**job["settings"])
+        learner = _build_learner(study, out / "work", settings, job["seed"], progress)
+        speed = None
+        if job["speedup"] is not None:
+            file = out / "work" / "speed.json"
+            speed = SpeedTarget(study.model, job["speedup"], job["length"], file)
+            targets = [speed.search_sparsity(learner)]
         learner.check(targets)
         # Not before: a job that is refused leaves no folder.
         _write_job(out / "work", job)
-        return learner.learn(targets, job["dense_baseline"])
+        if speed is not None:
+            speed.save()
+        results = learner.learn(
+            targets, job["dense_baseline"], speed.plan_sparsity if speed is not None else None
+        )
+    if speed is not None:
+        typer.echo(speed.describe(results[0].plan))
+    return results
 
 
 def _build_learner(
-    study: StudySpec, work: Path, settings: dict[str, Any], progress: Any
+    study: StudySpec, work: Path, settings: Settings, seed: int, progress: Any
 ) -> Learner:
     from transformers.trainer_utils import SaveStrategy
 
     from sparseattn.degrees.learn import Learner
-    from sparseattn.degrees.settings import Settings
     from sparseattn.models.load import load_part
     from sparseattn.models.masks import check_scores
     from sparseattn.study.trial_cache import TrialCache
+    from sparseattn.tokens import PARSED
     from sparseattn.training.arguments import arguments, seed_of
     from sparseattn.training.train import Watch, headline
 
     check_scores(load_part(study.model, "AutoConfig"))
-    seed = settings["seed"]
     cache = TrialCache()
-    prepared = cache.prepared(study.model, study.task, frozenset(), study.pipeline)
+    prepared = cache.prepared(study.model, study.task, settings.needs & PARSED, study.pipeline)
     model = prepared.build_model(cache.place(study.model), seed)
     how = arguments(study.training, work, len(prepared.train), seed)
     how.save_strategy, how.save_total_limit = SaveStrategy.STEPS, 1
@@ -200,7 +223,7 @@ def _build_learner(
         "compute_metrics": lambda raw: headline(prepared, raw.predictions),
         "callbacks": [progress, Watch(lambda *_: None, seed_of("order", seed))],
     }
-    return Learner(model, prepared.train, how, trainer, Settings.of(settings))
+    return Learner(model, prepared.train, how, trainer, settings)
 
 
 def _save(results: list[Learned], out: Path) -> None:

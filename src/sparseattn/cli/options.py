@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparseattn.degrees.settings import DEFAULT_OVER
 from sparseattn.errors import DataError, PlanError, reason
 from sparseattn.models.names import DEFAULT
 
@@ -15,36 +16,33 @@ if TYPE_CHECKING:
     from sparseattn.study.spec import StudySpec
 
 __all__ = [
-    "CandidateRadii",
+    "DEFAULT_RANKINGS",
     "DenseLayers",
-    "Elastic",
-    "Form",
     "Globals",
     "Granularity",
-    "Importance",
-    "MaxRadius",
+    "Over",
     "check_file",
     "examples",
+    "globals_of",
     "number",
     "read_lines",
-    "settings_of",
     "study_of",
 ]
 
-CandidateRadii = Annotated[
-    str | None, typer.Option("--candidates", help="Radii to choose from, such as 0,1,2,4,8,64.")
+Over = Annotated[
+    str,
+    typer.Option(
+        help="Rankings whose degrees are learned, such as neighbor,similarity,dependency,random; "
+        "'neighbor(degrees=[0,1,8])' names the candidates."
+    ),
 ]
-Elastic = Annotated[bool, typer.Option(help="Radii are shares of a text's length.")]
-Granularity = Annotated[str, typer.Option(help="A radius for each head, or for each layer.")]
-Form = Annotated[str, typer.Option(help="regular: a radius a head; irregular: a token position.")]
+#: What `over` is by default, as it is typed.
+DEFAULT_RANKINGS = ",".join(DEFAULT_OVER)
+Granularity = Annotated[str, typer.Option(help="Degrees for each head, or for each layer.")]
 DenseLayers = Annotated[str, typer.Option(help="Layers that stay dense, such as ':2'.")]
-Importance = Annotated[
-    str, typer.Option(help="What calibration keeps: a head's attention, or the model's output.")
-]
 Globals = Annotated[
     str, typer.Option("--globals", help="Kinds: cls, or cls,sep; how many first tokens; or none.")
 ]
-MaxRadius = Annotated[int | None, typer.Option(help="A radius that no head exceeds, in tokens.")]
 
 
 def examples(*lines: str) -> str:
@@ -52,18 +50,11 @@ def examples(*lines: str) -> str:
     return "Examples:\n\n" + "\n\n".join(f"  sparseattn {line}" for line in lines)
 
 
-def settings_of(
-    candidates: str | None, elastic: bool, global_tokens: str, **options: Any
-) -> dict[str, Any]:
-    """Keywords of `sparseattn.degrees.settings.Settings` from options as they are typed."""
-    kinds: object = () if global_tokens == "none" else tuple(global_tokens.split(","))
-    if global_tokens.isdecimal():
-        kinds = int(global_tokens)
-    radii = None
-    if candidates is not None:
-        values = [number(part, "candidates") for part in candidates.split(",")]
-        radii = tuple(values) if elastic else tuple(int(n) if n == int(n) else n for n in values)
-    return {"candidates": radii, "elastic": elastic, "globals": kinds, **options}
+def globals_of(text: str) -> tuple[str, ...] | int:
+    """Global tokens as they are typed: kinds, a number of first tokens, or none."""
+    if text.isdecimal():
+        return int(text)
+    return () if text == "none" else tuple(text.split(","))
 
 
 def number(text: str, what: str) -> float:

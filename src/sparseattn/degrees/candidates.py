@@ -1,119 +1,182 @@
-"""The radii that a head may choose from."""
+"""What a head may choose from: combinations of degrees, one for each ranking.
+
+The pairs of a batch fall into **cells**: all pairs that the same candidates keep. A cell is told by
+a level for each ranking: the first of its candidates that keeps the pair, or one more than there
+are where none does. A combination keeps the cells of which some level is within its degree.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
+from functools import reduce
+from itertools import product
+from operator import or_
 
 import torch
 from torch import Tensor
 
+from sparseattn.degrees.ranking import Ranking
 from sparseattn.errors import PlanError
 from sparseattn.pattern import Pattern
 from sparseattn.patterns._mix import global_tokens
-from sparseattn.patterns.elastic import Elastic
-from sparseattn.patterns.neighbor import Neighbor
+from sparseattn.patterns.self_ import Self
 from sparseattn.rules import GlobalTokens
 from sparseattn.tokens import TokenBatch
 
 __all__ = ["MOST", "Candidates"]
 
-#: Candidates, at most; the knapsack's time grows with them. So many powers of two reach across a
-#: million tokens.
-MOST = 24
+#: Combinations of all degrees, at most: what discretizing looks at for each head.
+MOST = 20_000
+
+#: What the choice of a head about the global tokens is called.
+GLOBAL = "global"
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Radii in ascending order, the first of them 0.
+    """The rankings, and the degrees to choose from in each.
 
     Attributes:
-        entries: In tokens, or as shares of a text's length.
-        elastic: Whether they are shares.
-        globals: Global tokens of every head: kinds, `("cls",)`, or how many first tokens.
+        rankings: The rankings, each with its degrees: ascending, the first 0.
+        globals: Global tokens: kinds, `("cls",)`, or how many first tokens.
+        off: Whether a head may do without the global tokens, so that it may keep nothing but each
+            token's own place. Else every head has them.
+
+    Raises:
+        PlanError: There are too many combinations.
+        PatternError: The global tokens are not possible.
     """
 
-    entries: tuple[float, ...]
-    elastic: bool = False
+    rankings: tuple[Ranking, ...]
     globals: tuple[str, ...] | int = ("cls",)
+    off: bool = True
 
     def __post_init__(self) -> None:
-        """Checks the entries, and by a pattern the global tokens."""
-        typed: tuple[object, ...] = self.entries
-        if odd := [entry for entry in typed if not isinstance(entry, Real)]:
-            raise PlanError(f"candidates {list(typed)}: {odd[0]!r} is not a number")
-        entries = tuple(float(e) if self.elastic else e for e in self.entries)
-        kind = "shares of the length from 0 to 1" if self.elastic else "whole numbers of tokens"
-        fits = all(0 <= e <= 1 if self.elastic else _is_count(e) for e in entries)
-        ascending = list(entries) == sorted(set(entries))
-        if not fits or not ascending or len(entries) < 2 or entries[0] != 0:
-            raise PlanError(
-                f"candidates {list(self.entries)}: expected ascending {kind}, at least two, the "
-                "first 0"
-            )
-        if len(entries) > MOST:
-            raise PlanError(f"{len(entries)} candidates: the most is {MOST}")
-        object.__setattr__(self, "entries", entries)
-        self.pattern(0)
+        """Checks the global tokens by a pattern, and the number of combinations."""
+        count = 1
+        for size in self.sizes:
+            count *= size
+        if count > MOST:
+            raise PlanError(f"{count:,} combinations of degrees for a head: the most is {MOST:,}")
 
     @classmethod
     def up_to(
         cls,
+        rankings: Sequence[Ranking],
         longest: int,
-        *,
-        max_radius: int | None = None,
-        elastic: bool = False,
         globals: tuple[str, ...] | int = ("cls",),
+        off: bool = True,
     ) -> Candidates:
-        """0 and the powers of two, up to a radius that reaches across the longest text.
+        """Candidates for texts of at most `longest` tokens, where a ranking names no degrees."""
+        concrete = [
+            ranking if ranking.degrees else type(ranking)(ranking.default_degrees(longest))
+            for ranking in rankings
+        ]
+        return cls(tuple(concrete), globals, off)
 
-        `longest` and `max_radius` are in tokens. The smallest elastic share is a radius of 1 in the
-        longest text.
+    @property
+    def degrees(self) -> tuple[tuple[float, ...], ...]:
+        """The candidates of each ranking."""
+        return tuple(ranking.degrees or () for ranking in self.rankings)
 
-        >>> Candidates.up_to(25).entries
-        (0, 1, 2, 4, 8, 16, 32)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each choice is about: the rankings, and `global` where it is one."""
+        return tuple(r.name for r in self.rankings) + ((GLOBAL,) if self._gated else ())
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Candidates of each choice; two for the global tokens: without, with."""
+        return tuple(map(len, self.degrees)) + ((2,) if self._gated else ())
+
+    @property
+    def _gated(self) -> bool:
+        return self.off and self.global_pattern is not None
+
+    @property
+    def combinations(self) -> Tensor:
+        """Every combination: the index of a candidate for each choice.
+
+        Shape: [combinations, choices], int64; the first all 0.
         """
-        reach = max(1, longest - 1)
-        powers = [2**power for power in range(math.ceil(math.log2(reach)) + 1)]
-        if max_radius is not None:
-            powers = sorted({min(radius, max(1, max_radius)) for radius in powers})
-        if not elastic:
-            return cls((0, *powers), globals=globals)
-        shares = {min(1.0, round(radius / longest, 4)) for radius in powers}
-        return cls((0, *sorted(shares)), elastic=True, globals=globals)
-
-    def __len__(self) -> int:
-        """Number of radii."""
-        return len(self.entries)
-
-    def window(self, index: int) -> Pattern:
-        """The window of an entry, without global tokens."""
-        entry = self.entries[index]
-        return Elastic(entry) if self.elastic else Neighbor(int(entry))
+        return torch.tensor(list(product(*map(range, self.sizes))))
 
     @property
     def global_pattern(self) -> Pattern | None:
         """The global tokens; None for none."""
         return next(iter(global_tokens(self.globals)), None)
 
-    def pattern(self, index: int) -> Pattern:
-        """What a head with an entry allows."""
-        return self.with_globals(self.window(index))
+    @property
+    def needed(self) -> Pattern:
+        """A pattern that needs all that is to be known of the tokens."""
+        return self.pattern([len(degrees) - 1 for degrees in self.degrees] + [1] * self._gated)
 
-    def with_globals(self, window: Pattern) -> Pattern:
-        """A window together with the global tokens."""
-        return window if self.global_pattern is None else window | self.global_pattern
+    @property
+    def varies_by_layer(self) -> bool:
+        """Whether two layers may have other cells."""
+        return self.needed.varies_by_layer
 
-    def radii(self, tokens: TokenBatch) -> Tensor:
-        """The radius of each entry in each text, in tokens.
+    def pattern(self, combination: Sequence[int]) -> Pattern:
+        """What a head with a combination allows; `self()` where it is nothing more."""
+        parts = [
+            ranking.pattern(degrees[index])
+            for ranking, degrees, index in zip(
+                self.rankings, self.degrees, combination, strict=False
+            )
+            if index
+        ]
+        if self.global_pattern is not None and (not self._gated or combination[-1]):
+            parts.append(self.global_pattern)
+        return reduce(or_, parts) if parts else Self()
 
-        Shape: [batch, entries], int64; [1, entries] where all texts share them.
+    def cells(self, tokens: TokenBatch, layer: int = 0) -> Tensor:
+        """The cell of each pair, as a number; `decode` gives its levels.
+
+        The last number stands for pairs that every combination keeps: a token's own place, and the
+        pairs of global tokens where these are no choice.
+
+        Shape: [batch, length, length], int64; in [0, `cell_count`).
         """
-        entries = torch.tensor(self.entries, dtype=torch.float64, device=tokens.device)
-        if not self.elastic:
-            return entries.long()[None]
-        return torch.floor(tokens.lengths[:, None].double() * entries + 0.5).long()
+        length, device = tokens.length, tokens.device
+        cells = torch.zeros(tokens.batch, length, length, dtype=torch.long, device=device)
+        for ranking, degrees in zip(self.rankings, self.degrees, strict=True):
+            ranks = ranking.ranks(tokens, layer, degrees[-1])
+            known = torch.tensor(degrees, dtype=ranks.dtype, device=device)
+            cells = cells * (len(degrees) + 1) + torch.searchsorted(known, ranks.contiguous())
+        chosen = self.global_mask(tokens)
+        either = chosen[:, :, None] | chosen[:, None, :]
+        if self._gated:
+            cells = cells * 3 + torch.where(either, 1, 2)
+        own = torch.eye(length, dtype=torch.bool, device=device)
+        return cells.masked_fill(own if self._gated else own | either, self.cell_count - 1)
+
+    @property
+    def cell_count(self) -> int:
+        """How many numbers of cells there are."""
+        count = 1
+        for size in self.sizes:
+            count *= size + 1
+        return count + 1
+
+    def decode(self, cells: Tensor) -> Tensor:
+        """The levels of cells: all 0 for those that every combination keeps.
+
+        Shape: [cells] to [cells, choices], int64.
+        """
+        levels, rest = [], cells
+        for size in reversed(self.sizes):
+            levels.append(rest % (size + 1))
+            rest = rest // (size + 1)
+        always = (cells == self.cell_count - 1)[:, None]
+        return torch.stack(levels[::-1], dim=1).masked_fill(always, 0)
+
+    def keeps(self, levels: Tensor) -> Tensor:
+        """Which combination keeps which cell.
+
+        Shape: [cells, choices] to [combinations, cells], bool.
+        """
+        return (levels[None] <= self.combinations[:, None]).any(dim=2)
 
     def global_mask(self, tokens: TokenBatch) -> Tensor:
         """Which tokens are global. Shape: [batch, length], bool."""
@@ -122,7 +185,3 @@ class Candidates:
         parts = self.global_pattern.rule(tokens).parts
         masks = [part.tokens for part in parts if isinstance(part, GlobalTokens)]
         return torch.stack(masks).any(dim=0) & tokens.valid
-
-
-def _is_count(entry: object) -> bool:
-    return isinstance(entry, int) and not isinstance(entry, bool) and entry >= 0

@@ -1,69 +1,37 @@
-"""How many pairs each radius allows, counted exactly and without building a mask.
+"""How many pairs each combination of degrees allows: counted once on a sample of texts, exactly.
 
-A head with radius r and global tokens G allows, in a text of n tokens,
-
-    n^2 - (n - |G|)^2 + W(r),
-
-where W(r) counts the pairs of tokens outside G at most r apart. The number of such pairs at one
-distance is an autocorrelation, so all distances of a text cost one Fourier transform.
+All that a budget needs of the texts is how many pairs of real tokens each cell holds (see
+`sparseattn.degrees.candidates`). The expected density of a head is then the sum over cells of their
+pairs times the chance that they are allowed, and a combination costs the pairs of the cells that it
+keeps: both exact, the second in whole pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sparseattn.degrees.candidates import Candidates
+from sparseattn.degrees.distribution import log_missed
 from sparseattn.errors import PlanError
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Costs", "allowed_pairs", "within"]
-
-
-def within(tokens: Tensor) -> Tensor:
-    """Counts the ordered pairs of chosen tokens that are at most so far apart.
-
-    Shape: [batch, length], bool to int64; element d counts the pairs with distance <= d.
-    """
-    length = tokens.shape[1]
-    spectrum = torch.fft.rfft(tokens.double(), n=2 * length)
-    at = torch.fft.irfft(spectrum.abs() ** 2, n=2 * length)[:, :length].round().long()
-    at[:, 1:] *= 2
-    counts: Tensor = at.cumsum(dim=1)
-    return counts
-
-
-def allowed_pairs(candidates: Candidates, tokens: TokenBatch, window: int | None = None) -> Tensor:
-    """Counts the pairs of real tokens that each radius allows.
-
-    Windows are clipped at the borders; a token's own place, the windows and the rows and columns of
-    global tokens are counted once where they overlap. `window` is a radius that the layer never
-    exceeds, global tokens included. Shape: [batch, entries], int64.
-    """
-    if tokens.length == 0:
-        return torch.zeros(tokens.batch, len(candidates), dtype=torch.long)
-    every = within(tokens.valid)
-    free = within(tokens.valid & ~candidates.global_mask(tokens))
-    limit = tokens.length - 1 if window is None else min(window, tokens.length - 1)
-    radii = candidates.radii(tokens).clamp(max=limit).expand(tokens.batch, -1)
-    return (every - free)[:, limit, None] + free.gather(1, radii)
+__all__ = ["Costs"]
 
 
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """What each radius costs on some texts: the unit of a budget.
+    """What the candidates cost on some texts: the unit of a budget.
 
     Attributes:
-        candidates: The radii and global tokens.
-        allowed: Pairs that one head of a layer allows with each radius, summed over the texts.
-            Shape: [layers, entries], float64.
-        full: Pairs that one head of a layer allows where the layer is dense. Shape: [layers],
-            float64.
+        candidates: What a head chooses from.
+        numbers: The cells that occur, in the order of `Candidates.cells`. Shape: [cells], int64.
+        pairs: Pairs of real tokens of each cell that a head of each layer may attend over, summed
+            over the texts. Shape: [layers, cells], float64.
         heads: Heads of each layer.
         windows: A radius that each layer never exceeds; None for no limit.
         dense: Layers that stay dense.
@@ -71,8 +39,8 @@ class Costs:
     """
 
     candidates: Candidates
-    allowed: Tensor
-    full: Tensor
+    numbers: Tensor
+    pairs: Tensor
     heads: tuple[int, ...]
     windows: tuple[int | None, ...]
     dense: tuple[int, ...]
@@ -88,21 +56,33 @@ class Costs:
         dense: Sequence[int] = (),
     ) -> Costs:
         """Counts over batches of texts; a PlanError where there is no text."""
-        kinds = list(dict.fromkeys(windows))
-        allowed = torch.zeros(len(kinds), len(candidates), dtype=torch.float64)
-        full = torch.zeros(len(kinds), dtype=torch.float64)
+        # Layers that share their cells are counted once.
+        keys = [
+            (window, layer if candidates.varies_by_layer else 0)
+            for layer, window in enumerate(windows)
+        ]
+        counts = {key: torch.zeros(candidates.cell_count) for key in keys}
         for tokens in batches:
-            pairs = within(tokens.valid)
-            for index, window in enumerate(kinds):
-                allowed[index] += allowed_pairs(candidates, tokens, window).sum(dim=0).cpu()
-                limit = tokens.length - 1 if window is None else min(window, tokens.length - 1)
-                full[index] += float(pairs[:, limit].sum())
+            real = tokens.valid[:, :, None] & tokens.valid[:, None, :]
+            place = torch.arange(tokens.length, device=tokens.device)
+            distance = (place[:, None] - place).abs()
+            cells = {at: candidates.cells(tokens, at) for at in {layer for _, layer in counts}}
+            for (window, layer), count in counts.items():
+                inside = real if window is None else real & (distance <= window)
+                found = torch.bincount(cells[layer][inside], minlength=candidates.cell_count)
+                counts[window, layer] = count.double() + found.cpu()
         lengths = torch.cat([torch.zeros(0).long(), *(tokens.lengths.cpu() for tokens in batches)])
         if not lengths.any():
             raise PlanError("a sparsity is counted over texts, and there is none")
-        which = [kinds.index(window) for window in windows]
+        table = torch.stack([counts[key] for key in keys])
+        occur = table.any(dim=0).nonzero().flatten()
         shape = tuple(heads), tuple(windows)
-        return cls(candidates, allowed[which], full[which], *shape, tuple(dense), lengths)
+        return cls(candidates, occur, table[:, occur], *shape, tuple(dense), lengths)
+
+    @cached_property
+    def levels(self) -> Tensor:
+        """What the cells are. Shape: [cells, choices], int64."""
+        return self.candidates.decode(self.numbers)
 
     @property
     def learned(self) -> list[int]:
@@ -117,67 +97,94 @@ class Costs:
     @property
     def fixed(self) -> float:
         """The share of all pairs that the dense layers allow."""
-        return float(sum(self.full[layer] * self.heads[layer] for layer in self.dense)) / self.total
+        full = self.pairs.sum(dim=1)
+        return float(sum(full[layer] * self.heads[layer] for layer in self.dense)) / self.total
 
-    @property
-    def table(self) -> Tensor:
-        """The share of all pairs that a head of each learned layer allows with each radius.
+    @cached_property
+    def shares(self) -> Tensor:
+        """Pairs of each cell in a head of each learned layer, as a share of all pairs.
 
-        Shape: [learned layers, entries], float64.
+        Shape: [learned layers, cells], float64.
         """
-        return self.allowed[self.learned] / self.total
+        return self.pairs[self.learned] / self.total
 
-    def items(self, groups: int) -> NDArray[np.float64]:
-        """The table with a row for each choice that is made: a head, or the heads of a layer.
+    @cached_property
+    def keeps(self) -> Tensor:
+        """Which combination keeps which cell. Shape: [combinations, cells], float64."""
+        return self.candidates.keeps(self.levels).double()
 
-        Shape: [learned layers x groups, entries]; `groups` is the heads of a layer, or 1.
+    @cached_property
+    def combinations(self) -> Tensor:
+        """The share of all pairs that a head of each learned layer allows with each combination.
+
+        Shape: [learned layers, combinations], float64.
         """
-        heads = np.array([self.heads[layer] for layer in self.learned])
-        times = heads if groups == 1 else np.ones_like(heads)
-        return np.repeat(self.table.numpy() * times[:, None], groups, axis=0)
+        return self.shares @ self.keeps.T
+
+    def weights(self, groups: int) -> Tensor:
+        """Heads that a choice stands for: 1, or those of a layer if `groups` is 1.
+
+        Shape: [learned layers, 1], float64.
+        """
+        heads = torch.tensor([self.heads[layer] for layer in self.learned], dtype=torch.float64)
+        return (heads if groups == 1 else torch.ones_like(heads))[:, None]
 
     def budget(self, sparsity: float) -> float:
         """The share of all pairs that is left to the learned layers at a sparsity."""
         return 1 - sparsity - self.fixed
 
-    def density(self, chances: Tensor) -> Tensor:
-        """The expected density, a scalar: exact, linear in the chances, dense layers included.
+    def allowed(self, log_chances: Sequence[Tensor]) -> Tensor:
+        """The chance that a pair of each cell is allowed, with gradient.
 
-        Shape of the chances: [learned layers, heads or 1, entries].
+        Shape: [learned layers, heads or 1, entries] for each choice, to [learned layers, heads or
+        1, cells].
         """
-        times = torch.tensor([self.heads[layer] for layer in self.learned], dtype=chances.dtype)
-        times = times if chances.shape[1] == 1 else torch.ones_like(times)
-        weights = self.table.to(chances) * times.to(chances.device)[:, None]
-        return (chances * weights[:, None, :]).sum() + self.fixed
+        levels = self.levels.to(log_chances[0].device)
+        missed = sum(
+            log_missed(chances)[..., levels[:, choice]]
+            for choice, chances in enumerate(log_chances)
+        )
+        assert isinstance(missed, Tensor)
+        return -missed.expm1()
+
+    def density(self, log_chances: Sequence[Tensor]) -> Tensor:
+        """The expected density, a scalar: exact, dense layers included.
+
+        Shape, for each choice: [learned layers, heads or 1, entries].
+        """
+        allowed = self.allowed(log_chances)
+        weights = (self.shares * self.weights(allowed.shape[1])).to(allowed)
+        return (allowed * weights[:, None, :]).sum() + self.fixed
 
     @property
     def highest(self) -> float:
-        """The highest sparsity that these texts allow: every head with radius 0."""
-        return 1 - self._with_entry(0)
+        """The highest sparsity that these texts allow: every head with the least."""
+        return 1 - self._all_heads(self.combinations[:, 0])
 
     @property
     def lowest(self) -> float:
-        """The lowest sparsity that the candidates allow: every head with the largest radius."""
-        return 1 - self._with_entry(-1)
+        """The lowest sparsity that the candidates allow: every head with all of them."""
+        return 1 - self._all_heads(self.combinations[:, -1])
 
-    def _with_entry(self, entry: int) -> float:
-        heads = torch.tensor([self.heads[layer] for layer in self.learned], dtype=torch.float64)
-        return float((self.table[:, entry] * heads).sum()) + self.fixed
+    def _all_heads(self, shares: Tensor) -> float:
+        return float((shares * self.weights(1)[:, 0]).sum()) + self.fixed
 
     def check(self, sparsity: float) -> None:
         """Raises a PlanError that names the highest or lowest sparsity if one is out of reach."""
         check_sparsity(sparsity)
         if sparsity > self.highest + 1e-9:
+            keeps = "every token keeps itself"
+            if self.candidates.globals and not self.candidates.off:
+                keeps += " and global tokens keep their rows and columns"
             # Rounded down, so that the number that is named can be reached.
             raise PlanError(
-                f"sparsity {sparsity:g} cannot be reached on these texts: every token keeps itself "
-                f"and global tokens keep their rows and columns, so the highest is "
-                f"{int(self.highest * 1000) / 1000:.3f}"
+                f"sparsity {sparsity:g} cannot be reached on these texts: {keeps}, so the highest "
+                f"is {int(self.highest * 1000) / 1000:.3f}"
             )
         if sparsity < self.lowest - 1e-9:
             raise PlanError(
-                f"sparsity {sparsity:g} is below what the largest candidate radius gives on these "
-                f"texts: the lowest is {self.lowest:.3f}"
+                f"sparsity {sparsity:g} is below what the largest degrees give on these texts: the "
+                f"lowest is {self.lowest:.3f}"
             )
 
 

@@ -1,7 +1,10 @@
-"""Distributions of radii, and the mask of real numbers that they add to the scores.
+"""Distributions of degrees, and the mask of real numbers that they add to the scores.
 
-Windows are nested, so the chance that a token at distance d is within a window drawn from p is the
-survival function S(d) = sum of p_k over r_k >= d. Attention scores get + log S(|q - k|).
+A head has a categorical distribution over the candidates of each ranking, and its mask is the union
+of what is drawn. Within a ranking candidates are nested, so the chance that it keeps a pair of
+level j is the survival function S(j) = sum of p_i over i >= j. Draws are independent, so the chance
+that the pair is allowed is 1 - product over rankings of (1 - S). Its log is added to the scores:
+every candidate of every ranking gets a gradient at once.
 """
 
 from __future__ import annotations
@@ -11,70 +14,85 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from sparseattn.degrees.candidates import Candidates
 from sparseattn.errors import PlanError
 from sparseattn.plan import CompiledPlan, Plan
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Degrees", "log_survival", "soft_mask", "toeplitz"]
+__all__ = ["Degrees", "log_allowed", "log_missed"]
+
+#: Stands for the log of 0. Sums of a few are still finite, so no gradient becomes NaN.
+_NEVER = -1e30
+
+#: The logit of the largest degree of a first ranking, and of global tokens, at the start: a chance
+#: near 0.9 among seven others.
+_DENSE = 4.0
 
 
-def log_survival(log_chances: Tensor) -> Tensor:
-    """The log of the chance that a radius of at least each entry is drawn.
+def _log_kept(log_chances: Tensor) -> Tensor:
+    """The log of the chance that a degree keeps a pair of each level, the last for never.
 
-    In log space, so that a chance of e^-200 is as good as any and its gradient stays finite.
-    Shape: [..., entries], ascending radii; the first result is 0.
+    Shape: [..., entries] to [..., entries + 1]; the first is 0.
     """
-    return log_chances.flip(-1).logcumsumexp(-1).flip(-1)
+    survival = log_chances[..., 1:].flip(-1).logcumsumexp(-1).flip(-1)
+    return pad(pad(survival, (1, 0)), (0, 1), value=_NEVER)
 
 
-def toeplitz(values: Tensor) -> Tensor:
-    """Spreads a value a distance over all pairs: element [q, k] is `values[|q - k|]`.
+def log_missed(log_chances: Tensor) -> Tensor:
+    """The log of the chance that a degree does not keep a pair of each level, the last for never.
 
-    A view of a doubled row, whose backward is far cheaper than that of an index.
-    Shape: [..., length] to [..., length, length].
+    In log space, as a chance of e^-200 is as good as any. Shape: [..., entries] to
+    [..., entries + 1]; the last is 0.
     """
-    both = torch.cat([values.flip(-1)[..., :-1], values], dim=-1)
-    return both.unfold(-1, values.shape[-1], 1).flip(-2)
+    below = log_chances[..., :-1].logcumsumexp(-1)
+    return pad(pad(below, (1, 0), value=_NEVER), (0, 1))
 
 
-def soft_mask(log_chances: Tensor, candidates: Candidates, tokens: TokenBatch) -> Tensor:
-    """What a distribution of radii adds to the scores of a layer.
+def log_allowed(log_chances: Sequence[Tensor]) -> Tensor:
+    """The log of the chance that a pair is allowed, for each cell: every combination of levels.
 
-    Rows and columns of global tokens get 0, whatever the distribution. Pairs beyond the largest
-    radius get the value at that radius: the layer's rule disallows them.
-    Shape: [heads or 1, entries] to [batch or 1, heads or 1, length, length].
+    1 - prod (1 - S_f) is computed as S_1 + (1 - S_1) (S_2 + (1 - S_2) (...)), which loses nothing
+    where a chance is tiny and nothing where it is nearly 1.
+
+    Args:
+        log_chances: Of each choice. Shape: [..., entries] each.
+
+    Returns:
+        Shape: [..., cells], in the order of `Candidates.cells`, the last 0.
     """
-    survival = log_survival(log_chances)
-    distance = torch.arange(tokens.length, device=tokens.device)
-    radii = candidates.radii(tokens)
-    # The first entry that reaches so far; with equal radii in a short text, the first of them.
-    entry = torch.searchsorted(radii, distance.expand(len(radii), -1).contiguous())
-    bias = toeplitz(survival[:, entry.clamp(max=len(candidates) - 1)].transpose(0, 1))
-    chosen = candidates.global_mask(tokens)
-    if bool((chosen == chosen[:1]).all()):
-        chosen = chosen[:1]
-    either = chosen[:, None, :, None] | chosen[:, None, None, :]
-    return bias.masked_fill(either, 0.0)
+    union: Tensor | None = None
+    for chances in reversed(log_chances):
+        kept = _log_kept(chances)
+        if union is None:
+            union = kept
+            continue
+        missed = log_missed(chances)
+        below = missed[..., None] + union[..., None, :]
+        union = torch.logaddexp(kept[..., None], below).flatten(-2)
+    assert union is not None
+    return pad(union, (0, 1))
 
 
 class Degrees(nn.Module):
-    """A distribution of radii for each head, or one for each layer.
+    """A distribution over the candidates of each choice for each head, or one for each layer.
 
     Args:
-        candidates: The radii.
+        candidates: The rankings and their degrees.
         heads: Heads of each layer of the model.
         windows: A radius that each layer never exceeds; None for no limit.
         dense: Layers that stay dense.
-        granularity: `head`: each head has a distribution of its own; `layer`: each layer has.
+        granularity: `head`: each head has distributions of its own; `layer`: each layer has.
 
     Raises:
         PlanError: No layer is left to learn, or the layers differ in their heads.
 
     Attributes:
-        theta: Logits at temperature 1. Shape: [learned layers, heads or 1, entries].
-        temperature: Chances are `softmax(theta / temperature)`.
+        theta: Logits at temperature 1, choice after choice. They start near the largest degree of
+            the first ranking and with the global tokens, and even elsewhere.
+            Shape: [learned layers, heads or 1, entries of all choices].
+        temperature: Chances are the softmax of `theta / temperature` over each choice.
     """
 
     def __init__(
@@ -91,26 +109,48 @@ class Degrees(nn.Module):
         if len({heads[layer] for layer in self.layers}) != 1:
             raise PlanError(f"degrees need layers with equally many heads; got {list(heads)}")
         groups = 1 if granularity == "layer" else heads[self.layers[0]]
-        self.theta = nn.Parameter(torch.zeros(len(self.layers), groups, len(candidates)))
+        self.theta = nn.Parameter(torch.zeros(len(self.layers), groups, sum(candidates.sizes)))
+        with torch.no_grad():
+            choices = torch.split(self.theta, list(candidates.sizes), dim=-1)
+            for name, logits in zip(candidates.names, choices, strict=True):
+                if name in (candidates.names[0], "global"):
+                    logits[..., -1] = _DENSE
         self.temperature = 1.0
 
-    def log_chances(self) -> Tensor:
-        """Shape: [learned layers, heads or 1, entries]."""
-        return (self.theta / self.temperature).log_softmax(dim=-1)
+    def log_chances(self) -> list[Tensor]:
+        """Of each choice. Shape: [learned layers, heads or 1, entries] each."""
+        choices = torch.split(self.theta / self.temperature, list(self.candidates.sizes), dim=-1)
+        return [logits.log_softmax(dim=-1) for logits in choices]
 
-    def chances(self) -> Tensor:
-        """Shape: [learned layers, heads or 1, entries]; sums to 1 over the entries."""
-        return self.log_chances().exp()
+    def chances(self) -> dict[str, Tensor]:
+        """Of each choice, by its name. Shape: [learned layers, heads or 1, entries] each."""
+        found = zip(self.candidates.names, self.log_chances(), strict=True)
+        return {name: chances.detach().exp().cpu() for name, chances in found}
 
     @cached_property
-    def widest(self) -> Plan:
-        """The plan of all pairs that some radius allows."""
-        return Plan.of({layer: self.candidates.pattern(-1) for layer in self.layers})
+    def needed(self) -> Plan:
+        """A plan that needs all that is to be known of the tokens."""
+        return Plan.of(self.candidates.needed)
 
     def soft_plan(self, tokens: TokenBatch) -> CompiledPlan:
         """The soft mask of a batch, in place of a plan."""
-        compiled = self.widest.compile(tokens, self.heads, self.windows)
+        rules = Plan(()).compile(tokens, self.heads, self.windows).layers
         biases: list[Tensor | None] = [None] * len(self.heads)
-        for chances, layer in zip(self.log_chances(), self.layers, strict=True):
-            biases[layer] = soft_mask(chances, self.candidates, tokens)
-        return CompiledPlan(compiled.layers, tuple(biases))
+        cells = self.candidates.cells(tokens)
+        for index, layer in enumerate(self.layers):
+            if index and self.candidates.varies_by_layer:
+                cells = self.candidates.cells(tokens, layer)
+            table = log_allowed([chances[index] for chances in self.log_chances()])
+            biases[layer] = spread(table, cells)
+        return CompiledPlan(rules, tuple(biases))
+
+
+def spread(table: Tensor, cells: Tensor) -> Tensor:
+    """Gives each pair the value of its cell.
+
+    Shape: [heads or 1, cells] and [batch, length, length] to [batch, heads or 1, length, length].
+    """
+    batch, length, _ = cells.shape
+    index = cells.view(batch, 1, -1).expand(batch, len(table), -1)
+    values = table.expand(batch, -1, -1).gather(2, index)
+    return values.view(batch, len(table), length, length)

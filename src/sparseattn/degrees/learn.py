@@ -1,6 +1,6 @@
 """Learning degrees for a target sparsity, or several.
 
-The training steps are shared out: a search phase trains weights and distributions of radii
+The training steps are shared out: a search phase trains weights and distributions of degrees
 together, then the distributions become a plan, and the remaining steps train under that plan.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,8 +21,7 @@ from transformers import (
 )
 
 from sparseattn.counting import MeasuredSparsity
-from sparseattn.degrees.calibrate import distributions, importance_of
-from sparseattn.degrees.discretize import Discretized, irregular, regular
+from sparseattn.degrees.discretize import Discretized, discretize
 from sparseattn.degrees.distribution import Degrees
 from sparseattn.degrees.result import Learned
 from sparseattn.degrees.search import Budget, Schedule, add_degrees_group, searching
@@ -37,11 +36,6 @@ from sparseattn.training.phases import BUDGET, Phase
 
 __all__ = ["Learner", "learn_degrees", "steps_of"]
 
-#: The logit that the largest radius starts with where learning starts dense: a chance near 0.9.
-_DENSE = 4.0
-#: Texts that a calibrated start is measured on, at most.
-_MEASURED = 256
-
 
 def learn_degrees(
     model: Any,
@@ -52,7 +46,7 @@ def learn_degrees(
     trainer: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Learned | Any:
-    """Trains a model and finds how far each of its heads needs to see, for a target sparsity.
+    """Trains a model and finds which connections each of its heads needs, for a target sparsity.
 
     With several sparsities the search phase goes on from each to the next: what they share is the
     search up to the sparser one. Each later target adds half a search phase of its own.
@@ -131,8 +125,6 @@ class Learner:
         self.degrees = Degrees(
             costs.candidates, costs.heads, costs.windows, costs.dense, settings.granularity
         )
-        with torch.no_grad():
-            self.degrees.theta[..., -1] = _DENSE
         self.history: list[dict[str, float]] = []
         self.metrics: dict[str, dict[str, float]] = {}
 
@@ -144,10 +136,19 @@ class Learner:
             self.costs.check(target)
         self.search_steps(steps_of(self.arguments, len(self.data)))
 
-    def learn(self, targets: Sequence[float], dense_baseline: bool = False) -> list[Learned]:
+    def learn(
+        self,
+        targets: Sequence[float],
+        dense_baseline: bool = False,
+        adjust: Callable[[Learner], float] | None = None,
+    ) -> list[Learned]:
         """Goes through all phases for each target, the densest first.
 
-        With `dense_baseline` the model is trained without a plan, too, for as many steps.
+        Args:
+            targets: Sparsities.
+            dense_baseline: Whether the model is trained without a plan, too, for as many steps.
+            adjust: Called after a search phase: the sparsity that its plan is to have, instead of
+                the target.
         """
         self.check(targets)
         targets = sorted(set(targets))
@@ -160,7 +161,7 @@ class Learner:
             self.search(target, steps if index == 0 else max(1, steps // 2))
             more = index < len(targets) - 1
             before = copy.deepcopy(self.model.state_dict()) if more else {}
-            result = self.finetune(target, total - steps)
+            result = self.finetune(adjust(self) if adjust else target, total - steps)
             if more:
                 result.model = copy.deepcopy(self.model)
                 self.model.load_state_dict(before)
@@ -200,28 +201,23 @@ class Learner:
 
     def _start_search(self, sparsity: float, steps: int) -> Budget:
         settings = self.settings
-        start = settings.temperature_start
-        if self.history:
-            # A later phase stays cold: heating up would spread distributions that have settled.
-            start = settings.temperature_end
-        elif settings.start == "calibrated":
-            texts = Texts(self.model, self.data, self.collator, _MEASURED)
-            importance = importance_of(texts, self.costs, settings, self.tokenizer)
-            with torch.no_grad():
-                self.degrees.theta.copy_(distributions(importance, self.costs, sparsity) * start)
-        density = float(self.costs.density(self.degrees.chances()).detach())
+        # A later phase stays cold: heating up would spread distributions that have settled.
+        start = settings.temperature_end if self.history else settings.temperature_start
+        density = float(self.costs.density(self.degrees.log_chances()).detach())
         schedule = Schedule(
             steps, settings.warmup, density, 1 - sparsity, start, settings.temperature_end
         )
         return Budget(self.degrees, self.costs, schedule)
 
     def discretize(self, sparsity: float) -> Discretized:
-        """A plan that meets a sparsity, from the distributions as they are."""
-        if self.settings.form == "irregular":
-            log_chances = self.degrees.log_chances()
-            return irregular(log_chances, self.costs, sparsity, self.settings.seed)
-        # The importance of a radius: the chance that a window drawn from p lies within it.
-        return regular(self.degrees.chances().cumsum(dim=-1), self.costs, sparsity)
+        """A plan that meets a sparsity, from the distributions as they are.
+
+        The plan nearest to the soft masks: a pair is worth the chance that it is allowed, so that
+        a head is worth what the search spends on it.
+        """
+        with torch.no_grad():
+            allowed = self.costs.allowed(self.degrees.log_chances()).cpu().double()
+        return discretize(allowed * self.costs.shares[:, None, :], self.costs, sparsity)
 
     def evaluate_plan(self, plan: Plan) -> None:
         """Measures the model under a plan, before any training with it."""
@@ -278,20 +274,15 @@ class Learner:
         held_out, costs = self.trainer.get("eval_dataset"), self.costs
         data, split = (self.data, "training") if held_out is None else (held_out, "evaluation")
         tokens = Texts(self.model, data, self.collator).tokens(discretized.plan, self.tokenizer)
-        measured, windows = (
-            MeasuredSparsity.of(plan, tokens, costs.heads, costs.windows)
-            for plan in (discretized.plan, discretized.windows)
-        )
         return Learned(
             plan=discretized.plan,
             model=self.model,
             target_sparsity=sparsity,
-            costs=costs,
-            measured=measured,
-            windows=windows,
+            discretized=discretized,
+            measured=MeasuredSparsity.of(discretized.plan, tokens, costs.heads, costs.windows),
             split=split,
             budget_split=self.settings.budget_split,
-            chances=self.degrees.chances().detach().cpu(),
+            chances=self.degrees.chances(),
             history=list(self.history),
             metrics=dict(self.metrics),
         )

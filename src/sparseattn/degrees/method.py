@@ -40,8 +40,9 @@ __all__ = [
 ]
 
 #: Which learned degrees these are. A trial's digest holds it, and it is raised when a search phase
-#: comes out otherwise than before. 2: the budget's gap is one of logarithms.
-REVISION = "2"
+#: comes out otherwise than before. 2: the budget's gap is one of logarithms. 3: degrees of several
+#: rankings; a plan is the one nearest to the soft masks.
+REVISION = "3"
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +114,11 @@ class Method(ABC):
     def passes(self) -> float:
         """What its training costs, in trainings of an arm with a fixed plan."""
         return 1.0
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The annotations that its plan may read of the texts."""
+        return frozenset()
 
     def check(self, texts: Texts, tokenizer: Any = None) -> None:  # noqa: ARG002
         """Makes sure that its options leave a way to its sparsity on some texts.

@@ -6,93 +6,66 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
 
-from sparseattn.degrees.cost import Costs
-from sparseattn.pattern import Joined, Pattern
-from sparseattn.patterns.elastic import Elastic
-from sparseattn.patterns.irregular import Irregular
-from sparseattn.patterns.neighbor import Neighbor
-from sparseattn.plan import Plan
+from sparseattn.degrees.discretize import Discretized
 from sparseattn.show import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_degrees", "draw_frontier", "radii_of"]
+__all__ = ["draw_degrees", "draw_frontier"]
 
-Radii = NDArray[np.float64]
-
-
-def radii_of(plan: Plan, costs: Costs) -> Radii:
-    """The radius of each head in a plan; its mean over positions in an irregular one.
-
-    In tokens, or shares of the length. Shape: [learned layers, heads].
-    """
-    layers = plan.resolve(costs.heads)
-    rows = []
-    for layer in costs.learned:
-        by_head = {head: _radius(p) for members, p in layers[layer] for head in members}
-        rows.append([by_head[head] for head in range(costs.heads[layer])])
-    return np.asarray(rows)
-
-
-def _radius(pattern: Pattern) -> float:
-    if isinstance(pattern, Neighbor):
-        return float(pattern.radius)
-    if isinstance(pattern, Elastic):
-        return pattern.share
-    if isinstance(pattern, Irregular):
-        return float(np.average(pattern.radii, weights=pattern.weights))
-    assert isinstance(pattern, Joined), "a window, with or without global tokens"
-    return _radius(pattern.left)
+#: A colour and a marker for each kind, in the order of the rankings: safe for colour-blind eyes.
+_KINDS = (("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#56B4E9", "v"))
+_GLOBAL = ("#555555", "+")
 
 
 def draw_degrees(
-    costs: Costs,
-    radii: Radii,
-    chances: Tensor,
-    history: Sequence[dict[str, float]],
-    sparsity: float,
+    found: Discretized, history: Sequence[dict[str, float]], sparsity: float
 ) -> Figure:
-    """Draws what `Learned.draw` promises; `sparsity` is the measured one, `radii` of `radii_of`."""
-    figure = new_figure(11, 7.5)
-    grid = figure.subplots(2, 2)
-    unit = "share of the length" if costs.candidates.elastic else "tokens"
-    _radii(grid[0, 0], figure, costs, radii, unit)
-    _distributions(grid[0, 1], figure, costs, chances, unit)
-    _steps(grid[1, 0], grid[1, 1], history, sparsity)
+    """Draws what `Learned.draw` promises; `sparsity` is the measured one."""
+    figure = new_figure(11, 8)
+    grid = figure.add_gridspec(2, 2, height_ratios=(3, 2))
+    _degrees(figure.add_subplot(grid[0, :]), found)
+    _steps(figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[1, 1]), history, sparsity)
     return figure
 
 
-def _radii(axes: Any, figure: Any, costs: Costs, radii: Radii, unit: str) -> None:
-    entries = np.asarray(costs.candidates.entries, dtype=float)
-    rank = np.interp(radii, entries, np.arange(len(entries)))
-    image = axes.imshow(rank, aspect="auto", cmap="viridis", vmin=0, vmax=len(entries) - 1)
-    for (row, column), value in np.ndenumerate(radii):
-        dark = rank[row, column] < 0.6 * (len(entries) - 1)
-        text = f"{value:.2f}".rstrip("0").rstrip(".") if value % 1 else f"{value:.0f}"
-        style = {"ha": "center", "va": "center", "fontsize": 7}
-        axes.text(column, row, text, color="white" if dark else "black", **style)
-    axes.set(title=f"Radius in the plan ({unit})", xlabel="head", ylabel="layer")
-    axes.set_yticks(range(len(costs.learned)), [str(layer) for layer in costs.learned])
-    bar = figure.colorbar(image, ax=axes)
-    bar.set_ticks(range(len(entries)), labels=[f"{entry:g}" for entry in entries])
-
-
-def _distributions(axes: Any, figure: Any, costs: Costs, chances: Tensor, unit: str) -> None:
-    means = chances.double().mean(dim=1).numpy()
-    image = axes.imshow(means, aspect="auto", cmap="magma", vmin=0, vmax=1)
-    labels = [f"{entry:g}" for entry in costs.candidates.entries]
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_yticks(range(len(costs.learned)), [str(layer) for layer in costs.learned])
-    axes.set(
-        title="Distribution after the search phase, mean over heads",
-        xlabel=f"radius ({unit})",
-        ylabel="layer",
-    )
-    figure.colorbar(image, ax=axes, label="chance")
+def _degrees(axes: Any, found: Discretized) -> None:
+    """A head a place: a marker for each kind that it uses, the larger the higher the degree."""
+    candidates, chosen = found.costs.candidates, found.chosen.numpy()
+    layers, heads, _ = chosen.shape
+    shares = found.shares
+    for index, name in enumerate(candidates.names):
+        ranked = index < len(candidates.rankings)
+        colour, marker = _KINDS[index % len(_KINDS)] if ranked else _GLOBAL
+        rows, columns = np.nonzero(chosen[:, :, index])
+        level = chosen[rows, columns, index] / (candidates.sizes[index] - 1)
+        shift = (index + 1) / (len(candidates.names) + 1) - 0.5
+        axes.scatter(
+            columns + 0.9 * shift, rows, s=12 + 90 * level * ranked, c=colour, marker=marker,
+            label=f"{name}: {shares[name]:.0%} of the pairs kept",
+        )  # fmt: skip
+        if not ranked:
+            continue
+        for row, column in zip(rows, columns, strict=True):
+            degree = candidates.degrees[index][chosen[row, column, index]]
+            axes.annotate(
+                f"{degree:g}", (column + 0.9 * shift, row), (0, -11), textcoords="offset points",
+                ha="center", fontsize=6, color=colour,
+            )  # fmt: skip
+    rows, columns = np.nonzero(~chosen.any(axis=-1))
+    axes.scatter(columns, rows, s=14, c="#999999", marker="x", label="off: its own place alone")
+    axes.set(title="Degrees of each head", xlabel="head", ylabel="layer")
+    axes.set_xlim(-0.5, heads - 0.5)
+    axes.set_ylim(layers - 0.5, -0.5)
+    axes.set_xticks(range(heads))
+    axes.set_yticks(range(layers), [str(layer) for layer in found.costs.learned])
+    axes.set_xticks(np.arange(heads + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(layers + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#dddddd", linewidth=0.6)
+    axes.tick_params(which="minor", length=0)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
 
 
 def _steps(left: Any, right: Any, history: Sequence[dict[str, float]], sparsity: float) -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from sparseattn.counting import MeasuredSparsity
-from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.cost import Costs
-from sparseattn.degrees.picture import draw_degrees, draw_frontier, radii_of
+from sparseattn.degrees.discretize import Discretized
+from sparseattn.degrees.picture import draw_degrees, draw_frontier
 from sparseattn.files import write_whole
 from sparseattn.plan import Plan
 from sparseattn.words import counted
@@ -22,7 +22,7 @@ from sparseattn.words import counted
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Learned", "save_frontier", "sparsity_lines"]
+__all__ = ["Learned", "kind_lines", "save_frontier", "sparsity_lines"]
 
 #: Points of sparsity by which a budget may be missed before a user is told.
 _GAP = 0.02
@@ -47,14 +47,13 @@ class Learned:
         plan: The degrees as a plan, global tokens included.
         model: The trained model, which carries the plan.
         target_sparsity: The sparsity to learn for.
-        costs: The candidates, the layers that were learned, and the texts that the budget was
-            counted over.
+        discretized: What each head has, the candidates, and the texts that the budget was counted
+            over.
         measured: What the plan allows on the texts of `split`.
-        windows: The same of its windows alone, without the rows and columns of global tokens.
-        split: The texts that these were measured on: `evaluation`, or `training` without any.
+        split: The texts that it was measured on: `evaluation`, or `training` without any.
         budget_split: The texts that the target was met on: `train` or `evaluation`.
-        chances: Of each radius at the end of the search phase.
-            Shape: [learned layers, heads or 1, entries].
+        chances: Of each candidate at the end of the search phase, by the name of its ranking.
+            Shape: [learned layers, heads or 1, entries] each.
         history: A record a step of the search phase; see `sparseattn.degrees.search.Budget`.
         metrics: Evaluations: `search`, `discretized` (before the fine-tune), `final`, and `dense`
             of a baseline.
@@ -63,12 +62,11 @@ class Learned:
     plan: Plan
     model: Any
     target_sparsity: float
-    costs: Costs
+    discretized: Discretized
     measured: MeasuredSparsity
-    windows: MeasuredSparsity
     split: str
     budget_split: str
-    chances: Tensor
+    chances: dict[str, Tensor]
     history: list[dict[str, float]]
     metrics: dict[str, dict[str, float]]
 
@@ -78,9 +76,9 @@ class Learned:
         return self.measured.sparsity
 
     @property
-    def candidates(self) -> Candidates:
-        """The radii that were chosen from."""
-        return self.costs.candidates
+    def costs(self) -> Costs:
+        """What the candidates cost on the texts of the budget."""
+        return self.discretized.costs
 
     @property
     def expected_sparsity(self) -> float:
@@ -141,32 +139,30 @@ class Learned:
         return {
             "target_sparsity": self.target_sparsity,
             "measured_sparsity": self.measured_sparsity,
-            "window_sparsity": self.windows.sparsity,
             "sparsity_by_length": self.measured.by_length(),
             "measured_on": counted(len(self.measured.lengths), f"{self.split} text"),
             "budget_split": self.budget_split,
             "expected_sparsity": self.expected_sparsity,
             "warnings": self.warnings,
             "plan": self.plan.to_json(),
-            "candidates": list(self.candidates.entries),
-            "elastic": self.candidates.elastic,
+            "over": [str(ranking) for ranking in self.costs.candidates.rankings],
+            "share_of_kept_pairs": self.discretized.shares,
             "layers": self.costs.learned,
-            "chances": self.chances.tolist(),
+            "chances": {name: chances.tolist() for name, chances in self.chances.items()},
             "metrics": self.metrics,
             "history": self.history,
         }
 
     def draw(self) -> Figure:
-        """Draws degrees by layer and head, their distributions, and sparsity and loss over steps.
+        """Draws the degrees of each head, and sparsity and loss over the steps of the search.
 
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        radii = radii_of(self.plan, self.costs)
-        figure = draw_degrees(self.costs, radii, self.chances, self.history, self.measured_sparsity)
+        figure = draw_degrees(self.discretized, self.history, self.measured_sparsity)
         figure.suptitle(
             f"Learned degrees: target sparsity {self.target_sparsity:.3f}, measured "
-            f"{self.measured_sparsity:.3f}, windows alone {self.windows.sparsity:.3f}"
+            f"{self.measured_sparsity:.3f} on {len(self.measured.lengths):,} {self.split} texts"
         )
         return figure
 
@@ -195,7 +191,8 @@ class Learned:
     def __str__(self) -> str:
         """The sparsity, how well the model does, what to be careful about, and the plan."""
         texts = counted(len(self.measured.lengths), f"{self.split} text")
-        lines = sparsity_lines(self.target_sparsity, self.measured, self.windows, texts)
+        lines = sparsity_lines(self.target_sparsity, self.measured, texts)
+        lines += kind_lines(self.discretized)
         for phase, name in _PHASES.items():
             if scores := self.scores(phase):
                 values = ", ".join(f"{key} {value:.4g}" for key, value in scores.items())
@@ -204,17 +201,37 @@ class Learned:
         return "\n".join([*lines, str(self.plan)])
 
 
-def sparsity_lines(
-    target: float, measured: MeasuredSparsity, windows: MeasuredSparsity, texts: str
-) -> list[str]:
+def sparsity_lines(target: float, measured: MeasuredSparsity, texts: str) -> list[str]:
     """Says what a plan came to, measured on `texts`, such as "64 evaluation texts"."""
     buckets = ", ".join(f"{size}: {share:.3f}" for size, share in measured.by_length().items())
     return [
-        f"target sparsity {target:.3f}, measured sparsity {measured.sparsity:.3f} on {texts} "
-        f"({windows.sparsity:.3f} without the rows and columns "
-        "of global tokens)",
+        f"target sparsity {target:.3f}, measured sparsity {measured.sparsity:.3f} on {texts}",
         f"sparsity by length of the text in tokens: {buckets}",
     ]
+
+
+def kind_lines(found: Discretized) -> list[str]:
+    """Says which heads use which kind of connection, and what share of the budget it takes."""
+    shares, costs = found.shares, found.costs
+    kept = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    lines = [f"of the pairs that are kept, over {len(costs.lengths):,} texts of the budget: {kept}"]
+    names = costs.candidates.names
+    rows = [["heads of layer", *map(str, costs.learned), "all"]]
+    uses = found.chosen > 0
+    columns = {name: uses[:, :, index] for index, name in enumerate(names)}
+    columns["off"] = ~uses.any(dim=-1)
+    for name, mask in columns.items():
+        counts = mask.sum(dim=1).tolist()
+        rows.append([name, *map(str, counts), f"{sum(counts)} of {mask.numel()}"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines += [
+        "  ".join(
+            cell.ljust(width) if at == 0 else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return lines
 
 
 def save_frontier(results: Sequence[Learned], folder: Path) -> list[Path]:
@@ -232,7 +249,6 @@ def save_frontier(results: Sequence[Learned], folder: Path) -> list[Path]:
         {
             "target_sparsity": result.target_sparsity,
             "measured_sparsity": result.measured_sparsity,
-            "window_sparsity": result.windows.sparsity,
         }
         | {
             f"{phase}_{name}": result.scores(phase).get(name, float("nan"))

@@ -120,7 +120,7 @@ def searching(model: nn.Module, degrees: Degrees, tokenizer: Any = None) -> Iter
             mask.
     """
     check_scores(encoder_of(model).config)
-    with sparsified(model, degrees.widest, tokenizer=tokenizer):
+    with sparsified(model, degrees.needed, tokenizer=tokenizer):
         state_of(model).compiler = degrees.soft_plan
         setattr(model, _MODULE, degrees)
         try:
@@ -177,7 +177,7 @@ class Budget(TrainerCallback):
 
     def density(self) -> Tensor:
         """The expected density, with gradient."""
-        return self.costs.density(self.degrees.chances())
+        return self.costs.density(self.degrees.log_chances())
 
     def add(self, module: nn.Module, _args: Any, _kwargs: Any, outputs: Any) -> Any:
         """Forward hook of the model: adds the budget's term to the loss while it trains.

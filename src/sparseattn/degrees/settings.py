@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,22 +10,18 @@ from sparseattn.errors import PlanError, unknown
 from sparseattn.selection import Selection, select_indices, spell_selection
 
 if TYPE_CHECKING:
-    from sparseattn.degrees.candidates import Candidates
     from sparseattn.degrees.cost import Costs
     from sparseattn.degrees.texts import Texts
 
-__all__ = ["BUDGET_SPLITS", "Settings", "split_rows"]
+__all__ = ["BUDGET_SPLITS", "DEFAULT_OVER", "Settings", "split_rows"]
 
 #: The splits that a sparsity may be met on.
 BUDGET_SPLITS = ("train", "evaluation")
 
-_CHOICES = {
-    "granularity": ("head", "layer"),
-    "form": ("regular", "irregular"),
-    "start": ("dense", "calibrated"),
-    "importance": ("attention", "output"),
-    "budget_split": BUDGET_SPLITS,
-}
+#: The rankings that degrees are learned over unless others are named.
+DEFAULT_OVER = ("neighbor", "similarity")
+
+_CHOICES = {"granularity": ("head", "layer"), "budget_split": BUDGET_SPLITS}
 
 
 @dataclass(frozen=True)
@@ -32,46 +29,39 @@ class Settings:
     """How degrees are learned.
 
     Attributes:
-        candidates: Radii to choose from, the first of them 0; by default 0 and the powers of two
-            that reach across the longest text.
-        max_radius: A radius that no head exceeds, in tokens; instead of `candidates`.
-        elastic: Radii as shares of a text's length instead of tokens.
-        granularity: A radius for each `head`, or one for the heads of each `layer`.
+        over: The rankings whose degrees are learned, such as `neighbor, similarity`; a call names
+            the candidates: `neighbor(degrees=[0, 1, 8])`.
+        granularity: Degrees for each `head`, or the same for the heads of each `layer`.
         globals: Global tokens: kinds, or how many first tokens.
-        form: `regular`, a radius a head; `irregular`, a radius a token position.
+        off: Whether a head may do without the global tokens too, and keep each token's own place
+            alone.
         dense_layers: Layers that stay dense; they count in the sparsity.
-        start: Distributions to start from: `dense`, near the largest radius, or `calibrated`.
-        importance: What calibration keeps: the heads' `attention`, or the model's `output`.
         budget_split: The texts that the sparsity is met on: those of training, or the evaluation
-            ones, of which only the lengths and the special tokens are looked at. For data whose
-            evaluation texts are longer or shorter than their training texts.
+            ones, of whose labels nothing is looked at. For data whose evaluation texts are longer
+            or shorter than their training texts.
         search_steps: Fraction of the training steps that the search phase takes, in (0, 1).
         learning_rate: Of the distributions.
         warmup: Fraction of the search phase over which the target moves from the start to the goal.
         temperature_start: First temperature.
         temperature_end: Last temperature.
-        seed: Of irregular plans.
     """
 
-    candidates: tuple[float, ...] | None = None
-    max_radius: int | None = None
-    elastic: bool = False
+    over: Sequence[str] | str = DEFAULT_OVER
     granularity: str = "head"
     globals: tuple[str, ...] | int = ("cls",)
-    form: str = "regular"
+    off: bool = True
     dense_layers: Selection = ""
-    start: str = "dense"
-    importance: str = "attention"
     budget_split: str = "train"
     search_steps: float = 0.5
     learning_rate: float = 0.1
     warmup: float = 0.4
     temperature_start: float = 1.0
     temperature_end: float = 0.2
-    seed: int = 0
 
     def __post_init__(self) -> None:
         """Checks the values."""
+        from sparseattn.degrees.ranking import parse_rankings
+
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise PlanError(unknown(name, getattr(self, name), choices))
@@ -83,17 +73,7 @@ class Settings:
         if not 0 <= self.warmup <= 1:
             raise PlanError(f"warmup {self.warmup!r} must be from 0 to 1")
         object.__setattr__(self, "dense_layers", spell_selection(self.dense_layers))
-        radius = self.max_radius
-        if radius is not None and (
-            isinstance(radius, bool) or not isinstance(radius, int) or radius < 1
-        ):
-            raise PlanError(f"max_radius {radius!r} must be a whole number of tokens >= 1")
-        if self.elastic and self.form == "irregular":
-            raise PlanError("elastic radii are one a head: write form='regular'")
-        if self.candidates is not None:
-            if radius is not None:
-                raise PlanError("give candidates or max_radius, not both")
-            self.candidates_for(0)
+        object.__setattr__(self, "over", tuple(map(str, parse_rankings(self.over))))
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> Settings:
@@ -103,33 +83,34 @@ class Settings:
                 raise PlanError(unknown("option", name, cls.__dataclass_fields__))
         return cls(**options)
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """Annotations that the rankings need of the texts."""
+        needs: frozenset[str] = self._candidates(2).needed.needs
+        return needs
+
+    def _candidates(self, longest: int) -> Any:
+        from sparseattn.degrees.candidates import Candidates
+        from sparseattn.degrees.ranking import parse_rankings
+
+        return Candidates.up_to(parse_rankings(self.over), longest, self.globals, self.off)
+
     def costs(self, texts: Texts, tokenizer: Any = None) -> Costs:
         """The candidates for some texts, and what they cost there.
 
         Raises:
             PlanError: The model lacks a layer that is to stay dense.
+            AnnotationError: A ranking needs what the texts do not carry.
         """
-        from sparseattn.degrees.candidates import Candidates
         from sparseattn.degrees.cost import Costs
         from sparseattn.degrees.texts import shape_of
         from sparseattn.plan import Plan
 
-        smallest = Candidates((0, 1), globals=self.globals).pattern(0)
-        batches = texts.tokens(Plan.of(smallest), tokenizer)
+        batches = texts.tokens(Plan.of(self._candidates(2).needed), tokenizer)
         heads, windows = shape_of(texts.model)
-        candidates = self.candidates_for(max(int(tokens.lengths.max()) for tokens in batches))
+        candidates = self._candidates(max(int(tokens.lengths.max()) for tokens in batches))
         dense = select_indices(spell_selection(self.dense_layers), len(heads), "layer")
         return Costs.of(candidates, batches, heads, windows, dense)
-
-    def candidates_for(self, longest: int) -> Candidates:
-        """The candidates for texts of at most so many tokens."""
-        from sparseattn.degrees.candidates import Candidates
-
-        if self.candidates is not None:
-            return Candidates(tuple(self.candidates), self.elastic, self.globals)
-        return Candidates.up_to(
-            longest, max_radius=self.max_radius, elastic=self.elastic, globals=self.globals
-        )
 
 
 def split_rows(split: str, train: Any, evaluation: Any) -> Any:

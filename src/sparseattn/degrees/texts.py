@@ -25,6 +25,9 @@ Batch = Mapping[str, Any]
 #: Rows of a batch, and pairs of tokens in it, at most.
 _ROWS, _PAIRS = 64, 1 << 20
 
+#: Pairs of tokens of all rows, at most: they are counted one by one.
+_ALL_PAIRS = 1 << 29
+
 #: What the model reads of a row, labels aside.
 _READ = ("input_ids", "attention_mask", "token_type_ids", *COLUMNS)
 
@@ -36,7 +39,7 @@ class Texts:
         model: The model that they are for.
         data: Rows with `input_ids`.
         collator: Joins rows into a padded batch.
-        most: Rows to use at most, spread evenly over the data.
+        most: Rows to use at most, spread evenly over the data; fewer where texts are long.
 
     Raises:
         DataError: There are none.
@@ -54,7 +57,10 @@ class Texts:
         if "input_ids" not in data[0]:
             raise DataError(f"the texts need the column input_ids; they have {sorted(data[0])}")
         self.model, self.data, self.collator = model, data, collator
-        self.rows = spread_indices(len(data), most)
+        rows = spread_indices(len(data), most)
+        pairs = sum(len(data[index]["input_ids"]) ** 2 for index in rows)
+        fewer = max(1, len(rows) * _ALL_PAIRS // max(pairs, _ALL_PAIRS))
+        self.rows = [rows[index] for index in spread_indices(len(rows), fewer)]
 
     def batches(self) -> Iterator[dict[str, Any]]:
         """The rows without their labels, in batches on the model's device."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["draw", "draw_beside", "in_batch"]
+__all__ = ["draw", "draw_beside", "draw_in_order", "in_batch"]
 
 _Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
@@ -44,6 +44,15 @@ def draw(seed: int, layer: int, degrees: tuple[int, ...]) -> Tensor:
     table = np.full((len(degrees), int(wanted.max())), -1, dtype=np.int32)
     table[query, column] = key + (key >= query)  # the others of q, without the gap at q
     return torch.from_numpy(table)
+
+
+@lru_cache(maxsize=512)
+def draw_in_order(seed: int, layer: int, degree: int, length: int) -> Tensor:
+    """The keys of `draw` for n queries, each query's in a random order. Shape: [n, degree]."""
+    keys = draw(seed, layer, (degree,) * length)
+    bits = np.random.PCG64(np.random.SeedSequence([seed, layer, length, degree]))
+    raw = bits.random_raw(keys.numel()).reshape(keys.shape)
+    return keys.gather(1, torch.from_numpy(raw.argsort(axis=1, kind="stable")))
 
 
 def draw_beside(seed: int, layer: int, kept: Tensor, degrees: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from sparseattn.pattern import Pattern
 from sparseattn.patterns._checks import at_least, flag
-from sparseattn.patterns._sampling import draw, in_batch
+from sparseattn.patterns._sampling import draw, draw_in_order, in_batch
 from sparseattn.rules import Keys, Rule
 from sparseattn.tokens import TokenBatch
 
@@ -25,6 +25,8 @@ class Random(Pattern):
         degree: How many other tokens, at least 1.
         seed: Another seed draws other keys.
         per_layer: False gives every layer the keys of layer 0.
+        drawn: Draw so many, in an order of their own, and keep the first `degree`: with the same
+            `drawn`, the keys of a smaller degree are among those of a larger one.
 
     >>> from sparseattn import parse
     >>> from sparseattn.tokens import TokenBatch
@@ -42,6 +44,7 @@ class Random(Pattern):
     degree: int
     seed: int = 0
     per_layer: bool = True
+    drawn: int | None = None
 
     name: ClassVar[str] = "random"
     formula: ClassVar[str] = "k in S(q), a random set of `degree` tokens other than q"
@@ -53,6 +56,8 @@ class Random(Pattern):
         """Checks the arguments."""
         at_least(self, degree=1, seed=0)
         flag(self, "per_layer")
+        if self.drawn is not None:
+            at_least(self, drawn=self.degree)
 
     @property
     def varies_by_layer(self) -> bool:
@@ -63,5 +68,9 @@ class Random(Pattern):
         """See `Pattern.rule`."""
         layer = layer if self.per_layer else 0
         lengths: list[int] = tokens.lengths.tolist()
-        places = [draw(self.seed, layer, (self.degree,) * length) for length in lengths]
+        if self.drawn is None:
+            places = [draw(self.seed, layer, (self.degree,) * length) for length in lengths]
+        else:
+            places = [draw_in_order(self.seed, layer, self.drawn, length) for length in lengths]
+            places = [keys[:, : self.degree] for keys in places]
         return Rule((Keys(in_batch(tokens, places)),))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sparseattn.pattern import Pattern
-from sparseattn.patterns._checks import at_least
+from sparseattn.patterns._checks import at_least, flag
 from sparseattn.rules import Keys, Rule
 from sparseattn.tokens import TokenBatch
 
@@ -30,6 +30,8 @@ class Similarity(Pattern):
 
     Args:
         k: How many others; a text with fewer gives all of them.
+        other_sentence: Whether only tokens of other sentences are found; of a pair of texts, also
+            those of the other text. Tokens of no sentence find none.
 
     >>> import torch
     >>> from sparseattn import TokenBatch, parse
@@ -48,6 +50,7 @@ class Similarity(Pattern):
     """
 
     k: int
+    other_sentence: bool = False
 
     name: ClassVar[str] = "similarity"
     formula: ClassVar[str] = "k among the top k of cos(E[q], E[j]) over j != q"
@@ -58,30 +61,38 @@ class Similarity(Pattern):
     def __post_init__(self) -> None:
         """Checks the arguments."""
         at_least(self, k=1)
+        flag(self, "other_sentence")
 
     @property
     def needs(self) -> frozenset[str]:
-        """`ids`, `special` and `embedding`."""
-        return frozenset({"ids", "special", "embedding"})
+        """`ids`, `special` and `embedding`; `sentences` to find those of others."""
+        needs = frozenset({"ids", "special", "embedding"})
+        return needs | {"sentences"} if self.other_sentence else needs
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
         """See `Pattern.rule`."""
         embedding = tokens.need("embedding", self).detach()
         ids = tokens.need("ids", self).to(embedding.device)
         lexical = tokens.valid & ~tokens.need("special", self)
+        sentences = None
+        if self.other_sentence:
+            sentences = tokens.need("sentences", self)
+            lexical = lexical & (sentences >= 0)
         # In float64, equal cosines come out equal in whatever batch they are computed, so that ties
         # are ties. Apple's GPUs have no float64.
         wide = torch.float32 if embedding.device.type == "mps" else torch.float64
         vectors = normalize(embedding[ids].to(wide), dim=-1).to(tokens.device)
         every = torch.arange(tokens.length, device=tokens.device)
         parts = [
-            nearest(vectors, lexical, queries, min(self.k, tokens.length))
+            nearest(vectors, lexical, queries, min(self.k, tokens.length), sentences)
             for queries in torch.split(every, QUERIES)
         ]
         return Rule((Keys(torch.cat(parts, dim=1)),))
 
 
-def nearest(vectors: Tensor, lexical: Tensor, queries: Tensor, k: int) -> Tensor:
+def nearest(
+    vectors: Tensor, lexical: Tensor, queries: Tensor, k: int, sentences: Tensor | None = None
+) -> Tensor:
     """Finds the nearest other tokens of each query.
 
     Args:
@@ -89,6 +100,7 @@ def nearest(vectors: Tensor, lexical: Tensor, queries: Tensor, k: int) -> Tensor
         lexical: Which tokens may ask and be found. Shape: [batch, length], bool.
         queries: Indices of the queries. Shape: [queries], int64.
         k: How many to find, at most `length`.
+        sentences: Of each token; a query finds none of its own. Shape: [batch, length], int64.
 
     Returns:
         Indices, -1 for none. Shape: [batch, queries, k], int64.
@@ -96,6 +108,8 @@ def nearest(vectors: Tensor, lexical: Tensor, queries: Tensor, k: int) -> Tensor
     cosines = ((vectors[:, queries] @ vectors.mT) * 2**24).round().long()
     index = torch.arange(lexical.shape[1], device=lexical.device)
     possible = lexical[:, None, :] & lexical[:, queries, None] & (queries[:, None] != index)
+    if sentences is not None:
+        possible &= sentences[:, queries, None] != sentences[:, None, :]
     ranks = cosines * len(index) - index  # no two alike: topk leaves the order of ties open
     keys = ranks.masked_fill(~possible, torch.iinfo(torch.int64).min).topk(k).indices
     return keys.masked_fill(~possible.gather(-1, keys), -1)

@@ -118,10 +118,12 @@ def learns(text: str) -> bool:
 
 
 def needs(text: str) -> frozenset[str]:
-    """The annotations that a checked pattern reads."""
+    """The annotations that a checked arm reads."""
     from sparseattn.plan import Plan
 
-    return frozenset() if text == DENSE or is_method(text) else Plan.of(text).needs
+    if text == DENSE:
+        return frozenset()
+    return parse_method(text).needs if is_method(text) else Plan.of(text).needs
 
 
 def with_matched_random(text: str) -> str | None:

@@ -24,6 +24,7 @@ from sparseattn.models.load import load_part, quiet
 from sparseattn.models.positions import max_tokens
 from sparseattn.models.sparsify import sparsified, sparsify
 from sparseattn.plan import Plan
+from sparseattn.study import arms
 from sparseattn.study.arms import DENSE, is_method
 from sparseattn.study.run_method import run_method
 from sparseattn.study.trial import MODEL, TrialResult, TrialSpec
@@ -140,7 +141,7 @@ def _prepare(spec: TrialSpec, cache: TrialCache) -> tuple[Prepared, Any]:
     later = spec.pattern == DENSE or is_method(spec.pattern)
     plan = None if later else Plan.of(spec.pattern, spec.layers)
     changes = config_changes(place, spec)
-    needs = plan.needs if plan else frozenset()
+    needs = arms.needs(spec.pattern) if plan is None else plan.needs
     prepared = cache.prepared(spec.model, spec.task, needs, spec.pipeline)
     if spec.data_fingerprint not in ("", prepared.fingerprint):
         raise TrialFailed(

@@ -54,7 +54,7 @@ class Study:
     versions: Mapping[str, str]
 
     def trials(self) -> tuple[list[TrialSpec], list[str]]:
-        """The trials, each once, and a notice for each arm that is another one's double."""
+        """The trials, seed by seed, and a notice for each arm that is another one's double."""
         trials: dict[str, TrialSpec] = {}
         notices: dict[str, None] = {}
         for arm in self.arms:
@@ -77,7 +77,8 @@ class Study:
                 if first is not trial:
                     same = f"{arm.name}@{arm.layers} is the same as {first.arm}@{first.layers}"
                     notices[f"{same}; its trials are run once"] = None
-        return list(trials.values()), list(notices)
+        # Seed by seed, so that a study that is stopped has seeds of every arm.
+        return sorted(trials.values(), key=lambda trial: trial.seed), list(notices)
 
     def _versions(self, arm: Arm) -> dict[str, str]:
         """The versions that decide the results of an arm."""

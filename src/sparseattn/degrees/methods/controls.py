@@ -36,6 +36,11 @@ class _Control(Method):
         """See `Method.base`."""
         return self.arm.base
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """See `Method.needs`."""
+        return self.arm.needs
+
     def check(self, texts: Texts, tokenizer: Any = None) -> None:
         """See `Method.check`."""
         self.arm.check(texts, tokenizer)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparseattn.degrees.method import Applied, BudgetMethod, Context
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from sparseattn.plan import Plan
 
 #: Training texts that a budget is solved on, at most.
-_SAMPLE = 1024
+SAMPLE = 1024
 
 #: Steps of a family that are tried, at most.
 _MOST = 8192
@@ -79,7 +81,7 @@ class _Family(BudgetMethod):
         from sparseattn.degrees.texts import Texts, shape_of
         from sparseattn.plan import Plan
 
-        tokens = Texts(model, data, collator, _SAMPLE).tokens(Plan.of(self.step(0)), tokenizer)
+        tokens = Texts(model, data, collator, SAMPLE).tokens(Plan.of(self.step(0)), tokenizer)
         heads, windows = shape_of(model)
         return self.solve(
             lambda plan: MeasuredSparsity.of(plan, tokens, heads, windows).sparsity, heads
@@ -140,10 +142,10 @@ class UniformMethod(_Family):
 
     def step(self, index: int) -> Pattern:
         """See `_Family.step`."""
-        from sparseattn.degrees.candidates import Candidates
+        from sparseattn.patterns._mix import global_tokens
         from sparseattn.patterns.neighbor import Neighbor
 
-        return Candidates((0, 1), globals=self.globals).with_globals(Neighbor(index))
+        return reduce(or_, global_tokens(self.globals), Neighbor(index))
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparseattn.degrees.method import Applied, BudgetMethod, Context
-from sparseattn.degrees.settings import Settings
+from sparseattn.degrees.settings import DEFAULT_OVER, Settings
 from sparseattn.errors import PlanError
 from sparseattn.selection import Selection
 
@@ -18,21 +19,29 @@ class _Degrees(BudgetMethod):
     """A method that finds degrees on texts; its fields are those of `Settings` and a sparsity."""
 
     dense_layers: Selection
+    over: Sequence[str] | str
 
     def __post_init__(self) -> None:
         """Checks the sparsity and the options."""
         self.check_sparsity()
-        # Frozen: one spelling for layers that are the same.
-        object.__setattr__(self, "dense_layers", self.settings().dense_layers)
+        settings = self.settings()
+        # Frozen: one spelling for layers and rankings that are the same.
+        object.__setattr__(self, "dense_layers", settings.dense_layers)
+        object.__setattr__(self, "over", settings.over)
 
-    def settings(self, seed: int = 0) -> Settings:
+    def settings(self) -> Settings:
         """Its fields as settings; the message of a wrong one begins with the method's name."""
         names = [field.name for field in fields(self) if field.name != "sparsity"]
         options: dict[str, Any] = {name: getattr(self, name) for name in names}
         try:
-            return Settings(**options, seed=seed)
+            return Settings(**options)
         except PlanError as error:
             raise PlanError(f"{self.name}(): {error}") from None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """See `Method.needs`."""
+        return self.settings().needs
 
     def check(self, texts: Texts, tokenizer: Any = None) -> None:
         """See `Method.check`."""
@@ -52,17 +61,17 @@ class CalibratedMethod(_Degrees):
     """Degrees that keep the most of what the pretrained model does; no training goes into them."""
 
     sparsity: float
-    candidates: tuple[float, ...] | None = None
+    over: Sequence[str] | str = DEFAULT_OVER
     granularity: str = "head"
-    form: str = "regular"
-    importance: str = "attention"
-    elastic: bool = False
     globals: tuple[str, ...] | int = ("cls",)
     budget_split: str = "train"
     dense_layers: Selection = ""
-    max_radius: int | None = None
 
     name: ClassVar[str] = "calibrated"
+
+    def settings(self) -> Settings:
+        """Its fields as settings: every head keeps the global tokens."""
+        return replace(super().settings(), off=False)
 
     def apply(self, context: Context) -> Applied:
         """See `Method.apply`."""
@@ -73,7 +82,7 @@ class CalibratedMethod(_Degrees):
             context.data,
             context.collator,
             self.sparsity,
-            self.settings(context.seed),
+            self.settings(),
             context.tokenizer,
             context.evaluation,
         )
@@ -85,20 +94,16 @@ class LearnedMethod(_Degrees):
     """Degrees that are learned while the model trains; see `sparseattn.degrees.settings`."""
 
     sparsity: float
-    candidates: tuple[float, ...] | None = None
+    over: Sequence[str] | str = DEFAULT_OVER
     granularity: str = "head"
-    form: str = "regular"
-    elastic: bool = False
     globals: tuple[str, ...] | int = ("cls",)
-    start: str = "dense"
-    importance: str = "attention"
+    off: bool = True
     search_steps: float = 0.5
     learning_rate: float = 0.1
     warmup: float = 0.4
     temperature_end: float = 0.2
     budget_split: str = "train"
     dense_layers: Selection = ""
-    max_radius: int | None = None
 
     name: ClassVar[str] = "learned"
 
@@ -111,7 +116,7 @@ class LearnedMethod(_Degrees):
             context.data,
             context.arguments,
             {**context.trainer, "data_collator": context.collator},
-            self.settings(context.seed),
+            self.settings(),
             context.tokenizer,
             context.evaluation,
         )

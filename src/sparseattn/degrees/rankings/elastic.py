@@ -1,0 +1,40 @@
+"""Keys by their distance, as a share of the text's length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparseattn.degrees.ranking import Ranking
+from sparseattn.degrees.rankings.neighbor import NeighborRanking
+from sparseattn.pattern import Pattern
+from sparseattn.patterns.elastic import Elastic
+from sparseattn.tokens import TokenBatch
+
+
+@dataclass(frozen=True)
+class ElasticRanking(Ranking):
+    """Windows whose radius is a share of the text's length, so that the sparsity varies little."""
+
+    name: ClassVar[str] = "elastic"
+    whole: ClassVar[bool] = False
+
+    def default_degrees(self, longest: int) -> tuple[float, ...]:
+        """The radii of `neighbor` in the longest text, as shares of it."""
+        radii = NeighborRanking().default_degrees(longest)
+        return tuple(sorted({min(1.0, round(radius / longest, 4)) for radius in radii}))
+
+    def pattern(self, degree: float) -> Pattern:
+        """See `Ranking.pattern`."""
+        return Elastic(degree)
+
+    def ranks(self, tokens: TokenBatch, layer: int, most: float) -> Tensor:  # noqa: ARG002
+        """See `Ranking.ranks`: the smallest share whose window reaches the key."""
+        place = torch.arange(tokens.length, device=tokens.device)
+        distance = (place[:, None] - place).abs()[None].double()
+        lengths = tokens.lengths.clamp(min=1)[:, None, None]
+        # `elastic` rounds halves up: floor(length * share + 0.5) reaches d from this share on.
+        return ((distance - 0.5) / lengths).clamp(min=0)

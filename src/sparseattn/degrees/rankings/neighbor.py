@@ -1,0 +1,40 @@
+"""Keys by their distance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparseattn.degrees.ranking import Ranking
+from sparseattn.pattern import Pattern
+from sparseattn.patterns.neighbor import Neighbor
+from sparseattn.tokens import TokenBatch
+
+
+@dataclass(frozen=True)
+class NeighborRanking(Ranking):
+    """Keys by their distance in the text: a degree is the radius of a window.
+
+    >>> NeighborRanking().default_degrees(25)
+    (0, 1, 2, 4, 8, 16, 32)
+    """
+
+    name: ClassVar[str] = "neighbor"
+
+    def default_degrees(self, longest: int) -> tuple[float, ...]:
+        """0 and the powers of two, up to a radius that reaches across the longest text."""
+        reach = max(1, longest - 1)
+        return (0, *(2**power for power in range(math.ceil(math.log2(reach)) + 1)))
+
+    def pattern(self, degree: float) -> Pattern:
+        """See `Ranking.pattern`."""
+        return Neighbor(int(degree))
+
+    def ranks(self, tokens: TokenBatch, layer: int, most: float) -> Tensor:  # noqa: ARG002
+        """See `Ranking.ranks`: the distance, 0 for the token itself."""
+        place = torch.arange(tokens.length, device=tokens.device)
+        return (place[:, None] - place).abs()[None]

@@ -1,0 +1,21 @@
+"""Keys of other sentences, by lexical similarity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sparseattn.degrees.rankings.similarity import SimilarityRanking
+from sparseattn.pattern import Pattern
+from sparseattn.patterns.similarity import Similarity
+
+
+@dataclass(frozen=True)
+class OtherSentenceRanking(SimilarityRanking):
+    """The order of `similarity`, of keys in other sentences alone."""
+
+    name: ClassVar[str] = "other_sentence_similarity"
+
+    def pattern(self, degree: float) -> Pattern:
+        """See `Ranking.pattern`."""
+        return Similarity(int(degree), other_sentence=True)
