@@ -166,8 +166,10 @@ def _learn(study: StudySpec, targets: list[float], out: Path, job: dict[str, Any
     from sparseattn.cli.progress import PhaseProgress
     from sparseattn.cli.speed import SpeedTarget
     from sparseattn.degrees.settings import Settings
-    from sparseattn.models.load import quiet
+    from sparseattn.models.load import load_part, quiet
+    from sparseattn.models.masks import check_scores
 
+    check_scores(load_part(study.model, "AutoConfig"))
     progress = PhaseProgress()
     if not progress.console.is_terminal:
         target = f"sparsity {', '.join(f'{t:g}' for t in targets)}"
@@ -202,14 +204,11 @@ def _build_learner(
     from transformers.trainer_utils import SaveStrategy
 
     from sparseattn.degrees.learn import Learner
-    from sparseattn.models.load import load_part
-    from sparseattn.models.masks import check_scores
     from sparseattn.study.trial_cache import TrialCache
     from sparseattn.tokens import PARSED
     from sparseattn.training.arguments import arguments, seed_of
     from sparseattn.training.train import Watch, headline
 
-    check_scores(load_part(study.model, "AutoConfig"))
     cache = TrialCache()
     prepared = cache.prepared(study.model, study.task, settings.needs & PARSED, study.pipeline)
     model = prepared.build_model(cache.place(study.model), seed)
