@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import contextmanager
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 import sparseattn as sa
-from sparseattn.degrees.calibrate import calibrate_rows, output_importance
+from sparseattn.degrees.calibrate import calibrate_rows
 from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.distribution import Degrees
 from sparseattn.degrees.learn import Learner, learn_degrees
@@ -18,6 +17,7 @@ from sparseattn.degrees.method import parse_method
 from sparseattn.degrees.methods.learned import LearnedMethod
 from sparseattn.degrees.observe import observe
 from sparseattn.degrees.probe import probe_texts
+from sparseattn.degrees.ranking import parse_rankings
 from sparseattn.degrees.search import searching
 from sparseattn.degrees.settings import Settings
 from sparseattn.degrees.texts import Texts
@@ -31,7 +31,8 @@ BOOLEAN = ["deberta", "deberta-v2"]
 #: MPNet has no gradient checkpointing.
 CHECKPOINTED = ADDED[1:]
 
-CANDIDATES = Candidates((0, 1, 4, 9))
+RADII = (0, 1, 4, 9)
+CANDIDATES = Candidates(parse_rankings("neighbor(degrees=[0, 1, 4, 9])"))
 
 
 def test_these_are_all_families_that_take_a_mask():
@@ -55,23 +56,21 @@ def added_to_scores(monkeypatch, terms):
 
 
 def looped(theta, temperature, lengths):
-    """The soft mask by its definition, pair by pair: radii CANDIDATES, the first token global."""
+    """The soft mask by its definition, pair by pair: windows, and the first token global or not."""
     longest = max(lengths)
-    chances = (theta / temperature).softmax(-1)
+    window, without = ((part / temperature).softmax(-1) for part in theta.split([4, 2], -1))
     rows_of_batch = []
     for length in lengths:
         row = []
         for q in range(longest):
             for k in range(longest):
-                if q >= length:  # a padding query: nobody reads it
-                    row.append(torch.zeros_like(chances[:, 0]))
-                elif k >= length or (abs(q - k) > 9 and 0 not in (q, k)):
-                    row.append(torch.full_like(chances[:, 0], -math.inf))
-                elif 0 in (q, k):
-                    row.append(torch.zeros_like(chances[:, 0]))
-                else:
-                    inside = [i for i, r in enumerate(CANDIDATES.entries) if r >= abs(q - k)]
-                    row.append(chances[:, inside].sum(-1).log())
+                missed = torch.zeros_like(window[:, 0])
+                if q != k and q < length:  # nobody reads a padding query
+                    smaller = [i for i, radius in enumerate(RADII) if radius < abs(q - k)]
+                    missed = window[:, smaller].sum(-1) if len(smaller) < 4 else missed + 1
+                    missed = missed * without[:, 0] if 0 in (q, k) else missed
+                    missed = missed if k < length else torch.ones_like(missed)
+                row.append((1 - missed).log())
         rows_of_batch.append(torch.stack(row, -1).view(-1, longest, longest))
     return torch.stack(rows_of_batch)
 
@@ -167,13 +166,14 @@ def test_gradients_in_bfloat16(family, checkpointed):
 def test_a_certain_distribution_is_the_plan(family):
     model, inputs = build(family), batch((23, 7))
     degrees = degrees_of(model)
-    chosen = torch.randint(0, 4, (3, 4), generator=torch.Generator().manual_seed(3))
+    draws = torch.Generator().manual_seed(3)
+    chosen = torch.stack([torch.randint(most, (3, 4), generator=draws) for most in (4, 2)], -1)
+    entries = {
+        layer: {head: CANDIDATES.pattern(choices) for head, choices in enumerate(row)}
+        for layer, row in enumerate(chosen.tolist())
+    }
     with torch.no_grad():
-        degrees.theta.zero_().scatter_(2, chosen[..., None], 80.0)
-        entries = {
-            layer: {head: CANDIDATES.pattern(int(entry)) for head, entry in enumerate(row)}
-            for layer, row in enumerate(chosen)
-        }
+        degrees.theta.zero_().scatter_(2, chosen + torch.tensor([0, 4]), 80.0)
         with searching(model, degrees):
             expected = model(**inputs)[0]
         with sa.sparsified(model, sa.Plan.of(entries)):
@@ -203,26 +203,7 @@ def test_weights_are_those_that_the_model_returns(family):
         assert weights.std() > 0.01
         of_tokens = [x.transpose(1, 2)[real] for x in (weights, expected[layer])]
         torch.testing.assert_close(*of_tokens, atol=1e-5, rtol=0)
-    assert seen.output.attentions is not None
     assert sa.models.state.attached_state(model) is None
-
-
-@pytest.mark.parametrize("family", ADDED)
-def test_gradients_of_scores(family, monkeypatch):
-    """Against zeros that the stock model adds to its scores."""
-    model, data = sharp(family).double(), rows(3)
-    inputs = {name: value for name, value in collate(data).items() if name != "labels"}
-    learnable = [name for name, p in model.named_parameters() if p.requires_grad]
-    longest = inputs["input_ids"].shape[1]
-    zeros = [torch.zeros(3, 4, longest, longest, requires_grad=True) for _ in range(3)]
-    with added_to_scores(monkeypatch, zeros):
-        expected = torch.autograd.grad(read(model(**inputs), inputs), zeros)
-    for seen in observe(Texts(model, data, collate), sa.Plan.of("full()"), None, gradient=True):
-        found = torch.autograd.grad(read(seen.output, inputs), seen.biases)
-    real = inputs["attention_mask"].bool()
-    for ours, stock in zip(found, expected, strict=True):
-        assert_equal(*(x.transpose(1, 2)[real] for x in (ours, stock)))
-    assert [name for name, p in model.named_parameters() if p.requires_grad] == learnable
 
 
 @pytest.mark.parametrize("family", ADDED)
@@ -235,18 +216,9 @@ def test_a_pattern_of_everything_has_all_the_attention(family):
 
 
 @pytest.mark.parametrize("family", ADDED)
-def test_kept_output_knows_what_no_output_is_read_from(family):
-    """Only the first token is read, and it is global: in the last layer, others do not matter."""
+def test_calibrated_plans_meet_their_sparsity(family):
     model = sharp(family, "ForSequenceClassification")
-    kept = output_importance(Texts(model, rows(9), collate), CANDIDATES, [0, 1, 2])
-    assert (kept[-1] > 1 - 1e-6).all()
-    assert (kept[:-1, :, 0] < 1 - 1e-6).any()
-
-
-@pytest.mark.parametrize(("family", "importance"), [("mpnet", "output"), ("roformer", "attention")])
-def test_calibrated_plans_meet_their_sparsity(family, importance):
-    model = sharp(family, "ForSequenceClassification")
-    settings = Settings(candidates=(0, 1, 2, 3, 4, 6, 8, 12, 16, 24), importance=importance)
+    settings = Settings(over="neighbor")
     plan = calibrate_rows(model, rows(64), collate, 0.7, settings).plan
     assert sa.plan_of(model) is None
     assert abs(measure(sa.sparsify(model, plan), [collate(rows(64))]).sparsity - 0.7) < 0.02
@@ -266,10 +238,11 @@ def test_degrees_are_learned(family, changes, tmp_path):
     model = build(family, "ForSequenceClassification", num_labels=2)
     trainer = {"data_collator": collate, "eval_dataset": rows(64, seed=9)}
     made = arguments(tmp_path, 60, **changes)
-    learned = learn_degrees(model, rows(), 0.7, arguments=made, trainer=trainer, search_steps=0.8)
+    options = {"over": "neighbor,random", "search_steps": 0.8}
+    learned = learn_degrees(model, rows(), 0.7, arguments=made, trainer=trainer, **options)
     assert abs(learned.history[-1]["density"] - 0.3) < 0.05
     assert abs(learned.measured_sparsity - 0.7) < 0.025
-    assert learned.chances.std(dim=1).max() > 1e-3, "only the task tells heads apart"
+    assert learned.chances["neighbor"].std(dim=1).max() > 1e-3, "only the task tells heads apart"
     report = sa.describe(model, collate(rows(64, seed=9)))
     assert report.sparsity == pytest.approx(learned.measured_sparsity)
     assert {layer.backend for layer in report.layers} == {"masked"}
