@@ -68,6 +68,15 @@ def test_the_page_in_a_browser(browser, page_file, width: int, scheme: str) -> N
     assert troubles == []
 
 
+@pytest.mark.parametrize("width", [1000, 1280])
+def test_the_table_of_arms_needs_no_scrolling(browser, tmp_path, width: int) -> None:
+    effects = {"matched_random dependency": (0.05, 0.4), "neighbor": (0.1, 0.9)}
+    page, _ = _opened(browser, write_report(study(effects), tmp_path)[0], width, "light")
+    table = page.locator(".scroll[aria-label=Arms]")
+    assert table.evaluate("each => each.scrollWidth - each.clientWidth") <= 0
+    assert table.locator("thead th").count() == 14, "no column is left out"
+
+
 def test_dark_is_dark_and_figures_follow(browser, page_file) -> None:
     found = {}
     for scheme in ("light", "dark"):

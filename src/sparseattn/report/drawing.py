@@ -19,10 +19,11 @@ from sparseattn.report.text import one_line
 
 __all__ = ["SERIES", "Drawing", "styled"]
 
-#: Series that a colour-blind reader can tell apart, after Okabe and Ito, "Color universal design",
-#: 2008: darkened or lightened until each has a contrast of at least 3 to the page.
-_LIGHT = ("0072b2", "c4500a", "00795a", "a8408a", "946b00", "2b87b8", "6a4fb3", "b3303f")
-_DARK = ("58b4ec", "f2894f", "35c79b", "e58fcb", "dfb045", "a3d7f7", "ab98f0", "f38592")
+#: Series that any reader can tell apart: hues after Okabe and Ito, "Color universal design", 2008,
+#: their lightness chosen such that all pairs stay apart where red, green or blue is not seen, and
+#: that each has a contrast of at least 3 to the page.
+_LIGHT = ("0072b2", "d77336", "06a788", "85186b", "565027", "91606e", "a574ef", "4c2124")
+_DARK = ("58b4ec", "f77d05", "59f3c6", "c092a3", "fadc3f", "846687", "8379f6", "cc3e38")
 
 
 #: How many series have a colour of their own: `C0`, `C1`, ...

@@ -53,7 +53,7 @@ _TICKS = (0, 20, 40, 50, 60, 70, 75, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 99.
 
 @dataclass(frozen=True)
 class Point:
-    """An arm in a figure, metrics as displayed (in hundredths for shares).
+    """An arm in a figure, metrics as displayed (in percent for shares).
 
     Attributes:
         arm: The arm.
@@ -127,7 +127,7 @@ class Marks:
 def limits(points: Sequence[Point], metric: str) -> tuple[float, float]:
     """Where the metric's axis ends: every seed is seen, wide intervals are cut.
 
-    An axis in hundredths ends at 0 and 100, unless a value lies beyond.
+    An axis in percent ends at 0 and 100, unless a value lies beyond.
     """
     values = [value for point in points for value in point.values]
     least, most = min(values), max(values)

@@ -28,7 +28,7 @@ from sparseattn.report.tables import (
     ordered,
     seeds_table,
 )
-from sparseattn.report.text import markdown
+from sparseattn.report.text import markdown, scale
 from sparseattn.words import counted
 
 __all__ = ["write_report"]
@@ -38,10 +38,10 @@ _EMBEDDED = 1_000_000
 
 #: What a reader of the declared comparisons must know.
 _DECLARED = (
-    "The study file names these pairs, under the questions that they are to answer. Means and "
-    "changes are in hundredths; p is corrected for the comparisons of a table after Holm, and the "
-    'column "Found" says whether it is below 0.05. "Detectable" is the smallest true '
-    "difference that 80% of such studies would find, with this number of comparisons."
+    "The study file names these pairs, under the questions that they are to answer.{} p is "
+    'corrected for the comparisons of a table after Holm, and the column "Found" says whether it '
+    'is below 0.05. "Detectable" is the smallest true difference that 80% of such studies would '
+    "find, with this number of comparisons."
 )
 
 
@@ -71,7 +71,7 @@ def write_report(study: StudyData | Summary, folder: str | Path) -> list[Path]:
         "spec": spec_text(data),
         "arms": arms_table(summary),
         "legend": _legend(summary),
-        "declared": _DECLARED,
+        "declared": _DECLARED.format(_scale(data.headline, "Means", "changes")),
         "notes": _notes(summary),
         "drawings": drawings,
         "details": [(each, seeds_table(each)) for each in summary.arms],
@@ -156,11 +156,11 @@ def _legend(summary: Summary) -> str:
     """What the columns of the main table are counted over."""
     data, number = summary.data, summary.comparisons
     text = (
-        "Layers are counted from 0. Metrics and changes are in hundredths. The interval of a mean "
-        "covers other seeds on the same examples. Sparsity is one minus allowed over valid pairs, "
-        f"over {data.counted_over}; layer sparsity the same over the sparse layers alone. Block "
-        "density is the share of the scores that is computed, mean degree the number of keys that "
-        "a query attends to, time that of a trial."
+        f"Layers are counted from 0.{_scale(data.headline, 'Metrics', 'changes')} The interval of "
+        "a mean covers other seeds on the same examples. Sparsity is one minus allowed over valid "
+        f"pairs, over {data.counted_over}; layer sparsity the same over the sparse layers alone. "
+        "Block density is the share of the scores that is computed, mean degree the number of keys "
+        "that a query attends to, time that of a trial."
     )
     if not number:
         return text
@@ -171,6 +171,11 @@ def _legend(summary: Summary) -> str:
         '"Found" says whether it is below 0.05. "Detectable" is the smallest true difference '
         f"that 80% of such studies would find at 0.05 / {number}."
     )
+
+
+def _scale(metric: str, what: str, changes: str) -> str:
+    shown = scale(metric, what, changes)
+    return f" {shown}." if shown else ""
 
 
 def _notes(summary: Summary) -> list[str]:

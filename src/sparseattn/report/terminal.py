@@ -14,7 +14,7 @@ from sparseattn.report.comparison import Question, questions
 from sparseattn.report.data import StudyData
 from sparseattn.report.summary import Summary, summarise
 from sparseattn.report.tables import Table, arms_table, comparisons_table
-from sparseattn.report.text import NONE
+from sparseattn.report.text import NONE, scale
 
 __all__ = ["questions_terminal", "terminal_table"]
 
@@ -27,10 +27,11 @@ def terminal_table(study: StudyData | Summary) -> RichTable:
     """
     summary = study if isinstance(study, Summary) else summarise(study)
     data = summary.data
-    lines = [
-        f"{data.headline.capitalize()} and change in hundredths; sparsity over "
-        f"{data.counted_over}; layer sparsity over the sparse layers alone."
-    ]
+    shown = scale(data.headline, "Means", "changes")
+    lines = [f"{shown}."] if shown else []
+    lines.append(
+        f"Sparsity is over {data.counted_over}; layer sparsity over the sparse layers alone."
+    )
     if any(mean.count > 1 for each in summary.arms for mean in each.metrics.values()):
         lines.append("± is the 95% interval of the mean over seeds.")
     if summary.comparisons:
@@ -56,7 +57,8 @@ def _question(data: StudyData, question: Question) -> RichTable:
     lines = ["No comparison could be made."]
     if number:
         which = corrected if number > 1 else "that of one comparison"
-        lines = [f"Means and changes in hundredths; p is {which}."]
+        shown = scale(data.headline, "Means", "changes")
+        lines = [f"{shown}; p is {which}." if shown else f"p is {which}."]
     # Eighty columns have no room for a column of what is detectable.
     *_, found, detectable = range(len(table.columns))
     rows = tuple(

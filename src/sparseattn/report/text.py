@@ -16,11 +16,12 @@ __all__ = [
     "one_line",
     "points",
     "probability",
+    "scale",
     "spell",
     "unit",
 ]
 
-#: Metrics that are no share or correlation, and so are not shown in hundredths.
+#: Metrics that are no share or correlation, and so are not shown in percent.
 _RAW = re.compile(r"(loss|mse|mae|rmse|error|perplexity)$", re.IGNORECASE)
 
 #: Stands for what is not known.
@@ -30,6 +31,15 @@ NONE = "–"
 def unit(metric: str) -> float:
     """What a metric is multiplied with for display: 100, but 1 for losses and errors."""
     return 1.0 if _RAW.search(metric) else 100.0
+
+
+def scale(metric: str, what: str, changes: str) -> str:
+    """Says how a metric and its changes are shown; empty for losses and errors, shown as they are.
+
+    >>> scale("accuracy", "Means", "changes"), scale("loss", "Means", "changes")
+    ('Means are in percent, changes in points', '')
+    """
+    return f"{what} are in percent, {changes} in points" if unit(metric) == 100 else ""
 
 
 def spell(metric: str, value: float | None) -> str:
