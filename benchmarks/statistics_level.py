@@ -3,6 +3,7 @@
     python benchmarks/statistics_level.py          # two arms, several tests
     python benchmarks/statistics_level.py studies  # whole studies, as the report judges them
     python benchmarks/statistics_level.py bootstrap  # metrics that are no mean over examples
+    python benchmarks/statistics_level.py paired     # seeds that are paired, and that are not
 
 Simulated studies have the structure of real ones: an example is as hard in every run, may suit one
 arm (taste), a run may be lucky as a whole (luck), and on each example. Scores are right or wrong.
@@ -12,6 +13,7 @@ that without an effect all have the same expected accuracy.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass
 
@@ -33,12 +35,16 @@ TESTS = ("pooled McNemar", "over seeds", "over examples", "minF'", "seeds and ex
 
 @dataclass(frozen=True)
 class Setting:
-    """What varies, in logits: `luck` of a run for each arm, `taste` of an example for an arm."""
+    """What varies, in logits: `luck` of a run for each arm, `taste` of an example for an arm.
+
+    `shared` is the correlation of the luck of two runs with the same seed.
+    """
 
     name: str
     seeds: int
     luck: tuple[float, float]
     taste: float
+    shared: float = 0.0
 
 
 SETTINGS = (
@@ -54,19 +60,26 @@ SETTINGS = (
 
 
 def lucky(
-    draw: np.random.Generator, luck: tuple[float, ...], seeds: int, taste: float
+    draw: np.random.Generator,
+    luck: tuple[float, ...],
+    seeds: int,
+    taste: float,
+    shared: float = 0.0,
 ) -> NDArray[np.float64]:
     """The luck of runs, [arms, seeds, 1], and what it costs on average given back."""
     spread = np.array(luck)[:, None, None]
     others = 2.0**2 + 1.0 + taste**2
     cost = EASE * (np.sqrt(1 + spread**2 / others) - 1)
-    return draw.normal(0, 1, (len(luck), seeds, 1)) * spread + cost
+    own = draw.normal(0, 1, (len(luck), seeds, 1))
+    if shared:
+        own = np.sqrt(1 - shared) * own + np.sqrt(shared) * draw.normal(0, 1, (seeds, 1))
+    return own * spread + cost
 
 
 def study(draw: np.random.Generator, setting: Setting, effect: float) -> NDArray[np.float64]:
     """Right and wrong answers, [2, seeds, EXAMPLES]."""
     ease = draw.normal(EASE, 2.0, EXAMPLES) + draw.normal(0, setting.taste, (2, 1, EXAMPLES))
-    luck = lucky(draw, setting.luck, setting.seeds, setting.taste)
+    luck = lucky(draw, setting.luck, setting.seeds, setting.taste, setting.shared)
     noise = draw.normal(0, 1, (2, setting.seeds, EXAMPLES))
     lost = np.array([0, effect])[:, None, None]
     return (ease + luck + noise - lost > 0).astype(float)
@@ -255,7 +268,10 @@ def by_report(metric: str, frames: list[pd.DataFrame], values: NDArray[np.float6
         Evidence(ArmKey(name, ":"), values[part], tuple(range(seeds)), tuple(frames[part]))
         for name, part in (("a", slice(seeds)), ("b", slice(seeds, None)))
     ]
-    return test_difference(metric, {"kind": KINDS[metric]}, *arms, comparisons=1)[0].p < 0.05
+    return (
+        test_difference(metric, {"kind": KINDS[metric]}, *arms, comparisons=1, threshold=None)[0].p
+        < 0.05
+    )
 
 
 def resampled_calls(metric: str, setting: Setting, studies: int, seed: int = 1) -> float:
@@ -293,5 +309,37 @@ def pairs() -> None:
         print()
 
 
+#: Studies in which seeds decide, and in which examples do: the luck of runs, taste, the effect.
+DECIDED_BY = {"seeds": ((0.4, 0.4), 0.3, 0.5), "examples": ((0.1, 0.1), 1.0, 0.3)}
+COUNTS, CORRELATIONS = (3, 6, 10), (0.0, 0.43, 0.8)
+
+
+def paired_calls(right: NDArray[np.float64]) -> tuple[bool, bool]:
+    """Whether the test calls a difference at 0.05: seeds not paired, and paired."""
+    seeds, scores = right.shape[1], right.reshape(-1, EXAMPLES)
+    (a, b), covariance = right.mean(axis=2), np.cov(scores) / EXAMPLES
+    apart = VarianceComponents.of(a, b, OverExamples.of(covariance, seeds, EXAMPLES, EXAMPLES))
+    pairs = VarianceComponents.paired(a, b, OverExamples.paired(covariance, EXAMPLES, EXAMPLES))
+    size = abs(a.mean() - b.mean())
+    return bool(size > apart.half_width(0.05)), bool(size > pairs.half_width(0.05))
+
+
+def paired(studies: int = 2000) -> None:
+    """Prints a row a setting: level and power in percent, seeds not paired and paired."""
+    print("| decided by | seeds | correlation | level | level, paired | power | power, paired |")
+    print("| --- |" + " ---: |" * 6)
+    for name, (luck, taste, effect) in DECIDED_BY.items():
+        for seeds, shared in itertools.product(COUNTS, CORRELATIONS):
+            setting, draw = Setting(name, seeds, luck, taste, shared), np.random.default_rng(1)
+            level, power = (
+                np.mean([paired_calls(study(draw, setting, lost)) for _ in range(studies)], axis=0)
+                for lost in (0.0, effect)
+            )
+            cells = [100 * level[0], 100 * level[1], 100 * power[0], 100 * power[1]]
+            shares = " | ".join(f"{share:.1f}" for share in cells)
+            print(f"| {name} | {seeds} | {shared:g} | {shares} |", flush=True)
+
+
 if __name__ == "__main__":
-    {"studies": whole_studies, "bootstrap": resampled}.get("".join(sys.argv[1:]), pairs)()
+    modes = {"studies": whole_studies, "bootstrap": resampled, "paired": paired}
+    modes.get("".join(sys.argv[1:]), pairs)()

@@ -22,11 +22,11 @@ def overview(studies: Mapping[str, Published]) -> Drawing:
     """The arms of the headline tables, each task with a frame and an axis of its own."""
     frames = []
     for (name, task), (study, (_, targets)) in zip(PATTERNS.items(), DEGREES.items(), strict=True):
-        whole = studies[MORE.get(name, name)].summary
+        whole = studies[MORE.get(name, name)].based
         base = next(point for point in points_of(whole) if point.arm.name == "dense")
-        points = _points(studies[name].summary, KINDS, "-3:") + _points(whole, KINDS, ":")
+        points = _points(studies[name].based, KINDS, "-3:") + _points(whole, KINDS, ":")
         arms = [f"{way} s={target}" for way in WAYS_DRAWN for target in targets]
-        points += _points(studies[study].summary, arms, ":")
+        points += _points(studies[study].based, arms, ":")
         frames.append((task, whole.data.headline, points, base))
     every = [point for _, _, points, _ in frames for point in points]
     marks = Marks(point.arm for point in every)

@@ -24,21 +24,35 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from headline import CLAIMS, STUDIES, Published, all_tasks, claims, headline
+from claims import CLAIMS, claims
+from headline import (
+    BASELINES,
+    POST_HOC,
+    STUDIES,
+    Dense,
+    Published,
+    all_tasks,
+    headline,
+)
 from overview import overview
 
 from sparseattn.report import StudyData, load_study, questions, summarise, write_report
-from sparseattn.report.comparison import Question
+from sparseattn.report.comparison import Question, over_page
 from sparseattn.report.tables import Table, comparisons_table, ordered
 from sparseattn.report.text import markdown
 from sparseattn.study import unpack
 
 ROOT = Path(__file__).parents[1]
 PACKED, FOLDERS = ROOT / "results", ROOT / "docs" / "results"
+
+#: A study, its seeds and the numbers of its questions, as a page writes them.
+Key = tuple[str, ...]
 
 PLACE = re.compile(
     r"(<!-- contrasts ([\w-]+)(?: seeds ([\d:,]+))?(?: questions ([\d,]+))? -->\n)"
@@ -56,7 +70,17 @@ def grid(table: Table, raw: bool = False) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rules, *rows[1:]]) + "\n"
 
 
-def publish(data: StudyData, folder: Path) -> Published:
+@contextmanager
+def opened(name: str) -> Iterator[StudyData]:
+    """A packed study, as long as its trials can be read."""
+    with tempfile.TemporaryDirectory() as place:
+        unpack(PACKED / f"{name}.tar.xz", Path(place) / name)
+        data = load_study(Path(place) / name)
+        late = {question: data.contrasts[question] for question in POST_HOC.get(name, ())}
+        yield replace(data, added=late)
+
+
+def publish(data: StudyData, folder: Path, dense: Dense | None) -> Published:
     """Writes a study's report."""
     summary = summarise(data)
     with tempfile.TemporaryDirectory() as written:
@@ -64,39 +88,61 @@ def publish(data: StudyData, folder: Path) -> Published:
             if path.suffix in (".md", ".svg"):
                 folder.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, folder / path.name)
-    return Published(summary, questions(data))
+    based = summarise(dense.under(data)) if dense else summary
+    return Published(summary, questions(data), based)
 
 
-def contrasts(asked: Sequence[Question], numbers: str) -> str:
-    """The comparisons that a study declared, a table for each question; or some, from 1."""
+def some(asked: Sequence[Question], numbers: str) -> list[Question]:
+    """The questions of a study, or some of them, counted from 1."""
     wanted = [int(number) for number in numbers.split(",")] if numbers else None
-    shown = [each for at, each in enumerate(asked, 1) if not wanted or at in wanted]
-    return "\n".join(
-        f"*{markdown(each.text)}*\n\n{grid(comparisons_table(each.comparisons))}" for each in shown
-    )
+    return [each for at, each in enumerate(asked, 1) if not wanted or at in wanted]
+
+
+def contrasts(asked: Mapping[Key, list[Question]]) -> dict[Key, str]:
+    """The tables of a page, a table for each question, with q-values over all of them."""
+    every = [question for questions in asked.values() for question in questions]
+    tables = iter(over_page([question.comparisons for question in every]))
+    return {
+        key: "\n".join(
+            f"*{markdown(each.text)}*\n\n{grid(comparisons_table(next(tables)))}" for each in shown
+        )
+        for key, shown in asked.items()
+    }
+
+
+def filled(text: str, tables: Mapping[Key, str], top: Mapping[str, str]) -> str:
+    """A page with its tables in their places."""
+    text = PLACE.sub(lambda m: f"{m[1]}\n{tables[m.groups('')[1:4]]}\n{m[5]}", text)
+    return TABLE.sub(lambda m: f"{m[1]}\n{top[m[2]]}\n{m[3]}", text)
 
 
 def main() -> int:
     """Rebuilds everything."""
     pages = [ROOT / "README.md", ROOT / "docs" / "results.md", *sorted(FOLDERS.glob("*.md"))]
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
-    places = [match.groups("")[1:4] for text in texts.values() for match in PLACE.finditer(text)]
+    keys = {
+        page: [match.groups("")[1:4] for match in PLACE.finditer(text)]
+        for page, text in texts.items()
+    }
+    places = [key for found in keys.values() for key in found]
     packed = {file.name.removesuffix(".tar.xz"): file for file in sorted(PACKED.glob("*.tar.xz"))}
     claimed = {study for claim in CLAIMS for _, study, *_ in claim.pairs}
     if missing := sorted({*STUDIES, *claimed, *(name for name, *_ in places)} - packed.keys()):
         print(f"the pages show {', '.join(missing)}: not in {PACKED}", file=sys.stderr)
         return 1
     frames: list[pd.DataFrame] = []
-    tables: dict[tuple[str, ...], str] = {}
+    asked: dict[Key, list[Question]] = {}
     studies: dict[str, Published] = {}
-    for name, file in packed.items():
-        with tempfile.TemporaryDirectory() as place:
-            unpack(file, Path(place) / name)
-            data = load_study(Path(place) / name)
-            studies[name] = publish(data, FOLDERS / name)
+    dense: dict[str, Dense] = {}
+    for name in sorted(set(BASELINES.values())):
+        with opened(name) as data:
+            dense[name] = Dense(data)
+    for name in packed:
+        with opened(name) as data:
+            studies[name] = publish(data, FOLDERS / name, dense.get(BASELINES.get(name, "")))
             for key in (key for key in places if key[0] == name):
-                asked = questions(data.only(key[1])) if key[1] else studies[name].questions
-                tables[key] = contrasts(asked, key[2])
+                every = questions(data.only(key[1])) if key[1] else studies[name].questions
+                asked[key] = some(every, key[2])
             frames.append(ordered(data.rows, data.metrics).assign(study=name))
             print(f"{name}: {len(data.rows)} trials")
     whole = pd.concat(frames)
@@ -107,13 +153,12 @@ def main() -> int:
             path.unlink()
     top = {
         "claims": grid(claims(studies), raw=True),
-        "headline": grid(headline(studies)),
-        "all tasks": "\n".join(map(grid, all_tasks(studies))),
+        "headline": grid(headline(studies), raw=True),
+        "all tasks": "\n".join(grid(table, raw=True) for table in all_tasks(studies)),
     }
     for page, text in texts.items():
-        text = PLACE.sub(lambda m: f"{m[1]}\n{tables[m.groups('')[1:4]]}\n{m[5]}", text)
-        text = TABLE.sub(lambda m: f"{m[1]}\n{top[m[2]]}\n{m[3]}", text)
-        page.write_text(text, encoding="utf-8")
+        shown = contrasts({key: asked[key] for key in keys[page]})
+        page.write_text(filled(text, shown, top), encoding="utf-8")
     return 0
 
 

@@ -16,6 +16,7 @@ from statsmodels.stats.multitest import multipletests
 from sparseattn.stats import (
     OverExamples,
     VarianceComponents,
+    benjamini_hochberg,
     compare_binary,
     compare_bootstrap,
     compare_runs,
@@ -278,3 +279,30 @@ def test_more_comparisons_need_a_larger_difference() -> None:
     assert one.detectable < eight.detectable
     assert (one.level, eight.level) == (0.05, 0.05 / 8)
     assert one.p == eight.p
+
+
+def test_benjamini_and_hochberg_is_scipys() -> None:
+    p = RANDOM.random(40) ** 3
+    assert benjamini_hochberg(p) == pytest.approx(stats.false_discovery_control(p))
+    assert benjamini_hochberg([]) == []
+
+
+def test_without_common_variance_pairs_are_the_paired_t_test() -> None:
+    a, b = RANDOM.normal(0.9, 0.02, 7), RANDOM.normal(0.85, 0.02, 7)
+    found = compare_runs(a, b, OverExamples(0.0, 0.0, 872, 100), paired=True)
+    expected = stats.ttest_rel(a, b)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-6)
+    ends = expected.confidence_interval()
+    assert (found.low, found.high) == pytest.approx((ends.low, ends.high), rel=1e-6)
+
+
+def test_the_spread_over_examples_of_pairs_is_taken_apart() -> None:
+    """What two runs with one seed share of an example is no spread of their difference."""
+    draw, pairs, n = np.random.default_rng(2), 6, 200_000
+    own, seed = draw.normal(0, 1, (2, 1, n)), draw.normal(0, 2, (pairs, n))
+    scores = (own + seed + draw.normal(0, 3, (2, pairs, n))).reshape(2 * pairs, n)
+    covariance = np.cov(scores) / n
+    found = OverExamples.paired(covariance, n, n)
+    assert found.common * n == pytest.approx(2 * 1.0, rel=0.1)
+    assert found.variance * n == pytest.approx(2 * (1 + 9 / pairs), rel=0.03)
+    assert found.variance == pytest.approx(OverExamples.of(covariance, pairs, n, n).variance)

@@ -10,7 +10,8 @@ from sparseattn.errors import StudyError
 from sparseattn.plan import Plan
 from sparseattn.study.preflight import check_same
 from sparseattn.study.spec import load_spec, spec_of
-from sparseattn.study.study import Study
+from sparseattn.study.store import Store
+from sparseattn.study.study import Study, create
 
 GOOD = """\
 name: a study
@@ -307,3 +308,31 @@ def test_contrasts_may_be_declared_later_on_the_same_folder(tmp_path):
     spec = load_spec(written(tmp_path, more="contrasts: [['near@-3:', dense]]\n"))
     study = Study(load_spec(written(tmp_path)), (), "f", {})
     assert check_same(study, spec, tmp_path).spec.contrasts == {"": (("near@-3:", "dense"),)}
+
+
+def test_contrasts_that_come_after_the_first_trial_are_marked(tmp_path, monkeypatch):
+    store, done = Store(tmp_path / "s"), set()
+    monkeypatch.setattr(Store, "finished", lambda self: done)
+
+    def begin(pairs):
+        spec = load_spec(written(tmp_path, more=f"contrasts: {{Why?: [{pairs}]}}\n"))
+        before = [Study.load(store.folder)] if (store.folder / "study.json").is_file() else []
+        study = Study(spec, (), "f", {})
+        create(check_same(before[0], spec, store.folder) if before else study, store)
+        return {text: list(pairs) for text, pairs in Study.load(store.folder).added.items()}
+
+    one, two, three = "['near@-3:', dense]", "[dense, near]", "[near, dense]"
+    assert begin(one) == begin(f"{one}, {two}") == {}, "no trial has been run"
+    assert b"added" not in (store.folder / "study.json").read_bytes()
+    done.add("0123456789abcdef")
+    assert begin(f"{one}, {two}") == {}
+    assert begin(f"{one}, {two}, {three}") == {"Why?": [("near", "dense")]}
+    assert begin(f"{one}, {two}, {three}") == {"Why?": [("near", "dense")]}, "it stays marked"
+    assert begin(one) == {}
+    assert begin(f"{one}, {two}") == {"Why?": [("dense", "near")]}, "gone and back is added, too"
+
+
+def test_what_counts_as_learned_may_be_said_later_on_the_same_folder(tmp_path):
+    spec = load_spec(written(tmp_path, more="learned_at: 0.35\n"))
+    study = Study(load_spec(written(tmp_path)), (), "f", {})
+    assert check_same(study, spec, tmp_path).spec.learned_at == 0.35

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from sparseattn.errors import StudyError
 from sparseattn.report.data import ArmKey, StudyData
 from sparseattn.report.evidence import read, test_difference
-from sparseattn.report.text import detectable, interval, points, probability, spell
-from sparseattn.stats import LEVEL, Mean, TestResult, holm, mean_interval
+from sparseattn.report.text import detectable, interval, learned, points, probability, spell
+from sparseattn.stats import (
+    LEVEL,
+    Learned,
+    Mean,
+    TestResult,
+    benjamini_hochberg,
+    holm,
+    mean_interval,
+)
 from sparseattn.words import counted
 
 __all__ = [
@@ -20,6 +29,8 @@ __all__ = [
     "baseline_pairs",
     "compare",
     "compare_pairs",
+    "declared_pairs",
+    "over_page",
     "questions",
 ]
 
@@ -46,6 +57,10 @@ class Comparison:
         result: The difference `a - b` and its test; None if the arms could not be compared.
         means: The mean of each arm's trials that were compared; None likewise.
         p: The p-value after Holm's correction for the comparisons of the table; None likewise.
+        q: The q-value after Benjamini and Hochberg for all comparisons of a page; None likewise,
+            and where no page was made.
+        declared: Whether the study named this pair before its first trial; else it is post hoc.
+        learned: The runs of each arm that learned the task; None where runs have one mode.
         reason: Why the arms could not be compared; else empty.
     """
 
@@ -57,7 +72,15 @@ class Comparison:
     result: TestResult | None = None
     means: tuple[Mean, Mean] | None = None
     p: float | None = None
+    q: float | None = None
+    declared: bool = False
+    learned: tuple[Learned, Learned] | None = None
     reason: str = ""
+
+    @property
+    def asked(self) -> str:
+        """When the pair was chosen: `declared` or `post hoc`."""
+        return "declared" if self.declared else "post hoc"
 
     @property
     def verdict(self) -> str:
@@ -88,7 +111,9 @@ class Comparison:
             return other
         low, high, difference = -self.result.high, -self.result.low, -self.result.difference
         result = replace(self.result, difference=difference, low=low, high=high)
-        return replace(other, result=result, means=(self.means[1], self.means[0]))
+        learned = (self.learned[1], self.learned[0]) if self.learned else None
+        means = (self.means[1], self.means[0])
+        return replace(other, result=result, means=means, learned=learned)
 
     def __str__(self) -> str:
         """The result in sentences."""
@@ -100,16 +125,24 @@ class Comparison:
         sentences = [
             f"{self.metric}: {self.a} {values[0]}, {self.b} {values[1]}.",
             f"{'A' if self.differs else 'No'} difference was found: "
-            f"{points(self.metric, result.difference)} points, "
-            f"95% interval {interval(self.metric, result.low, result.high)}, "
+            f"{points(self.metric, result.difference)} points, {self._interval(result)}"
             f"p {probability(self.p)}, {self._corrected(result)} ({result.test}; "
             f"{seeds}, {counted(result.examples, 'example')}).",
         ]
-        if not self.differs:
+        if self.learned:
+            each = zip((self.a, self.b), self.learned, strict=True)
+            told = ", ".join(f"{learned(self.metric, of)} of {arm}" for arm, of in each)
+            sentences.append(f"Runs that learned the task: {told}.")
+        if not self.differs and not math.isnan(result.detectable):
             sentences.append(f"Detectable in 80% of such studies: {self.detectable}.")
         if result.caveat:
             sentences.append(f"Note: {result.caveat}.")
         return " ".join(sentences)
+
+    def _interval(self, result: TestResult) -> str:
+        if math.isnan(result.low):
+            return ""
+        return f"95% interval {interval(self.metric, result.low, result.high)}, "
 
     def _corrected(self, result: TestResult) -> str:
         if self.comparisons == 1:
@@ -149,7 +182,7 @@ def compare(data: StudyData, arm_a: str | ArmKey, arm_b: str | ArmKey) -> Compar
 
 
 def compare_pairs(
-    data: StudyData, pairs: Sequence[Pair], table: str = ""
+    data: StudyData, pairs: Iterable[Pair], table: str = ""
 ) -> tuple[Comparison, ...]:
     """Compares the pairs of one table, corrected for their number.
 
@@ -158,6 +191,7 @@ def compare_pairs(
         pairs: The arms of each comparison.
         table: What the table compares, in words.
     """
+    pairs = list(pairs)
     # An arm that many are compared with is read once; the others are not kept.
     reading = lru_cache(maxsize=2)(lambda arm: read(data, arm))
     tested = []
@@ -165,13 +199,14 @@ def compare_pairs(
         comparison = Comparison(data.headline, a, b, len(pairs), table)
         try:
             result, of_a, of_b = test_difference(
-                data.headline, data.task, reading(a), reading(b), len(pairs)
+                data.headline, data.task, reading(a), reading(b), len(pairs), data.threshold
             )
         except StudyError as error:
             tested.append(replace(comparison, reason=str(error)))
         else:
-            means = mean_interval(of_a), mean_interval(of_b)
-            tested.append(replace(comparison, result=result, means=means))
+            means, at = (mean_interval(of_a), mean_interval(of_b)), data.threshold
+            counts = (Learned.among(of_a, at), Learned.among(of_b, at)) if at is not None else None
+            tested.append(replace(comparison, result=result, means=means, learned=counts))
     corrected = iter(holm([each.result.p for each in tested if each.result]))
     return tuple(replace(each, p=next(corrected)) if each.result else each for each in tested)
 
@@ -225,8 +260,33 @@ def questions(data: StudyData) -> list[Question]:
     made = []
     for text in data.contrasts:
         pairs, notes = _declared(data, text)
-        made.append(Question(text, compare_pairs(data, pairs, _words(text)), tuple(notes)))
+        compared = compare_pairs(data, pairs, _words(text))
+        told = tuple(
+            replace(each, declared=before)
+            for each, before in zip(compared, pairs.values(), strict=True)
+        )
+        made.append(Question(text, told, tuple(notes)))
     return made
+
+
+def over_page(tables: Sequence[Sequence[Comparison]]) -> list[tuple[Comparison, ...]]:
+    """The same tables with the q-value of each comparison, over all that a page shows.
+
+    A comparison that stands in two tables counts once.
+    """
+    every = [each for table in tables for each in table if each.result]
+    found = {_what(each): each.result.p for each in every if each.result}
+    q = dict(zip(found, benjamini_hochberg(list(found.values())), strict=True))
+    return [
+        tuple(replace(each, q=q.get(_what(each)) if each.result else None) for each in table)
+        for table in tables
+    ]
+
+
+def _what(each: Comparison) -> tuple[frozenset[ArmKey], float | None, float | None]:
+    """What tells comparisons of one page apart, which may be of several studies."""
+    size, p = (abs(each.result.difference), each.result.p) if each.result else (None, None)
+    return frozenset((each.a, each.b)), size, p
 
 
 def baseline_pairs(data: StudyData, shown: int = SHOWN) -> list[Pair]:
@@ -243,10 +303,16 @@ def baseline_pairs(data: StudyData, shown: int = SHOWN) -> list[Pair]:
     return [(arm, base) for arm in arms if base and arm != base and len(data.done_in(arm))]
 
 
+def declared_pairs(data: StudyData) -> set[frozenset[ArmKey]]:
+    """The pairs that a study named before its first trial, whichever arm is first."""
+    known = [_declared(data, text)[0] for text in data.contrasts]
+    return {frozenset(pair) for each in known for pair, before in each.items() if before}
+
+
 def _tables(data: StudyData, a: ArmKey, b: ArmKey) -> Iterator[tuple[list[Pair], str]]:
     """The pairs of each table of the report and what it compares; two arms alone at the end."""
     for text in data.contrasts:
-        yield _declared(data, text)[0], _words(text)
+        yield list(_declared(data, text)[0]), _words(text)
     yield baseline_pairs(data), f"with {data.baseline}"
     # The same order whichever is named first: what is detectable is drawn at random.
     yield [(a, b) if list(data.groups).index(a) > list(data.groups).index(b) else (b, a)], ""
@@ -256,16 +322,18 @@ def _words(question: str) -> str:
     return f'of "{question}"' if question else "that the study declared"
 
 
-def _declared(data: StudyData, question: str) -> tuple[list[Pair], list[str]]:
-    """The pairs of a question, and why others could not be found."""
-    pairs: dict[Pair, None] = {}
+def _declared(data: StudyData, question: str) -> tuple[dict[Pair, bool], list[str]]:
+    """The pairs of a question, each with whether it is not post hoc; why others were not found."""
+    pairs: dict[Pair, bool] = {}
     notes: list[str] = []
+    added = {tuple(pair) for pair in data.added.get(question, ())}
     for a, b in data.contrasts[question]:
         try:
-            pairs |= dict.fromkeys(_pairs(data, a, b))
+            for pair in _pairs(data, a, b):
+                pairs[pair] = pairs.get(pair, False) or (a, b) not in added
         except StudyError as error:
             notes.append(str(error))
-    return list(pairs), notes
+    return pairs, notes
 
 
 def _pairs(data: StudyData, a: str, b: str) -> Iterator[Pair]:

@@ -17,6 +17,9 @@ from sparseattn.words import counted
 
 __all__ = ["ArmKey", "StudyData"]
 
+#: Kinds of task that a run learns or does not, so that its metric has two modes over seeds.
+_BIMODAL = ("question-answering",)
+
 _NEEDED = ("digest", "arm", "layers", "seed", "status", "headline")
 
 
@@ -42,6 +45,8 @@ class StudyData:
             name or `name@layers`.
         planned: Trials of the study, those that have not run included; None if unknown.
         damaged: What is wrong with trials that could not be read.
+        added: Those of `contrasts` that were added when a trial had been run; they are post hoc.
+        learned_at: The main metric from which a run has learned the task; see `threshold`.
     """
 
     name: str
@@ -56,6 +61,8 @@ class StudyData:
     contrasts: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     planned: int | None = None
     damaged: tuple[str, ...] = ()
+    added: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    learned_at: float | None = None
 
     def __post_init__(self) -> None:
         """Checks the table and finds the metrics.
@@ -91,6 +98,20 @@ class StudyData:
         """The task of the spec; empty if it is not known."""
         task = self.spec.get("task")
         return task if isinstance(task, Mapping) else {}
+
+    @cached_property
+    def threshold(self) -> float | None:
+        """The main metric from which a run has learned the task; None where runs have one mode.
+
+        What the study states; else, for questions, half of the metric of the baseline's best run,
+        if there are runs on both sides of it.
+        """
+        if self.learned_at is not None or not self.headline:
+            return self.learned_at
+        if self.task.get("kind") not in _BIMODAL or self.reference is None:
+            return None
+        half = float(self.done_in(self.reference)[self.headline].max()) / 2
+        return half if (self.done[self.headline] < half).any() else None
 
     @cached_property
     def done(self) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from sparseattn.stats import (
     TestResult,
     compare_binary,
     compare_bootstrap,
+    compare_learned,
     compare_runs,
     mean_of,
     measure,
@@ -31,6 +32,9 @@ Array = NDArray[np.float64]
 #: Trials of an arm whose predictions are read. The variance over seeds comes from all of them; that
 #: over examples is known well enough from these.
 _READ = 20
+
+#: Seeds that two arms share from which on they are paired; docs/statistics.md says why.
+PAIRED = 6
 
 #: Metrics may be computed in single precision where they are recorded.
 _TOLERANCE = 2e-6
@@ -54,9 +58,18 @@ class Evidence:
 
     def only(self, seed: int | None) -> Evidence:
         """One trial of the arm: that of a seed, or the first."""
-        at = self.seeds.index(seed) if seed in self.seeds[: len(self.frames)] else 0
-        one = slice(at, at + 1)
-        return Evidence(self.arm, self.values[one], self.seeds[one], self.frames[one])
+        return self.of([seed if seed is not None and seed in self.read else self.seeds[0]], 1)
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """The seeds of which the predictions were read."""
+        return self.seeds[: len(self.frames)]
+
+    def of(self, seeds: Sequence[int], read: int) -> Evidence:
+        """The trials of some seeds, with the predictions of the first `read` of them."""
+        places = [self.seeds.index(seed) for seed in seeds]
+        frames = tuple(self.frames[at] for at in places[:read])
+        return Evidence(self.arm, self.values[places], tuple(seeds), frames)
 
 
 def read(data: StudyData, arm: ArmKey) -> Evidence:
@@ -79,9 +92,17 @@ def read(data: StudyData, arm: ArmKey) -> Evidence:
 
 
 def test_difference(
-    metric: str, task: Mapping[str, Any], a: Evidence, b: Evidence, comparisons: int
+    metric: str,
+    task: Mapping[str, Any],
+    a: Evidence,
+    b: Evidence,
+    comparisons: int,
+    threshold: float | None,
 ) -> tuple[TestResult, Array, Array]:
     """Tests the difference of two arms.
+
+    Arms that share `PAIRED` seeds or more are compared on these, in pairs. Where a run learns the
+    task or does not, and not all runs of two arms with several seeds did, it is counted how many.
 
     Args:
         metric: The main metric.
@@ -89,6 +110,7 @@ def test_difference(
         a: The first arm's trials.
         b: The second arm's.
         comparisons: How many comparisons the table holds.
+        threshold: The metric from which a run has learned the task, where runs do or do not.
 
     Returns:
         The result, and the values of each arm that it was computed from.
@@ -96,9 +118,17 @@ def test_difference(
     Raises:
         StudyError: The arms have no example in common, or a correlation cannot be recomputed.
     """
+    shared = [seed for seed in a.seeds if seed in b.seeds]
+    read, paired = [seed for seed in shared if seed in a.read and seed in b.read], False
     if min(len(a.values), len(b.values)) < 2:
-        shared = [seed for seed in a.seeds if seed in b.seeds]
         a, b = (each.only(shared[0] if shared else None) for each in (a, b))
+    elif threshold is not None and min(*a.values, *b.values) < threshold:
+        count = len(_on_common_examples(a, b)[0])
+        result = compare_learned(a.values, b.values, threshold, count, comparisons)
+        return result, a.values, b.values
+    elif paired := len(read) >= PAIRED:
+        order = [*read, *(seed for seed in shared if seed not in read)]
+        a, b = (each.of(order, len(read)) for each in (a, b))
     frames = _on_common_examples(a, b)
     recorded = [*a.values[: len(a.frames)], *b.values[: len(b.frames)]]
     measures, exact = _measures(frames, metric, task, recorded)
@@ -109,7 +139,8 @@ def test_difference(
     if len(of_a) == 1 or len(of_b) == 1:
         result = _one_seed(measures, len(frames[0]), comparisons)
     else:
-        result = compare_runs(of_a, of_b, _over_examples(frames, measures, a), comparisons)
+        examples = _over_examples(frames, measures, len(a.frames), paired)
+        result = compare_runs(of_a, of_b, examples, comparisons, paired)
     if not exact:
         note = f"{metric} could not be computed again from the predictions: example scores are "
         result = replace(result, caveat="; ".join(filter(None, [result.caveat, f"{note}compared"])))
@@ -158,7 +189,7 @@ def _one_seed(measures: Sequence[Measure], n: int, comparisons: int) -> TestResu
 
 
 def _over_examples(
-    frames: Sequence[pd.DataFrame], measures: Sequence[Measure], a: Evidence
+    frames: Sequence[pd.DataFrame], measures: Sequence[Measure], first: int, paired: bool
 ) -> OverExamples:
     """The variance over examples: exact for a mean of scores, else by the paired bootstrap."""
     means = [each.scores for each in measures if each.scores is not None]
@@ -166,4 +197,6 @@ def _over_examples(
     n = scores.shape[1]
     covariance = np.cov(scores) / n if means else np.cov(replicates(measures, n))
     differing = int((np.ptp(scores, axis=0) > 0).sum())
-    return OverExamples.of(covariance, len(a.frames), n, differing)
+    if paired:
+        return OverExamples.paired(covariance, n, differing)
+    return OverExamples.of(covariance, first, n, differing)

@@ -53,4 +53,6 @@ def load_study(folder: str | Path) -> StudyData:
         contrasts=study.spec.contrasts,
         planned=len(trials),
         damaged=tuple(results.damaged.values()),
+        added=study.added,
+        learned_at=study.spec.learned_at,
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +15,7 @@ from markupsafe import Markup
 
 from sparseattn import __version__
 from sparseattn.files import write_whole
-from sparseattn.report.comparison import Question, questions
+from sparseattn.report.comparison import Question, over_page, questions
 from sparseattn.report.data import StudyData
 from sparseattn.report.drawing import Drawing
 from sparseattn.report.figures import placement_figure, sparsity_figure
@@ -28,7 +30,7 @@ from sparseattn.report.tables import (
     ordered,
     seeds_table,
 )
-from sparseattn.report.text import markdown, scale
+from sparseattn.report.text import markdown, scale, spell
 from sparseattn.words import counted
 
 __all__ = ["write_report"]
@@ -40,8 +42,10 @@ _EMBEDDED = 1_000_000
 _DECLARED = (
     "The study file names these pairs, under the questions that they are to answer.{} p is "
     'corrected for the comparisons of a table after Holm, and the column "Found" says whether it '
-    'is below 0.05. "Detectable" is the smallest true difference that 80% of such studies would '
-    "find, with this number of comparisons."
+    "is below 0.05; q is Benjamini and Hochberg's over all comparisons of this page. "
+    '"Detectable" is the smallest true difference that 80% of such studies would find, with this '
+    'number of comparisons. "Asked" says whether the file named the pair before the first trial '
+    "(declared) or later (post hoc)."
 )
 
 
@@ -60,7 +64,8 @@ def write_report(study: StudyData | Summary, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     summary = study if isinstance(study, Summary) else summarise(study)
-    data, declared = summary.data, questions(summary.data)
+    summary, declared = _over_page(summary, questions(summary.data))
+    data = summary.data
     drawings = [d for d in (sparsity_figure(summary), placement_figure(summary)) if d]
     context = {
         "data": data,
@@ -84,6 +89,18 @@ def write_report(study: StudyData | Summary, folder: str | Path) -> list[Path]:
     write_whole(html, _template("html").render(context))
     write_whole(text, _template("md").render(context))
     return [html, text, *(path for drawing in drawings for path in drawing.write(folder))]
+
+
+def _over_page(summary: Summary, asked: Sequence[Question]) -> tuple[Summary, list[Question]]:
+    """The same with the q-values over all comparisons of the page."""
+    base = [each.comparison for each in summary.arms if each.comparison]
+    base_table, *tables = over_page([base, *(each.comparisons for each in asked)])
+    found = iter(base_table)
+    arms = tuple(
+        replace(each, comparison=next(found)) if each.comparison else each for each in summary.arms
+    )
+    answered = [replace(q, comparisons=t) for q, t in zip(asked, tables, strict=True)]
+    return replace(summary, arms=arms), answered
 
 
 def _template(ending: str) -> Any:
@@ -168,8 +185,10 @@ def _legend(summary: Summary) -> str:
         f"{text} A change against {data.baseline} is tested over other seeds and other examples "
         "where both arms have two seeds or more. Its interval is not corrected; p is, after Holm, "
         f"for the {number} comparison{'' if number == 1 else 's'} of this table, and the column "
-        '"Found" says whether it is below 0.05. "Detectable" is the smallest true difference '
-        f"that 80% of such studies would find at 0.05 / {number}."
+        '"Found" says whether it is below 0.05; q is Benjamini and Hochberg\'s over all '
+        'comparisons of this page. "Detectable" is the smallest true difference '
+        f'that 80% of such studies would find at 0.05 / {number}. "Asked" is "declared" where '
+        "the study file named the pair before the first trial."
     )
 
 
@@ -187,6 +206,12 @@ def _notes(summary: Summary) -> list[str]:
         notes.append(
             "A target sparsity holds over the training texts. The table has the sparsity measured "
             "over the evaluation texts: the longer a text, the sparser a window."
+        )
+    if summary.data.threshold is not None:
+        notes.append(
+            f"A run has learned the task where its {metric} is at least "
+            f"{spell(metric, summary.data.threshold)}. Where not all runs of two arms have, p is "
+            "that of an exact test of how many did (Boschloo's), which assumes no spread."
         )
     caveats: dict[str, list[str]] = {}
     for each in summary.arms:

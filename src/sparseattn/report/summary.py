@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pandas as pd
 
-from sparseattn.report.comparison import SHOWN, Comparison, baseline_pairs, compare_pairs
+from sparseattn.report.comparison import (
+    SHOWN,
+    Comparison,
+    baseline_pairs,
+    compare_pairs,
+    declared_pairs,
+)
 from sparseattn.report.data import ArmKey, StudyData
-from sparseattn.stats import Mean, mean_interval
+from sparseattn.stats import Learned, Mean, mean_interval
 
 __all__ = ["ArmSummary", "Summary", "summarise"]
 
@@ -25,12 +31,14 @@ class ArmSummary:
         metrics: The mean of each metric over the seeds.
         comparison: Its comparison with the baseline; None for the baseline itself and where no
             trial finished.
+        learned: Its runs that learned the task; None where runs have one mode.
     """
 
     arm: ArmKey
     rows: pd.DataFrame
     metrics: Mapping[str, Mean]
     comparison: Comparison | None = None
+    learned: Learned | None = None
 
     @cached_property
     def done(self) -> pd.DataFrame:
@@ -93,10 +101,17 @@ def summarise(data: StudyData, shown: int = SHOWN) -> Summary:
     """
     arms = list(data.groups)[:shown]
     table = f"with {data.baseline}"
-    compared = {each.a: each for each in compare_pairs(data, baseline_pairs(data, shown), table)}
+    before = declared_pairs(data)
+    compared = {
+        each.a: replace(each, declared=frozenset((each.a, each.b)) in before)
+        for each in compare_pairs(data, baseline_pairs(data, shown), table)
+    }
     made = []
     for arm in arms:
         rows = data.done_in(arm)
         means = {name: mean_interval(rows[name]) for name in data.metrics if name in rows}
-        made.append(ArmSummary(arm, data.groups[arm], means, compared.get(arm)))
+        values, learned = data.done_in(arm), None
+        if data.threshold is not None and len(values):
+            learned = Learned.among(values[data.headline].to_numpy(float), data.threshold)
+        made.append(ArmSummary(arm, data.groups[arm], means, compared.get(arm), learned))
     return Summary(data, tuple(made), len(data.groups) - len(arms))

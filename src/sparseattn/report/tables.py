@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from sparseattn.report.text import (
     duration,
     fraction,
     interval,
+    learned,
     one_line,
     points,
     probability,
@@ -37,6 +38,7 @@ __all__ = [
     "comparisons_frame",
     "comparisons_table",
     "failures_table",
+    "headline_text",
     "mean_text",
     "ordered",
     "seeds_table",
@@ -84,9 +86,14 @@ class Table:
     @property
     def brief(self) -> Table:
         """The same with the columns that a terminal shows."""
-        shown = [at for at, column in enumerate(self.columns) if column.brief]
+        return self.without({column.label for column in self.columns if not column.brief})
+
+    def without(self, labels: Collection[str]) -> Table:
+        """The same without some columns."""
+        shown = [at for at, column in enumerate(self.columns) if column.label not in labels]
         columns = tuple(self.columns[at] for at in shown)
-        return Table(columns, tuple(tuple(row[at] for at in shown) for row in self.rows))
+        rows = tuple(tuple(row[at] for at in shown) for row in self.rows)
+        return Table(columns, rows, self.left_out)
 
 
 def mean_text(metric: str, mean: Mean | None) -> str:
@@ -104,11 +111,14 @@ def arms_table(summary: Summary) -> Table:
         Column("Arm", number=False),
         Column("Layers", number=False),
         Column(data.headline.capitalize() or "Metric", explain="mean over seeds ± 95%"),
+        Column("Learned it", explain="runs, their mean"),
         Column("Change", explain=f"against {data.baseline}"),
         Column("95% interval", explain="of the change", brief=False),
         Column("p", explain="Holm", brief=False),
+        Column("q", explain="Benjamini–Hochberg", brief=False),
         Column("Found", number=False),
         Column("Detectable", explain="where none found", brief=False),
+        Column("Asked", number=False, brief=False),
         Column("Sparsity", explain="all layers"),
         Column("Layer sparsity", explain="sparse layers"),
         Column("Block density", explain="scores computed", brief=False),
@@ -123,7 +133,8 @@ def arms_table(summary: Summary) -> Table:
             (
                 each.arm.name,
                 each.arm.placement,
-                mean_text(data.headline, each.metrics.get(data.headline)),
+                headline_text(data.headline, each),
+                learned(data.headline, each.learned) if each.learned else NONE,
                 *_comparison(each.comparison),
                 fraction(each.mean("sparsity")),
                 fraction(each.mean("layer_sparsity")),
@@ -133,23 +144,36 @@ def arms_table(summary: Summary) -> Table:
                 f"{done} of {done + failed}" if failed else f"{done}",
             )
         )
-    if not summary.has("layer_sparsity"):
-        del columns[9]
-        rows = [row[:9] + row[10:] for row in rows]
-    return Table(tuple(columns), tuple(rows), summary.hidden)
+    absent = {"Layer sparsity"} if not summary.has("layer_sparsity") else set()
+    if data.threshold is None:
+        absent.add("Learned it")
+    return Table(tuple(columns), tuple(rows), summary.hidden).without(absent)
+
+
+def headline_text(metric: str, each: ArmSummary) -> str:
+    """An arm's mean, with its interval where its runs have one mode."""
+    mean = each.metrics.get(metric)
+    if mean and each.learned and 0 < each.learned.runs < each.learned.of:
+        return spell(metric, mean.value)
+    return mean_text(metric, mean)
 
 
 def _comparison(each: Comparison | None) -> tuple[str, ...]:
-    """The difference, its interval, p, the verdict, and what was detectable."""
+    """The difference, its interval, p, q, the verdict, what was detectable, and when it was asked.
+
+    Where there is no test, the verdict says so.
+    """
     if each is None or each.result is None:
-        return (NONE, NONE, NONE, each.verdict if each else NONE, NONE)
+        return (NONE, NONE, NONE, NONE, each.verdict if each else NONE, NONE, NONE)
     result = each.result
     return (
         points(each.metric, result.difference),
         interval(each.metric, result.low, result.high),
         probability(each.p).removeprefix("= "),
+        probability(each.q).removeprefix("= "),
         each.verdict,
         each.detectable or NONE,
+        each.asked,
     )
 
 
@@ -159,18 +183,24 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
         Column("Arm", number=False),
         Column("Against", number=False),
         Column("Means", explain="over seeds"),
+        Column("Learned it", explain="runs, their mean"),
         Column("Change"),
         Column("95% interval", explain="of the change"),
         Column("p", explain="Holm"),
+        Column("q", explain="Benjamini–Hochberg", brief=False),
         Column("Found", number=False),
         Column("Detectable", explain="where none found"),
+        Column("Asked", number=False, brief=False),
     )
     rows = []
     for each in comparisons:
         means = " : ".join(spell(each.metric, mean.value) for mean in each.means or ()) or NONE
-        *cells, verdict, detectable = _comparison(each)
-        rows.append((str(each.a), str(each.b), means, *cells, each.reason or verdict, detectable))
-    return Table(columns, tuple(rows))
+        runs = " : ".join(learned(each.metric, of) for of in each.learned or ()) or NONE
+        *cells, verdict, detectable, asked = _comparison(each)
+        verdict = each.reason or verdict
+        rows.append((str(each.a), str(each.b), means, runs, *cells, verdict, detectable, asked))
+    absent = set() if any(each.learned for each in comparisons) else {"Learned it"}
+    return Table(columns, tuple(rows)).without(absent)
 
 
 def seeds_table(each: ArmSummary) -> Table:
@@ -225,6 +255,8 @@ def arms_frame(summary: Summary) -> pd.DataFrame:
                 "mean_high": mean.high,
                 "seeds": len(each.done),
                 "failed": each.failed,
+                "learned": each.learned.runs if each.learned else None,
+                "mean_learned": each.learned.mean if each.learned else None,
                 **_numbers(each.comparison),
                 **{column: each.mean(column) for column in _MEANS},
             }
@@ -247,7 +279,9 @@ def _numbers(each: Comparison | None) -> dict[str, Any]:
     names = ("difference", "low", "high", "p", "detectable")
     numbers = {name: getattr(result, name) if result else None for name in names}
     test = result.test if result else each.reason if each else ""
-    return {**numbers, "p_holm": each.p if each else None, "test": test}
+    asked = each.asked if each and result else None
+    found = {"p_holm": each.p if each else None, "q": each.q if each else None, "asked": asked}
+    return {**numbers, **found, "test": test}
 
 
 def ordered(rows: pd.DataFrame, metrics: Sequence[str] = ()) -> pd.DataFrame:

@@ -52,7 +52,7 @@ def questions_terminal(data: StudyData) -> Group:
 
 
 def _question(data: StudyData, question: Question) -> RichTable:
-    table, number = comparisons_table(question.comparisons), len(question.comparisons)
+    table, number = comparisons_table(question.comparisons).brief, len(question.comparisons)
     corrected = f"corrected for the {number} comparisons of this table (Holm)"
     lines = ["No comparison could be made."]
     if number:
@@ -70,6 +70,8 @@ def _question(data: StudyData, question: Question) -> RichTable:
     )
     if rows != tuple(row[:detectable] for row in table.rows):
         lines.append("In brackets: the smallest true difference that 80% of such studies find.")
+    if late := [f"{each.a} with {each.b}" for each in question.comparisons if not each.declared]:
+        lines.append(f"Post hoc, added when a trial had been run: {'; '.join(late)}.")
     caveats = {each.result.caveat for each in question.comparisons if each.result} - {""}
     lines += [f"{note[0].upper()}{note[1:]}." for note in [*question.notes, *sorted(caveats)]]
     return _rich(question.text or data.name, Table(table.columns[:detectable], rows), lines)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+from sparseattn.stats import Learned
+
 __all__ = [
     "NONE",
     "count",
@@ -12,6 +14,7 @@ __all__ = [
     "duration",
     "fraction",
     "interval",
+    "learned",
     "markdown",
     "one_line",
     "points",
@@ -81,8 +84,22 @@ def interval(metric: str, low: float, high: float) -> str:
 
     >>> interval("accuracy", -0.021, 0.003)
     '−2.1 to +0.3'
+    >>> interval("f1", float("nan"), float("nan"))
+    '–'
     """
+    if math.isnan(low) or math.isnan(high):
+        return NONE
     return f"{points(metric, low)} to {points(metric, high)}"
+
+
+def learned(metric: str, runs: Learned) -> str:
+    """How many runs learned the task, and the mean of those that did.
+
+    >>> learned("f1", Learned(2, 3, 0.5605)), learned("f1", Learned(0, 3, float("nan")))
+    ('2 of 3 (56.0)', '0 of 3')
+    """
+    mean = f" ({spell(metric, runs.mean)})" if runs.runs else ""
+    return f"{runs.runs} of {runs.of}{mean}"
 
 
 def fraction(value: float | None) -> str:

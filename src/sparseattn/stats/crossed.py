@@ -59,6 +59,21 @@ class OverExamples:
         own = _own(covariance[:first, :first]) + _own(covariance[first:, first:])
         return cls(variance, max(variance - own, 0.0), count, differing)
 
+    @classmethod
+    def paired(cls, covariance: Array, count: int, differing: int) -> OverExamples:
+        """Likewise where each run of the first arm has one of the second with the same seed.
+
+        Args:
+            covariance: Of the runs' metrics, [2 pairs, 2 pairs], both arms in the same order.
+            count: Examples.
+            differing: Examples on which any two runs differ.
+        """
+        half = len(covariance) // 2
+        contrast = np.hstack([np.eye(half), -np.eye(half)])
+        of_pairs = contrast @ covariance @ contrast.T
+        variance = max(float(of_pairs.mean()), 0.0)
+        return cls(variance, max(variance - _own(of_pairs), 0.0), count, differing)
+
 
 def _own(covariance: Array) -> float:
     """Variance of an arm's mean from what an example does in one run and not in another."""
@@ -76,12 +91,13 @@ class VarianceComponents:
 
     Attributes:
         runs: For each arm, the variance of its mean over runs: that of a run over their number.
-        counts: For each arm, how many runs; at least 2.
+            One value, that of the mean difference of the pairs, where seeds are paired.
+        counts: How many runs, or pairs, each value comes from; at least 2.
         examples: The variance over examples.
     """
 
-    runs: tuple[float, float]
-    counts: tuple[int, int]
+    runs: tuple[float, ...]
+    counts: tuple[int, ...]
     examples: OverExamples
 
     @classmethod
@@ -90,10 +106,14 @@ class VarianceComponents:
         runs = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
         return cls(runs, (len(a), len(b)), examples)
 
+    @classmethod
+    def paired(cls, a: Array, b: Array, examples: OverExamples) -> VarianceComponents:
+        """From runs that are paired by their seeds, at least two pairs."""
+        return cls((float((a - b).var(ddof=1)) / len(a),), (len(a),), examples)
+
     def half_width(self, level: float) -> float:
         """The smallest difference that is significant at this level, two-sided."""
-        a, b = (np.array([variance]) for variance in self.runs)
-        return float(self._half_widths(a, b, level)[0])
+        return float(self._half_widths(np.array(self.runs)[:, None], level)[0])
 
     def p(self, difference: float) -> float:
         """The level at which this difference is just significant."""
@@ -112,33 +132,39 @@ class VarianceComponents:
         width.
         """
         generator = np.random.default_rng(0)
-        a, b = (
-            variance * generator.chisquare(count - 1, _DRAWS) / (count - 1)
-            for variance, count in zip(self.runs, self.counts, strict=True)
+        runs = np.array(
+            [
+                variance * generator.chisquare(count - 1, _DRAWS) / (count - 1)
+                for variance, count in zip(self.runs, self.counts, strict=True)
+            ]
         )
         truth = max(sum(self.runs) + self.examples.common, self.examples.variance)
         luck = generator.normal(0.0, math.sqrt(truth), _DRAWS)
-        needed = float(np.quantile(self._half_widths(a, b, level) - luck, power))
+        needed = float(np.quantile(self._half_widths(runs, level) - luck, power))
         return max(needed, fewest_examples(level) / self.examples.count)
 
-    def _half_widths(self, a: Array, b: Array, level: float) -> Array:
+    def _half_widths(self, runs: Array, level: float) -> Array:
         """Banerjee's bound, and never less than the test over examples alone asks for."""
-        below = a**2 / (self.counts[0] - 1) + b**2 / (self.counts[1] - 1)
-        freedom = np.divide((a + b) ** 2, below, out=np.ones_like(below), where=below > 0)
-        over_runs = stdtrit(freedom, level / 2) ** 2 * (a + b)
+        total = runs.sum(axis=0)
+        below = (runs**2 / (np.array(self.counts)[:, None] - 1)).sum(axis=0)
+        freedom = np.divide(total**2, below, out=np.ones_like(below), where=below > 0)
+        over_runs = stdtrit(freedom, level / 2) ** 2 * total
         over_examples = float(stdtrit(max(self.examples.count - 1, 1), level / 2)) ** 2
         both = over_runs + over_examples * self.examples.common
         widths: Array = np.sqrt(np.maximum(both, over_examples * self.examples.variance))
         return widths
 
 
-def compare_runs(a: Array, b: Array, examples: OverExamples, comparisons: int = 1) -> TestResult:
+def compare_runs(
+    a: Array, b: Array, examples: OverExamples, comparisons: int = 1, paired: bool = False
+) -> TestResult:
     """Compares two arms with at least two runs each, over new runs and new examples.
 
     A difference is significant when its square passes `t_f^2 V_runs + t_(n-1)^2 V_common`
     (Banerjee's bound for a sum of variances with different degrees of freedom) and also what the
-    test over examples alone asks for. `V_runs = s_a^2 / S_a + s_b^2 / S_b` is Welch's. Examples are
-    paired, seeds are not.
+    test over examples alone asks for. `V_runs = s_a^2 / S_a + s_b^2 / S_b` is Welch's; of S pairs
+    with the same seed it is that of their differences, `s_d^2 / S` with S - 1 degrees of freedom.
+    Examples are always paired.
 
     No exact test on k differing examples can give a p-value under `2^(1 - k)`; nor does this one,
     and where that is 0.05 or more the interval holds zero, too.
@@ -148,13 +174,15 @@ def compare_runs(a: Array, b: Array, examples: OverExamples, comparisons: int = 
         b: Likewise of the second.
         examples: The variance of the difference over examples.
         comparisons: How many comparisons the table holds, for `TestResult.level`.
+        paired: Whether the runs of both arms have the same seeds in the same order.
 
     Source:
         Banerjee, "Approximate confidence interval for linear functions of means of k populations
         when the population variances are not equal", Sankhya 22, 1960. Clark, "The
         language-as-fixed-effect fallacy", 1973, on subjects and examples that are both drawn.
     """
-    components = VarianceComponents.of(a, b, examples)
+    make = VarianceComponents.paired if paired else VarianceComponents.of
+    components = make(a, b, examples)
     difference = float(a.mean() - b.mean())
     half = components.half_width(LEVEL)
     least = min(1.0, 2.0 ** (1 - examples.differing))
@@ -168,6 +196,6 @@ def compare_runs(a: Array, b: Array, examples: OverExamples, comparisons: int = 
         p=max(components.p(difference), least),
         detectable=components.detectable(level),
         level=level,
-        test="seeds and examples",
+        test="seeds and examples" + (", paired" if paired else ""),
         examples=examples.count,
     )

@@ -87,14 +87,15 @@ def check_new(folder: Path) -> None:
 
 
 def check_same(study: Study, spec: StudySpec, folder: Path) -> Study:
-    """The study of a folder with a spec's name, question, contrasts and place of the same data.
+    """The study of a folder with what a spec says of its report, and the place of the same data.
 
     Raises:
         StudyError: Anything else in the spec is not as in the folder; names the first difference.
     """
     ours, theirs = spec.declared, study.spec.declared
     for values in (ours, theirs):
-        del values["name"], values["question"], values["contrasts"]
+        for name in ("name", "question", "contrasts", "learned_at"):
+            del values[name]
     moved = ours["task"].pop("data") != theirs["task"].pop("data")
     if difference := first_difference(ours, theirs):
         raise StudyError(f"{folder} holds another study: {difference}; give another --out")

