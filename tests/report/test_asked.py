@@ -10,7 +10,7 @@ from scipy import stats
 from sparseattn.report import questions, summarise
 from sparseattn.report.comparison import over_page
 from sparseattn.report.page import write_report
-from sparseattn.report.tables import arms_table, comparisons_frame, comparisons_table
+from sparseattn.report.tables import arms_frame, comparisons_frame, comparisons_table
 from sparseattn.report.terminal import questions_terminal
 from tests.report.fake import DATA, study
 from tests.report.test_tables import printed, rows_of
@@ -36,11 +36,17 @@ def test_what_was_added_is_post_hoc_and_the_rest_declared() -> None:
     assert "Post hoc, added when a trial had been run: random, layers from 3 on with dense" in text
 
 
-def test_comparisons_with_the_baseline_are_declared_where_the_study_names_them() -> None:
+def test_comparisons_with_the_baseline_are_declared_where_the_study_names_them(tmp_path) -> None:
     data = replace(DATA, contrasts={"": [("random", "dense")]})
-    told = {row["Arm"]: row["Asked"] for row in rows_of(arms_table(summarise(data)))[1:]}
-    assert told["random"] == "declared"
-    assert told["neighbor"] == "post hoc"
+    asked = arms_frame(summarise(data)).set_index(["arm", "layers"])["asked"]
+    assert asked["random"].tolist() == ["declared"] * 2
+    assert asked["neighbor"].tolist() == ["post hoc"] * 2
+    write_report(data, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    named = "random, layers from 3 on; random, layers all"
+    assert f"declared those of {named} before the first trial; the others are post hoc" in text
+    write_report(DATA, tmp_path)
+    assert "these comparisons: all are post hoc." in (tmp_path / "report.md").read_text()
 
 
 def test_q_is_benjamini_hochbergs_over_all_comparisons_of_a_page() -> None:
@@ -58,7 +64,7 @@ def test_q_is_benjamini_hochbergs_over_all_comparisons_of_a_page() -> None:
 def test_pages_show_q_beside_holm(tmp_path) -> None:
     write_report(replace(study(seeds=2, examples=100), contrasts=PAIRS), tmp_path)
     text = (tmp_path / "report.md").read_text()
-    assert text.count("| p(Holm) | q(Benjamini–Hochberg) |") == 3
+    assert text.count("| p(Holm) | q(BH) |") == 3
     assert "declared" in text
 
 

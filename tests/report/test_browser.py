@@ -74,7 +74,7 @@ def test_the_table_of_arms_needs_no_scrolling(browser, tmp_path, width: int) -> 
     page, _ = _opened(browser, write_report(study(effects), tmp_path)[0], width, "light")
     table = page.locator(".scroll[aria-label=Arms]")
     assert table.evaluate("each => each.scrollWidth - each.clientWidth") <= 0
-    assert table.locator("thead th").count() == 14, "no column is left out"
+    assert table.locator("thead th").count() == 15, "no column is left out"
 
 
 def test_dark_is_dark_and_figures_follow(browser, page_file) -> None:

@@ -187,9 +187,20 @@ def _legend(summary: Summary) -> str:
         f"for the {number} comparison{'' if number == 1 else 's'} of this table, and the column "
         '"Found" says whether it is below 0.05; q is Benjamini and Hochberg\'s over all '
         'comparisons of this page. "Detectable" is the smallest true difference '
-        f'that 80% of such studies would find at 0.05 / {number}. "Asked" is "declared" where '
-        "the study file named the pair before the first trial."
+        f"that 80% of such studies would find at 0.05 / {number}. {_asked(summary)}"
     )
+
+
+def _asked(summary: Summary) -> str:
+    """Which comparisons of the main table are declared, and which post hoc."""
+    made = [each.comparison for each in summary.arms if each.comparison and each.comparison.result]
+    named = [str(each.a) for each in made if each.declared]
+    if not named:
+        return "The study file did not declare these comparisons: all are post hoc."
+    if len(named) == len(made):
+        return "The study file declared all of them before the first trial."
+    rest = "the others are post hoc"
+    return f"The study file declared those of {'; '.join(named)} before the first trial; {rest}."
 
 
 def _scale(metric: str, what: str, changes: str) -> str:
