@@ -78,7 +78,7 @@ class Pattern(ABC):
         """How it is called: its arguments and their defaults.
 
         >>> catalogue["random"].signature()
-        'random(degree, seed=0, per_layer=true)'
+        'random(degree, seed=0, per_layer=true, [drawn])'
         """
         arguments = (
             field.name

@@ -11,13 +11,23 @@ from tests.models.families import build
 
 
 def rows(count: int = 96, seed: int = 0, longest: int = 24) -> list[dict[str, Any]]:
-    """Texts of random ids; the label says whether the token after the first is a small one."""
+    """Texts of random ids; the label says whether the token after the first is a small one.
+
+    The first token is marked as special, as a tokenizer does.
+    """
     generator = torch.Generator().manual_seed(seed)
     made = []
     for _ in range(count):
         length = int(torch.randint(10, longest + 1, (1,), generator=generator))
         ids = torch.randint(5, 90, (length,), generator=generator).tolist()
-        made.append({"input_ids": ids, "attention_mask": [1] * length, "labels": int(ids[1] < 47)})
+        made.append(
+            {
+                "input_ids": ids,
+                "attention_mask": [1] * length,
+                "special_tokens_mask": [1] + [0] * (length - 1),
+                "labels": int(ids[1] < 47),
+            }
+        )
     return made
 
 
@@ -25,8 +35,9 @@ def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Pads on the right."""
     longest = max(len(example["input_ids"]) for example in examples)
     batch = {
-        name: torch.tensor([e[name] + [0] * (longest - len(e[name])) for e in examples])
-        for name in ("input_ids", "attention_mask")
+        name: torch.tensor([e[name] + [fill] * (longest - len(e[name])) for e in examples])
+        for name, fill in (("input_ids", 0), ("attention_mask", 0), ("special_tokens_mask", 1))
+        if name in examples[0]
     }
     if "labels" in examples[0]:
         batch["labels"] = torch.tensor([example["labels"] for example in examples])
@@ -45,6 +56,7 @@ def arguments(folder: Any, steps: int = 24, **changes: Any) -> TrainingArguments
         "disable_tqdm": True,
         "use_cpu": True,
         "dataloader_pin_memory": False,
+        "remove_unused_columns": False,
         "seed": 3,
     }
     return TrainingArguments(str(folder), **{**options, **changes})

@@ -8,18 +8,19 @@ import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn.counting import count_plan
-from sparseattn.degrees.calibrate import (
-    attention_importance,
-    calibrate_rows,
-    distributions,
-    output_importance,
-)
-from sparseattn.degrees.candidates import Candidates
-from sparseattn.degrees.discretize import regular
+from sparseattn.counting import MeasuredSparsity, count_plan
+from sparseattn.degrees.calibrate import attention_by_cell, calibrate_rows
+from sparseattn.degrees.discretize import discretize
 from sparseattn.degrees.settings import Settings
 from sparseattn.degrees.texts import Texts
-from sparseattn.errors import DataError, PlanError, UnsupportedModelError
+from sparseattn.errors import (
+    AnnotationError,
+    DataError,
+    PlanError,
+    SparseAttnError,
+    UnsupportedModelError,
+)
+from sparseattn.plan import Plan
 from tests.degrees.small import classifier, collate, rows
 from tests.models.families import build
 
@@ -32,103 +33,61 @@ def sharp(model, factor=6.0):
     return model
 
 
+def costs_of(over, texts, **options):
+    return Settings(over=over, **options).costs(texts)
+
+
+OVER = {
+    "one": "neighbor(degrees=[0, 1, 3, 30])",
+    "elastic": "elastic(degrees=[0, 0.1, 0.4, 1.0])",
+    "three": "neighbor(degrees=[0, 2]), similarity(degrees=[0, 1, 4]), random(degrees=[0, 3])",
+}
+
+
+@pytest.mark.parametrize("over", OVER.values(), ids=OVER)
 @pytest.mark.parametrize(
-    "candidates",
-    [
-        Candidates((0, 1, 3, 30)),
-        Candidates((0, 2), globals=()),
-        Candidates((0, 0.1, 0.4, 1.0), elastic=True),
-    ],
+    ("family", "options"),
+    [("bert", {"off": False}), ("mpnet", {"off": True}), ("bert", {"globals": ()})],
+    ids=str,
 )
-@pytest.mark.parametrize("family", ["bert", "mpnet"])
-def test_kept_attention_is_that_of_the_eager_attention(candidates, family):
-    model, data = sharp(build(family)), rows(7)
-    found = attention_importance(Texts(model, data, collate, 7), candidates, [0, 2])
+def test_attention_by_cell_is_that_of_the_eager_attention(over, family, options):
+    """Pair by pair, and each pair under the plan of every combination."""
+    model, data = sharp(build(family)), rows(5)
+    texts = Texts(model, data, collate)
+    costs = costs_of(over, texts, dense_layers="0", **options)
+    found = attention_by_cell(texts, costs)
+    assert found.shape == (2, 4, len(costs.numbers))
+    torch.testing.assert_close(found.sum(-1), torch.ones(2, 4).double(), atol=1e-5, rtol=0)
     model.set_attn_implementation("eager")
-    expected, queries = torch.zeros(2, 4, len(candidates), dtype=torch.float64), 0
+    candidates = costs.candidates
+    kept, queries = torch.zeros(2, 4, len(candidates.combinations), dtype=torch.float64), 0
     for row in data:
-        n = len(row["input_ids"])
+        one = Texts(model, [row], collate)
+        (tokens,) = one.tokens(Plan.of(candidates.needed))
+        n, first = tokens.length, 1 if candidates.globals else 0
         with torch.no_grad():
             weights = model(torch.tensor([row["input_ids"]]), output_attentions=True).attentions
-        first = 0 if candidates.globals == () else 1
-        radii = candidates.radii(sa.TokenBatch.of_lengths(n))[0].tolist()
         queries += n - first
-        for index, layer in enumerate((0, 2)):
-            for q in range(first, n):
-                for entry, radius in enumerate(radii):
-                    kept = [k for k in range(n) if abs(q - k) <= radius or k < first]
-                    expected[index, :, entry] += weights[layer][0, :, q, kept].sum(-1).double()
-    torch.testing.assert_close(found, expected / queries, atol=1e-5, rtol=1e-5)
-
-
-def contexts(model, row):
-    """Each layer's attention, values and context of a text, from the stock model's own modules."""
-    values, context = [], []
-    hooks = []
-    for layer in model.bert.encoder.layer:
-        take = layer.attention.self.value.register_forward_hook
-        hooks.append(take(lambda _m, _a, out: values.append(out.view(-1, 4, 8).transpose(0, 1))))
-        take = layer.attention.output.dense.register_forward_pre_hook
-        hooks.append(take(lambda _m, args: context.append(args[0])))
-    output = model(torch.tensor([row["input_ids"]]), output_attentions=True)
-    for hook in hooks:
-        hook.remove()
-    return output.logits[0], output.attentions, values, context
-
-
-def test_kept_output_is_the_change_that_contexts_bring_about():
-    """Against gradients with respect to the contexts themselves, and contexts query by query."""
-    model, data, candidates = sharp(classifier()), rows(5), Candidates((0, 1, 3, 30))
-    found = output_importance(Texts(model, data, collate, 5), candidates, [0, 2])
-    model.set_attn_implementation("eager")
-    draws = torch.Generator().manual_seed(0)
-    directions = [torch.randn(5, 2, generator=draws) for _ in range(4)]
-    changed = torch.zeros(2, 4, len(candidates), dtype=torch.float64)
-    for number, row in enumerate(data):
-        n = len(row["input_ids"])
-        logits, attentions, values, context = contexts(model, row)
-        for direction in directions:
-            gradients = torch.autograd.grad(
-                logits @ direction[number], [context[0], context[2]], retain_graph=True
-            )
-            for index, layer in enumerate((0, 2)):
-                gradient = gradients[index][0].view(n, 4, 8)
-                for head in range(4):
-                    for entry, radius in enumerate(candidates.entries):
-                        change = 0.0
-                        for q in range(1, n):
-                            keys = [k for k in range(n) if abs(q - k) <= radius or k == 0]
-                            weights = attentions[layer][0, head, q]
-                            some = weights[keys] / weights[keys].sum()
-                            moved = some @ values[layer][head, keys] - weights @ values[layer][head]
-                            change += (gradient[q, head] @ moved).item()
-                        changed[index, head, entry] += change**2
-    expected = (1 - changed / changed[..., 0].mean()).cummax(dim=-1).values
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-
-
-def test_what_no_output_is_read_from_is_unimportant():
-    """Only CLS is read, and it is global: in the last layer, other queries do not matter."""
-    kept = output_importance(
-        Texts(classifier(), rows(9), collate, 9), Candidates((0, 2, 30)), [0, 1, 2]
-    )
-    assert (kept[-1] > 1 - 1e-6).all()
-    assert (kept[:-1, :, 0] < 1 - 1e-6).any()
-
-
-def test_hidden_states_are_read_where_there_are_no_logits():
-    model = classifier().bert
-    kept = output_importance(Texts(model, rows(9), collate, 9), Candidates((0, 2, 30)), [0, 1, 2])
-    assert (kept[-1, :, 0] < 1 - 1e-6).all()
-    assert not any(parameter.grad is not None for parameter in model.parameters())
-    assert all(parameter.requires_grad for parameter in model.parameters())
+        for number, combination in enumerate(candidates.combinations.tolist()):
+            plan = Plan.of(candidates.pattern(combination)).compile(tokens, [4] * 3)
+            for index, layer in enumerate((1, 2)):
+                mask = plan.layers[layer].dense[0, 0]
+                for q in range(first, n):
+                    for k in range(n):
+                        if mask[q, k]:
+                            kept[index, :, number] += weights[layer][0, :, q, k].double()
+    torch.testing.assert_close(found @ costs.keeps.T, kept / queries, atol=1e-5, rtol=1e-5)
 
 
 def test_attention_kept_does_not_depend_on_batches(monkeypatch):
-    texts, candidates = Texts(sharp(classifier()), rows(6), collate, 6), Candidates((0, 1, 30))
-    together = attention_importance(texts, candidates, [0, 1])
+    texts = Texts(sharp(classifier()), rows(6), collate)
+    costs = costs_of(OVER["three"], texts)
+    together = attention_by_cell(texts, costs)
     monkeypatch.setattr("sparseattn.degrees.texts._ROWS", 1)
-    torch.testing.assert_close(together, attention_importance(texts, candidates, [0, 1]))
+    alone = costs_of(OVER["three"], texts)
+    assert torch.equal(alone.pairs, costs.pairs)
+    torch.testing.assert_close(together, attention_by_cell(texts, alone))
+    assert all(parameter.requires_grad for parameter in texts.model.parameters())
 
 
 def test_long_texts_come_in_small_batches(monkeypatch):
@@ -140,33 +99,35 @@ def test_long_texts_come_in_small_batches(monkeypatch):
     assert len(sizes) > 1
 
 
-@pytest.mark.parametrize("options", [{}, {"form": "irregular"}, {"granularity": "layer"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"over": OVER["three"]}, {"granularity": "layer"}, {"over": "elastic,random"}]
+)
 def test_plans_meet_their_sparsity(options):
-    candidates = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24)
-    settings = Settings.of({"candidates": candidates, **options})
-    plan = calibrate_rows(sharp(classifier()), rows(64), collate, 0.7, settings).plan
-    report = count_plan(
-        plan, sa.TokenBatch.of_lengths(*[len(r["input_ids"]) for r in rows(64)]), [4] * 3
-    )
-    assert abs(report.sparsity - 0.7) < 0.015
+    data = rows(64)
+    settings = Settings(**{"over": "neighbor,similarity", **options})
+    found = calibrate_rows(sharp(classifier()), data, collate, 0.7, settings)
+    tokens = Texts(classifier(), data, collate).tokens(found.plan)
+    sparsity = MeasuredSparsity.of(found.plan, tokens, [4] * 3).sparsity
+    # A tiny model has 12 heads, or 3 layers.
+    assert 0 <= sparsity - 0.7 < (0.05 if "granularity" in options else 0.015)
+    assert "global" not in found.shares
+    assert str(found.plan).count("global(cls)") == len(found.plan.entries)
 
 
-def test_heads_that_look_near_get_the_smaller_radii():
-    """A head that attends to its own place needs no window; one that looks far does."""
-    values = torch.tensor([[[0.99, 1.0, 1.0], [0.1, 0.2, 1.0]]], dtype=torch.float64)
-    texts = Texts(classifier(), rows(32), collate, 32)
-    candidates = Candidates((0, 2, 24))
-    costs = Settings.of({"candidates": candidates.entries, "dense_layers": "1:"}).costs(texts)
-    costs = replace(
-        costs, allowed=costs.allowed[:1], full=costs.full[:1], heads=(2,), windows=(None,), dense=()
-    )
-    sparsity = (costs.highest + costs.lowest) / 2
-    groups = regular(values, costs, sparsity).windows.resolve([2])[0]
-    assert [str(p) for _, p in groups] == ["neighbor(radius=0)", "neighbor(radius=24)"]
-    chances = distributions(values, costs, sparsity).exp()
-    assert float(costs.density(chances)) == pytest.approx(1 - sparsity, abs=2e-3)
-    assert chances[0, 0, 0] > 0.5
-    assert chances[0, 1, 2] > 0.5
+def test_heads_get_the_kind_that_they_attend_to():
+    """A head that attends to its own place needs nothing; one gets a window, one far keys."""
+    texts = Texts(classifier(), rows(32), collate)
+    over = "neighbor(degrees=[0, 2]), similarity(degrees=[0, 2])"
+    costs = costs_of(over, texts, off=False, dense_layers="1:")
+    costs = replace(costs, heads=(3, 4, 4))
+    names = costs.levels.tolist()
+    values = torch.zeros(1, 3, len(names), dtype=torch.float64)
+    values[0, 0, names.index([0, 0])] = 1.0
+    values[0, 1, names.index([1, 2])] = 0.9
+    values[0, 2, names.index([2, 1])] = 0.9
+    for plan_of_all in (costs.lowest, (costs.highest + costs.lowest) / 2):
+        found = discretize(values, costs, plan_of_all)
+        assert found.chosen[0].tolist() == [[0, 0], [1, 0], [0, 1]]
 
 
 class Words:
@@ -187,7 +148,7 @@ class Words:
 
 def test_texts_may_be_strings():
     texts = ["one two three four five six", "some words more", "a b c d e f g h i j k l m n o"] * 3
-    plan = sa.calibrate(classifier(), texts, 0.5, tokenizer=Words())
+    plan = sa.calibrate(classifier(), texts, 0.5, tokenizer=Words(), over="neighbor")
     assert isinstance(plan, sa.Plan)
     found = count_plan(plan, sa.TokenBatch.of_lengths(8, 5, 12), [4] * 3).sparsity
     assert abs(found - 0.5) < 0.03
@@ -207,8 +168,21 @@ def test_wrong_texts(texts, message):
 
 
 def test_what_cannot_be_calibrated():
-    with pytest.raises(PlanError, match=r"sparsity 0.99 cannot be reached"):
-        calibrate_rows(classifier(), rows(8), collate, 0.99, Settings())
+    settings = Settings(over="neighbor")
+    with pytest.raises(PlanError, match=r"0.99 cannot be reached.*global tokens keep their rows"):
+        calibrate_rows(classifier(), rows(8), collate, 0.99, settings)
     deberta = build("deberta", "ForSequenceClassification")
     with pytest.raises(UnsupportedModelError, match="'deberta' takes only a boolean mask"):
-        calibrate_rows(deberta, rows(8), collate, 0.6, Settings())
+        calibrate_rows(deberta, rows(8), collate, 0.6, settings)
+    with pytest.raises(AnnotationError, match=r"dependency\(hops=3\) needs 'words'.*Annotator"):
+        calibrate_rows(classifier(), rows(8), collate, 0.6, Settings(over="dependency"))
+    with pytest.raises(AnnotationError, match="needs 'special'.*pass tokenizer="):
+        calibrate_rows(
+            classifier(),
+            [{"input_ids": [5, 6], "attention_mask": [1, 1]}],
+            collate,
+            0.6,
+            Settings(),
+        )
+    with pytest.raises(SparseAttnError, match="unknown option 'importance'"):
+        sa.calibrate(classifier(), ["a b c"], 0.6, tokenizer=Words(), importance="output")

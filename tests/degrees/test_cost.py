@@ -1,6 +1,8 @@
-"""Costs in closed form against masks counted pair by pair."""
+"""Costs against masks that are counted pair by pair."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
@@ -9,109 +11,144 @@ from hypothesis import strategies as st
 
 from sparseattn import Plan, TokenBatch
 from sparseattn.counting import count_plan
-from sparseattn.degrees.candidates import Candidates
-from sparseattn.degrees.cost import Costs, allowed_pairs
-from sparseattn.errors import PatternError, PlanError
+from sparseattn.degrees.cost import Costs
+from sparseattn.errors import PlanError
+from tests.degrees.test_candidates import GLOBALS, OVER, candidates_of
+from tests.patterns.batches import samples
 
-CANDIDATES = [
-    Candidates((0, 1, 2, 5, 64)),
-    Candidates((0, 3), globals=()),
-    Candidates((0, 1, 4), globals=("cls", "sep")),
-    Candidates((0, 2, 7), globals=3),
-    Candidates((0, 0.1, 0.35, 1.0), elastic=True),
-    Candidates((0, 0.02, 0.03, 0.5), elastic=True, globals=("cls", "sep")),
-]
-
-
-@st.composite
-def batches(draw):
-    """Texts padded on either side, with separators anywhere."""
-    lengths = draw(st.lists(st.integers(1, 23), min_size=1, max_size=4))
-    longest = max(lengths) + draw(st.integers(0, 3))
-    valid = torch.zeros(len(lengths), longest, dtype=torch.bool)
-    for row, length in enumerate(lengths):
-        start = draw(st.sampled_from([0, longest - length]))
-        valid[row, start : start + length] = True
-    seed = draw(st.integers(0, 1000))
-    marks = torch.rand(valid.shape, generator=torch.Generator().manual_seed(seed)) < 0.15
-    return TokenBatch(valid, separators=marks & valid)
-
-
-def counted(candidates, tokens, entry, window=None):
-    rule = Plan.of(candidates.pattern(entry)).compile(tokens, [1], [window]).layers[0]
-    return rule.dense.sum(dim=(1, 2, 3))
-
-
-@pytest.mark.parametrize("candidates", CANDIDATES)
-@pytest.mark.parametrize("window", [None, 4])
-@settings(max_examples=25, deadline=None)
-@given(tokens=batches())
-def test_allowed_pairs_are_those_of_the_compiled_plan(candidates, window, tokens):
-    found = allowed_pairs(candidates, tokens, window)
-    for entry in range(len(candidates)):
-        assert torch.equal(found[:, entry], counted(candidates, tokens, entry, window))
-
-
-@pytest.mark.parametrize("candidates", CANDIDATES)
-@settings(max_examples=25, deadline=None)
-@given(tokens=batches())
-def test_padding_and_company_do_not_change_what_a_text_costs(candidates, tokens):
-    together = allowed_pairs(candidates, tokens)
-    for row in range(tokens.batch):
-        valid = tokens.valid[row]
-        alone = TokenBatch(
-            torch.ones(1, int(valid.sum()), dtype=torch.bool),
-            separators=tokens.separators[row, valid][None],
-        )
-        assert torch.equal(allowed_pairs(candidates, alone)[0], together[row])
+#: Two layers with local attention, and two without.
+WINDOWS = (None, 4, 1, None)
 
 
 def of_plan(plan, batches, heads, windows):
-    allowed = valid = 0
-    for tokens in batches:
-        report = count_plan(plan, tokens, heads, windows)
-        allowed, valid = allowed + report.allowed, valid + report.valid
-    return allowed / valid
+    """The share of all pairs that a plan allows."""
+    reports = [count_plan(plan, tokens, heads, windows) for tokens in batches]
+    return sum(r.allowed for r in reports) / sum(r.valid for r in reports)
+
+
+def of_head(costs, batches, layer, combination):
+    """The share of all pairs that one head allows with a combination."""
+    pattern = Plan.of(costs.candidates.pattern(combination))
+    counted = [
+        pattern.compile(tokens, [1] * len(costs.heads), costs.windows).layers[layer].dense
+        for tokens in batches
+    ]
+    valid = sum(int((tokens.lengths**2).sum()) for tokens in batches)
+    return sum(int(dense.sum()) for dense in counted) / (valid * sum(costs.heads))
+
+
+@pytest.mark.parametrize("over", OVER)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data(), one=samples(longest=14), other=samples(longest=9))
+def test_combinations_cost_the_pairs_of_their_compiled_plan(over, data, one, other):
+    candidates = candidates_of(over, data.draw(st.sampled_from(GLOBALS)), data.draw(st.booleans()))
+    batches, dense = [one.tokens, other.tokens], data.draw(st.sampled_from([(), (1,), (0, 3)]))
+    costs = Costs.of(candidates, batches, [2] * 4, WINDOWS, dense)
+    every = candidates.combinations
+    some = data.draw(st.sets(st.integers(0, len(every) - 1), max_size=4))
+    for number in {0, len(every) - 1, *some}:
+        for index, layer in enumerate(costs.learned):
+            found = float(costs.combinations[index, number])
+            expected = of_head(costs, batches, layer, every[number].tolist())
+            assert found == pytest.approx(expected, abs=1e-12)
+    least, most = (
+        Plan.of(dict.fromkeys(costs.learned, candidates.pattern(every[at].tolist())))
+        for at in (0, -1)
+    )
+    assert costs.highest == pytest.approx(1 - of_plan(least, batches, [2] * 4, WINDOWS))
+    assert costs.lowest == pytest.approx(1 - of_plan(most, batches, [2] * 4, WINDOWS))
+
+
+def small_problem(granularity, dense=()):
+    candidates = candidates_of("neighbor(degrees=[0, 1, 4]), random(degrees=[0, 3])")
+    batches = [TokenBatch.of_lengths(9, 4), TokenBatch.of_lengths(14)]
+    costs = Costs.of(candidates, batches, (2,) * 3, (None, 3, None), dense)
+    draw = torch.Generator().manual_seed(len(granularity))
+    shape = len(costs.learned), 1 if granularity == "layer" else 2
+    logits = [torch.randn(*shape, n, generator=draw).double() for n in candidates.sizes]
+    return costs, batches, [each.log_softmax(-1) for each in logits]
+
+
+def tables(costs, batches, log_chances):
+    """For each layer and head: the chance and the cost of each combination."""
+    combinations = costs.candidates.combinations.tolist()
+    groups = log_chances[0].shape[1]
+    for index, layer in enumerate(costs.learned):
+        prices = [of_head(costs, batches, layer, each) for each in combinations]
+        for head in range(costs.heads[layer]):
+            own = [each[index, min(head, groups - 1)].exp().tolist() for each in log_chances]
+            chances = [
+                math.prod(chances[entry] for chances, entry in zip(own, each, strict=True))
+                for each in combinations
+            ]
+            yield chances, prices
 
 
 @pytest.mark.parametrize("dense", [(), (1,)])
-@pytest.mark.parametrize("shared", [False, True])
-def test_the_expected_density_is_the_mean_over_drawn_plans(dense, shared):
-    candidates, heads, windows = Candidates((0, 2, 5)), (2, 2, 2), (None, 6, None)
-    batches = [TokenBatch.of_lengths(9, 4), TokenBatch.of_lengths(14)]
-    costs = Costs.of(candidates, batches, heads, windows, dense)
-    layers, smallest = costs.learned, candidates.pattern(0)
-    logits = torch.randn(len(layers), 1 if shared else 2, 3, dtype=torch.float64)
-    chances = logits.softmax(-1)
-    expected = 0.0
-    fixed = of_plan(Plan.of(dict.fromkeys(layers, smallest)), batches, heads, windows)
-    for index, layer in enumerate(layers):
+@pytest.mark.parametrize("granularity", ["head", "layer"])
+def test_the_expected_density_is_the_mean_over_all_plans(granularity, dense):
+    costs, batches, log_chances = small_problem(granularity, dense)
+    expected = sum(
+        chance * price
+        for chances, prices in tables(costs, batches, log_chances)
+        for chance, price in zip(chances, prices, strict=True)
+    )
+    for layer in dense:
+        widest = Plan.of("full()")
+        expected += sum(
+            float(widest.compile(tokens, [1] * 3, costs.windows).layers[layer].dense.sum())
+            for tokens in batches
+        ) * (2 / costs.total)
+    assert float(costs.density(log_chances)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_expected_density_is_that_of_ten_thousand_drawn_plans():
+    costs, batches, log_chances = small_problem("head")
+    draw = torch.Generator().manual_seed(0)
+    densities = torch.zeros(10_000, dtype=torch.float64)
+    combinations = costs.candidates.combinations
+    prices = {
+        (layer, tuple(each)): of_head(costs, batches, layer, each)
+        for layer in costs.learned
+        for each in combinations.tolist()
+    }
+    for index, layer in enumerate(costs.learned):
         for head in range(2):
-            for entry in range(3):
-                where = {other: smallest for other in layers if other != layer}
-                plan = Plan.of({**where, layer: {1 - head: smallest}})
-                one = Plan.of(candidates.pattern(entry), layer, head)
-                plan = Plan((*plan.entries, *one.entries))
-                extra = of_plan(plan, batches, heads, windows) - fixed
-                expected += extra * float(chances[index, 0 if shared else head, entry])
-    assert float(costs.density(chances)) == pytest.approx(fixed + expected, abs=1e-12)
+            drawn = [
+                torch.multinomial(each[index, head].exp(), 10_000, True, generator=draw).tolist()
+                for each in log_chances
+            ]
+            found = [prices[layer, choice] for choice in zip(*drawn, strict=True)]
+            densities += torch.tensor(found, dtype=torch.float64)
+    error = float(densities.std()) / 100
+    assert abs(float(costs.density(log_chances)) - float(densities.mean())) < 4 * error
+    assert error < 0.002
 
 
-def test_the_density_has_the_gradient_of_a_linear_function():
-    costs = Costs.of(Candidates((0, 1, 8)), [TokenBatch.of_lengths(12, 7)], [3, 3], [None, None])
-    chances = torch.rand(2, 3, 3, dtype=torch.float64, requires_grad=True)
-    costs.density(chances).backward()
-    assert torch.allclose(chances.grad, costs.table[:, None, :].expand(-1, 3, -1))
+def test_the_gradient_of_the_density():
+    costs, _, log_chances = small_problem("layer")
+    given = [each.clone().requires_grad_() for each in log_chances]
+    assert torch.autograd.gradcheck(lambda *x: costs.density([y.log_softmax(-1) for y in x]), given)
 
 
-def test_the_highest_sparsity_at_25_tokens_with_cls():
-    costs = Costs.of(Candidates((0, 1)), [TokenBatch.of_lengths(25)], [12] * 6, [None] * 6)
-    # The row and the column of CLS, and 24 tokens that keep themselves.
-    assert costs.highest == pytest.approx(1 - (49 + 24) / 625)
+def test_no_text_has_no_sparsity():
+    with pytest.raises(PlanError, match="there is none"):
+        Costs.of(candidates_of("neighbor"), [], [2], [None])
+
+
+@pytest.mark.parametrize("off", [True, False])
+def test_the_highest_sparsity_at_25_tokens(off):
+    candidates = candidates_of("neighbor(degrees=[0, 1])", ("cls",), off)
+    costs = Costs.of(candidates, [TokenBatch.of_lengths(25)], [12] * 6, [None] * 6)
+    # Every token keeps itself; where heads must have CLS, its row and its column too.
+    assert costs.highest == pytest.approx(1 - (25 if off else 49 + 24) / 625)
     costs.check(costs.highest)
     costs.check(0.883)
-    with pytest.raises(PlanError, match=r"sparsity 0.9 cannot be reached.*the highest is 0.883$"):
-        costs.check(0.9)
+    more = "" if off else " and global tokens keep their rows and columns"
+    highest = "0.960" if off else "0.883"
+    message = f"every token keeps itself{more}, so the highest is {highest}$"
+    with pytest.raises(PlanError, match=f"^sparsity 0.97 cannot be reached.*: {message}"):
+        costs.check(0.97)
 
 
 @pytest.mark.parametrize(
@@ -122,55 +159,24 @@ def test_the_highest_sparsity_at_25_tokens_with_cls():
         (float("nan"), "sparsity nan is not a number from 0 to 1"),
         (True, "sparsity True is not a number from 0 to 1"),
         ("0.9", "sparsity '0.9' is not a number from 0 to 1"),
-        (0.0, "sparsity 0 is below what the largest candidate radius gives on these texts"),
+        (0.0, "sparsity 0 is below what the largest degrees give on these texts: the lowest is 0."),
     ],
 )
 def test_sparsities_that_make_no_sense(value, message):
-    costs = Costs.of(Candidates((0, 1)), [TokenBatch.of_lengths(25)], [2], [None])
+    candidates = candidates_of("neighbor(degrees=[0, 1])")
+    costs = Costs.of(candidates, [TokenBatch.of_lengths(25)], [2], [None])
     with pytest.raises(PlanError, match=message):
         costs.check(value)
 
 
 def test_dense_layers_count():
-    batches = [TokenBatch.of_lengths(25)]
     every, half = (
-        Costs.of(Candidates((0, 1)), batches, [2, 2], [None, None], dense) for dense in ([], [0])
+        Costs.of(
+            candidates_of("neighbor"), [TokenBatch.of_lengths(25)], [2, 2], [None, None], dense
+        )
+        for dense in ([], [0])
     )
     assert half.highest == pytest.approx(every.highest / 2)
     assert half.learned == [1]
-    with pytest.raises(PlanError, match="there is none"):
-        Costs.of(Candidates((0, 1)), [], [2], [None])
-
-
-@pytest.mark.parametrize(
-    ("entries", "options", "message"),
-    [
-        ((1, 2), {}, r"candidates \[1, 2\]: expected ascending whole numbers of tokens"),
-        ((0,), {}, "at least two"),
-        ((0, 2, 2), {}, "ascending"),
-        ((0, 1.5), {}, "whole numbers"),
-        ((0, True), {}, "whole numbers"),
-        ((0, 1.5), {"elastic": True}, "shares of the length from 0 to 1"),
-        (tuple(range(25)), {}, "25 candidates: the most is 24"),
-        ((0, 1), {"globals": ("bos",)}, "cls, sep"),
-    ],
-)
-def test_wrong_candidates(entries, options, message):
-    with pytest.raises(PatternError if "globals" in options else PlanError, match=message):
-        Candidates(entries, **options)
-
-
-@pytest.mark.parametrize(
-    ("longest", "options", "entries"),
-    [
-        (64, {}, (0, 1, 2, 4, 8, 16, 32, 64)),
-        (65, {}, (0, 1, 2, 4, 8, 16, 32, 64)),
-        (66, {}, (0, 1, 2, 4, 8, 16, 32, 64, 128)),
-        (1, {}, (0, 1)),
-        (512, {"max_radius": 20}, (0, 1, 2, 4, 8, 16, 20)),
-        (3, {"elastic": True}, (0, 0.3333, 0.6667)),
-    ],
-)
-def test_candidates_reach_across_the_longest_text(longest, options, entries):
-    assert Candidates.up_to(longest, **options).entries == entries
-    assert Candidates.up_to(64, elastic=True).entries[-1] == 1.0
+    assert half.budget(0.3) == pytest.approx(0.2)
+    assert every.budget(0.3) == pytest.approx(0.7)

@@ -2,122 +2,175 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal, localcontext
+from itertools import product
+
 import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn import Plan, TokenBatch
-from sparseattn.degrees.candidates import Candidates
-from sparseattn.degrees.distribution import Degrees, soft_mask
+from sparseattn import Plan
+from sparseattn.degrees.distribution import Degrees, log_allowed, log_missed
 from sparseattn.degrees.search import searching
 from sparseattn.errors import PlanError, UnsupportedModelError
+from sparseattn.models.state import attached_state
+from tests.degrees.test_candidates import OVER, candidates_of
 from tests.models.families import batch, build
+from tests.patterns.batches import FIXED
+
+SIZES = [(3,), (2, 2), (4, 3, 2), (3, 2, 4, 2)]
+EXTREMES = {
+    "zeros": lambda size: [0.0] * size,
+    "first": lambda size: [500.0, *[-500.0] * (size - 1)],
+    "last": lambda size: [*[-500.0] * (size - 1), 500.0],
+    "falling": lambda size: [500.0 - 1000.0 * at / (size - 1) for at in range(size)],
+}
+
+
+def survival(logits: list[float]) -> list[Decimal]:
+    weights = [Decimal(logit).exp() for logit in logits]
+    return [sum(weights[level:], Decimal(0)) / sum(weights) for level in range(len(weights) + 1)]
+
+
+def exact_log_allowed(first: list[float], second: list[float]) -> list[float]:
+    """The chance that either keeps a pair, a + b - ab, in 60 digits of any exponent."""
+    with localcontext(prec=60):
+        unions = [a + b - a * b for a, b in product(survival(first), survival(second))]
+        return [*(float(union.ln()) if union else -math.inf for union in unions), 0.0]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_chance_of_a_cell_is_one_minus_the_product(sizes, seed):
+    """A double loop in float64."""
+    draw = torch.Generator().manual_seed(seed)
+    logits = [3 * torch.randn(2, size, generator=draw, dtype=torch.float64) for size in sizes]
+    found = log_allowed([each.log_softmax(-1) for each in logits])
+    for head in range(2):
+        chances = [each[head].softmax(-1).tolist() for each in logits]
+        expected = []
+        for levels in product(*(range(size + 1) for size in sizes)):
+            missed = 1.0
+            for own, level in zip(chances, levels, strict=True):
+                missed *= 1 - sum(own[level:])
+            expected.append(1 - missed)
+        assert found[head].exp().tolist() == pytest.approx([*expected, 1.0], abs=1e-12)
+    for each, missed in zip(logits, map(log_missed, (x.log_softmax(-1) for x in logits))):
+        below = [each.softmax(-1)[:, :level].sum(-1) for level in range(each.shape[1] + 1)]
+        torch.testing.assert_close(missed.exp(), torch.stack(below, -1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
+@pytest.mark.parametrize("kinds", [*product(EXTREMES, repeat=2)], ids="-".join)
+def test_extreme_distributions_are_exact_and_finite(kinds, temperature, dtype):
+    given = [EXTREMES[kind](size) for kind, size in zip(kinds, (3, 2), strict=True)]
+    logits = [torch.tensor(each, dtype=dtype, requires_grad=True) for each in given]
+    found = log_allowed([(each / temperature).log_softmax(-1) for each in logits])
+    exact = exact_log_allowed(*([x / temperature for x in each] for each in given))
+    assert torch.isfinite(found).all()
+    for value, true in zip(found.tolist(), exact, strict=True):
+        if true == -math.inf:
+            assert value < -1e29
+        else:
+            assert value == pytest.approx(true, rel=1e-6, abs=1e-6)
+    torch.randn(len(found), dtype=dtype).mul(found.clamp(min=-1e5)).sum().backward()
+    for each in logits:
+        assert torch.isfinite(each.grad).all()
+    (gradient,) = torch.autograd.grad(
+        log_allowed([(logits[0] / temperature).log_softmax(-1)]).exp().sum(), logits[0]
+    )
+    assert torch.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize(
-    "candidates",
-    [
-        Candidates((0, 2, 5)),
-        Candidates((0, 2, 5), globals=()),
-        Candidates((0, 2, 5), globals=("cls", "sep")),
-        Candidates((0, 0.2, 0.25, 0.8), elastic=True),
-    ],
+    ("over", "granularity"), [("elastic", "head"), ("two", "head"), ("three", "layer")]
 )
-def test_the_soft_mask_is_the_definition(candidates):
-    marks = torch.zeros(3, 9, dtype=torch.bool)
-    marks[0, 4] = marks[1, 2] = True
-    valid = torch.arange(9) < torch.tensor([[9], [4], [6]])
-    valid[2] = valid[2].flip(0)
-    tokens = TokenBatch(valid, separators=marks)
-    chances = torch.rand(2, len(candidates), dtype=torch.float64).softmax(-1)
-    found = soft_mask(chances.log(), candidates, tokens).expand(3, 2, 9, 9)
-    radii, chosen = candidates.radii(tokens).expand(3, -1), candidates.global_mask(tokens)
-    for b in range(3):
-        for q in range(9):
-            for k in range(9):
-                if abs(q - k) > radii[b, -1]:
-                    continue
-                inside = radii[b] >= abs(q - k)
-                survival = torch.where(inside, chances, 0.0).sum(-1)
-                expected = survival.log() * (0 if chosen[b, q] or chosen[b, k] else 1)
-                assert torch.allclose(found[b, :, q, k], expected, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    "candidates", [Candidates((0, 1, 3, 6)), Candidates((0, 0.3, 0.7), elastic=True)]
-)
-@pytest.mark.parametrize("granularity", ["head", "layer"])
-def test_gradients_of_the_distribution(candidates, granularity):
+def test_gradients_of_attention_under_the_soft_mask(over, granularity):
     torch.manual_seed(0)
-    degrees = Degrees(candidates, [2, 2], [None, None], granularity=granularity).double()
+    degrees = Degrees(candidates_of(over), [2, 2], [None, None], (), granularity).double()
     degrees.temperature = 0.7
-    tokens = TokenBatch.of_lengths(6, 4)
-    q, k, v = torch.randn(3, 2, 2, 6, 3, dtype=torch.float64)
+    tokens = FIXED.alone(1).tokens
+    q, k, v = torch.randn(3, 2, tokens.length, 3, dtype=torch.float64)
+    theta = torch.randn_like(degrees.theta, requires_grad=True)
+    del degrees.theta
 
     def attend(theta):
-        chances = (theta / degrees.temperature).log_softmax(-1)
-        plan = degrees.widest.compile(tokens, [2, 2])
-        out = []
-        for layer in range(2):
-            scores = q @ k.transpose(-1, -2) + soft_mask(chances[layer], candidates, tokens)
-            weights = scores.masked_fill(~plan.layers[layer].finite, -torch.inf).softmax(-1)
-            out.append(weights @ v)
-        return torch.stack(out)
+        degrees.theta = theta
+        scores = q @ k.transpose(-1, -2)
+        biases = degrees.soft_plan(tokens).biases
+        return torch.stack([(scores + bias[0]).softmax(-1) @ v for bias in biases])
 
-    theta = torch.randn_like(degrees.theta, requires_grad=True)
     assert torch.autograd.gradcheck(attend, (theta,))
 
 
-def test_every_radius_gets_gradient_at_once():
-    degrees = Degrees(Candidates((0, 1, 2, 4, 8)), [2], [None])
-    biases = degrees.soft_plan(TokenBatch.of_lengths(12)).biases
+@pytest.mark.parametrize("over", OVER)
+def test_every_candidate_of_every_ranking_gets_gradient_at_once(over):
+    degrees = Degrees(candidates_of(over), [2], [None])
+    (bias,) = degrees.soft_plan(FIXED.tokens).biases
     torch.manual_seed(0)
-    (torch.rand(12, 12) * biases[0]).sum().backward()
+    (torch.rand(bias.shape) * bias.exp()).sum().backward()
     assert (degrees.theta.grad != 0).all()
 
 
-def test_extreme_distributions_stay_finite():
-    degrees = Degrees(Candidates((0, 1, 4)), [1], [None], ())
-    with torch.no_grad():
-        degrees.theta[:] = torch.tensor([500.0, 0.0, -500.0])
-    degrees.temperature = 0.1
-    bias = degrees.soft_plan(TokenBatch.of_lengths(7)).biases[0]
-    assert torch.isfinite(bias).all()
-    bias.exp().sum().backward()
-    assert torch.isfinite(degrees.theta.grad).all()
+def test_heads_begin_with_the_widest_of_the_first_ranking_and_the_global_tokens():
+    degrees = Degrees(candidates_of("two"), [2], [None])
+    chances = degrees.chances()
+    assert list(chances) == ["neighbor", "similarity", "global"]
+    assert (chances["neighbor"][..., -1] > 0.9).all()
+    assert (chances["global"][..., -1] > 0.9).all()
+    torch.testing.assert_close(chances["similarity"], torch.full((1, 2, 3), 1 / 3))
+
+
+FAR = {
+    "bert": "neighbor(degrees=[0, 1, 3, 32]), similarity(degrees=[0, 1, 4]), random(degrees=[0,3])",
+    "albert": "similarity(degrees=[0, 1, 4]), neighbor(degrees=[0, 1, 3, 32])",
+    "modernbert": "neighbor(degrees=[0, 1, 3, 32]), similarity(degrees=[0, 1, 4])",
+    "t5-encoder": "elastic(degrees=[0, 0.1, 1]), random(degrees=[0, 2, 6])",
+}
 
 
 @pytest.mark.parametrize("backend", ["masked", "reference"])
-@pytest.mark.parametrize("family", ["bert", "albert", "modernbert", "t5-encoder"])
+@pytest.mark.parametrize("family", FAR)
 def test_a_certain_distribution_is_the_plan(family, backend):
     model, inputs = build(family), batch((23, 7))
-    candidates = Candidates((0, 1, 3, 32))
+    inputs["special_tokens_mask"] = (torch.arange(23) == 0).long().expand(2, 23)
+    candidates = candidates_of(FAR[family])
     sa.sparsify(model, "full()", backend=backend)
-    state = sa.models.state.attached_state(model)
-    degrees = Degrees(candidates, state.heads, state.windows)
-    chosen = torch.randint(
-        0, 4, degrees.theta.shape[:2], generator=torch.Generator().manual_seed(3)
-    )
+    state = attached_state(model)
+    assert any(state.windows) == (family == "modernbert")
+    # The first layer whose degrees are learned need not be the first layer.
+    degrees = Degrees(candidates, state.heads, state.windows, [0] if family == "bert" else [])
+    draw = torch.Generator().manual_seed(3)
+    numbers = torch.randint(len(candidates.combinations), degrees.theta.shape[:2], generator=draw)
+    chosen, start = candidates.combinations[numbers], 0
     with torch.no_grad():
-        degrees.theta.scatter_(2, chosen[..., None], 80.0)
+        for choice, size in enumerate(candidates.sizes):
+            degrees.theta[..., start : start + size].zero_()
+            degrees.theta.scatter_(2, start + chosen[..., choice, None], 80.0)
+            start += size
     entries = {
-        layer: {head: candidates.pattern(int(entry)) for head, entry in enumerate(row)}
-        for layer, row in enumerate(chosen)
+        layer: {head: candidates.pattern(one) for head, one in enumerate(row)}
+        for layer, row in zip(degrees.layers, chosen.tolist(), strict=True)
     }
     with torch.no_grad():
         with searching(model, degrees):
             expected = model(**inputs)[0]
-        with sa.sparsified(model, Plan.of(entries)):
+        with sa.sparsified(model, Plan.of(entries), backend=backend):
             under_plan = model(**inputs)[0]
+        with sa.sparsified(model, "full()"):
+            dense = model(**inputs)[0]
     real = inputs["attention_mask"].bool()
     torch.testing.assert_close(expected[real], under_plan[real], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(expected[real], dense[real], atol=1e-3)
 
 
 def test_the_model_is_as_it_was_after_searching():
     model, inputs = build("bert"), batch((9, 4))
     stock = model(**inputs)[0]
     names = [name for name, _ in model.named_parameters()]
-    with searching(model, Degrees(Candidates((0, 1)), [4] * 3, [None] * 3)):
+    with searching(model, Degrees(candidates_of("neighbor"), [4] * 3, [None] * 3)):
         assert not torch.equal(model(**inputs)[0], stock)
         assert "sparseattn_degrees.theta" in dict(model.named_parameters())
     assert torch.equal(model(**inputs)[0], stock)
@@ -125,7 +178,7 @@ def test_the_model_is_as_it_was_after_searching():
 
 
 def test_families_that_take_only_a_boolean_mask_are_refused():
-    degrees = Degrees(Candidates((0, 1)), [4] * 3, [None] * 3)
+    degrees = Degrees(candidates_of("neighbor"), [4] * 3, [None] * 3)
     with (
         pytest.raises(UnsupportedModelError, match=r"'deberta' takes only a boolean mask"),
         searching(build("deberta"), degrees),
@@ -135,6 +188,6 @@ def test_families_that_take_only_a_boolean_mask_are_refused():
 
 def test_layers_need_equally_many_heads():
     with pytest.raises(PlanError, match=r"equally many heads; got \[2, 4\]"):
-        Degrees(Candidates((0, 1)), [2, 4], [None, None])
+        Degrees(candidates_of("neighbor"), [2, 4], [None, None])
     with pytest.raises(PlanError, match="equally many heads"):
-        Degrees(Candidates((0, 1)), [2], [None], dense=[0])
+        Degrees(candidates_of("neighbor"), [2], [None], dense=[0])

@@ -10,17 +10,18 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 import sparseattn as sa
-from sparseattn.counting import MeasuredSparsity, count_plan
+from sparseattn.counting import MeasuredSparsity
 from sparseattn.degrees.learn import Learner, learn_degrees, steps_of
-from sparseattn.degrees.picture import radii_of
+from sparseattn.degrees.result import kind_lines
 from sparseattn.degrees.search import DualAscent, Schedule
 from sparseattn.degrees.settings import Settings
 from sparseattn.degrees.texts import Texts
-from sparseattn.errors import DataError, PlanError, UnsupportedModelError
+from sparseattn.errors import AnnotationError, DataError, PlanError, UnsupportedModelError
 from tests.degrees.small import arguments, classifier, collate, rows
-from tests.models.families import batch, build
+from tests.models.families import build
 
 HELD_OUT = rows(64, seed=9)
+SIMILARITY = "similarity(degrees=[0, 1, 2, 4, 8])"
 TRAINER = {"data_collator": collate, "eval_dataset": HELD_OUT}
 
 
@@ -35,29 +36,29 @@ def learn(folder, sparsity=0.7, steps=24, data=None, **options):
     )
 
 
-def sparsity_of(plan, data=None):
-    tokens = Texts(classifier(), data or HELD_OUT, collate, 1000).tokens(plan)
-    return MeasuredSparsity.of(plan, tokens, [4] * 3).sparsity
+def sparsity_of(learned):
+    """Counted with the embeddings that similar keys are found by, which were trained."""
+    tokens = Texts(learned.model, HELD_OUT, collate, 1000).tokens(learned.plan)
+    return MeasuredSparsity.of(learned.plan, tokens, [4] * 3).sparsity
 
 
 @pytest.mark.parametrize(
     ("sparsity", "options"),
     [
         (0.6, {}),
-        (0.8, {"granularity": "layer", "candidates": (0, 1, 2, 3, 4, 6, 8, 12, 16, 24)}),
-        (0.5, {"dense_layers": "0", "start": "calibrated"}),
-        (0.7, {"form": "irregular"}),
-        (0.7, {"elastic": True}),
-        (0.85, {"globals": ()}),
+        (0.8, {"granularity": "layer"}),
+        (0.5, {"dense_layers": "0", "over": "neighbor"}),
+        (0.7, {"over": "elastic", "off": False}),
+        (0.7, {"over": "random, similarity(degrees=[0, 1, 2, 3, 5, 8, 12])"}),
+        (0.9, {"globals": ()}),
     ],
 )
 def test_the_target_sparsity_is_met_on_held_out_texts(tmp_path, sparsity, options):
     learned = learn(tmp_path, sparsity, steps=6, **options)
-    # A tiny model has 12 heads: one change of radius is up to 1 point.
+    # A tiny model has 12 heads: one change of degree is up to 1 point.
     found = learned.measured_sparsity
     assert abs(found - sparsity) < 0.025
-    assert found == pytest.approx(sparsity_of(learned.plan))
-    assert learned.windows.sparsity >= found
+    assert found == pytest.approx(sparsity_of(learned))
     report = sa.describe(learned.model, collate(HELD_OUT))
     assert report.sparsity == pytest.approx(found)
     if "dense_layers" in options:
@@ -99,7 +100,7 @@ def test_a_plan_that_misses_its_target_names_the_way_out(tmp_path):
     options |= {"arguments": arguments(tmp_path, 4), "budget_split": "evaluation"}
     mended = learn_degrees(classifier(), rows(), 0.6, **options)
     assert not any("is not the target" in message for message in mended.warnings)
-    coarse = learn_degrees(classifier(), rows(), 0.6, **options, candidates=(0, 20))
+    coarse = learn_degrees(classifier(), rows(), 0.6, **options, over="neighbor(degrees=[0, 20])")
     assert abs(coarse.measured_sparsity - 0.6) < 0.03
 
 
@@ -118,26 +119,68 @@ def test_a_dense_baseline_is_trained_with_as_many_steps(tmp_path):
     assert "dense baseline" not in str(plain)
 
 
-def test_the_picture_shows_the_radii_of_the_plan(tmp_path):
-    regular = learn(tmp_path / "a", 0.5, steps=4, dense_layers="0")
-    found = radii_of(regular.plan, regular.costs)
-    assert found.shape == (2, 4)
-    assert set(found.flatten()) <= {float(entry) for entry in regular.candidates.entries}
-    patterns = [str(p) for groups in regular.plan.resolve([4] * 3)[1:] for _, p in groups]
-    assert {f"neighbor(radius={r:.0f}) | global(cls)" for r in set(found.flatten())} == set(
-        patterns
+def test_what_is_printed_says_which_heads_use_what(tmp_path):
+    learned = learn(tmp_path, 0.55, steps=12, dense_layers="1")
+    first, *table = kind_lines(learned.discretized)
+    shares = learned.discretized.shares
+    assert first == "of the pairs that are kept, over 96 texts of the budget: " + ", ".join(
+        f"{name} {shares[name]:.0%}" for name in ("neighbor", "similarity", "global", "always")
     )
-    irregular = learn(tmp_path / "b", steps=4, form="irregular")
-    means = radii_of(irregular.plan, irregular.costs)
-    assert means.shape == (3, 4)
-    assert 0 < means.mean() < 24
+    header, *rows_ = (line.split() for line in table)
+    assert header == ["heads", "of", "layer", "0", "2", "all"]
+    plan = learned.plan.resolve([4] * 3)
+    for (name, *counts), part in zip(
+        rows_, ("neighbor(", "similarity(", "global(", "self()"), strict=True
+    ):
+        using = [sum(len(h) for h, p in plan[layer] if part in str(p)) for layer in (0, 2)]
+        assert name == part.partition("(")[0].replace("self", "off")
+        assert counts == [*map(str, using), str(sum(using)), "of", "8"]
+    assert all(line in str(learned) for line in (first, *table))
+    assert len({len(line) for line in table}) == 1, "columns are aligned"
+    values = learned.to_json()
+    assert values["share_of_kept_pairs"] == shares
+    assert values["over"] == ["neighbor(degrees=[0, 1, 2, 4, 8, 16, 32])", SIMILARITY]
+    assert set(values["chances"]) == {"neighbor", "similarity", "global"}
+
+
+def test_the_picture_has_a_marker_for_each_kind_of_each_head(tmp_path):
+    learned = learn(tmp_path, 0.7, steps=4, over="neighbor, random, similarity")
+    figure, chosen = learned.draw(), learned.discretized.chosen
+    axes = figure.axes[0]
+    candidates = learned.costs.candidates
+    drawn = {each.get_label().partition(":")[0]: each for each in axes.collections}
+    assert list(drawn) == ["neighbor", "random", "similarity", "global", "off"]
+    for index, name in enumerate(candidates.names):
+        places = chosen[:, :, index].nonzero().tolist()
+        found = drawn[name].get_offsets().round().astype(int)[:, ::-1].tolist()
+        assert found == places
+        sizes = drawn[name].get_sizes()
+        levels = [int(chosen[layer, head, index]) for layer, head in places]
+        if name != "global":
+            assert [sorted(set(levels)).index(level) for level in levels] == [
+                sorted(set(sizes)).index(size) for size in sizes
+            ]
+    assert len(drawn["off"].get_offsets()) == int((chosen == 0).all(-1).sum())
+    degrees = [
+        f"{of[level]:g}"
+        for index, of in enumerate(candidates.degrees)
+        for level in chosen[:, :, index].flatten().tolist()
+        if level
+    ]
+    assert sorted(text.get_text() for text in axes.texts) == sorted(degrees)
+    figure.canvas.draw()
+    inside = axes.get_window_extent()
+    for text in axes.texts:
+        box = text.get_window_extent()
+        assert inside.y0 < box.y0
+        assert box.y1 < inside.y1
 
 
 def test_a_learned_plan_reloads_and_gives_the_same_logits(tmp_path):
     learned = learn(tmp_path / "run", steps=6)
     written = learned.save(tmp_path / "out")
     assert [path.name for path in written] == ["plan.json", "model", "learned.json", "degrees.png"]
-    inputs = batch((23, 7))
+    inputs = {name: each for name, each in collate(HELD_OUT).items() if name != "labels"}
     with torch.no_grad():
         expected = learned.model.eval()(**inputs).logits
         loaded = sa.load(tmp_path / "out" / "model")(**inputs).logits
@@ -184,12 +227,9 @@ def test_several_sparsities_share_the_search(tmp_path):
     assert [len(result.history) for result in results] == [8, 12]
     assert results[0].history == results[1].history[:8]
     assert results[0].measured_sparsity < results[1].measured_sparsity
-    inputs = batch((23, 7))
     for result in results:
-        report = sa.describe(result.model, inputs)
-        assert report.sparsity == pytest.approx(
-            count_plan(result.plan, sa.TokenBatch.of_columns(inputs), [4] * 3).sparsity
-        )
+        report = sa.describe(result.model, collate(HELD_OUT))
+        assert report.sparsity == pytest.approx(sparsity_of(result))
     first, last = (dict(result.model.named_parameters()) for result in results)
     assert not torch.equal(first["classifier.weight"], last["classifier.weight"])
 
@@ -198,13 +238,15 @@ def test_several_sparsities_share_the_search(tmp_path):
     ("options", "message"),
     [
         ({"granularity": "heads"}, "unknown granularity 'heads' .did you mean 'head'.*head, layer"),
-        ({"form": "random"}, "unknown form 'random'; choose from: regular, irregular"),
-        ({"start": "warm"}, "unknown start 'warm'; choose from: dense, calibrated"),
-        ({"radii": (0, 1)}, "unknown option 'radii'"),
+        ({"over": "nonsense"}, "unknown ranking 'nonsense'; choose from: dependency, elastic, nei"),
+        ({"over": ()}, "at least one ranking is needed"),
+        ({"over": "neighbor(degrees=[1, 2])"}, r"neighbor: degrees \[1, 2\] must be ascending"),
+        ({"candidates": (0, 1)}, "unknown option 'candidates'; choose from: over, granularity, gl"),
+        ({"form": "irregular"}, "unknown option 'form'"),
+        ({"start": "calibrated"}, "unknown option 'start'"),
         ({"search_steps": 1.0}, "search_steps 1.0 must be between 0 and 1"),
         ({"warmup": 1.5}, "warmup 1.5 must be from 0 to 1"),
         ({"temperature_end": 0.0}, "temperature_end 0.0 must be above 0"),
-        ({"elastic": True, "form": "irregular"}, "write form='regular'"),
         ({"dense_layers": "7"}, "layer 7 does not exist"),
         ({"search_steps": 0.01}, "6 training steps cannot be shared out"),
     ],
@@ -224,7 +266,9 @@ UNLABELLED = [{k: v for k, v in row.items() if k != "labels"} for row in rows(24
 @pytest.mark.parametrize(
     ("sparsity", "changes", "error", "message"),
     [
-        (0.99, {}, PlanError, r"sparsity 0.99 cannot be reached.*the highest is 0\.\d+"),
+        (0.99, {}, PlanError, r"0.99 cannot be reached.*keeps itself, so the highest is 0\.\d+"),
+        (0.01, {"over": "random"}, PlanError, r"below what the largest degrees give.*is 0\.\d+$"),
+        (0.5, {"over": "dependency"}, AnnotationError, "needs 'words'.*Annotator"),
         ([], {}, PlanError, "got none"),
         (0.5, {"data": []}, DataError, "there is none"),
         (0.5, {"data": [{"text": "a"}]}, DataError, "need the column input_ids; they have"),
@@ -236,9 +280,10 @@ UNLABELLED = [{k: v for k, v in row.items() if k != "labels"} for row in rows(24
 def test_what_cannot_be_learned(tmp_path, sparsity, changes, error, message):
     changes = {"model": classifier, "data": rows(24), **changes}
     model, data = changes.pop("model")(), changes.pop("data")
+    options = {"over": changes.pop("over", "neighbor")}
     how = arguments(tmp_path, **changes)
     with pytest.raises(error, match=message):
-        learn_degrees(model, data, sparsity, arguments=how, trainer=TRAINER)
+        learn_degrees(model, data, sparsity, arguments=how, trainer=TRAINER, **options)
 
 
 @pytest.mark.parametrize("epochs", [1, 1.5])

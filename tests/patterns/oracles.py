@@ -61,13 +61,19 @@ def _same_word(p: Any, t: Text, layer: int) -> Pair:
 
 
 def _dependency(p: Any, t: Text, layer: int) -> Pair:
+    """Breadth first along the edges of the tree, from each word."""
     head = {w: h for w, h in zip(t.words, t.heads, strict=True) if w != -1}
+    near = {w: {head[w], *(o for o in head if head[o] == w)} for w in head}
 
-    def linked(q: int, k: int) -> bool:
-        a, b = t.words[q], t.words[k]
-        return -1 not in (a, b) and (a == b or head[a] == b or head[b] == a)
+    def reached(word: int) -> set[int]:
+        found = edge = {word}
+        for _ in range(p.hops):
+            edge = {other for one in edge for other in near[one]} - found
+            found = found | edge
+        return found
 
-    return linked
+    within = {word: reached(word) for word in head}
+    return lambda q, k: t.words[k] != -1 and t.words[k] in within.get(t.words[q], ())
 
 
 def _similarity(p: Any, t: Text, layer: int) -> Pair:
@@ -106,7 +112,12 @@ def drawn(seed: int, layer: int, degrees: list[int]) -> list[set[int]]:
 
 
 def _random(p: Any, t: Text, layer: int) -> Pair:
-    keys = drawn(p.seed, layer if p.per_layer else 0, [p.degree] * len(t))
+    layer, n = layer if p.per_layer else 0, len(t)
+    keys = drawn(p.seed, layer, [p.drawn or p.degree] * n)
+    if p.drawn:
+        bits = np.random.PCG64(np.random.SeedSequence([p.seed, layer, n, p.drawn]))
+        orders = [{k: int(bits.random_raw()) for k in sorted(some)} for some in keys]
+        keys = [set(sorted(order, key=order.__getitem__)[: p.degree]) for order in orders]
     return lambda q, k: k in keys[q]
 
 

@@ -41,7 +41,13 @@ EFFECTS = {
         "matched_random(block(2), per_layer=false)",
     ],
     "neighbor(1)": ["neighbor(2)"],
-    "random(1)": ["random(2)", "random(1, seed=1)", "random(1, per_layer=false)"],
+    "dependency()": ["dependency(2)"],
+    "random(1)": [
+        "random(2)",
+        "random(1, seed=1)",
+        "random(1, per_layer=false)",
+        "random(1, drawn=4)",
+    ],
     "similarity(1)": ["similarity(2)"],
     "strided(3)": ["strided(4)"],
 }
@@ -122,6 +128,8 @@ MESSAGES = {
     "random(degree=0)": f"random(degree=0): degree {WHOLE} 1",
     "random(degree=1, seed=-1)": f"random(seed=-1): seed {WHOLE} 0",
     "random(degree=1, per_layer=1)": "random(per_layer=1): per_layer must be true or false",
+    "random(degree=3, drawn=2)": f"random(drawn=2): drawn {WHOLE} 3",
+    "dependency(hops=0)": f"dependency(hops=0): hops {WHOLE} 1",
     "similarity(k=0)": f"similarity(k=0): k {WHOLE} 1",
     "bigbird(radius=-1, random=1)": f"bigbird(radius=-1): radius {WHOLE} 0",
     "bigbird(radius=1, random=-1)": f"bigbird(random=-1): random {WHOLE} 0",

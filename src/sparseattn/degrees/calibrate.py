@@ -106,7 +106,7 @@ def attention_by_cell(texts: Texts, costs: Costs, tokenizer: Any = None) -> Tens
     for seen in observe(texts, Plan.of(candidates.needed), layers, tokenizer):
         counted = seen.tokens.valid & ~candidates.global_mask(seen.tokens)
         queries += int(counted.sum())
-        cells = candidates.cells(seen.tokens)
+        cells = candidates.cells(seen.tokens, layers[0])
         for index, (layer, weights) in enumerate(zip(layers, seen.weights, strict=True)):
             if index and candidates.varies_by_layer:
                 cells = candidates.cells(seen.tokens, layer)

@@ -54,6 +54,7 @@ class Candidates:
 
     def __post_init__(self) -> None:
         """Checks the global tokens by a pattern, and the number of combinations."""
+        _ = self.global_pattern
         count = 1
         for size in self.sizes:
             count *= size

@@ -136,7 +136,7 @@ class Degrees(nn.Module):
         """The soft mask of a batch, in place of a plan."""
         rules = Plan(()).compile(tokens, self.heads, self.windows).layers
         biases: list[Tensor | None] = [None] * len(self.heads)
-        cells = self.candidates.cells(tokens)
+        cells = self.candidates.cells(tokens, self.layers[0])
         for index, layer in enumerate(self.layers):
             if index and self.candidates.varies_by_layer:
                 cells = self.candidates.cells(tokens, layer)

@@ -17,15 +17,19 @@ __all__ = ["draw_degrees", "draw_frontier"]
 
 #: A colour and a marker for each kind, in the order of the rankings: safe for colour-blind eyes.
 _KINDS = (("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#56B4E9", "v"))
-_GLOBAL = ("#555555", "+")
+_GLOBAL = ("#555555", "P")
+
+#: Inches: the width of a figure, and the height of a layer in it.
+_WIDTH, _ROW = 11, 0.4
 
 
 def draw_degrees(
     found: Discretized, history: Sequence[dict[str, float]], sparsity: float
 ) -> Figure:
     """Draws what `Learned.draw` promises; `sparsity` is the measured one."""
-    figure = new_figure(11, 8)
-    grid = figure.add_gridspec(2, 2, height_ratios=(3, 2))
+    heights = (_ROW * max(6, len(found.chosen)) + 0.8, 3.0)
+    figure = new_figure(_WIDTH, sum(heights) + 0.4)
+    grid = figure.add_gridspec(2, 2, height_ratios=heights)
     _degrees(figure.add_subplot(grid[0, :]), found)
     _steps(figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[1, 1]), history, sparsity)
     return figure
@@ -34,29 +38,29 @@ def draw_degrees(
 def _degrees(axes: Any, found: Discretized) -> None:
     """A head a place: a marker for each kind that it uses, the larger the higher the degree."""
     candidates, chosen = found.costs.candidates, found.chosen.numpy()
-    layers, heads, _ = chosen.shape
-    shares = found.shares
+    layers, heads, kinds = chosen.shape
+    apart = 0.92 / kinds
+    widest = min(12.0, 66 * (_WIDTH - 1) * apart / heads)  # in points
     for index, name in enumerate(candidates.names):
         ranked = index < len(candidates.rankings)
         colour, marker = _KINDS[index % len(_KINDS)] if ranked else _GLOBAL
         rows, columns = np.nonzero(chosen[:, :, index])
         level = chosen[rows, columns, index] / (candidates.sizes[index] - 1)
-        shift = (index + 1) / (len(candidates.names) + 1) - 0.5
+        places = columns + apart * (index - (kinds - 1) / 2)
+        sizes = widest * (0.45 + 0.55 * level) if ranked else np.full(len(rows), 5.0)
         axes.scatter(
-            columns + 0.9 * shift, rows, s=12 + 90 * level * ranked, c=colour, marker=marker,
-            label=f"{name}: {shares[name]:.0%} of the pairs kept",
+            places, rows - 0.14, s=sizes**2, c=colour, marker=marker, linewidths=0,
+            label=f"{name}: {found.shares[name]:.0%} of the pairs kept",
         )  # fmt: skip
-        if not ranked:
-            continue
-        for row, column in zip(rows, columns, strict=True):
+        for row, column, place in zip(rows, columns, places, strict=True) if ranked else ():
             degree = candidates.degrees[index][chosen[row, column, index]]
             axes.annotate(
-                f"{degree:g}", (column + 0.9 * shift, row), (0, -11), textcoords="offset points",
-                ha="center", fontsize=6, color=colour,
+                f"{degree:g}", (place, row), (0, -12), textcoords="offset points", ha="center",
+                fontsize=6.5, color=colour,
             )  # fmt: skip
     rows, columns = np.nonzero(~chosen.any(axis=-1))
     axes.scatter(columns, rows, s=14, c="#999999", marker="x", label="off: its own place alone")
-    axes.set(title="Degrees of each head", xlabel="head", ylabel="layer")
+    axes.set(xlabel="head", ylabel="layer")
     axes.set_xlim(-0.5, heads - 0.5)
     axes.set_ylim(layers - 0.5, -0.5)
     axes.set_xticks(range(heads))
@@ -65,7 +69,16 @@ def _degrees(axes: Any, found: Discretized) -> None:
     axes.set_yticks(np.arange(layers + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#dddddd", linewidth=0.6)
     axes.tick_params(which="minor", length=0)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
+    _legend(axes)
+
+
+def _legend(axes: Any) -> None:
+    """Above the heads, with markers of one size."""
+    shown = axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8, frameon=False
+    )
+    for handle in shown.legend_handles:
+        handle.set_sizes([36])
 
 
 def _steps(left: Any, right: Any, history: Sequence[dict[str, float]], sparsity: float) -> None:

@@ -53,6 +53,8 @@ class Ranking(ABC):
         """Checks the degrees."""
         if self.degrees is None:
             return
+        if isinstance(self.degrees, str) or not isinstance(self.degrees, Sequence):
+            raise PlanError(f"{self.name}: degrees {self.degrees!r} must be a list, such as [0, 1]")
         degrees: tuple[object, ...] = tuple(self.degrees)
         if odd := [degree for degree in degrees if not isinstance(degree, Real)]:
             raise PlanError(f"{self.name}: {odd[0]!r} of its degrees is not a number")
@@ -128,7 +130,9 @@ def parse_rankings(over: str | Sequence[str]) -> tuple[Ranking, ...]:
     ['neighbor', 'similarity(degrees=[0, 2])']
     """
     if isinstance(over, str):
-        over = re.findall(r"(?:[^,(]|\([^)]*\))+", over)
+        over = re.split(r",(?![^()]*\))", over) if over.strip() else []
+    if not isinstance(over, Sequence):
+        raise PlanError(f"over: rankings are a list, such as [neighbor]; got {over!r}")
     found = []
     for text in over:
         if not isinstance(text, str):

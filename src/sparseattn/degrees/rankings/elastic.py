@@ -36,5 +36,7 @@ class ElasticRanking(Ranking):
         place = torch.arange(tokens.length, device=tokens.device)
         distance = (place[:, None] - place).abs()[None].double()
         lengths = tokens.lengths.clamp(min=1)[:, None, None]
-        # `elastic` rounds halves up: floor(length * share + 0.5) reaches d from this share on.
-        return ((distance - 0.5) / lengths).clamp(min=0)
+        # `elastic` rounds halves up: it reaches d from this share on, or from the next number on.
+        share = ((distance - 0.5) / lengths).clamp(min=0)
+        reached = torch.floor(lengths * share + 0.5) >= distance
+        return torch.where(reached, share, share.nextafter(torch.ones_like(share)))

@@ -30,7 +30,7 @@ class RandomRanking(Ranking):
 
     def pattern(self, degree: float) -> Pattern:
         """See `Ranking.pattern`."""
-        return Random(int(degree), drawn=max(DRAWN, *map(int, self.degrees or ())))
+        return Random(int(degree), drawn=max(DRAWN, int((self.degrees or (0,))[-1])))
 
     def ranks(self, tokens: TokenBatch, layer: int, most: float) -> Tensor:
         """See `Ranking.ranks`."""
