@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from sparseattn.errors import PatternError
 from sparseattn.registry import Registry
 from sparseattn.rules import AllPairs, Both, Except, Rule
-from sparseattn.spec_strings import parse_with
+from sparseattn.spec_strings import parse_with, spell
 from sparseattn.tokens import TokenBatch
 
 __all__ = ["Pattern", "catalogue", "parse", "spell"]
@@ -111,15 +111,6 @@ class Pattern(ABC):
             value = getattr(self, field.name)
             if value != field.default:
                 yield f"{field.name}={spell(value)}"
-
-
-def spell(value: object) -> str:
-    """Writes an argument the way a spec string reads it."""
-    if isinstance(value, tuple):
-        return f"[{', '.join(spell(item) for item in value)}]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
 
 
 @dataclass(frozen=True)

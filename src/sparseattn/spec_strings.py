@@ -21,7 +21,7 @@ from typing import Any
 from sparseattn.errors import PatternError, SparseAttnError, SpecError, unknown
 from sparseattn.registry import Registry
 
-__all__ = ["build", "parse_with"]
+__all__ = ["build", "parse_with", "spell"]
 
 _OPERATORS = {"|": operator.or_, "&": operator.and_, "-": operator.sub}
 
@@ -75,6 +75,15 @@ def build(kind: type[Any], positional: list[Any], named: dict[str, Any]) -> Any:
         if bare and field.name not in values:
             raise PatternError(f"{kind.name}() needs the argument {field.name!r}")
     return kind(**values)
+
+
+def spell(value: object) -> str:
+    """Writes an argument the way a spec string reads it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(spell(item) for item in value)}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
 
 
 class _Parser:

@@ -176,7 +176,7 @@ def test_what_cannot_be_calibrated():
         calibrate_rows(deberta, rows(8), collate, 0.6, settings)
     with pytest.raises(AnnotationError, match=r"dependency\(hops=3\) needs 'words'.*Annotator"):
         calibrate_rows(classifier(), rows(8), collate, 0.6, Settings(over="dependency"))
-    with pytest.raises(AnnotationError, match="needs 'special'.*pass tokenizer="):
+    with pytest.raises(AnnotationError, match=r"needs 'special'.*pass tokenizer="):
         calibrate_rows(
             classifier(),
             [{"input_ids": [5, 6], "attention_mask": [1, 1]}],

@@ -28,7 +28,7 @@ OVER = ALONE | TOGETHER
 GLOBALS = [(), ("cls",), ("cls", "sep"), 2]
 
 
-def candidates_of(over: str, globals: object = ("cls",), off: bool = True) -> Candidates:  # noqa: A002
+def candidates_of(over: str, globals: object = ("cls",), off: bool = True) -> Candidates:
     return Candidates(parse_rankings(OVER.get(over, over)), globals, off)
 
 

@@ -56,7 +56,8 @@ def test_the_chance_of_a_cell_is_one_minus_the_product(sizes, seed):
                 missed *= 1 - sum(own[level:])
             expected.append(1 - missed)
         assert found[head].exp().tolist() == pytest.approx([*expected, 1.0], abs=1e-12)
-    for each, missed in zip(logits, map(log_missed, (x.log_softmax(-1) for x in logits))):
+    for each in logits:
+        missed = log_missed(each.log_softmax(-1))
         below = [each.softmax(-1)[:, :level].sum(-1) for level in range(each.shape[1] + 1)]
         torch.testing.assert_close(missed.exp(), torch.stack(below, -1))
 

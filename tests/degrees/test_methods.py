@@ -18,9 +18,10 @@ from sparseattn.errors import PatternError, PlanError, SpecError
 from sparseattn.pattern import catalogue
 from tests.degrees.small import arguments, classifier, collate, rows
 
-CALIBRATED = "calibrated(sparsity=0.7, candidates=[0, 1, 2, 3, 4, 6, 8, 24])"
+OWN = "neighbor(degrees=[0, 1, 2, 3, 4, 6, 8, 24])"
+CALIBRATED = f"calibrated(sparsity=0.7, over=['{OWN}', similarity])"
 SPECS = {
-    "learned": "learned(sparsity=0.7, form=irregular)",
+    "learned": "learned(sparsity=0.7, over=[random, neighbor], off=false)",
     "calibrated": CALIBRATED,
     "uniform": "uniform(sparsity=0.7)",
     "longformer": "longformer(sparsity=0.7)",
@@ -68,7 +69,8 @@ def test_methods_print_and_parse_back(name):
 def test_reading_a_method_loads_nothing_heavy():
     code = (
         "import sys, sparseattn.degrees.method as m; m.is_method('bigbird(1, 2)');"
-        "m.parse_method('shuffled(learned(sparsity=0.8))');"
+        "m.parse_method('shuffled(learned(0.8, over=[random]))');"
+        "m.parse_method('calibrated(0.8, over=\"neighbor(degrees=[0, 1])\")');"
         "print([n for n in ('torch', 'transformers') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -77,18 +79,49 @@ def test_reading_a_method_loads_nothing_heavy():
 
 @pytest.mark.parametrize("given", ["[0, -1]", "'0,-1'", "['0', -1]"])
 def test_dense_layers_have_one_spelling(given):
-    made = parse_method(f"learned(sparsity=0.7, dense_layers={given}, max_radius=8)")
-    assert str(made) == "learned(sparsity=0.7, dense_layers='0,-1', max_radius=8)"
+    made = parse_method(f"learned(sparsity=0.7, dense_layers={given}, warmup=0.3)")
+    assert str(made) == "learned(sparsity=0.7, warmup=0.3, dense_layers='0,-1')"
     assert parse_method(str(made)) == made
     assert str(parse_method("learned(0.7, dense_layers=':2')")).endswith("dense_layers=':2')")
 
 
 @pytest.mark.parametrize("name", ["learned", "calibrated"])
-def test_layers_stay_dense_and_no_radius_exceeds_the_largest(tmp_path, name):
-    plan = plan_of(f"{name}(sparsity=0.45, dense_layers=0, max_radius=4)", tmp_path)
+@pytest.mark.parametrize(
+    "given", ["neighbor", "'neighbor'", "[neighbor]", "['neighbor()']", "' neighbor'"]
+)
+def test_rankings_have_one_spelling(name, given):
+    made = parse_method(f"{name}(sparsity=0.7, over={given})")
+    assert str(made) == f"{name}(sparsity=0.7, over=[neighbor])"
+    assert parse_method(str(made)) == made
+    both = parse_method(f"{name}(0.7, over='neighbor, similarity')")
+    assert str(both) == f"{name}(sparsity=0.7)" == str(parse_method(f"{name}(0.7)"))
+    several = f"{name}(sparsity=0.7, over=['random(degrees=[0, 1])', neighbor])"
+    assert str(parse_method(several)) == several
+
+
+@pytest.mark.parametrize("name", ["learned", "calibrated"])
+def test_methods_need_what_their_rankings_need(name):
+    def needs(over, more=""):
+        return parse_method(f"{name}(0.7, over={over}{more})").needs
+
+    assert needs("[neighbor, random]", ", globals=2") == frozenset()
+    assert needs("[neighbor]") == needs("[elastic]") == sa.parse("global(cls)").needs
+    assert needs("[similarity]") >= {"embedding", "special"}
+    assert needs("[neighbor, dependency]") >= {"words", "heads"}
+    arm = f"shuffled(retrained({name}(0.7, over=[dependency])))"
+    assert parse_method(arm).needs == needs("[dependency]")
+
+
+@pytest.mark.parametrize("name", ["learned", "calibrated"])
+def test_layers_stay_dense_and_no_degree_exceeds_the_largest(tmp_path, name):
+    over = "['neighbor(degrees=[0, 1, 2, 4])']"
+    plan = plan_of(f"{name}(sparsity=0.45, over={over}, dense_layers=0)", tmp_path)
     first, *others = by_head(plan)
     assert set(first) == {"full()"}
-    allowed = {f"neighbor(radius={radius}) | global(cls)" for radius in (0, 1, 2, 4)}
+    allowed = {f"neighbor(radius={radius}) | global(cls)" for radius in (1, 2, 4)}
+    allowed |= {"global(cls)"}
+    if name == "learned":  # whose heads may do without the global tokens
+        allowed |= {"self()", *(each.removesuffix(" | global(cls)") for each in allowed)}
     assert {pattern for layer in others for pattern in layer} <= allowed
     assert abs(measured(plan, rows()) - 0.45) < 0.02
 
@@ -125,10 +158,15 @@ def test_patterns_are_no_methods(text):
         ("uniform(true)", PlanError, "sparsity True must be a number between 0 and 1"),
         ("calibrated(high)", PlanError, "sparsity 'high' must be a number between 0 and 1"),
         ("learned(0.5, dense_layers=x)", PlanError, r"learned\(\): layer or head selection 'x'"),
-        ("learned(0.5, max_radius=0)", PlanError, "max_radius 0 must be a whole number of tokens"),
-        ("learned(0.5, max_radius=2.5)", PlanError, "max_radius 2.5 must be a whole number"),
-        ("learned(0.5, max_radius=4, candidates=[0, 1])", PlanError, "candidates or max_radius"),
-        ("learned(0.5, candidates=[0, x])", PlanError, r"candidates \[0, 'x'\]: 'x' is not a num"),
+        ("learned(0.5, over=[])", PlanError, r"learned\(\): over: at least one ranking is needed"),
+        ("learned(0.5, over=3)", PlanError, r"learned\(\): over: rankings are a list.*got 3"),
+        ("learned(0.5, over=[3])", PlanError, "over: a ranking is named by a string; got 3"),
+        ("learned(0.5, over=[near])", PlanError, r"learned\(\): unknown ranking 'near'"),
+        ("calibrated(0.5, over=[random, random])", PlanError, "a ranking is given twice"),
+        ("calibrated(0.5, over='random([0, x])')", PlanError, "random: 'x' of its degrees is not"),
+        ("learned(0.5, form=irregular)", PatternError, "unknown argument 'form'"),
+        ("calibrated(0.5, max_radius=4)", PatternError, "unknown argument 'max_radius'"),
+        ("calibrated(0.5, off=true)", PatternError, "unknown argument 'off'"),
         ("uniform(0.7, budget_split=dev)", PlanError, r"uniform\(\): unknown budget_split 'dev'"),
         ("uniform(0.7, empty_last_layers=-1)", PlanError, "must be a whole number >= 0; got -1"),
         ("bigbird(0.7, empty_last_layers=true)", PlanError, r"bigbird\(\): empty_last_layers must"),

@@ -1,7 +1,8 @@
 """What a ranking is: an order of the keys of each query, of which a degree keeps the first ones.
 
 A ranking is a frozen dataclass, found by its name: a module in `sparseattn.degrees.rankings`, or
-one that a distribution names in the entry-point group `sparseattn.degrees.rankings`.
+one that a distribution names in the entry-point group `sparseattn.degrees.rankings`. Importing them
+loads no torch, as little as reading a method does.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from numbers import Real
 from typing import TYPE_CHECKING, ClassVar
 
 from sparseattn.errors import PlanError
-from sparseattn.pattern import Pattern, spell
 from sparseattn.registry import Registry
-from sparseattn.spec_strings import parse_with
+from sparseattn.spec_strings import parse_with, spell
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparseattn.pattern import Pattern
     from sparseattn.tokens import TokenBatch
 
 __all__ = ["Ranking", "parse_rankings", "rankings"]

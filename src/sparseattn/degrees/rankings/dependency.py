@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from sparseattn.degrees.ranking import Ranking
-from sparseattn.pattern import Pattern
-from sparseattn.patterns.dependency import Dependency, tree_distance
-from sparseattn.tokens import TokenBatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparseattn.pattern import Pattern
+    from sparseattn.tokens import TokenBatch
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,12 @@ class DependencyRanking(Ranking):
 
     def pattern(self, degree: float) -> Pattern:
         """See `Ranking.pattern`."""
+        from sparseattn.patterns.dependency import Dependency
+
         return Dependency(int(degree))
 
     def ranks(self, tokens: TokenBatch, layer: int, most: float) -> Tensor:  # noqa: ARG002
         """See `Ranking.ranks`: 1 for the same word and an edge away, as `dependency()` has it."""
+        from sparseattn.patterns.dependency import tree_distance
+
         return tree_distance(tokens, int(most), self.pattern(most)).clamp(min=1)

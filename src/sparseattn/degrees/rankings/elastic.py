@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from sparseattn.degrees.ranking import Ranking
 from sparseattn.degrees.rankings.neighbor import NeighborRanking
-from sparseattn.pattern import Pattern
-from sparseattn.patterns.elastic import Elastic
-from sparseattn.tokens import TokenBatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparseattn.pattern import Pattern
+    from sparseattn.tokens import TokenBatch
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,14 @@ class ElasticRanking(Ranking):
 
     def pattern(self, degree: float) -> Pattern:
         """See `Ranking.pattern`."""
+        from sparseattn.patterns.elastic import Elastic
+
         return Elastic(degree)
 
     def ranks(self, tokens: TokenBatch, layer: int, most: float) -> Tensor:  # noqa: ARG002
         """See `Ranking.ranks`: the smallest share whose window reaches the key."""
+        import torch
+
         place = torch.arange(tokens.length, device=tokens.device)
         distance = (place[:, None] - place).abs()[None].double()
         lengths = tokens.lengths.clamp(min=1)[:, None, None]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from sparseattn.degrees.ranking import Ranking
-from sparseattn.pattern import Pattern
-from sparseattn.patterns.neighbor import Neighbor
-from sparseattn.tokens import TokenBatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparseattn.pattern import Pattern
+    from sparseattn.tokens import TokenBatch
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,13 @@ class NeighborRanking(Ranking):
 
     def pattern(self, degree: float) -> Pattern:
         """See `Ranking.pattern`."""
+        from sparseattn.patterns.neighbor import Neighbor
+
         return Neighbor(int(degree))
 
     def ranks(self, tokens: TokenBatch, layer: int, most: float) -> Tensor:  # noqa: ARG002
         """See `Ranking.ranks`: the distance, 0 for the token itself."""
+        import torch
+
         place = torch.arange(tokens.length, device=tokens.device)
         return (place[:, None] - place).abs()[None]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from sparseattn.degrees.ranking import Ranking
 from sparseattn.degrees.rankings.similarity import ranks_of_lists
-from sparseattn.pattern import Pattern
-from sparseattn.patterns.random_ import Random
-from sparseattn.rules import Keys
-from sparseattn.tokens import TokenBatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparseattn.pattern import Pattern
+    from sparseattn.tokens import TokenBatch
 
 #: Keys that are drawn and put in an order, of which a head may keep the first ones.
 DRAWN = 16
@@ -30,10 +30,10 @@ class RandomRanking(Ranking):
 
     def pattern(self, degree: float) -> Pattern:
         """See `Ranking.pattern`."""
+        from sparseattn.patterns.random_ import Random
+
         return Random(int(degree), drawn=max(DRAWN, int((self.degrees or (0,))[-1])))
 
     def ranks(self, tokens: TokenBatch, layer: int, most: float) -> Tensor:
         """See `Ranking.ranks`."""
-        (keys,) = self.pattern(most).rule(tokens, layer).parts
-        assert isinstance(keys, Keys)
-        return ranks_of_lists(keys.index, int(most))
+        return ranks_of_lists(self.pattern(most).rule(tokens, layer), int(most))

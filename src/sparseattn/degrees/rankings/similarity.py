@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from sparseattn.degrees.ranking import Ranking
-from sparseattn.pattern import Pattern
-from sparseattn.patterns.similarity import Similarity
-from sparseattn.rules import Keys
-from sparseattn.tokens import TokenBatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparseattn.pattern import Pattern
+    from sparseattn.rules import Rule
+    from sparseattn.tokens import TokenBatch
 
 __all__ = ["SimilarityRanking", "ranks_of_lists"]
 
@@ -29,25 +29,32 @@ class SimilarityRanking(Ranking):
 
     def pattern(self, degree: float) -> Pattern:
         """See `Ranking.pattern`."""
+        from sparseattn.patterns.similarity import Similarity
+
         return Similarity(int(degree))
 
     def ranks(self, tokens: TokenBatch, layer: int, most: float) -> Tensor:
         """See `Ranking.ranks`."""
-        (keys,) = self.pattern(most).rule(tokens, layer).parts
-        assert isinstance(keys, Keys)
-        return ranks_of_lists(keys.index, int(most))
+        return ranks_of_lists(self.pattern(most).rule(tokens, layer), int(most))
 
 
-def ranks_of_lists(index: Tensor, most: int) -> Tensor:
+def ranks_of_lists(rule: Rule, most: int) -> Tensor:
     """The ranks of keys that are listed in order.
 
     Args:
-        index: Keys of each query, -1 for none. Shape: [batch or 1, length, any], int64.
+        rule: Keys of each query, in order, as its only part.
         most: How many may be listed.
 
     Returns:
         From 1; `most` + 1 for keys not listed. Shape: [batch or 1, length, length], int64.
     """
+    import torch
+
+    from sparseattn.rules import Keys
+
+    (keys,) = rule.parts
+    assert isinstance(keys, Keys)
+    index = keys.index
     batch, length, listed = index.shape
     ranks = torch.full((batch, length, length + 1), most + 1, device=index.device)
     order = torch.arange(1, listed + 1, device=index.device).expand(batch, length, listed)
