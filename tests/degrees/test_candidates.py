@@ -16,6 +16,7 @@ ALONE = {
     "neighbor": "neighbor(degrees=[0, 1, 2, 5])",
     "elastic": "elastic(degrees=[0, 0.1, 0.25, 0.5, 1])",
     "similarity": "similarity(degrees=[0, 1, 3])",
+    "other": "other_sentence_similarity(degrees=[0, 1, 4])",
     "dependency": "dependency(degrees=[0, 1, 2, 4])",
     "random": "random(degrees=[0, 2, 5])",
 }

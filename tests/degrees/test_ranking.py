@@ -40,13 +40,15 @@ def test_rankings_print_and_parse_back(given, read):
 
 
 def test_every_ranking_is_found_by_its_name():
-    assert list(rankings) == ["dependency", "elastic", "neighbor", "random", "similarity"]
+    names = ["dependency", "elastic", "neighbor", "other_sentence_similarity", "random"]
+    assert list(rankings) == [*names, "similarity"]
     for name, kind in rankings.items():
         assert str(kind()) == name
+        pattern = name.removeprefix("other_sentence_")
         for longest in (1, 2, 25, 700):
             degrees = kind().default_degrees(longest)
             assert kind(degrees).degrees == degrees
-            assert kind().pattern(degrees[1]).name == name
+            assert kind().pattern(degrees[1]).name == pattern
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ SHARES = "must be ascending shares of the length from 0 to 1, the first 0"
         ("neighbour", r"unknown ranking 'neighbour' \(did you mean 'neighbor'\?\); choose from: d"),
         ("neighbour()", r"unknown ranking 'neighbour' \(did you mean"),
         ("neighbor,", "unknown ranking ''; choose from"),
-        ("neighbor(", r"expected a ranking, found the end at column 10 of 'neighbor\('"),
+        ("neighbor(", r"expected a ranking, found the end; at column 10 of 'neighbor\('"),
         ("neighbor(degrees=[0, 1]", "expected ',', found the end"),
         ("neighbor() | random()", "'|' does not join rankings"),
         ("neighbor(radius=3)", r"neighbor\(\): unknown argument 'radius'"),

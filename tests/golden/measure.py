@@ -301,10 +301,10 @@ def learned(name: str) -> dict[str, Any]:
         str(result.target_sparsity): {
             "plan": entries(result.plan.to_json()),
             "measured_sparsity": result.measured_sparsity,
-            "window_sparsity": result.windows.sparsity,
             "expected_sparsity": result.expected_sparsity,
             "by_length": result.measured.by_length(),
-            "chances": result.chances.sum(dim=1).tolist(),
+            "shares": result.discretized.shares,
+            "chances": {n: each.sum(dim=1).tolist() for n, each in result.chances.items()},
             "history": result.history,
             "scores": {p: result.scores(p) for p in ("search", "discretized", "final")},
         }

@@ -75,7 +75,7 @@ def test_calibrated_plans(name):
 
 
 @trained
-@pytest.mark.parametrize("name", but_slow(CASES["learned"], ("irregular",)))
+@pytest.mark.parametrize("name", but_slow(CASES["learned"], ("neighbor",)))
 def test_learned_plans(name):
     check(golden("learning")[name], measure.learned(name), 1e-5)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from sparseattn.degrees.rankings.similarity import SimilarityRanking
-from sparseattn.pattern import Pattern
-from sparseattn.patterns.similarity import Similarity
+
+if TYPE_CHECKING:
+    from sparseattn.pattern import Pattern
 
 
 @dataclass(frozen=True)
@@ -18,4 +19,6 @@ class OtherSentenceRanking(SimilarityRanking):
 
     def pattern(self, degree: float) -> Pattern:
         """See `Ranking.pattern`."""
+        from sparseattn.patterns.similarity import Similarity
+
         return Similarity(int(degree), other_sentence=True)
