@@ -54,9 +54,10 @@ class Ranking(ABC):
         """Checks the degrees."""
         if self.degrees is None:
             return
-        if isinstance(self.degrees, str) or not isinstance(self.degrees, Sequence):
-            raise PlanError(f"{self.name}: degrees {self.degrees!r} must be a list, such as [0, 1]")
-        degrees: tuple[object, ...] = tuple(self.degrees)
+        given: object = self.degrees
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise PlanError(f"{self.name}: degrees {given!r} must be a list, such as [0, 1]")
+        degrees = tuple(given)
         if odd := [degree for degree in degrees if not isinstance(degree, Real)]:
             raise PlanError(f"{self.name}: {odd[0]!r} of its degrees is not a number")
         fits = all(_is_count(d) if self.whole else _is_share(d) for d in degrees)
