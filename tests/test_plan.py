@@ -12,6 +12,7 @@ import torch
 import sparseattn as sa
 from sparseattn.counting import count_plan
 from sparseattn.errors import PlanError, SparseAttnError
+from sparseattn.patterns import similarity
 from sparseattn.plan import Entry, Plan, select_indices, spell_selection
 from sparseattn.rules import AllPairs, Band
 
@@ -140,6 +141,27 @@ def test_layers_with_the_same_pattern_share_a_rule():
     for spec, shared in (("neighbor(1) | random(2)", False), ("neighbor(1)", True)):
         layers = Plan.of(spec, "1:").compile(sa.TokenBatch.of_lengths(9), [2] * 4).layers
         assert (layers[1] is layers[2]) == (layers[1] is layers[3]) == shared
+
+
+def test_heads_with_a_part_of_their_patterns_in_common_share_its_rule(monkeypatch):
+    asked = []
+    nearest = similarity.nearest_by_piece
+    monkeypatch.setattr(similarity, "nearest_by_piece", lambda *x: asked.append(0) or nearest(*x))
+    plan = {
+        0: {"0": "neighbor(1) | similarity(1)", "1": "similarity(1) | global(cls)"},
+        1: {"1": "(neighbor(2) | similarity(1)) - self()"},
+    }
+    tokens = sa.TokenBatch(
+        torch.ones(1, 5, dtype=torch.bool),
+        ids=torch.tensor([[0, 1, 2, 3, 1]]),
+        special=torch.arange(5)[None] == 0,
+        embedding=torch.eye(4),
+    )
+    Plan.of(plan).compile(tokens, [2, 2])
+    assert len(asked) == 1
+    tokens.embedding.neg_()  # another compile does not trust what was made before
+    Plan.of(plan).compile(tokens, [2, 2])
+    assert len(asked) == 2
 
 
 def test_windows_of_the_stock_model_are_kept():

@@ -1,6 +1,7 @@
 """The backend `auto`: the one that should be fastest on this machine, by measured costs.
 
-The time of a backend is taken as `overhead + slope * score entries / threads`. Overhead and slope
+The time of a backend is taken as `overhead + slope * score entries / threads`, the entries by
+`Backend.work`. Overhead and slope
 are measured once for each device and type, and for inference, training and dropout, in some tenths
 of a second, and stored in a file. On a CPU they are processor times of one thread: a busy machine
 does not change those. A decision is stored with its rule, so that deciding again is a look-up.
@@ -150,7 +151,7 @@ def _decide(call: Call, workload: Workload, threads: int) -> tuple[str, str]:
     unable += [f"{name} could not be measured" for name in able if name not in by_name]
     width = call.query.shape[-1]
     times = {
-        name: by_name[name].seconds(backend(name).computed(call.rule), width, threads)
+        name: by_name[name].seconds(backend(name).work(call.rule), width, threads)
         for name in (FALLBACK, *able)
         if name in by_name
     }
@@ -210,8 +211,7 @@ def _measure(workload: Workload) -> dict[str, list[float]]:
             continue
         try:
             (few, short), (many, long) = [
-                (backend(name).computed(call.rule), _seconds(name, call, workload))
-                for call in calls
+                (backend(name).work(call.rule), _seconds(name, call, workload)) for call in calls
             ]
         except BackendError:
             continue

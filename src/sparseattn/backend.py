@@ -93,6 +93,10 @@ class Backend(ABC):
     def computed(self, rule: LayerRule) -> int:
         """Score entries that it really computes for a rule, summed over batch and heads."""
 
+    def work(self, rule: LayerRule) -> float:
+        """Entries of a window that would take as long as those that it computes for a rule."""
+        return self.computed(rule)
+
 
 #: Every backend by name, in alphabetical order.
 backends: Registry[Backend] = Registry("backend", "sparseattn.backends", BackendError)

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from sparseattn.errors import PatternError
 from sparseattn.registry import Registry
@@ -20,7 +21,10 @@ from sparseattn.rules import AllPairs, Both, Except, Rule
 from sparseattn.spec_strings import parse_with, spell
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Pattern", "catalogue", "parse", "spell"]
+__all__ = ["Pattern", "catalogue", "parse", "rule_of", "spell"]
+
+#: The rules that were made for a batch, by pattern and by layer where it varies.
+_RULES: WeakKeyDictionary[TokenBatch, dict[tuple[Pattern, int | None], Rule]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,15 @@ class Pattern(ABC):
                 yield f"{field.name}={spell(value)}"
 
 
+def rule_of(pattern: Pattern, tokens: TokenBatch, layer: int = 0) -> Rule:
+    """`pattern.rule(tokens, layer)`, made once for all layers and unions of a batch."""
+    rules = _RULES.setdefault(tokens, {})
+    key = pattern, layer if pattern.varies_by_layer else None
+    if key not in rules:
+        rules[key] = pattern.rule(tokens, layer)
+    return rules[key]
+
+
 @dataclass(frozen=True)
 class Joined(Pattern):
     """Two patterns and an operator."""
@@ -151,7 +164,7 @@ class Union(Joined):
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
         """See `Pattern.rule`."""
-        left, right = (side.rule(tokens, layer) for side in (self.left, self.right))
+        left, right = (rule_of(side, tokens, layer) for side in (self.left, self.right))
         return (
             Rule((AllPairs(),)) if left.is_full or right.is_full else Rule(left.parts + right.parts)
         )
@@ -164,7 +177,7 @@ class Intersection(Joined):
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
         """See `Pattern.rule`."""
-        return Rule((Both(self.left.rule(tokens, layer), self.right.rule(tokens, layer)),))
+        return Rule((Both(*(rule_of(side, tokens, layer) for side in (self.left, self.right))),))
 
 
 class Difference(Joined):
@@ -174,7 +187,7 @@ class Difference(Joined):
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
         """See `Pattern.rule`."""
-        return Rule((Except(self.left.rule(tokens, layer), self.right.rule(tokens, layer)),))
+        return Rule((Except(*(rule_of(side, tokens, layer) for side in (self.left, self.right))),))
 
 
 #: Every pattern by name, in alphabetical order.

@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparseattn.errors import PlanError, reason
 from sparseattn.files import write_whole
-from sparseattn.pattern import Pattern, parse
+from sparseattn.pattern import Pattern, parse, rule_of
 from sparseattn.patterns.full import Full
 from sparseattn.rules import LayerRule
 from sparseattn.selection import Selection, is_plan, select_indices, spell_selection
@@ -224,6 +224,7 @@ class Plan:
         """
         on_cpu = tokens.device.type == "cpu"
         padded = not bool(tokens.valid.all()) if on_cpu else True
+        tokens = replace(tokens)  # rules are kept for it: embeddings may have changed since
         rules_by_key: dict[Any, LayerRule] = {}
         layers = []
         for index, groups in enumerate(self.resolve(heads)):
@@ -231,7 +232,7 @@ class Plan:
             window = windows[index] if windows else None
             key = (groups, heads[index], window, index if varies else None)
             if key not in rules_by_key:
-                rules = tuple((members, p.rule(tokens, index)) for members, p in groups)
+                rules = tuple((members, rule_of(p, tokens, index)) for members, p in groups)
                 rule = LayerRule(rules, heads[index], tokens.valid, padded)
                 rules_by_key[key] = rule if window is None else rule.within(window)
             layers.append(rules_by_key[key])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import pad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sparseattn as sa
@@ -17,6 +18,7 @@ from sparseattn.backend import Call, backend
 from sparseattn.backends import tiled
 from sparseattn.backends.kernels import gathered
 from sparseattn.backends.kernels.cpu import launch as cpu
+from sparseattn.backends.kernels.key_lists import of_band
 from sparseattn.backends.kernels.tiles import tiles_of
 from sparseattn.errors import BackendError
 from sparseattn.rules import Band, Both, GlobalTokens, Keys, LayerRule, Pairs, Rule, SameLabel
@@ -26,6 +28,7 @@ from tests.backends.test_conformance import HEADS, agrees, case, gradients, in_d
 LENGTHS = [1, 2, 31, 32, 33, 35, 36, 63, 64, 65, 127, 130]
 RADII = [0, 1, 31, 32, 64, 5000]
 PATHS = ["kernel", "portable"]
+kernel_only = pytest.mark.skipif(cpu.uninstalled() is not None, reason="the kernel needs numba")
 PLAN = "neighbor(radius=3) | global(cls)"
 
 
@@ -130,6 +133,68 @@ def test_parts(path, parts, padding):
     agrees(path, custom(((every, Rule(parts(70))),), 70, padding))
 
 
+def some_keys(length, degree, texts=2, share=0.7):
+    """Keys at random, in a share of the places; a text has its own."""
+    generator = torch.Generator().manual_seed(length + degree)
+    index = torch.randint(length, (texts, length, degree), generator=generator)
+    return index.masked_fill(torch.rand(index.shape, generator=generator) > share, -1)
+
+
+#: Keys that single queries of a tile have to themselves.
+SCATTERED = {
+    "some": lambda n: (Keys(some_keys(n, 2)), Band(1)),
+    "beside global tokens": lambda n: (
+        Keys(some_keys(n, 3, texts=1)),
+        Band(4),
+        GlobalTokens(torch.arange(n)[None] % 50 == 3),
+    ),
+    "many of few queries": lambda n: (
+        Keys(some_keys(n, 30, share=1).masked_fill(torch.arange(n)[None, :, None] % 11 > 0, -1)),
+    ),
+    "of a mask": lambda n: (
+        Pairs(torch.rand(2, 1, n, n, generator=torch.Generator().manual_seed(n)) < 2 / n),
+    ),
+    "beside a dilated window": lambda n: (Keys(some_keys(n, 2)), Band(2, 3)),
+    "of all": lambda n: (Keys(torch.full((1, n, 2), n // 2)), Keys(some_keys(n, 1))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("padding", ["right", "left", "none"])
+@pytest.mark.parametrize("length", [1, 2, 15, 17, 35, 36, 130])
+@pytest.mark.parametrize("parts", SCATTERED.values(), ids=SCATTERED)
+def test_keys_of_single_queries(path, parts, length, padding):
+    every = tuple(range(HEADS))
+    agrees(path, custom(((every, Rule(parts(length))),), length, padding))
+
+
+@pytest.mark.parametrize("width", [1, 20, 32, 64, 80])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_keys_of_single_queries_in_heads_of_their_own(path, width, dtype):
+    groups = (
+        ((0, 2), Rule(SCATTERED["some"](100))),
+        ((3,), Rule((Band(3),))),
+        ((1,), Rule(SCATTERED["many of few queries"](100))),
+    )
+    call = custom(groups, 100)
+    generator = torch.Generator().manual_seed(1)
+    states = [torch.randn(2, HEADS, 100, width, generator=generator).to(dtype) for _ in range(3)]
+    call = Call(*states, call.rule, width**-0.5)
+    out, grads = gradients(path, call)
+    expected, expected_grads = gradients(backend("reference"), in_double(call))
+    for ours, theirs in zip((out, *grads), (expected, *expected_grads), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, atol=2e-6, rtol=2e-5)
+
+
+@kernel_only
+def test_nan_of_a_scattered_key_reaches_its_query_alone():
+    keys = torch.full((1, 40, 1), -1)
+    keys[0, 7, 0] = 30
+    call = custom((((0, 1, 2, 3), Rule((Band(1), Keys(keys)))),), 40, "none")
+    call.key[0, 0, 30] = float("nan")
+    broken = backend("tiled").attend(call).isnan().any(-1)
+    assert broken.nonzero()[:, 2].tolist() == [7, 29, 30, 31]
+
+
 def test_every_head_its_own(path):
     mask = torch.rand(2, HEADS, 40, 40, generator=torch.Generator().manual_seed(0)) < 0.1
     groups = (
@@ -211,7 +276,8 @@ def weights_call(plan, length=16, seed=0):
     """A call whose contexts are its attention weights: the values are unit vectors."""
     call = case(plan, length, "none", seed=seed)
     eye = torch.eye(length, dtype=torch.float64).expand(2, HEADS, -1, -1)
-    return replace(call, value=eye)
+    query, key = (pad(x, (0, length - 16)) for x in (call.query, call.key))
+    return replace(call, query=query, key=key, value=eye)
 
 
 def test_dropout_drops_each_weight_as_often_and_scales_the_rest(path):
@@ -232,13 +298,17 @@ def test_dropout_drops_each_weight_as_often_and_scales_the_rest(path):
     assert together.abs().max() < 6 / 400**0.5
 
 
-def test_dropout_in_the_backward_pass_is_that_of_the_forward_pass():
+@pytest.mark.parametrize(
+    ("plan", "length"),
+    [("neighbor(radius=3) | global(cls)", 16), ("neighbor(radius=2) | random(degree=3)", 48)],
+)
+def test_dropout_in_the_backward_pass_is_that_of_the_forward_pass(plan, length):
     if problem := cpu.missing():
         pytest.skip(problem)
-    call = replace(weights_call("neighbor(radius=3) | global(cls)"), dropout=0.4)
+    call = replace(weights_call(plan, length), dropout=0.4)
     torch.manual_seed(5)
     kept = backend("tiled").attend(call) != 0
-    values = torch.randn(2, HEADS, 16, 16, dtype=torch.float64)
+    values = torch.randn(2, HEADS, length, length, dtype=torch.float64)
     leaves = [x.clone().requires_grad_() for x in (call.query, call.key, values)]
     scores = leaves[0] @ leaves[1].transpose(-2, -1) * call.scale
     weights = scores.masked_fill(~call.rule.dense, float("-inf")).softmax(-1)
@@ -249,6 +319,18 @@ def test_dropout_in_the_backward_pass_is_that_of_the_forward_pass():
     out = backend("tiled").attend(replace(call, query=leaves[0], key=leaves[1], value=leaves[2]))
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(torch.autograd.grad(out, leaves, grad), expected_grads)
+
+
+@kernel_only
+def test_dropout_is_the_same_whether_keys_are_scattered(monkeypatch):
+    call = replace(weights_call("neighbor(radius=2) | random(degree=3)", 64), dropout=0.4)
+    outs = []
+    for scatter in (True, False):
+        monkeypatch.setattr(tiled, "_tiles", lambda rule, s=scatter: tiles_of(rule, 16, s))
+        torch.manual_seed(5)
+        outs.append(backend("tiled").attend(call))
+    torch.testing.assert_close(*outs)
+    assert len(tiles_of(call.rule, 16, scatter=True).scattered.keys)
 
 
 # --- with the rest of PyTorch
@@ -320,31 +402,75 @@ def test_no_tensor_grows_with_the_square_of_the_length(path, plan):
     assert sizes[1] < 4096**2 / 8
 
 
-def test_lists_hold_what_is_allowed_once_and_nothing_else():
-    call = case("bigbird(radius=2, random=3)", 70)
-    for size in (16, 32, 64):
-        tiles = tiles_of(call.rule, size)
-        seen = torch.zeros(2, 70, 70, dtype=torch.int64)
-        for text in range(2):
-            for tile in range(*tiles.first[0, text].tolist()):
-                start, count = int(tiles.starts[tile]), int(tiles.counts[tile])
-                for key, bits in zip(
-                    tiles.keys[start : start + count].tolist(),
-                    tiles.bits[start : start + count].tolist(),
-                    strict=True,
-                ):
-                    for lane, query in enumerate(tiles.queries[tile].tolist()):
-                        if bits >> lane & 1:
-                            seen[text, query, key] += 1
-        assert torch.equal(seen, call.rule.dense[:, 0].long())
+def held(tiles, text):
+    """How often the lists of a text hold each pair."""
+    seen = torch.zeros(tiles.length, tiles.length, dtype=torch.int64)
+
+    def entries(lists, tile):
+        part = slice(int(lists.starts[tile]), int(lists.starts[tile] + lists.counts[tile]))
+        return zip(lists.keys[part].tolist(), lists.marks[part].tolist(), strict=True)
+
+    for tile in range(*tiles.first[0, text].tolist()):
+        queries = tiles.queries[tile].tolist()
+        for key, bits in entries(tiles.shared, tile):
+            for lane, query in enumerate(queries):
+                if bits >> lane & 1:
+                    seen[query, key] += 1
+        for key, place in entries(tiles.scattered, tile):
+            seen[queries[place % len(queries)], key] += 1
+    return seen
 
 
+@pytest.mark.parametrize("scatter", [False, True])
+@pytest.mark.parametrize("size", [16, 32, 64])
+@pytest.mark.parametrize("plan", ["bigbird(radius=2, random=3)", "block(size=5) - self()"])
+def test_lists_hold_what_is_allowed_once_and_nothing_else(plan, size, scatter):
+    rule = case(plan, 70).rule
+    tiles = tiles_of(rule, size, scatter)
+    for text in range(2):
+        assert torch.equal(held(tiles, text), rule.dense[text, 0].long())
+    assert bool(len(tiles.scattered.keys)) == scatter
+
+
+@kernel_only
+@pytest.mark.parametrize(
+    "parts", [PARTS["dilated by two"], SCATTERED["some"]], ids=["band", "keys"]
+)
+def test_computed_counts_keys_of_single_queries_once(parts):
+    rule = custom(((tuple(range(HEADS)), Rule(parts(160))),), 160, "none").rule
+    order = torch.arange(160)
+    if len(rule.groups[0][1].parts) == 1:  # a dilated window: queries a step apart are neighbours
+        order = torch.argsort(order % 2, stable=True)
+    tiles = rule.dense.expand(2, 1, -1, -1)[:, 0, order].unflatten(1, (-1, 16)).sum(2)
+    scattered = 0 if len(rule.groups[0][1].parts) == 1 else int((tiles == 1).sum())
+    shared = int((tiles > 0).sum()) - scattered
+    assert backend("tiled").computed(rule) == HEADS * (16 * shared + scattered)
+    assert (backend("tiled").work(rule) > backend("tiled").computed(rule)) == (scattered > 0)
+
+
+@kernel_only
+def test_layers_whose_heads_differ_share_the_lists_of_equal_patterns(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "sparseattn.backends.kernels.tiles.of_band", lambda *x: made.append(0) or of_band(*x)
+    )
+    pattern = "neighbor(radius=2) | random(degree=2, per_layer=false)"
+    plan = {layer: {str(layer): pattern, str(layer + 1): "self()"} for layer in range(3)}
+    rules = sa.Plan.of(plan).compile(sa.TokenBatch.of_lengths(3011), [HEADS] * 3).layers
+    for rule in rules:
+        backend("tiled").computed(rule)
+    assert len({id(rule) for rule in rules}) == 3
+    assert len(made) == 2
+
+
+@kernel_only
 def test_block_density_of_a_window():
     rule = case("neighbor(radius=32)", 160, "none").rule
     keys = 2 * (48 + 64) + 6 * 80  # of ten tiles: the first and last two are clipped
     assert backend("tiled").computed(rule) == 2 * HEADS * 16 * keys
 
 
+@kernel_only
 def test_labels_far_apart_do_not_cost_the_whole_square():
     rule = sa.Plan.of("strided(stride=32)").compile(sa.TokenBatch.of_lengths(512), [1]).layers[0]
     assert backend("tiled").computed(rule) == 512 * 16
@@ -404,7 +530,7 @@ def test_wide_windows_have_larger_tiles():
     sizes = []
     for radius in (32, 200):
         call = case(f"neighbor(radius={radius})", 900, "none", dtype=torch.float32)
-        sizes.append(gathered._tiles(call.rule).queries.shape[1])
+        sizes.append(gathered.gathered_tiles(call.rule).queries.shape[1])
         out = gathered.attend_gathered(call)
         torch.testing.assert_close(out, backend("reference").attend(call), atol=1e-5, rtol=1e-5)
     assert sizes == [32, 64]

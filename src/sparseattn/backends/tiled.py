@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from sparseattn.backend import Backend, Call
 from sparseattn.backends.kernels.cpu import launch as cpu
-from sparseattn.backends.kernels.gathered import attend_gathered
+from sparseattn.backends.kernels.gathered import attend_gathered, gathered_tiles
 from sparseattn.backends.kernels.tiles import Tiles, tiles_of
 from sparseattn.rules import LayerRule
 
@@ -52,8 +52,18 @@ class Tiled(Backend):
         return context
 
     def computed(self, rule: LayerRule) -> int:
-        """See `Backend.computed`: the lists' entries, once for each query of their tile."""
-        return tiles_of(rule, _LANES).computed
+        """See `Backend.computed`: keys once for each query of their tile, and scattered pairs."""
+        return _tiles(rule).computed
+
+    def work(self, rule: LayerRule) -> float:
+        """See `Backend.work`: a scattered pair takes as long as some entries of a tile."""
+        return _tiles(rule).work
+
+
+def _tiles(rule: LayerRule) -> Tiles:
+    """The lists of a rule for the path that computes it."""
+    native = rule.valid.device.type == "cpu" and cpu.uninstalled() is None
+    return tiles_of(rule, _LANES, scatter=True) if native else gathered_tiles(rule)
 
 
 # A caller's graph ends here and goes on after. transformers' models load the compiler anyway.
@@ -82,9 +92,8 @@ def _attend_native(call: Call) -> Tensor:
     width = call.query.shape[-1]
     states = [_readable(x.to(dtype)) for x in (call.query, call.key, call.value)]
     seed = int(torch.randint(2**31, ())) if call.dropout else 0
-    tiles = tiles_of(call.rule, _LANES)
     context: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
-        *states, tiles, cpu.Setting(call.scale, call.dropout, seed)
+        *states, _tiles(call.rule), cpu.Setting(call.scale, call.dropout, seed)
     )
     return context[..., :width].to(call.query.dtype)
 

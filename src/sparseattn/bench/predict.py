@@ -90,7 +90,7 @@ class Predictor:
         for layer, rule in enumerate(self._rules(self.texts, length)):
             chosen, _ = select("auto", self._probe(length, rule))
             names.append(chosen.name)
-            cost = self._sparse(chosen.name, layer)(chosen.computed(rule))
+            cost = self._sparse(chosen.name, layer)(chosen.work(rule))
             # `masked` does what dense attention does, and more: less time would be noise.
             sparse += max(cost, dense) if chosen.name == "masked" else cost
         return Times(
@@ -147,7 +147,7 @@ class Predictor:
             lengths = (_SHORT, _LONG) if name == "masked" else (_LONG, 2 * _LONG)
             calls = self._calls(layer, lengths)
             few, many = self._seconds(backend(name).attend, calls)
-            counts = [backend(name).computed(call.rule) for call in calls]
+            counts = [backend(name).work(call.rule) for call in calls]
             self._curves[key] = _Curve((counts[0], few), (counts[1], many))
         return self._curves[key]
 

@@ -9,7 +9,7 @@ from numbers import Integral
 from operator import or_
 from typing import Any
 
-from sparseattn.pattern import Pattern
+from sparseattn.pattern import Pattern, rule_of
 from sparseattn.patterns._checks import at_least, distinct_names, refused
 from sparseattn.patterns.global_ import KINDS, Global
 from sparseattn.rules import Rule
@@ -39,7 +39,7 @@ class Mix(Pattern):
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
         """See `Pattern.rule`."""
-        return reduce(or_, self.parts).rule(tokens, layer)
+        return rule_of(reduce(or_, self.parts), tokens, layer)
 
 
 def check_globals(pattern: Pattern, value: Any) -> None:

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from sparseattn.pattern import Pattern
 from sparseattn.patterns._checks import at_least, flag
+from sparseattn.patterns._nearest import nearest_by_piece
 from sparseattn.rules import Keys, Rule
 from sparseattn.tokens import TokenBatch
 
@@ -72,16 +73,16 @@ class Similarity(Pattern):
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
         """See `Pattern.rule`."""
         embedding = tokens.need("embedding", self).detach()
-        ids = tokens.need("ids", self).to(embedding.device)
+        ids = tokens.need("ids", self).to(tokens.device)
         lexical = tokens.valid & ~tokens.need("special", self)
-        sentences = None
-        if self.other_sentence:
-            sentences = tokens.need("sentences", self)
-            lexical = lexical & (sentences >= 0)
+        if not self.other_sentence:
+            return Rule((Keys(nearest_by_piece(embedding, ids, lexical, self.k)),))
+        sentences = tokens.need("sentences", self)
+        lexical = lexical & (sentences >= 0)
         # In float64, equal cosines come out equal in whatever batch they are computed, so that ties
         # are ties. Apple's GPUs have no float64.
         wide = torch.float32 if embedding.device.type == "mps" else torch.float64
-        vectors = normalize(embedding[ids].to(wide), dim=-1).to(tokens.device)
+        vectors = normalize(embedding[ids.to(embedding.device)].to(wide), dim=-1).to(tokens.device)
         every = torch.arange(tokens.length, device=tokens.device)
         parts = [
             nearest(vectors, lexical, queries, min(self.k, tokens.length), sentences)
@@ -90,10 +91,8 @@ class Similarity(Pattern):
         return Rule((Keys(torch.cat(parts, dim=1)),))
 
 
-def nearest(
-    vectors: Tensor, lexical: Tensor, queries: Tensor, k: int, sentences: Tensor | None = None
-) -> Tensor:
-    """Finds the nearest other tokens of each query.
+def nearest(vectors: Tensor, lexical: Tensor, queries: Tensor, k: int, sentences: Tensor) -> Tensor:
+    """Finds the nearest tokens of other sentences for each query.
 
     Args:
         vectors: Unit vectors. Shape: [batch, length, width], float64 (or float32).
@@ -107,9 +106,8 @@ def nearest(
     """
     cosines = ((vectors[:, queries] @ vectors.mT) * 2**24).round().long()
     index = torch.arange(lexical.shape[1], device=lexical.device)
-    possible = lexical[:, None, :] & lexical[:, queries, None] & (queries[:, None] != index)
-    if sentences is not None:
-        possible &= sentences[:, queries, None] != sentences[:, None, :]
+    possible = lexical[:, None, :] & lexical[:, queries, None]
+    possible &= sentences[:, queries, None] != sentences[:, None, :]
     ranks = cosines * len(index) - index  # no two alike: topk leaves the order of ties open
     keys = ranks.masked_fill(~possible, torch.iinfo(torch.int64).min).topk(k).indices
     return keys.masked_fill(~possible.gather(-1, keys), -1)

@@ -15,7 +15,7 @@ from sparseattn.backend import Call
 from sparseattn.backends.kernels.tiles import Tiles, tiles_of
 from sparseattn.rules import LayerRule
 
-__all__ = ["attend_gathered"]
+__all__ = ["attend_gathered", "gathered_tiles"]
 
 #: Queries a tile, in narrow and in wide windows: more share their keys' copies, fewer compute less
 #: beyond the window.
@@ -26,7 +26,7 @@ _WIDE = 256
 
 def attend_gathered(call: Call) -> Tensor:
     """Computes a call; see `Backend.attend`."""
-    tiles = _tiles(call.rule)
+    tiles = gathered_tiles(call.rule)
     batch, heads, length, width = call.query.shape
     # One row more than there are tokens: queries that are none write there.
     context = call.query.new_zeros(heads, batch * length + 1, width)
@@ -43,10 +43,10 @@ def attend_gathered(call: Call) -> Tensor:
     return context[:, :-1].view(heads, batch, length, width).transpose(0, 1)
 
 
-def _tiles(rule: LayerRule) -> Tiles:
+def gathered_tiles(rule: LayerRule) -> Tiles:
     """The lists of a rule, for tiles that suit its windows."""
     tiles = tiles_of(rule, SIZES[0])
-    wide = len(tiles.keys) > _WIDE * len(tiles.counts)
+    wide = len(tiles.shared.keys) > _WIDE * len(tiles.shared.counts)
     return tiles_of(rule, SIZES[1]) if wide else tiles
 
 
@@ -78,7 +78,7 @@ def _batches(tiles: Tiles, group: int) -> Iterator[tuple[Tensor, Tensor, Tensor]
     count = int(first[0, 1] - first[0, 0])
     index = (first[:, :1] + torch.arange(count, device=first.device)).flatten()
     text = torch.arange(len(first), device=first.device).repeat_interleave(count)
-    lengths = tiles.counts[index]
+    lengths = tiles.shared.counts[index]
     # Powers of two: a tile of global queries, with every key, does not make all others as long.
     classes = torch.where(lengths > 0, torch.log2(lengths.clamp(min=1).float()).ceil(), -1)
     for size in sorted(set(classes.tolist())):
@@ -88,13 +88,14 @@ def _batches(tiles: Tiles, group: int) -> Iterator[tuple[Tensor, Tensor, Tensor]
 
 
 def _padded(tiles: Tiles, index: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    counts = tiles.counts[index]
+    lists = tiles.shared
+    counts = lists.counts[index]
     slots = torch.arange(int(counts.max()), device=index.device)
     present = slots < counts[:, None]
-    place = (tiles.starts[index][:, None] + slots).masked_fill(~present, 0)
+    place = (lists.starts[index][:, None] + slots).masked_fill(~present, 0)
     # A list's first key stands in for the missing ones: padding is never read.
-    keys = torch.where(present, tiles.keys[place], tiles.keys[place[:, :1]]) + shift[:, None]
-    bits = tiles.bits[place].masked_fill(~present, 0)
+    keys = torch.where(present, lists.keys[place], lists.keys[place[:, :1]]) + shift[:, None]
+    bits = lists.marks[place].masked_fill(~present, 0)
     queries = tiles.queries[index].long()
     lanes = torch.arange(queries.shape[1], device=index.device)
     mask = (bits[:, None, :] >> lanes[:, None] & 1).bool() | (queries < 0)[:, :, None]

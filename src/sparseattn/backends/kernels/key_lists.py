@@ -10,31 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from sparseattn.backends.kernels.ragged import Lists, merged, pack
 from sparseattn.rules import Band, Both, Except, GlobalTokens, Keys, LayerRule, Rule, SameLabel
 
-__all__ = ["Lists", "banded", "of_band", "of_rule"]
+__all__ = ["banded", "of_band", "of_rule"]
 
 #: Pairs of a mask that are computed at a time.
 _PAIRS = 1 << 22
-
-
-@dataclass(frozen=True, eq=False)
-class Lists:
-    """The lists of some heads, for one text or for each of them.
-
-    Attributes:
-        queries: Shape: [texts or 1, tiles, size], int64; -1 for none.
-        starts: Shape: [texts or 1, tiles], int64.
-        counts: Shape: [texts or 1, tiles], int64.
-        keys: Shape: [entries], int64.
-        bits: Shape: [entries], int64.
-    """
-
-    queries: Tensor
-    starts: Tensor
-    counts: Tensor
-    keys: Tensor
-    bits: Tensor
 
 
 def _tile_queries(order: Tensor, rule: LayerRule, rows: int, size: int) -> Tensor:
@@ -52,25 +34,6 @@ def _bits(flags: Tensor, dim: int) -> Tensor:
     one = torch.ones((), dtype=torch.int64, device=flags.device)
     weights = one << torch.arange(flags.shape[dim], device=flags.device)
     return (flags * weights.view(shape)).sum(dim)
-
-
-def _pack(queries: Tensor, keys: Tensor, bits: Tensor) -> Lists:
-    """Lists without the entries that no query needs."""
-    needed = bits != 0
-    counts = needed.sum(2)
-    ends = counts.flatten().cumsum(0).view_as(counts)
-    return Lists(queries, ends - counts, counts, keys[needed], bits[needed])
-
-
-def _join(first: Lists, second: Lists) -> Lists:
-    """The tiles of two lists, text by text."""
-    return Lists(
-        torch.cat([first.queries, second.queries], 1),
-        torch.cat([first.starts, second.starts + len(first.keys)], 1),
-        torch.cat([first.counts, second.counts], 1),
-        torch.cat([first.keys, second.keys]),
-        torch.cat([first.bits, second.bits]),
-    )
 
 
 # --- windows, global tokens and listed keys
@@ -111,7 +74,7 @@ def banded(rule: Rule) -> Banded | None:
     return Banded(bands[0] if bands else Band(0), marked, listed)
 
 
-def of_band(banded: Banded, rule: LayerRule, size: int) -> Lists:
+def of_band(banded: Banded, rule: LayerRule, size: int, scatter: bool) -> Lists:
     """The lists of a window, global tokens and listed keys, for tiles of `size` queries."""
     band, length = _clipped(banded.band, rule.length), rule.length
     order = torch.arange(length, device=rule.valid.device)
@@ -134,8 +97,11 @@ def of_band(banded: Banded, rule: LayerRule, size: int) -> Lists:
     lanes = _bits(queries >= 0, -1)[..., None]
     keys = torch.cat([k.expand(rows, -1, -1) for k, _ in entries], 2)
     bits = torch.cat([(b & lanes).expand(rows, -1, -1) for _, b in entries], 2)
-    lists = _pack(queries, keys, bits)
-    return lists if marked is None else _join(_global_rows(marked, rule, rows, size), lists)
+    if banded.keys is None:
+        lists = pack(queries, keys, bits)
+    else:
+        lists = pack(queries, *merged(keys, bits), scatter)
+    return lists if marked is None else _global_rows(marked, rule, rows, size).join(lists)
 
 
 def _clipped(band: Band, length: int) -> Band:
@@ -232,14 +198,14 @@ def _global_rows(marked: Tensor, rule: LayerRule, rows: int, size: int) -> Lists
     if rule.padded:
         lanes = lanes * rule.valid[:, None, :]
     keys = torch.arange(rule.length, device=positions.device).expand_as(lanes)
-    return _pack(queries, keys, lanes)
+    return pack(queries, keys, lanes)
 
 
 # --- any rule
 
 
 def of_rule(
-    shared: Rule, heads: tuple[int, ...], rule: LayerRule, size: int
+    shared: Rule, heads: tuple[int, ...], rule: LayerRule, size: int, scatter: bool
 ) -> Iterator[tuple[tuple[int, ...], Lists]]:
     """The lists of any rule, from its mask; each head its own where the mask differs."""
     order = _order(shared, rule)
@@ -250,14 +216,20 @@ def of_rule(
         queries = order[start : start + step]
         low, high = max(0, int(queries.min()) - reach), int(queries.max()) + reach + 1
         keys = torch.arange(low, min(rule.length, high), device=order.device)
-        portions.append(_of_mask(shared, heads, rule, queries, keys, size))
+        portions.append(_of_mask(shared, heads, rule, queries, keys, size, scatter))
     for index, lists in enumerate(zip(*portions, strict=True)):
         members = heads if len(portions[0]) == 1 else heads[index : index + 1]
-        yield members, reduce(_join, lists)
+        yield members, reduce(Lists.join, lists)
 
 
 def _of_mask(
-    shared: Rule, heads: tuple[int, ...], rule: LayerRule, order: Tensor, keys: Tensor, size: int
+    shared: Rule,
+    heads: tuple[int, ...],
+    rule: LayerRule,
+    order: Tensor,
+    keys: Tensor,
+    size: int,
+    scatter: bool,
 ) -> list[Lists]:
     """Lists of some queries; several where the rule differs between heads."""
     allowed = shared.allowed(order, keys) | (order[:, None] == keys)
@@ -271,7 +243,7 @@ def _of_mask(
     allowed = pad(allowed, (0, 0, 0, tiles * size - len(order)))
     bits = _bits(allowed.view(rows, masks, tiles, size, len(keys)), 3)
     keys = keys.expand(rows, tiles, -1)
-    return [_pack(queries, keys, bits[:, mask]) for mask in range(masks)]
+    return [pack(queries, keys, bits[:, mask], scatter) for mask in range(masks)]
 
 
 def _order(shared: Rule, rule: LayerRule) -> Tensor:

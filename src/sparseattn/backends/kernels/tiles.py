@@ -16,11 +16,15 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from sparseattn.backends.kernels.key_lists import Lists, banded, of_band, of_rule
+from sparseattn.backends.kernels.key_lists import banded, of_band, of_rule
+from sparseattn.backends.kernels.ragged import Lists, Ragged
 from sparseattn.backends.kernels.rule_cache import RuleCache
-from sparseattn.rules import LayerRule
+from sparseattn.rules import LayerRule, Rule
 
 __all__ = ["Tiles", "tiles_of"]
+
+#: Score entries of shared keys that take as long as a scattered pair (measured: docs/log.md).
+PAIR = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +34,9 @@ class Tiles:
     Attributes:
         length: Padded length in tokens.
         queries: The queries of each tile, -1 for none. Shape: [tiles, size], int32.
-        starts: Where the list of a tile starts. Shape: [tiles], int64.
-        counts: How long it is. Shape: [tiles], int64.
-        keys: The lists. Shape: [entries], int32.
-        bits: Which queries of the tile may attend to each. Shape: [entries], int32 for tiles of 16,
-            else int64.
+        shared: Keys, and as marks a bit for each query of the tile that may attend to them.
+            Shape: [tiles], [entries], int32; bits of tiles of more than 16 int64.
+        scattered: Keys of single queries; see `Lists`. Shape: [tiles], [pairs], int32.
         first: First tile of each group of heads and text, and the one after its last.
             Shape: [groups, texts, 2], int64.
         group: The group of each head. Shape: [heads], int64.
@@ -42,10 +44,8 @@ class Tiles:
 
     length: int
     queries: Tensor
-    starts: Tensor
-    counts: Tensor
-    keys: Tensor
-    bits: Tensor
+    shared: Ragged
+    scattered: Ragged
     first: Tensor
     group: Tensor
 
@@ -62,17 +62,26 @@ class Tiles:
     @cached_property
     def longest(self) -> int:
         """Entries of the longest list."""
-        return int(self.counts.max()) if len(self.counts) else 0
+        return int(self.shared.counts.max()) if len(self.shared.counts) else 0
+
+    @cached_property
+    def rows(self) -> int:
+        """The most rows that the scattered pairs of a tile take: the keys of one query."""
+        places = self.scattered.marks
+        return int(places.max()) // self.queries.shape[1] + 1 if len(places) else 0
 
     @cached_property
     def most(self) -> int:
         """The most tiles that a head has in a text."""
         return int((self.first[..., 1] - self.first[..., 0]).max())
 
-    @cached_property
-    def entries(self) -> Tensor:
-        """Entries of all lists of a group and text. Shape: [groups, texts], int64."""
-        sums = torch.cat([self.counts.new_zeros(1), self.counts.cumsum(0)])
+    def amounts(self, pair: float) -> Tensor:
+        """Score entries of a group and text; a scattered pair counts as `pair` of them.
+
+        Shape: [groups, texts], float64.
+        """
+        counts = self.shared.counts * self.queries.shape[1] + self.scattered.counts * pair
+        sums = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).double()
         return sums[self.first[..., 1]] - sums[self.first[..., 0]]
 
     @cached_property
@@ -84,7 +93,12 @@ class Tiles:
     @property
     def computed(self) -> int:
         """Score entries computed, over texts and heads."""
-        return int(self.entries[self.group].sum()) * self.queries.shape[1]
+        return int(self.amounts(1)[self.group].sum())
+
+    @property
+    def work(self) -> float:
+        """The score entries of shared keys that would take as long."""
+        return float(self.amounts(PAIR)[self.group].sum())
 
     def shares(self, threads: int) -> tuple[Tensor, Tensor]:
         """Divides the heads of a text into shares as equal in work as whole heads can be.
@@ -106,7 +120,7 @@ class Tiles:
 
         counts = range(1, self.heads)
         count = next((n for n in counts if is_even(self.texts * n)), self.heads)
-        work = self.entries.sum(1)[self.group].tolist()
+        work = self.amounts(PAIR).sum(1)[self.group].tolist()
         shares: list[list[int]] = [[] for _ in range(count)]
         loads = [0] * count
         for head in sorted(range(self.heads), key=lambda head: -work[head]):
@@ -118,48 +132,60 @@ class Tiles:
 
 
 #: The lists of a rule by size, and those of equal rules of other batches, up to 8 MB each.
-_TILES: WeakKeyDictionary[LayerRule, dict[int, Tiles]] = WeakKeyDictionary()
-_CACHE: RuleCache[Tiles] = RuleCache(lambda tiles: len(tiles.keys), 1 << 20, read_gpu=True)
+_TILES: WeakKeyDictionary[LayerRule, dict[tuple[int, bool], Tiles]] = WeakKeyDictionary()
+_CACHE: RuleCache[Tiles] = RuleCache(
+    lambda tiles: len(tiles.shared.keys) + len(tiles.scattered.keys), 1 << 20, read_gpu=True
+)
+#: The lists of windows with global tokens and listed keys, which heads of several layers may share,
+#: and the real tokens that they are for.
+_LISTS: WeakKeyDictionary[Rule, dict[tuple[int, bool], tuple[Tensor, Lists]]] = WeakKeyDictionary()
 
 
-def tiles_of(rule: LayerRule, size: int) -> Tiles:
-    """The lists of a rule for tiles of `size` queries, at most 64; built once for equal rules."""
-    by_size = _TILES.setdefault(rule, {})
-    if size not in by_size:
-        by_size[size] = _CACHE.get(rule, size, partial(_build, rule, size))
-    return by_size[size]
+def tiles_of(rule: LayerRule, size: int, scatter: bool = False) -> Tiles:
+    """The lists of a rule; built once for equal rules.
+
+    Args:
+        rule: The rule.
+        size: Queries a tile, at most 64.
+        scatter: Whether keys of single queries of a tile are listed as pairs; of windows and global
+            tokens alone none is.
+    """
+    by_size, key = _TILES.setdefault(rule, {}), (size, scatter)
+    if key not in by_size:
+        by_size[key] = _CACHE.get(rule, key, partial(_build, rule, size, scatter))
+    return by_size[key]
 
 
-def _build(rule: LayerRule, size: int) -> Tiles:
+def _build(rule: LayerRule, size: int, scatter: bool) -> Tiles:
     texts, device = len(rule.valid), rule.valid.device
     group = torch.zeros(rule.heads, dtype=torch.int64, device=device)
     pieces: list[Lists] = []
     first: list[Tensor] = []
-    tiles = entries = 0
-    for index, (heads, lists) in enumerate(_lists(rule, size)):
+    tiles = 0
+    for index, (heads, lists) in enumerate(_lists(rule, size, scatter)):
         group[list(heads)] = index
-        copies, count = lists.counts.shape
+        copies, count = lists.queries.shape[:2]
         begin = torch.arange(texts, device=device) % copies * count + tiles
         first.append(torch.stack([begin, begin + count], dim=1))
-        lists.starts.add_(entries)
-        tiles, entries = tiles + copies * count, entries + len(lists.keys)
+        tiles += copies * count
         pieces.append(lists)
     return Tiles(
         rule.length,
         torch.cat([p.queries.flatten(0, 1) for p in pieces]).int(),
-        torch.cat([p.starts.flatten() for p in pieces]),
-        torch.cat([p.counts.flatten() for p in pieces]),
-        torch.cat([p.keys for p in pieces]).int(),
-        torch.cat([p.bits for p in pieces]).to(torch.int32 if size <= 16 else torch.int64),
+        Ragged.flat([p.shared for p in pieces], torch.int32 if size <= 16 else torch.int64),
+        Ragged.flat([p.scattered for p in pieces], torch.int32),
         torch.stack(first),
         group,
     )
 
 
-def _lists(rule: LayerRule, size: int) -> Iterator[tuple[tuple[int, ...], Lists]]:
+def _lists(rule: LayerRule, size: int, scatter: bool) -> Iterator[tuple[tuple[int, ...], Lists]]:
     """Heads that share lists, and the lists."""
     for heads, shared in rule.groups:
-        if (band := banded(shared)) is not None:
-            yield heads, of_band(band, rule, size)
-        else:
-            yield from of_rule(shared, heads, rule, size)
+        if (band := banded(shared)) is None:
+            yield from of_rule(shared, heads, rule, size, scatter)
+            continue
+        made, key = _LISTS.setdefault(shared, {}), (size, scatter)
+        if key not in made or made[key][0] is not rule.valid:
+            made[key] = rule.valid, of_band(band, rule, size, scatter)
+        yield heads, made[key][1]

@@ -14,13 +14,14 @@ import numpy as np
 from sparseattn.backends.kernels.cpu.products import compiled
 from sparseattn.backends.kernels.cpu.vectors import LANES, offset, pointer
 
-__all__ = ["ARGUMENTS", "head_rows", "list_of", "queries_of", "seeds"]
+__all__ = ["ARGUMENTS", "head_rows", "list_of", "pairs_of", "queries_of", "seeds"]
 
-(NEXT, TEXTS, HEADS, LENGTH, WIDTH, LONGEST, CHUNKS, PARTS, SEED, THRESHOLD, SIZE) = range(11)
-(POISON, NUMBERS, QUERIES, STARTS, COUNTS, KEYS, BITS) = range(11, 18)
-(FIRST, GROUP, ORDER, PART, LSE) = range(18, 23)
-(Q, K, V, OUT, DOUT, DQ, DK, DV) = range(23, 55, 4)
-ARGUMENTS = 55
+(NEXT, TEXTS, HEADS, LENGTH, WIDTH, LONGEST, MOST, CHUNKS, PARTS, SEED, THRESHOLD) = range(11)
+(SIZE, POISON, NUMBERS, QUERIES, STARTS, COUNTS, KEYS, BITS) = range(11, 19)
+(PAIRS, PAIR_STARTS, PAIR_COUNTS, PAIR_KEYS, PAIR_PLACES) = range(19, 24)
+(FIRST, GROUP, ORDER, PART, LSE) = range(24, 29)
+(Q, K, V, OUT, DOUT, DQ, DK, DV) = range(29, 61, 4)
+ARGUMENTS = 61
 # The array at NUMBERS, in the type that is computed with.
 (SCALE, KEEP, ZERO, ONE, LOWEST, NOTHING) = range(6)
 
@@ -38,6 +39,15 @@ def list_of(a, tile):
     begin = pointer(a[STARTS], 0)[tile]
     keys = offset(pointer(a[KEYS], np.int32(0)), begin)
     return pointer(a[COUNTS], 0)[tile], keys, offset(pointer(a[BITS], np.int32(0)), begin)
+
+
+@compiled
+def pairs_of(a, tile):
+    """The scattered pairs of a tile: how many, their keys, their places, and the last of all."""
+    begin = pointer(a[PAIR_STARTS], 0)[tile]
+    keys = offset(pointer(a[PAIR_KEYS], np.int32(0)), begin)
+    places = offset(pointer(a[PAIR_PLACES], np.int32(0)), begin)
+    return pointer(a[PAIR_COUNTS], 0)[tile], keys, places, a[PAIRS] - begin - 1
 
 
 @compiled

@@ -20,6 +20,7 @@ from sparseattn.backends.kernels.cpu.arguments import (
     GROUP,
     HEADS,
     LONGEST,
+    MOST,
     ORDER,
     OUT,
     PART,
@@ -33,6 +34,7 @@ from sparseattn.backends.kernels.cpu.arguments import (
     V,
     head_rows,
     list_of,
+    pairs_of,
     queries_of,
 )
 from sparseattn.backends.kernels.cpu.products import UNROLL, compiled
@@ -72,7 +74,7 @@ def _few(a, tile):
     queries, count = queries_of(a, tile), 0
     for lane in range(LANES):
         count += queries[lane] >= 0
-    return count <= FEW
+    return count <= FEW and pairs_of(a, tile)[0] == 0
 
 
 @compiled
@@ -123,7 +125,7 @@ def prefetch(a, text, head, tile, moved, trains, like):
 
 @compiled
 def _forward(a, like):
-    count = LANES * (2 * a[WIDTH] + a[LONGEST] + UNROLL + 2)
+    count = LANES * (2 * a[WIDTH] + a[LONGEST] + UNROLL + 2 + a[MOST] + LANES + 1)
     owner, memory = _scratch(a, count, like)
     states = np.empty(LANES, np.uint32)
     hashes = pointer(states.ctypes.data, np.uint32(0))
@@ -151,7 +153,7 @@ def _forward(a, like):
 
 @compiled
 def _backward(a, like):
-    count = LANES * (3 * a[WIDTH] + 2 * (a[LONGEST] + UNROLL) + 2)
+    count = LANES * (3 * a[WIDTH] + 2 * (a[LONGEST] + UNROLL + a[MOST]) + 2 + LANES + 1)
     owner, memory = _scratch(a, count, like)
     states = np.empty(LANES, np.uint32)
     hashes = pointer(states.ctypes.data, np.uint32(0))

@@ -162,6 +162,8 @@ class Launch:
             "LENGTH": tiles.length,
             "WIDTH": like.shape[-1],
             "LONGEST": tiles.longest,
+            "MOST": tiles.rows,
+            "PAIRS": len(tiles.scattered.keys),
             "CHUNKS": -(-tiles.most // kernel.CHUNK),
             "SEED": setting.seed,
             "THRESHOLD": round(setting.dropout * 2**32),
@@ -170,8 +172,13 @@ class Launch:
         }
         for name, value in values.items():
             self.values[getattr(arguments, name)] = value
-        for name in ("queries", "starts", "counts", "keys", "bits", "first", "group"):
+        for name in ("queries", "first", "group"):
             self._set(name.upper(), getattr(tiles, name))
+        for name in ("starts", "counts", "keys"):
+            self._set(name.upper(), getattr(tiles.shared, name))
+            self._set(f"PAIR_{name.upper()}", getattr(tiles.scattered, name))
+        self._set("BITS", tiles.shared.marks)
+        self._set("PAIR_PLACES", tiles.scattered.marks)
 
     def _set(self, name: str, tensor: Tensor) -> None:
         self.alive.append(tensor)

@@ -37,6 +37,7 @@ from sparseattn.backends.kernels.cpu.arguments import (
     V,
     head_rows,
     list_of,
+    pairs_of,
     queries_of,
     seeds,
 )
@@ -48,6 +49,13 @@ from sparseattn.backends.kernels.cpu.products import (
     scatter,
     store_rows,
     weighted_sum,
+)
+from sparseattn.backends.kernels.cpu.scattered import (
+    add_pairs,
+    drop_pairs,
+    pair_products,
+    rows_of,
+    scatter_pairs,
 )
 from sparseattn.backends.kernels.cpu.vectors import (
     LANES,
@@ -71,19 +79,35 @@ __all__ = ["backward_tile", "forward_tile"]
 
 
 @compiled
-def _softmax(scores, bits, n, numbers):
-    """Turns scores into weights, not yet divided by their sums: returns maxima and sums."""
+def _fill(rows, n, number):
+    for j in range(n):
+        store(rows, j * LANES, spread(number))
+
+
+@compiled
+def _softmax(scores, bits, n, own, rows, numbers):
+    """Turns scores into weights, not yet divided by their sums: returns maxima and sums.
+
+    `own` are the rows of scattered pairs. Where there is none the score is the lowest, and what its
+    exponential adds to a sum is too small to change it.
+    """
     nothing, nought = spread(numbers[NOTHING]), spread(numbers[ZERO])
     top = spread(numbers[LOWEST])
     for j in range(n):
         score = choose(np.int64(bits[j]), load(scores, j * LANES), nothing)
         store(scores, j * LANES, score)
         top = larger(score, top)
+    for j in range(rows):
+        top = larger(load(own, j * LANES), top)
     sums = nought
     for j in range(n):
         weight = exponential(subtract(load(scores, j * LANES), top))
         weight = choose(np.int64(bits[j]), weight, nought)
         store(scores, j * LANES, weight)
+        sums = add(sums, weight)
+    for j in range(rows):
+        weight = exponential(subtract(load(own, j * LANES), top))
+        store(own, j * LANES, weight)
         sums = add(sums, weight)
     return top, sums
 
@@ -102,17 +126,23 @@ def forward_tile(a, text, head, tile, memory, states, like):
     copy, columns = memory, offset(memory, LANES * width)
     sums, scores = offset(memory, 2 * LANES * width), offset(memory, 2 * LANES * (width + 1))
     n, keys, bits = list_of(a, tile)
-    queries = queries_of(a, tile)
-    query, scale = head_rows(a, Q, text, head, like), numbers[SCALE]
-    gather(query, a[Q + 3], queries, width, scale, copy, columns)
-    products(head_rows(a, K, text, head, like), a[K + 3], keys, n, columns, width, scores)
-    top, divisor = _softmax(scores, bits, n, numbers)
+    queries, pairs = queries_of(a, tile), pairs_of(a, tile)
+    rows, own = rows_of(pairs), offset(scores, (n + UNROLL) * LANES)
+    query, key = head_rows(a, Q, text, head, like), head_rows(a, K, text, head, like)
+    gather(query, a[Q + 3], queries, width, numbers[SCALE], copy, columns)
+    products(key, a[K + 3], keys, n, columns, width, scores)
+    _fill(own, rows, numbers[LOWEST])
+    pair_products(key, a[K + 3], pairs, copy, width, offset(own, rows * LANES), own)
+    top, divisor = _softmax(scores, bits, n, own, rows, numbers)
     store(sums, 0, top)
     store(sums, LANES, divisor)
     if a[THRESHOLD] > 0:
         seeds(a, text, head, queries, states)
         _drop(scores, keys, n, states, a[THRESHOLD], spread(numbers[ZERO]))
-    weighted_sum(head_rows(a, V, text, head, like), a[V + 3], keys, n, scores, width, copy)
+        drop_pairs(own, pairs, states, a[THRESHOLD], numbers[ONE], numbers[ZERO])
+    value = head_rows(a, V, text, head, like)
+    weighted_sum(value, a[V + 3], keys, n, scores, width, copy)
+    add_pairs(value, a[V + 3], pairs, own, width, copy)
     lse = pointer(a[LSE] + a[SIZE] * (text * a[HEADS] + head) * a[LENGTH], like)
     for lane in range(LANES):
         if queries[lane] >= 0:
@@ -144,6 +174,20 @@ def _score_gradients(a, scores, back, keys, bits, n, sums, states, numbers):
 
 
 @compiled
+def _pair_gradients(a, own, back, pairs, rows, sums, states, numbers):
+    """`_score_gradients` of scattered pairs."""
+    lse, delta = load(sums, 0), load(sums, LANES)
+    if a[THRESHOLD] > 0:
+        drop_pairs(back, pairs, states, a[THRESHOLD], numbers[KEEP], numbers[ZERO])
+    for j in range(rows):
+        weight = exponential(subtract(load(own, j * LANES), lse))
+        store(own, j * LANES, weight)
+        store(back, j * LANES, multiply(weight, subtract(load(back, j * LANES), delta)))
+    if a[THRESHOLD] > 0:
+        drop_pairs(own, pairs, states, a[THRESHOLD], numbers[KEEP], numbers[ZERO])
+
+
+@compiled
 def _delta(a, text, head, queries, sums, like):
     """Per lane the log of the sum of exponentials, and context . its gradient."""
     numbers = pointer(a[NUMBERS], like)
@@ -169,20 +213,32 @@ def backward_tile(a, text, head, tile, memory, states, like):
     q, columns, grads = memory, offset(memory, size), offset(memory, 2 * size)
     sums, scores = offset(memory, 3 * size), offset(memory, 3 * size + 2 * LANES)
     n, keys, bits = list_of(a, tile)
-    queries = queries_of(a, tile)
+    queries, pairs = queries_of(a, tile), pairs_of(a, tile)
     back = offset(scores, (n + UNROLL) * LANES)
-    key = head_rows(a, K, text, head, like)
+    rows, own = rows_of(pairs), offset(back, (n + UNROLL) * LANES)
+    own_back = offset(own, rows * LANES)
+    rest = offset(own_back, rows * LANES)
+    key, value = head_rows(a, K, text, head, like), head_rows(a, V, text, head, like)
     gather(head_rows(a, Q, text, head, like), a[Q + 3], queries, width, numbers[SCALE], q, columns)
     products(key, a[K + 3], keys, n, columns, width, scores)
     one = numbers[ONE]
     gather(head_rows(a, DOUT, text, head, like), a[DOUT + 3], queries, width, one, grads, columns)
-    products(head_rows(a, V, text, head, like), a[V + 3], keys, n, columns, width, back)
+    products(value, a[V + 3], keys, n, columns, width, back)
+    _fill(own, rows, numbers[LOWEST])
+    _fill(own_back, rows, numbers[ZERO])
+    pair_products(key, a[K + 3], pairs, q, width, rest, own)
+    pair_products(value, a[V + 3], pairs, grads, width, rest, own_back)
     _delta(a, text, head, queries, sums, like)
     if a[THRESHOLD] > 0:
         seeds(a, text, head, queries, states)
     _score_gradients(a, scores, back, keys, bits, n, sums, states, numbers)
-    scatter(scores, keys, n, grads, width, head_rows(a, DV, text, head, like), a[DV + 3])
-    scatter(back, keys, n, q, width, head_rows(a, DK, text, head, like), a[DK + 3])
+    _pair_gradients(a, own, own_back, pairs, rows, sums, states, numbers)
+    value_grad, key_grad = head_rows(a, DV, text, head, like), head_rows(a, DK, text, head, like)
+    scatter(scores, keys, n, grads, width, value_grad, a[DV + 3])
+    scatter_pairs(own, pairs, grads, width, value_grad, a[DV + 3])
+    scatter(back, keys, n, q, width, key_grad, a[DK + 3])
+    scatter_pairs(own_back, pairs, q, width, key_grad, a[DK + 3])
     weighted_sum(key, a[K + 3], keys, n, back, width, columns)
+    add_pairs(key, a[K + 3], pairs, own_back, width, columns)
     store(sums, 0, spread(numbers[SCALE]))
     store_rows(columns, queries, width, sums, head_rows(a, DQ, text, head, like), a[DQ + 3])

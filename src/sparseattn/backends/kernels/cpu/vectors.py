@@ -195,6 +195,29 @@ def total(context, vector):
 
 
 @intrinsic
+def totals(context, source, target):
+    """The sums of sixteen vectors that lie one after the other, side by side."""
+
+    def emit(ctx, b, _sig, args):
+        kind, rows = ctx.get_value_type(Vector(source.dtype)), []
+        for i in range(LANES):
+            row = b.load(_place(b, args[0], ir.Constant(_I64, i * LANES), kind))
+            row.align = 4
+            rows.append(row)
+        for half in (8, 4, 2, 1):
+            # Two vectors become one: lanes with the bit `half` hold sums of the second one.
+            low = [lane if not lane & half else LANES + lane - half for lane in range(LANES)]
+            high = [lane + half if not lane & half else LANES + lane for lane in range(LANES)]
+            orders = [ir.Constant(ir.VectorType(_I32, LANES), order) for order in (low, high)]
+            pairs = zip(rows[:half], rows[half:], strict=True)
+            rows = [b.fadd(*(b.shuffle_vector(*pair, order) for order in orders)) for pair in pairs]
+        b.store(rows[0], _place(b, args[1], ir.Constant(_I64, 0), kind)).align = 4
+        return ctx.get_dummy_value()
+
+    return types.void(source, target), emit
+
+
+@intrinsic
 def transpose(context, source, source_stride, target, target_stride):
     """Copies a 16 x 16 block of numbers, turning rows into columns (Eklundh's algorithm)."""
 
