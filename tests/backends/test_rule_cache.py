@@ -108,7 +108,7 @@ def test_only_the_last_and_small_values_are_stored():
 
 @pytest.mark.parametrize("plan", [PLAN, {0: {"0": "self()", "1:": "bigbird(1, 2)"}}])
 def test_lists_and_masks_are_built_once_for_equal_batches(monkeypatch, plan):
-    monkeypatch.setattr(tiles, "_CACHE", RuleCache(lambda lists: len(lists.keys), 1 << 20))
+    monkeypatch.setattr(tiles, "_CACHE", RuleCache(lambda lists: len(lists.shared.keys), 1 << 20))
     monkeypatch.setattr(masked, "_CACHE", RuleCache(torch.Tensor.numel, 1 << 20))
     built = []
     build = tiles._build

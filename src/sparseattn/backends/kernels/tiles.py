@@ -1,8 +1,9 @@
 """Which keys each tile of queries needs: a layer's rule as lists.
 
 A tile is a few queries; its list holds every key that any of them may attend to, with one bit a
-query. Each pair stands in exactly one list, and a query in exactly one tile, so that no partial
-results have to be merged.
+query. For the kernel, keys that one of them has to itself stand in a second list, as pairs. Each
+pair stands in exactly one list, and a query in exactly one tile, so that no partial results have to
+be merged.
 """
 
 from __future__ import annotations
