@@ -151,7 +151,9 @@ def preparing(texts: int, length: int, busy: bool) -> Any:
         max_position_embeddings=length,
     )  # fmt: skip
     plan, shift = f"{WINDOW} | {BESIDE['similarity']}", iter(range(10**6))
-    model = sa.sparsify(transformers.BertModel(config).eval(), plan, _tokenizer(), backend="tiled")
+    model = sa.sparsify(
+        transformers.BertModel(config).eval(), plan, tokenizer=_tokenizer(), backend="tiled"
+    )
     columns = ("input_ids", "special_tokens_mask")
 
     def lists() -> None:  # of another text each time: those of equal rules are kept
