@@ -36,6 +36,10 @@ from sparseattn.training.phases import BUDGET, Phase
 
 __all__ = ["Learner", "learn_degrees", "steps_of"]
 
+#: The share of the budget that a search aims at: what is left is for connections that discretizing
+#: adds, where it would otherwise have to cut some.
+_AIM = 0.97
+
 
 def learn_degrees(
     model: Any,
@@ -204,9 +208,9 @@ class Learner:
         # A later phase stays cold: heating up would spread distributions that have settled.
         start = settings.temperature_end if self.history else settings.temperature_start
         density = float(self.costs.density(self.degrees.log_chances()).detach())
-        schedule = Schedule(
-            steps, settings.warmup, density, 1 - sparsity, start, settings.temperature_end
-        )
+        least = 1 - self.costs.highest
+        goal = least + _AIM * (1 - sparsity - least)
+        schedule = Schedule(steps, settings.warmup, density, goal, start, settings.temperature_end)
         return Budget(self.degrees, self.costs, schedule)
 
     def discretize(self, sparsity: float) -> Discretized:

@@ -56,7 +56,7 @@ class Settings:
     learning_rate: float = 0.1
     warmup: float = 0.4
     temperature_start: float = 1.0
-    temperature_end: float = 0.2
+    temperature_end: float = 0.05
 
     def __post_init__(self) -> None:
         """Checks the values."""

@@ -101,7 +101,7 @@ class LearnedMethod(_Degrees):
     search_steps: float = 0.5
     learning_rate: float = 0.1
     warmup: float = 0.4
-    temperature_end: float = 0.2
+    temperature_end: float = 0.05
     budget_split: str = "train"
     dense_layers: Selection = ""
 
