@@ -1,0 +1,118 @@
+"""Which kinds of connection the heads of learned plans use, and whether seeds agree on the heads.
+
+For each arm of a study whose plan was learned: the share of heads that use each kind (mean over
+seeds), and how much two seeds agree on which heads these are: Cohen's kappa, averaged over pairs of
+seeds. Chance is the same after the heads of each layer were shuffled in one of the two (1,000
+times): what remains of agreement on layers alone. `p` is the share of shuffles that agree as much.
+
+    python benchmarks/agreement.py runs/kinds-mrpc [results/other.tar.xz ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparseattn.pattern import Joined, Pattern
+from sparseattn.plan import Plan
+from sparseattn.study.archive import Source
+from sparseattn.study.arms import learns
+
+#: Shuffles of the heads of each layer.
+SHUFFLES = 1000
+
+
+def main() -> None:
+    """Prints a table a study."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("studies", nargs="+", type=Path, help="folders or packs")
+    for path in parser.parse_args().studies:
+        print(f"\n{path.name}\n")
+        print("| arm | kind | heads | agreement of seeds (kappa) | by layers alone | p |")
+        print("| --- | --- | ---: | ---: | ---: | ---: |")
+        for row in rows(path):
+            print("| " + " | ".join(row) + " |")
+
+
+def rows(path: Path) -> Iterator[list[str]]:
+    """A row for each arm and kind."""
+    arms: dict[str, list[Plan]] = {}
+    for spec, plan in plans(path):
+        if learns(spec["pattern"]) and spec["pattern"].startswith("learned("):
+            arms.setdefault(spec["arm"], []).append(plan)
+    for arm, found in sorted(arms.items()):
+        for kind in sorted({kind for plan in found for kind in kinds_of(plan)}):
+            uses = [kinds_of(plan).get(kind) for plan in found]
+            grids = np.stack([np.zeros_like(shape(found[0])) if u is None else u for u in uses])
+            share = f"{grids.mean():.0%} of {grids[0].size}"
+            yield [arm, kind, share, *agreement(grids)]
+
+
+def plans(path: Path) -> Iterator[tuple[dict[str, Any], Plan]]:
+    """The specs of finished trials that found a plan, and the plans."""
+    source = Source.at(path)
+    for trial in source.study.trials()[0]:
+        files = source.files(trial.digest) if trial.digest in source.digests else {}
+        if "plan.json" in files:
+            yield trial.model_dump(mode="json"), Plan.from_json(json.loads(files["plan.json"]))
+
+
+def shape(plan: Plan) -> np.ndarray[Any, Any]:
+    """No head at all. Shape: [layers, heads], bool."""
+    heads = heads_of(plan)
+    return np.zeros((len(heads), heads[0]), dtype=bool)
+
+
+def heads_of(plan: Plan) -> tuple[int, ...]:
+    """The heads of each layer; the oldest plans carry no shape, and all of them are of MiniLM."""
+    return plan.shape or (12,) * 6
+
+
+def kinds_of(plan: Plan) -> dict[str, np.ndarray[Any, Any]]:
+    """Which heads use each kind of connection; `off` is a token's own place alone."""
+    grids: dict[str, np.ndarray[Any, Any]] = {}
+    for layer, groups in enumerate(plan.resolve(heads_of(plan))):
+        for heads, pattern in groups:
+            for name in names(pattern):
+                grids.setdefault(name, shape(plan))[layer, list(heads)] = True
+    return grids
+
+
+def names(pattern: Pattern) -> set[str]:
+    """The kinds that a head's pattern joins."""
+    if isinstance(pattern, Joined):
+        return names(pattern.left) | names(pattern.right)
+    return {"off" if pattern.name == "self" else pattern.name}
+
+
+def agreement(grids: np.ndarray[Any, Any]) -> list[str]:
+    """Cohen's kappa over pairs of seeds, its mean with shuffled heads, and p."""
+    pairs = list(itertools.combinations(range(len(grids)), 2))
+    if not pairs or grids.all() or not grids.any():
+        return ["-", "-", "-"]
+    found = float(np.mean([kappa(grids[a], grids[b]) for a, b in pairs]))
+    draw = np.random.default_rng(0)
+    chance = [
+        float(np.mean([kappa(grids[a], draw.permuted(grids[b], axis=1)) for a, b in pairs]))
+        for _ in range(SHUFFLES)
+    ]
+    p = (1 + sum(value >= found for value in chance)) / (1 + SHUFFLES)
+    return [f"{found:.2f}", f"{np.mean(chance):.2f}", f"{p:.3f}"]
+
+
+def kappa(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
+    """Agreement beyond that of independent choices; 0 where there is none to be had."""
+    same = float((one == other).mean())
+    a, b = one.mean(), other.mean()
+    chance = float(a * b + (1 - a) * (1 - b))
+    return 0.0 if chance == 1 else (same - chance) / (1 - chance)
+
+
+if __name__ == "__main__":
+    main()
