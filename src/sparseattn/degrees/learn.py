@@ -191,7 +191,7 @@ class Learner:
             return
         budget = self._start_search(sparsity, steps)
         with searching(self.model, self.degrees, self.tokenizer):
-            trainer = self._trainer(phase.arguments, steps, [budget], "constant_with_warmup")
+            trainer = self._trainer(phase.arguments, steps, [budget])
             add_degrees_group(trainer, self.degrees, self.settings.learning_rate)
             hook = self.model.register_forward_hook(budget.add, with_kwargs=True)
             try:
@@ -211,7 +211,7 @@ class Learner:
         least = 1 - self.costs.highest
         goal = least + _AIM * (1 - sparsity - least)
         schedule = Schedule(steps, settings.warmup, density, goal, start, settings.temperature_end)
-        return Budget(self.degrees, self.costs, schedule)
+        return Budget(self.degrees, self.costs, schedule, settings.learning_rate)
 
     def discretize(self, sparsity: float) -> Discretized:
         """A plan that meets a sparsity, from the distributions as they are.
@@ -296,12 +296,10 @@ class Learner:
         arguments: TrainingArguments,
         steps: int,
         callbacks: Sequence[Any] = (),
-        schedule: Any = None,
         shift: int = 0,
     ) -> Trainer:
         arguments = copy.copy(arguments)
         arguments.max_steps = steps
-        arguments.lr_scheduler_type = schedule or arguments.lr_scheduler_type
         arguments.seed += shift
         arguments.data_seed = None if arguments.data_seed is None else arguments.data_seed + shift
         more = {**self.trainer, "callbacks": [*self.trainer.get("callbacks", ()), *callbacks]}

@@ -140,8 +140,11 @@ class Budget(TrainerCallback):
             and `loss`, that of the task alone, averaged over the batches of the step.
     """
 
-    def __init__(self, degrees: Degrees, costs: Costs, schedule: Schedule) -> None:
+    def __init__(
+        self, degrees: Degrees, costs: Costs, schedule: Schedule, learning_rate: float
+    ) -> None:
         self.degrees, self.costs, self.schedule = degrees, costs, schedule
+        self.learning_rate = learning_rate
         self.ascent = DualAscent()
         self.history: list[dict[str, float]] = []
         self._losses: list[Tensor] = []
@@ -195,8 +198,11 @@ class Budget(TrainerCallback):
         return outputs
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        """Moves the target and the temperature."""
+        """Moves the target and the temperature; the degrees keep their learning rate."""
         self._set_step(state.global_step)
+        for group in kwargs["optimizer"].param_groups:
+            if any(parameter is self.degrees.theta for parameter in group["params"]):
+                group["lr"] = self.learning_rate
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Takes a dual step and records."""
@@ -224,7 +230,7 @@ def _beside(args: Any, state: Any) -> Path:
 def add_degrees_group(trainer: Trainer, degrees: Degrees, learning_rate: float) -> None:
     """Gives a trainer's optimiser a group for the degrees: own learning rate, no weight decay.
 
-    The learning rate is that at the peak of the trainer's schedule, which the group follows.
+    The group does not follow the trainer's schedule: `Budget` keeps its rate where it is.
     """
     degrees.theta.requires_grad_(False)  # so that the trainer's own groups leave it out
     optimizer = trainer.create_optimizer()
