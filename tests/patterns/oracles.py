@@ -83,9 +83,16 @@ def _similarity(p: Any, t: Text, layer: int) -> Pair:
         return round(sum(x * y for x, y in zip(a, b, strict=True)) / scale, 6) if scale else 0.0
 
     lexical = [i for i in range(len(t)) if not t.special[i]]
-    nearest = {
-        q: sorted((k for k in lexical if k != q), key=lambda k: (-cosine(q, k), k))[: p.k]
+    if p.other_sentence:
+        lexical = [i for i in lexical if t.sentences[i] != -1]
+    others = {
+        q: [
+            k for k in lexical if (t.sentences[k] != t.sentences[q] if p.other_sentence else k != q)
+        ]
         for q in lexical
+    }
+    nearest = {
+        q: sorted(found, key=lambda k: (-cosine(q, k), k))[: p.k] for q, found in others.items()
     }
     return lambda q, k: k in nearest.get(q, [])
 

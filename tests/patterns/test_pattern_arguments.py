@@ -48,7 +48,7 @@ EFFECTS = {
         "random(1, per_layer=false)",
         "random(1, drawn=4)",
     ],
-    "similarity(1)": ["similarity(2)"],
+    "similarity(1)": ["similarity(2)", "similarity(1, other_sentence=true)"],
     "strided(3)": ["strided(4)"],
 }
 

@@ -47,6 +47,8 @@ MORE = [
     "global(sep, positions=[3, 50])",
     "similarity(k=1)",
     "similarity(k=100)",
+    "similarity(k=1, other_sentence=true)",
+    "similarity(k=100, other_sentence=true)",
     "bigbird(radius=0, random=1, globals=[cls, sep], seed=3)",
     "bigbird(radius=1, random=0, globals=0)",
     "bigbird(radius=1, random=2, globals=2)",

@@ -202,8 +202,8 @@ def test_trials_that_are_the_same_run_once_with_a_notice():
     trials, notices = study.trials()
     assert [(trial.arm, trial.seed) for trial in trials] == [
         ("dense", 0),
-        ("dense", 1),
         ("near", 0),
+        ("dense", 1),
         ("near", 1),
     ]
     assert notices == ["same@: is the same as near@:; its trials are run once"]

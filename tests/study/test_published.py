@@ -21,5 +21,8 @@ def test_each_can_be_read_and_carries_the_control_of_a_learned_plan(path, monkey
     learned = any(pattern.startswith("learned(") for pattern in written)
     if learned and path.stem not in WITHOUT:
         assert any(pattern.startswith("retrained(arm=learned(") for pattern in written)
+        of = {arm.name: patterns(arm) for arm in spec.arms}
         asked = [pair for pairs in spec.contrasts.values() for pair in pairs]
-        assert any(a == "learned" and b == "retrained" for a, b in asked)
+        assert any(
+            [f"retrained(arm={plan})" for plan in of.get(a, ())] == of.get(b) for a, b in asked
+        )

@@ -54,7 +54,7 @@ def test_a_row_a_trial_in_the_order_of_the_study(study):
     with (store.folder / "results.csv").open(newline="") as file:
         rows = list(plain_csv.DictReader(file))
     assert [row["digest"] for row in rows] == [trial.digest for trial in trials]
-    dense, sparse, failed = rows[0], rows[2], rows[4]
+    dense, sparse, failed = rows[0], rows[1], rows[2]
     assert (dense["arm"], dense["layers"], dense["layer_sparsity"]) == ("dense", "", "")
     assert (sparse["arm"], sparse["layers"], sparse["layer_sparsity"]) == (AWKWARD, "-3:", "0.75")
     assert (sparse["accuracy"], sparse["f1"], sparse["steps"]) == ("0.8", "", "7")
