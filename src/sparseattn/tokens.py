@@ -27,7 +27,10 @@ PARSED = frozenset({"words", "sentences", "heads"})
 #: What a pattern can ask for in `needs`, and how a user gets it.
 ANNOTATIONS = {
     "ids": "call the model with input_ids instead of inputs_embeds",
-    "special": "pass tokenizer= to sparsify(), or a special_tokens_mask column",
+    "special": (
+        "pass tokenizer= to sparsify(), trainer={'processing_class': tokenizer} to "
+        "learn_degrees(), or a special_tokens_mask column"
+    ),
     "separators": "pass tokenizer= to sparsify()",
     "words": "add word_index with sparseattn.Annotator and train with remove_unused_columns=False",
     "sentences": (

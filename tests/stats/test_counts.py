@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sparseattn.stats import Learned, compare_learned
+from sparseattn.stats import LearnedRuns, compare_learned
 
 THRESHOLD = 0.35
 
@@ -23,9 +23,9 @@ def _p(a: tuple[int, int], b: tuple[int, int]) -> float:
 
 
 def test_runs_that_learned_are_counted_with_their_mean() -> None:
-    found = Learned.among(np.array([0.139, 0.553, 0.568]), THRESHOLD)
+    found = LearnedRuns.among(np.array([0.139, 0.553, 0.568]), THRESHOLD)
     assert (found.runs, found.of, found.mean) == (2, 3, pytest.approx(0.5605))
-    assert np.isnan(Learned.among(np.array([0.1]), THRESHOLD).mean)
+    assert np.isnan(LearnedRuns.among(np.array([0.1]), THRESHOLD).mean)
 
 
 def _boschloo(a: tuple[int, int], b: tuple[int, int]) -> float:

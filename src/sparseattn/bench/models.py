@@ -15,6 +15,7 @@ from sparseattn.models.config import FIELD, remove_plan
 from sparseattn.models.names import not_found, resolve
 from sparseattn.models.positions import max_tokens
 from sparseattn.models.sparsify import sparsify
+from sparseattn.models.state import attached_state
 from sparseattn.plan import Plan
 from sparseattn.tokens import TokenBatch
 
@@ -101,6 +102,8 @@ class BenchModel:
 
 def run(model: Any, batch: dict[str, Tensor]) -> Tensor:
     """The last hidden states. Shape: [texts, length, hidden width]."""
+    if attached_state(model) is not None:  # none of its random tokens is special
+        batch = {**batch, "special_tokens_mask": torch.zeros_like(batch["input_ids"])}
     out: Tensor = model(**batch).last_hidden_state
     return out
 

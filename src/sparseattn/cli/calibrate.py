@@ -29,15 +29,14 @@ def calibrate(
     dense_layers: options.DenseLayers = "",
 ) -> None:
     """Find the degrees that keep the most of a model's own attention. No training."""
-    from transformers import DataCollatorWithPadding
-
     from sparseattn.counting import MeasuredSparsity
-    from sparseattn.degrees.calibrate import calibrate_rows
+    from sparseattn.degrees.calibrate import calibrate_rows, prepare
     from sparseattn.degrees.cost import check_sparsity
     from sparseattn.degrees.result import kind_lines, sparsity_lines
     from sparseattn.degrees.settings import Settings
-    from sparseattn.degrees.texts import Texts, check, tokenize
+    from sparseattn.degrees.texts import Texts, check
     from sparseattn.models.load import load_part
+    from sparseattn.models.masks import check_scores
     from sparseattn.words import counted
 
     settings = Settings(
@@ -46,9 +45,10 @@ def calibrate(
     check_sparsity(sparsity)
     options.check_file(out)
     texts = [columns[0] for columns in options.read_lines(text)]
+    check_scores(load_part(model, "AutoConfig"))
     encoder, tokenizer = load_part(model, "AutoModel"), load_part(model, "AutoTokenizer")
     check(encoder, texts)
-    rows, collator = tokenize(encoder, texts, tokenizer), DataCollatorWithPadding(tokenizer)
+    rows, collator = prepare(encoder, texts, tokenizer, settings)
     result = calibrate_rows(encoder, rows, collator, sparsity, settings, tokenizer)
     result.plan.save(out)
     tokens = Texts(encoder, rows, collator).tokens(result.plan, tokenizer)

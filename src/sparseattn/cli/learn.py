@@ -17,6 +17,7 @@ from sparseattn.files import write_whole
 from sparseattn.words import counted
 
 if TYPE_CHECKING:
+    from sparseattn.cli.speed import SpeedTarget
     from sparseattn.degrees.learn import Learner
     from sparseattn.degrees.result import Learned
     from sparseattn.degrees.settings import Settings
@@ -81,14 +82,19 @@ def learn(
 
     Stopped, it goes on when it is called again in the same way.
     """
+    from sparseattn.cli.speed import SpeedTarget
     from sparseattn.degrees.cost import check_sparsity
     from sparseattn.degrees.settings import Settings
 
-    if (sparsity is None) == (speedup is None):
+    if sparsity is not None and speedup is not None:
+        raise StudyError("--sparsity and --speedup are two targets: give one of them")
+    if sparsity is None and speedup is None:
         raise StudyError("give a target: --sparsity, or --speedup and --length")
     if (speedup is None) != (length is None):
         raise StudyError("--speedup and --length belong together")
-    targets = [options.number(part, "sparsity") for part in (sparsity or "").split(",") if part]
+    targets = [
+        options.number(part, "sparsity") for part in (sparsity or "").split(",") if speedup is None
+    ]
     settings = Settings(
         over,
         granularity,
@@ -105,6 +111,10 @@ def learn(
             "training.early_stopping: learning degrees takes all its steps, since they are given "
             "out by schedule; leave it out"
         )
+    speed = None
+    if speedup is not None and length is not None:
+        speed = SpeedTarget(study.model, speedup, length, out / "work" / "speed.json")
+        speed.check(settings)
     job = {
         "study": study.declared,
         "sparsity": targets,
@@ -117,7 +127,12 @@ def learn(
     if _finished(out, job):
         typer.echo(f"{out} holds what was learned in this way already; nothing to do")
         return
-    _save(_learn(study, targets, out, job), out)
+    try:
+        results = _learn(study, targets, out, job, speed)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from the last checkpoint", err=True)
+        raise
+    _save(results, out)
     if not dense_baseline:
         typer.echo(
             "no dense model was trained to compare with: --dense-baseline trains one for as many "
@@ -162,9 +177,15 @@ def _write_job(folder: Path, job: dict[str, Any]) -> None:
         raise StudyError(f"cannot write to {folder}: {error.strerror}") from None
 
 
-def _learn(study: StudySpec, targets: list[float], out: Path, job: dict[str, Any]) -> list[Learned]:
+def _learn(
+    study: StudySpec,
+    targets: list[float],
+    out: Path,
+    job: dict[str, Any],
+    speed: SpeedTarget | None,
+) -> list[Learned]:
     from sparseattn.cli.progress import PhaseProgress
-    from sparseattn.cli.speed import SpeedTarget
+    from sparseattn.cli.speed import in_words
     from sparseattn.degrees.settings import Settings
     from sparseattn.models.load import load_part, quiet
     from sparseattn.models.masks import check_scores
@@ -173,17 +194,14 @@ def _learn(study: StudySpec, targets: list[float], out: Path, job: dict[str, Any
     progress = PhaseProgress()
     if not progress.console.is_terminal:
         target = f"sparsity {', '.join(f'{t:g}' for t in targets)}"
-        if job["speedup"] is not None:
-            target = f"a speed-up of {job['speedup']:g} at {job['length']:,} tokens"
+        if speed is not None:
+            target = f"a speed-up of {speed.speedup:g} at {speed.length:,} tokens"
         what = f"degrees of {study.model} for {target}"
         progress.say(f"learning {what}, results go to {out}; first, texts are prepared and counted")
     with quiet(), progress.bars:
         settings = Settings(**job["settings"])
         learner = _build_learner(study, out / "work", settings, job["seed"], progress)
-        speed = None
-        if job["speedup"] is not None:
-            file = out / "work" / "speed.json"
-            speed = SpeedTarget(study.model, job["speedup"], job["length"], file)
+        if speed is not None:
             targets = [speed.search_sparsity(learner)]
         learner.check(targets)
         # Not before: a job that is refused leaves no folder.
@@ -194,7 +212,10 @@ def _learn(study: StudySpec, targets: list[float], out: Path, job: dict[str, Any
             targets, job["dense_baseline"], speed.plan_sparsity if speed is not None else None
         )
     if speed is not None:
-        typer.echo(speed.describe(results[0].plan))
+        predicted = speed.report(results[0].plan)
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / "speed.json", json.dumps(predicted, indent=1) + "\n")
+        typer.echo(in_words(predicted))
     return results
 
 

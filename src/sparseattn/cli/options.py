@@ -32,7 +32,7 @@ __all__ = [
 Over = Annotated[
     str,
     typer.Option(
-        help="Rankings whose degrees are learned, such as neighbor,similarity,dependency,random; "
+        help="Rankings whose degrees are found, such as neighbor,similarity,dependency,random; "
         "'neighbor(degrees=[0,1,8])' names the candidates."
     ),
 ]
@@ -43,6 +43,10 @@ DenseLayers = Annotated[str, typer.Option(help="Layers that stay dense, such as 
 Globals = Annotated[
     str, typer.Option("--globals", help="Kinds: cls, or cls,sep; how many first tokens; or none.")
 ]
+
+
+#: Ends of the names of files that hold a text a line.
+_TEXT = {".txt", ".tsv", ".text", ""}
 
 
 def examples(*lines: str) -> str:
@@ -92,6 +96,8 @@ def check_file(out: Path | None) -> None:
 
 def read_lines(path: Path, wanted: int = 1) -> list[tuple[str, ...]]:
     """The columns, between tabs, of the lines whose first is not empty; `wanted` have text."""
+    if path.suffix.lower() not in _TEXT:
+        raise DataError(f"{path} is no text: expected a text a line, in a file .txt or .tsv")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

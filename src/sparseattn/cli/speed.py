@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparseattn.errors import PlanError
 from sparseattn.files import write_whole
 
 if TYPE_CHECKING:
+    from sparseattn.bench.models import BenchModel
     from sparseattn.bench.predict import Predictor
     from sparseattn.degrees.learn import Learner
+    from sparseattn.degrees.settings import Settings
     from sparseattn.plan import Plan
 
-__all__ = ["SpeedTarget"]
+__all__ = ["SpeedTarget", "in_words"]
 
 #: How near to the sparsity the search by halves comes.
 _CLOSE = 0.002
@@ -46,24 +48,55 @@ class SpeedTarget:
         if self.length < 1:
             raise PlanError(f"length {self.length} must be a whole number of tokens >= 1")
 
+    def check(self, settings: Settings) -> None:
+        """Raises a PlanError for rankings whose plans' speed cannot be predicted."""
+        from sparseattn.tokens import PARSED
+
+        if settings.needs & PARSED:
+            raise PlanError(
+                f"the speed of a plan over {', '.join(settings.over)} cannot be predicted without "
+                "a parse: leave out the rankings that need one, or give a sparsity"
+            )
+
     def search_sparsity(self, learner: Learner) -> float:
-        """The sparsity that the search phase aims at: what one radius for all heads would need.
+        """The sparsity that a search aims at: that of the widest radius that is fast enough.
+
+        One radius for all heads that are learned, with the global tokens.
 
         Raises:
-            PlanError: No radius is that fast; the message names the highest speed-up.
+            PlanError: Not even the least that the candidates leave is that fast; the message names
+                the highest speed-up.
         """
-        from sparseattn.degrees.methods.fixed import SAMPLE, UniformMethod
+        from sparseattn.counting import MeasuredSparsity
         from sparseattn.degrees.texts import Texts
 
-        def plan_at(sparsity: float) -> Plan:
-            method = UniformMethod(sparsity, learner.settings.globals)
-            return method.plan(learner.model, learner.data, learner.collator, learner.tokenizer)
+        if "search" in self.found:
+            return self.found["search"]
+        costs = learner.costs
+        fastest = self.predict(learner.discretize(costs.highest).plan)
+        if fastest < self.speedup:
+            raise PlanError(
+                f"no plan makes {self.model} {self.speedup:g} times as fast at {self.length:,} "
+                f"tokens on this machine: the highest speed-up is {fastest:.2f}"
+            )
 
-        if "search" not in self.found:
-            settings = replace(learner.settings, over=("neighbor",), off=False)
-            texts = Texts(learner.model, learner.data, learner.collator, SAMPLE)
-            highest = settings.costs(texts, learner.tokenizer).highest
-            self.found["search"] = self._lowest(plan_at, 0.01, int(1000 * highest) / 1000 - 0.001)
+        def plan_of(radius: int) -> Plan:
+            from sparseattn.degrees.methods.fixed import UniformMethod
+            from sparseattn.plan import Plan
+
+            pattern = UniformMethod(0.5, learner.settings.globals).step(radius)
+            return Plan.of(dict.fromkeys(costs.learned, pattern))
+
+        low, high = 0, int(costs.lengths.max())
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.predict(plan_of(middle)) >= self.speedup:
+                low = middle
+            else:
+                high = middle
+        tokens = Texts(learner.model, learner.data, learner.collator).tokens(plan_of(low))
+        measured = MeasuredSparsity.of(plan_of(low), tokens, costs.heads, costs.windows)
+        self.found["search"] = min(max(measured.sparsity, costs.lowest), costs.highest)
         return self.found["search"]
 
     def plan_sparsity(self, learner: Learner) -> float:
@@ -72,9 +105,11 @@ class SpeedTarget:
         Raises:
             PlanError: None does.
         """
-        low, high = max(0.01, learner.costs.lowest), learner.costs.highest
         if "plan" not in self.found:
-            self.found["plan"] = self._lowest(lambda s: learner.discretize(s).plan, low, high)
+            costs = learner.costs
+            self.found["plan"] = self._lowest(
+                lambda sparsity: learner.discretize(sparsity).plan, costs.lowest, costs.highest
+            )
             self.save()
         return self.found["plan"]
 
@@ -86,22 +121,34 @@ class SpeedTarget:
         """The predicted speed-up of a plan."""
         return self._predictor.with_plan(plan).at(self.length).speedup
 
+    def report(self, plan: Plan) -> dict[str, Any]:
+        """What is predicted for the plan that was learned, as plain values."""
+        from sparseattn.counting import MeasuredSparsity
+
+        subject = self._subject
+        tokens = subject.tokens(subject.batch(1, self.length))
+        measured = MeasuredSparsity.of(plan, [tokens], [subject.heads] * subject.layers)
+        return {
+            "target_speedup": self.speedup,
+            "predicted_speedup": self.predict(plan),
+            "length": self.length,
+            "sparsity_at_length": measured.sparsity,
+            "search_sparsity": self.found["search"],
+            "plan_sparsity": self.found["plan"],
+        }
+
+    @cached_property
+    def _subject(self) -> BenchModel:
+        from sparseattn.bench.models import load
+
+        return load(self.model, self.length, trains=False)
+
     @cached_property
     def _predictor(self) -> Predictor:
-        from sparseattn.bench.models import load
         from sparseattn.bench.predict import Predictor
         from sparseattn.plan import Plan
 
-        return Predictor(load(self.model, self.length, trains=False), Plan.of("self()"))
-
-    def describe(self, plan: Plan) -> str:
-        """What is predicted for the plan that was learned, in a line."""
-        return (
-            f"predicted speed-up of the plan at {self.length:,} tokens: {self.predict(plan):.2f} "
-            f"(target {self.speedup:g}; inference, one text a batch, on this machine); the search "
-            f"phase aimed at sparsity {self.found['search']:.3f}, the plan has "
-            f"{self.found['plan']:.3f} on the texts of the budget"
-        )
+        return Predictor(self._subject, Plan.of("self()"))
 
     @cached_property
     def found(self) -> dict[str, float]:
@@ -114,8 +161,8 @@ class SpeedTarget:
         fastest = self.predict(plan_at(high))
         if fastest < self.speedup:
             raise PlanError(
-                f"no plan makes {self.model} {self.speedup:g} times as fast at {self.length:,} "
-                f"tokens on this machine: the highest speed-up is {fastest:.2f}"
+                f"no plan of these degrees makes {self.model} {self.speedup:g} times as fast at "
+                f"{self.length:,} tokens on this machine: the highest speed-up is {fastest:.2f}"
             )
         while high - low > _CLOSE:
             middle = (low + high) / 2
@@ -124,3 +171,13 @@ class SpeedTarget:
             else:
                 low = middle
         return high
+
+
+def in_words(report: dict[str, Any]) -> str:
+    """A `report` in words."""
+    return (
+        f"predicted speed-up at {report['length']:,} tokens: {report['predicted_speedup']:.2f} "
+        f"(target {report['target_speedup']:g}; inference, one text a batch, on this machine), "
+        f"with sparsity {report['sparsity_at_length']:.3f} there; on the training texts the search "
+        f"aimed at {report['search_sparsity']:.3f}, and the plan has {report['plan_sparsity']:.3f}"
+    )

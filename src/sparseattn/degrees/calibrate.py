@@ -19,8 +19,9 @@ from sparseattn.degrees.observe import observe
 from sparseattn.degrees.settings import Settings, split_rows
 from sparseattn.degrees.texts import Texts, check, tokenize
 from sparseattn.plan import Plan
+from sparseattn.tokens import PARSED
 
-__all__ = ["attention_by_cell", "calibrate", "calibrate_rows"]
+__all__ = ["attention_by_cell", "calibrate", "calibrate_rows", "prepare"]
 
 #: Texts that attention is measured on, at most: it is an average over thousands of queries.
 _SAMPLE = 512
@@ -32,17 +33,16 @@ def calibrate(
     sparsity: float,
     *,
     tokenizer: Any = None,
-    annotator: Any = None,
     **options: Any,
 ) -> Plan:
     """Finds the degrees that keep the most of a model's attention within a budget.
 
     Args:
         model: A transformers encoder, with or without a head; it is left as it was.
-        texts: Unlabelled texts: strings, or tokenised rows with `input_ids`.
+        texts: Unlabelled texts: strings, or tokenised rows with `input_ids`. Strings are parsed if
+            a ranking needs that.
         sparsity: What the plan is to have over these texts, counting everything that is allowed.
         tokenizer: The model's own by default.
-        annotator: A `sparseattn.Annotator`, for strings and a ranking that needs a parse.
         **options: `over`, `granularity`, `globals` and `dense_layers` of
             `sparseattn.degrees.settings.Settings`.
 
@@ -56,7 +56,7 @@ def calibrate(
         AnnotationError: A ranking needs what the texts do not carry.
         DataError: There are no texts, or it is one string.
     """
-    from transformers import AutoTokenizer, DataCollatorWithPadding
+    from transformers import AutoTokenizer
 
     settings = Settings.of(options)
     check_sparsity(sparsity)
@@ -64,9 +64,18 @@ def calibrate(
     tokenizer = tokenizer or AutoTokenizer.from_pretrained(
         model.name_or_path, trust_remote_code=False
     )
-    rows = tokenize(model, texts, tokenizer, annotator=annotator)
-    collator = DataCollatorWithPadding(tokenizer)
+    rows, collator = prepare(model, texts, tokenizer, settings)
     return calibrate_rows(model, rows, collator, sparsity, settings, tokenizer).plan
+
+
+def prepare(
+    model: Any, texts: Sequence[Any], tokenizer: Any, settings: Settings
+) -> tuple[list[Any], Any]:
+    """Tokenised rows, parsed if a ranking needs that, and what joins them into batches."""
+    from sparseattn.syntax import Annotator, Collator
+
+    annotator = Annotator(tokenizer) if settings.needs & PARSED else None
+    return tokenize(model, texts, tokenizer, annotator=annotator), Collator(tokenizer)
 
 
 def calibrate_rows(

@@ -8,7 +8,7 @@ are where none does. A combination keeps the cells of which some level is within
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import product
 from operator import or_
@@ -71,7 +71,9 @@ class Candidates:
     ) -> Candidates:
         """Candidates for texts of at most `longest` tokens, where a ranking names no degrees."""
         concrete = [
-            ranking if ranking.degrees else type(ranking)(ranking.default_degrees(longest))
+            ranking
+            if ranking.degrees
+            else replace(ranking, degrees=ranking.default_degrees(longest))
             for ranking in rankings
         ]
         return cls(tuple(concrete), globals, off)

@@ -8,6 +8,7 @@ keeps: both exact, the second in whole pairs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -184,7 +185,7 @@ class Costs:
         if sparsity < self.lowest - 1e-9:
             raise PlanError(
                 f"sparsity {sparsity:g} is below what the largest degrees give on these texts: the "
-                f"lowest is {self.lowest:.3f}"
+                f"lowest is {math.ceil(self.lowest * 1000) / 1000:.3f}"
             )
 
 

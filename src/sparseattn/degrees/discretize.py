@@ -40,6 +40,13 @@ class Discretized:
     costs: Costs
 
     @property
+    def nothing_else(self) -> str:
+        """What to call a head that chose nothing: `off`, or that it has the global tokens alone."""
+        candidates = self.costs.candidates
+        gated = candidates.off or candidates.global_pattern is None
+        return "off" if gated else "global alone"
+
+    @property
     def shares(self) -> dict[str, float]:
         """The share of what is allowed that each kind of connection takes.
 

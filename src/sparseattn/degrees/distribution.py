@@ -26,8 +26,8 @@ __all__ = ["Degrees", "log_allowed", "log_missed"]
 #: Stands for the log of 0. Sums of a few are still finite, so no gradient becomes NaN.
 _NEVER = -1e30
 
-#: The logit of the largest degree of a first ranking, and of global tokens, at the start: a chance
-#: near 0.9 among seven others.
+#: The logit of the largest degree at the start, where it keeps every pair, and of the global
+#: tokens: a chance near 0.9 among seven others.
 _DENSE = 4.0
 
 
@@ -90,7 +90,7 @@ class Degrees(nn.Module):
 
     Attributes:
         theta: Logits at temperature 1, choice after choice. They start near the largest degree of
-            the first ranking and with the global tokens, and even elsewhere.
+            a ranking that keeps every pair there and with the global tokens, and even elsewhere.
             Shape: [learned layers, heads or 1, entries of all choices].
         temperature: Chances are the softmax of `theta / temperature` over each choice.
     """
@@ -112,8 +112,10 @@ class Degrees(nn.Module):
         self.theta = nn.Parameter(torch.zeros(len(self.layers), groups, sum(candidates.sizes)))
         with torch.no_grad():
             choices = torch.split(self.theta, list(candidates.sizes), dim=-1)
-            for name, logits in zip(candidates.names, choices, strict=True):
-                if name in (candidates.names[0], "global"):
+            full = [ranking.everything for ranking in candidates.rankings]
+            full += [True] * (len(candidates.names) - len(full))  # the global tokens
+            for starts_full, logits in zip(full, choices, strict=True):
+                if starts_full:
                     logits[..., -1] = _DENSE
         self.temperature = 1.0
 

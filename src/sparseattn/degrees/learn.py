@@ -81,8 +81,8 @@ def learn_degrees(
     if arguments is None:
         arguments = TrainingArguments(output_dir="learned", save_strategy="no", report_to=[])
     learner = Learner(model, data, arguments, dict(trainer or {}), Settings.of(options))
-    if isinstance(sparsity, int | float):
-        return learner.learn([sparsity])[0]
+    if isinstance(sparsity, int | float | str):
+        return learner.learn([sparsity])[0]  # refused, if a string
     return learner.learn(sparsity)
 
 

@@ -19,6 +19,9 @@ __all__ = ["draw_degrees", "draw_frontier"]
 _KINDS = (("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#56B4E9", "v"))
 _GLOBAL = ("#555555", "P")
 
+#: What a head without a marker has.
+_NOTHING = {"off": "off: its own place alone", "global alone": "global tokens alone"}
+
 #: Inches: the width of a figure, and the height of a layer in it.
 _WIDTH, _ROW = 11, 0.4
 
@@ -59,7 +62,7 @@ def _degrees(axes: Any, found: Discretized) -> None:
                 fontsize=6.5, color=colour,
             )  # fmt: skip
     rows, columns = np.nonzero(~chosen.any(axis=-1))
-    axes.scatter(columns, rows, s=14, c="#999999", marker="x", label="off: its own place alone")
+    axes.scatter(columns, rows, s=14, c="#999999", marker="x", label=_NOTHING[found.nothing_else])
     axes.set(xlabel="head", ylabel="layer")
     axes.set_xlim(-0.5, heads - 0.5)
     axes.set_ylim(layers - 0.5, -0.5)

@@ -41,6 +41,8 @@ class Ranking(ABC):
 
     #: Its name; registers the class.
     name: ClassVar[str] = ""
+    #: Whether the largest degree keeps every pair: such a ranking starts there, and learning dense.
+    everything: ClassVar[bool] = False
     #: Whether a degree is a whole number, else a share from 0 to 1.
     whole: ClassVar[bool] = True
 
@@ -140,6 +142,8 @@ def parse_rankings(over: str | Sequence[str]) -> tuple[Ranking, ...]:
         if not isinstance(text, str):
             raise PlanError(f"over: a ranking is named by a string; got {text!r}")
         name = text.strip()
+        if not name:
+            raise PlanError("over: the name of a ranking is missing between or after commas")
         if "(" not in name:
             found.append(rankings.find(name)())
             continue

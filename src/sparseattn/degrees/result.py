@@ -92,12 +92,13 @@ class Learned:
     @property
     def warnings(self) -> list[str]:
         """What a user should know before trusting the degrees, a sentence each."""
-        target, messages = self.target_sparsity, []
-        if abs(self.expected_sparsity - target) > _GAP:
+        last, target, messages = self.history[-1], self.target_sparsity, []
+        if abs(last["density"] - last["target"]) > _GAP:
             messages.append(
-                f"after {counted(len(self.history), 'step')} of the search phase the distributions "
-                f"expect a sparsity of {self.expected_sparsity:.3f}, not {target:.3f}: the degrees "
-                "have not settled, and the budget chose them rather than the training; train longer"
+                f"after {len(self.history)} steps of the search phase the distributions expect a "
+                f"sparsity of {self.expected_sparsity:.3f}, where they aimed at "
+                f"{1 - last['target']:.3f}: the degrees have not settled, and the budget chose "
+                "them rather than the training; train longer"
             )
         if abs(self.measured_sparsity - target) > _GAP:
             messages.append(self._missed_target())
@@ -214,12 +215,16 @@ def kind_lines(found: Discretized) -> list[str]:
     """Says which heads use which kind of connection, and what share of the budget it takes."""
     shares, costs = found.shares, found.costs
     kept = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    lines = [f"of the pairs that are kept, over {len(costs.lengths):,} texts of the budget: {kept}"]
+    texts = counted(len(costs.lengths), "text")
+    lines = [
+        f"of the pairs that are kept, over {texts} of the budget: {kept} (a pair of several kinds "
+        "counts for the first of them)"
+    ]
     names = costs.candidates.names
     rows = [["heads of layer", *map(str, costs.learned), "all"]]
     uses = found.chosen > 0
     columns = {name: uses[:, :, index] for index, name in enumerate(names)}
-    columns["off"] = ~uses.any(dim=-1)
+    columns[found.nothing_else] = ~uses.any(dim=-1)
     for name, mask in columns.items():
         counts = mask.sum(dim=1).tolist()
         rows.append([name, *map(str, counts), f"{sum(counts)} of {mask.numel()}"])

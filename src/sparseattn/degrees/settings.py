@@ -70,8 +70,8 @@ class Settings:
                 raise PlanError(f"{name} {getattr(self, name)!r} must be above 0")
         if not 0 < self.search_steps < 1:
             raise PlanError(f"search_steps {self.search_steps!r} must be between 0 and 1")
-        if not 0 <= self.warmup <= 1:
-            raise PlanError(f"warmup {self.warmup!r} must be from 0 to 1")
+        if not 0 <= self.warmup < 1:
+            raise PlanError(f"warmup {self.warmup!r} must be from 0 to below 1")
         object.__setattr__(self, "dense_layers", spell_selection(self.dense_layers))
         object.__setattr__(self, "over", tuple(map(str, parse_rankings(self.over))))
 

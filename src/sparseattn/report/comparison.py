@@ -13,7 +13,7 @@ from sparseattn.report.evidence import read, test_difference
 from sparseattn.report.text import detectable, interval, learned, points, probability, spell
 from sparseattn.stats import (
     LEVEL,
-    Learned,
+    LearnedRuns,
     Mean,
     TestResult,
     benjamini_hochberg,
@@ -74,7 +74,7 @@ class Comparison:
     p: float | None = None
     q: float | None = None
     declared: bool = False
-    learned: tuple[Learned, Learned] | None = None
+    learned: tuple[LearnedRuns, LearnedRuns] | None = None
     reason: str = ""
 
     @property
@@ -205,7 +205,11 @@ def compare_pairs(
             tested.append(replace(comparison, reason=str(error)))
         else:
             means, at = (mean_interval(of_a), mean_interval(of_b)), data.threshold
-            counts = (Learned.among(of_a, at), Learned.among(of_b, at)) if at is not None else None
+            counts = (
+                (LearnedRuns.among(of_a, at), LearnedRuns.among(of_b, at))
+                if at is not None
+                else None
+            )
             tested.append(replace(comparison, result=result, means=means, learned=counts))
     corrected = iter(holm([each.result.p for each in tested if each.result]))
     return tuple(replace(each, p=next(corrected)) if each.result else each for each in tested)

@@ -16,7 +16,7 @@ from sparseattn.report.comparison import (
     declared_pairs,
 )
 from sparseattn.report.data import ArmKey, StudyData
-from sparseattn.stats import Learned, Mean, mean_interval
+from sparseattn.stats import LearnedRuns, Mean, mean_interval
 
 __all__ = ["ArmSummary", "Summary", "summarise"]
 
@@ -38,7 +38,7 @@ class ArmSummary:
     rows: pd.DataFrame
     metrics: Mapping[str, Mean]
     comparison: Comparison | None = None
-    learned: Learned | None = None
+    learned: LearnedRuns | None = None
 
     @cached_property
     def done(self) -> pd.DataFrame:
@@ -112,6 +112,6 @@ def summarise(data: StudyData, shown: int = SHOWN) -> Summary:
         means = {name: mean_interval(rows[name]) for name in data.metrics if name in rows}
         values, learned = data.done_in(arm), None
         if data.threshold is not None and len(values):
-            learned = Learned.among(values[data.headline].to_numpy(float), data.threshold)
+            learned = LearnedRuns.among(values[data.headline].to_numpy(float), data.threshold)
         made.append(ArmSummary(arm, data.groups[arm], means, compared.get(arm), learned))
     return Summary(data, tuple(made), len(data.groups) - len(arms))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from sparseattn.stats import Learned
+from sparseattn.stats import LearnedRuns
 
 __all__ = [
     "NONE",
@@ -92,10 +92,10 @@ def interval(metric: str, low: float, high: float) -> str:
     return f"{points(metric, low)} to {points(metric, high)}"
 
 
-def learned(metric: str, runs: Learned) -> str:
+def learned(metric: str, runs: LearnedRuns) -> str:
     """How many runs learned the task, and the mean of those that did.
 
-    >>> learned("f1", Learned(2, 3, 0.5605)), learned("f1", Learned(0, 3, float("nan")))
+    >>> learned("f1", LearnedRuns(2, 3, 0.5605)), learned("f1", LearnedRuns(0, 3, float("nan")))
     ('2 of 3 (56.0)', '0 of 3')
     """
     mean = f" ({spell(metric, runs.mean)})" if runs.runs else ""

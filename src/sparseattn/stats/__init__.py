@@ -6,7 +6,7 @@
 """
 
 from sparseattn.stats.bootstrap import replicates
-from sparseattn.stats.counts import Learned, compare_learned
+from sparseattn.stats.counts import LearnedRuns, compare_learned
 from sparseattn.stats.crossed import OverExamples, VarianceComponents, compare_runs
 from sparseattn.stats.intervals import Mean, benjamini_hochberg, holm, mean_interval
 from sparseattn.stats.measures import Measure, mean_of, measure
@@ -16,7 +16,7 @@ from sparseattn.stats.single_seed import compare_binary, compare_bootstrap
 __all__ = [
     "LEVEL",
     "POWER",
-    "Learned",
+    "LearnedRuns",
     "Mean",
     "Measure",
     "OverExamples",

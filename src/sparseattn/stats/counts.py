@@ -12,11 +12,11 @@ from scipy.stats import boschloo_exact
 
 from sparseattn.stats.result import LEVEL, TestResult
 
-__all__ = ["Learned", "compare_learned"]
+__all__ = ["LearnedRuns", "compare_learned"]
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedRuns:
     """The runs of an arm that learned the task.
 
     Attributes:
@@ -30,7 +30,7 @@ class Learned:
     mean: float
 
     @classmethod
-    def among(cls, values: NDArray[np.float64], threshold: float) -> Learned:
+    def among(cls, values: NDArray[np.float64], threshold: float) -> LearnedRuns:
         """Counts the runs whose metric is at least `threshold`."""
         high = values[values >= threshold]
         return cls(len(high), len(values), float(high.mean()) if len(high) else math.nan)
@@ -61,7 +61,7 @@ def compare_learned(
         equality of two probabilities", Statistica Neerlandica 24, 1970. It is exact, as Fisher's
         test is, and nowhere weaker.
     """
-    of_a, of_b = (Learned.among(values, threshold) for values in (a, b))
+    of_a, of_b = (LearnedRuns.among(values, threshold) for values in (a, b))
     return TestResult(
         difference=float(a.mean() - b.mean()),
         low=math.nan,

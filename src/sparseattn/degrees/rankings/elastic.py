@@ -20,6 +20,7 @@ class ElasticRanking(Ranking):
     """Windows whose radius is a share of the text's length, so that the sparsity varies little."""
 
     name: ClassVar[str] = "elastic"
+    everything: ClassVar[bool] = True
     whole: ClassVar[bool] = False
 
     def default_degrees(self, longest: int) -> tuple[float, ...]:

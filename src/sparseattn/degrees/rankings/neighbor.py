@@ -24,6 +24,7 @@ class NeighborRanking(Ranking):
     """
 
     name: ClassVar[str] = "neighbor"
+    everything: ClassVar[bool] = True
 
     def default_degrees(self, longest: int) -> tuple[float, ...]:
         """0 and the powers of two, up to a radius that reaches across the longest text."""

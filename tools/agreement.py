@@ -3,9 +3,10 @@
 For each arm of a study whose plan was learned: the share of heads that use each kind (mean over
 seeds), and how much two seeds agree on which heads these are: Cohen's kappa, averaged over pairs of
 seeds. Chance is the same after the heads of each layer were shuffled in one of the two (1,000
-times): what remains of agreement on layers alone. `p` is the share of shuffles that agree as much.
+times): what remains of agreement on layers alone. `p` is the share of shuffles
+that agree as much, not corrected for the number of rows.
 
-    python benchmarks/agreement.py runs/kinds-mrpc [results/other.tar.xz ...]
+    python tools/agreement.py runs/kinds-mrpc [results/other.tar.xz ...]
 """
 
 from __future__ import annotations
