@@ -13,7 +13,6 @@ from sparseattn.cli.main import app, main
 from sparseattn.counting import count_plan
 from sparseattn.degrees.learn import Learner
 from sparseattn.errors import (
-    AnnotationError,
     DataError,
     PlanError,
     SparseAttnError,
@@ -66,6 +65,18 @@ def test_options_reach_the_plan(texts, tmp_path):
     assert [str(p) for _, p in plan.resolve([12] * 6)[0]] == ["full()"]
 
 
+def test_calibrate_parses_the_texts_where_a_ranking_needs_it(texts, tmp_path):
+    out = tmp_path / "plan.json"
+    done = invoke(
+        "calibrate", "--text", texts, "--sparsity", "0.7", "--over", "dependency", "--out", out
+    )
+    assert done.exit_code == 0, done.output
+    assert "dependency" in str(sa.Plan.load(out))
+    renamed = texts.rename(tmp_path / "texts.jsonl")
+    refused = invoke("calibrate", "--text", renamed, "--sparsity", "0.7")
+    assert "is no text: expected a text a line, in a file .txt or .tsv" in str(refused.exception)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -76,7 +87,6 @@ def test_options_reach_the_plan(texts, tmp_path):
             PlanError,
             "neighbor: degrees [0, 1.5] must be ascending whole numbers, the first 0",
         ),
-        (["--sparsity", "0.6", "--over", "dependency"], AnnotationError, "needs 'words'"),
         (["--sparsity", "0.6", "--out", "/nowhere/plan.json"], PlanError, "there is no folder"),
     ],
 )

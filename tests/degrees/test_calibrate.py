@@ -11,6 +11,7 @@ import sparseattn as sa
 from sparseattn.counting import MeasuredSparsity, count_plan
 from sparseattn.degrees.calibrate import attention_by_cell, calibrate_rows
 from sparseattn.degrees.discretize import discretize
+from sparseattn.degrees.result import kind_lines
 from sparseattn.degrees.settings import Settings
 from sparseattn.degrees.texts import Texts
 from sparseattn.errors import (
@@ -137,13 +138,11 @@ class Words:
     all_special_ids = (1, 2)
     pad_token_id, cls_token_id, bos_token_id = 0, 1, 1
     sep_token_id = eos_token_id = 2
+    pad_token_type_id, padding_side = 0, "right"
 
     def __call__(self, text, truncation=False, max_length=None):
         ids = [1, *(5 + len(word) for word in text.split()), 2][:max_length]
         return {"input_ids": ids, "attention_mask": [1] * len(ids)}
-
-    def pad(self, features, **kwargs):
-        return collate(features)
 
 
 def test_texts_may_be_strings():
@@ -186,3 +185,12 @@ def test_what_cannot_be_calibrated():
         )
     with pytest.raises(SparseAttnError, match="unknown option 'importance'"):
         sa.calibrate(classifier(), ["a b c"], 0.6, tokenizer=Words(), importance="output")
+
+
+def test_a_head_with_the_global_tokens_alone_is_not_called_off():
+    found = calibrate_rows(sharp(classifier()), rows(32), collate, 0.8, Settings(over="neighbor"))
+    lines = kind_lines(found)
+    alone = int((~(found.chosen > 0).any(dim=-1)).sum())
+    assert lines[-1].split()[:2] == ["global", "alone"]
+    assert lines[-1].endswith(f"{alone} of 12")
+    assert "self()" not in str(found.plan)

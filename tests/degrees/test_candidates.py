@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from sparseattn import Plan
 from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.ranking import parse_rankings
+from sparseattn.degrees.rankings.neighbor import NeighborRanking
 from tests.patterns.batches import samples
 
 ALONE = {
@@ -73,3 +76,12 @@ def test_the_least_and_the_most_that_a_head_may_have(off):
     assert candidates.needed == most
     assert str(candidates_of("two", (), off).pattern([0, 0])) == "self()"
     assert candidates_of("two", (), off).names == ("neighbor", "similarity")
+
+
+def test_a_ranking_keeps_its_arguments_where_its_degrees_are_chosen():
+    @dataclass(frozen=True)
+    class Every(NeighborRanking):
+        step: int = 2
+
+    (kept,) = Candidates.up_to([Every(step=5)], 9).rankings
+    assert kept == Every((0, 1, 2, 4, 8), step=5)

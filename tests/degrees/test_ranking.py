@@ -87,7 +87,7 @@ SHARES = "must be ascending shares of the length from 0 to 1, the first 0"
     [
         ("neighbour", r"unknown ranking 'neighbour' \(did you mean 'neighbor'\?\); choose from: d"),
         ("neighbour()", r"unknown ranking 'neighbour' \(did you mean"),
-        ("neighbor,", "unknown ranking ''; choose from"),
+        ("neighbor,", "the name of a ranking is missing between or after commas"),
         ("neighbor(", r"expected a ranking, found the end; at column 10 of 'neighbor\('"),
         ("neighbor(degrees=[0, 1]", "expected ',', found the end"),
         ("neighbor() | random()", "'|' does not join rankings"),
