@@ -151,3 +151,18 @@ def test_many_seeds_and_failures_are_cropped_and_counted() -> None:
     assert (len(table.rows), table.left_out) == (50, 40)
     assert len(table.rows[0][3]) == 300
     assert "\n" not in table.rows[0][3]
+
+
+def test_learned_degrees_show_what_discretizing_lost() -> None:
+    data = study(effects={"neighbor": (0.1,)}, layers=(":",), seeds=3, examples=50)
+    phases = {"headline_search": [0.8, 0.7, 0.6], "headline_discretized": [0.75, 0.7, float("nan")]}
+    dense, sparse = summarise(data).arms
+    learned = replace(sparse, rows=sparse.rows.assign(headline="accuracy", **phases))
+    plain, rows = ([row for row in rows_of(seeds_table(arm))] for arm in (sparse, learned))
+    assert rows[: len(plain)] == plain
+    before, after = rows[len(plain) :]
+    assert before["Metric"] == "accuracy, after the search"
+    assert before["Mean"].startswith("70.0 ±")
+    assert [after[f"Seed {seed}"] for seed in (0, 1, 2)] == ["75.0", "70.0", "–"]
+    assert (after["Metric"], after["Mean"][:4]) == ("accuracy, discretized", "72.5")
+    assert not any("search" in row["Metric"] for row in rows_of(seeds_table(dense)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from sparseattn.report.text import (
     probability,
     spell,
 )
-from sparseattn.stats import Mean
+from sparseattn.stats import Mean, mean_interval
 from sparseattn.study.results import COLUMNS
 
 __all__ = [
@@ -203,7 +203,10 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
 
 
 def seeds_table(each: ArmSummary) -> Table:
-    """An arm's metrics: the mean, the standard deviation and every seed."""
+    """An arm's metrics: the mean, the standard deviation and every seed.
+
+    Of learned degrees also the headline after the search phase, and when they were made discrete.
+    """
     shown = each.done.iloc[:SEEDS]
     columns = (
         Column("Metric", number=False),
@@ -221,7 +224,23 @@ def seeds_table(each: ArmSummary) -> Table:
         for metric, mean in each.metrics.items()
         if mean.count
     ]
+    rows += [
+        (f"{metric}, {when}", mean_text(metric, mean), spell(metric, mean.deviation), *values)
+        for metric, when, mean, values in _phases(each, shown)
+    ]
     return Table(columns, tuple(rows), len(each.done) - len(shown))
+
+
+def _phases(
+    each: ArmSummary, shown: pd.DataFrame
+) -> Iterator[tuple[str, str, Mean, tuple[str, ...]]]:
+    """The headline of learned degrees before the fine-tune, where it was measured."""
+    for phase, when in (("search", "after the search"), ("discretized", "discretized")):
+        column = f"headline_{phase}"
+        if column in each.done and each.done[column].notna().any():
+            metric = str(each.done["headline"].iloc[0])
+            values = tuple(spell(metric, value) for value in shown[column])
+            yield metric, when, mean_interval(each.done[column]), values
 
 
 def failures_table(data: StudyData) -> Table:
