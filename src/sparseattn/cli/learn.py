@@ -92,9 +92,8 @@ def learn(
         raise StudyError("give a target: --sparsity, or --speedup and --length")
     if (speedup is None) != (length is None):
         raise StudyError("--speedup and --length belong together")
-    targets = [
-        options.number(part, "sparsity") for part in (sparsity or "").split(",") if speedup is None
-    ]
+    parts = [] if sparsity is None else sparsity.split(",")
+    targets = [options.number(part, "sparsity") for part in parts]
     settings = Settings(
         over,
         granularity,

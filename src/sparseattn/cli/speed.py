@@ -68,34 +68,27 @@ class SpeedTarget:
                 the highest speed-up.
         """
         from sparseattn.counting import MeasuredSparsity
+        from sparseattn.degrees.methods.fixed import UniformMethod, last_before
         from sparseattn.degrees.texts import Texts
+        from sparseattn.plan import Plan
 
         if "search" in self.found:
             return self.found["search"]
         costs = learner.costs
-        fastest = self.predict(learner.discretize(costs.highest).plan)
-        if fastest < self.speedup:
-            raise PlanError(
-                f"no plan makes {self.model} {self.speedup:g} times as fast at {self.length:,} "
-                f"tokens on this machine: the highest speed-up is {fastest:.2f}"
-            )
+        self._check_fastest(learner.discretize(costs.highest).plan, "no plan")
 
         def plan_of(radius: int) -> Plan:
-            from sparseattn.degrees.methods.fixed import UniformMethod
-            from sparseattn.plan import Plan
-
             pattern = UniformMethod(0.5, learner.settings.globals).step(radius)
             return Plan.of(dict.fromkeys(costs.learned, pattern))
 
-        low, high = 0, int(costs.lengths.max())
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.predict(plan_of(middle)) >= self.speedup:
-                low = middle
-            else:
-                high = middle
-        tokens = Texts(learner.model, learner.data, learner.collator).tokens(plan_of(low))
-        measured = MeasuredSparsity.of(plan_of(low), tokens, costs.heads, costs.windows)
+        plan = plan_of(
+            last_before(
+                0, int(costs.lengths.max()), lambda r: self.predict(plan_of(r)) < self.speedup
+            )
+        )
+        texts = Texts(learner.model, learner.counted, learner.collator)
+        tokens = texts.tokens(plan, learner.tokenizer)
+        measured = MeasuredSparsity.of(plan, tokens, costs.heads, costs.windows)
         self.found["search"] = min(max(measured.sparsity, costs.lowest), costs.highest)
         return self.found["search"]
 
@@ -156,14 +149,18 @@ class SpeedTarget:
         known = json.loads(self.file.read_text(encoding="utf-8")) if self.file.exists() else {}
         return {name: float(value) for name, value in known.items()}
 
-    def _lowest(self, plan_at: Callable[[float], Plan], low: float, high: float) -> float:
-        """The lowest sparsity whose plan is fast enough; speed rises with sparsity."""
-        fastest = self.predict(plan_at(high))
+    def _check_fastest(self, plan: Plan, who: str) -> None:
+        """Raises a PlanError that names the highest speed-up, that of `plan`, if it is too low."""
+        fastest = self.predict(plan)
         if fastest < self.speedup:
             raise PlanError(
-                f"no plan of these degrees makes {self.model} {self.speedup:g} times as fast at "
-                f"{self.length:,} tokens on this machine: the highest speed-up is {fastest:.2f}"
+                f"{who} makes {self.model} {self.speedup:g} times as fast at {self.length:,} "
+                f"tokens on this machine: the highest speed-up is {fastest:.2f}"
             )
+
+    def _lowest(self, plan_at: Callable[[float], Plan], low: float, high: float) -> float:
+        """The lowest sparsity whose plan is fast enough; speed rises with sparsity."""
+        self._check_fastest(plan_at(high), "no plan of these degrees")
         while high - low > _CLOSE:
             middle = (low + high) / 2
             if self.predict(plan_at(middle)) >= self.speedup:

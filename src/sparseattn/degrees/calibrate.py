@@ -115,10 +115,8 @@ def attention_by_cell(texts: Texts, costs: Costs, tokenizer: Any = None) -> Tens
     for seen in observe(texts, Plan.of(candidates.needed), layers, tokenizer):
         counted = seen.tokens.valid & ~candidates.global_mask(seen.tokens)
         queries += int(counted.sum())
-        cells = candidates.cells(seen.tokens, layers[0])
-        for index, (layer, weights) in enumerate(zip(layers, seen.weights, strict=True)):
-            if index and candidates.varies_by_layer:
-                cells = candidates.cells(seen.tokens, layer)
+        by_layer = candidates.cells_of(seen.tokens, layers)
+        for index, (cells, weights) in enumerate(zip(by_layer, seen.weights, strict=True)):
             mass = (weights * counted[:, None, :, None]).double().transpose(0, 1).flatten(1).cpu()
             sums[index].index_add_(1, cells.flatten().cpu(), mass)
     return sums[..., costs.numbers] / max(1, queries)

@@ -7,7 +7,7 @@ are where none does. A combination keeps the cells of which some level is within
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import product
@@ -153,6 +153,12 @@ class Candidates:
             cells = cells * 3 + torch.where(either, 1, 2)
         own = torch.eye(length, dtype=torch.bool, device=device)
         return cells.masked_fill(own if self._gated else own | either, self.cell_count - 1)
+
+    def cells_of(self, tokens: TokenBatch, layers: Sequence[int]) -> Iterator[Tensor]:
+        """The `cells` of each of some layers; computed once where all layers share them."""
+        shared = None if self.varies_by_layer else self.cells(tokens)
+        for layer in layers:
+            yield self.cells(tokens, layer) if shared is None else shared
 
     @property
     def cell_count(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
@@ -46,7 +47,7 @@ class Discretized:
         gated = candidates.off or candidates.global_pattern is None
         return "off" if gated else "global alone"
 
-    @property
+    @cached_property
     def shares(self) -> dict[str, float]:
         """The share of what is allowed that each kind of connection takes.
 
@@ -114,8 +115,8 @@ def efficient(gains: Floats, prices: Floats, most: int = MOST_COMBINATIONS) -> I
     kept = hull if len(hull) <= most else hull[_spread(len(hull), most)]
     rest = np.setdiff1d(np.arange(len(front)), kept)
     more = rest[_spread(len(rest), most - len(kept))]
-    front = front[np.sort(np.concatenate([kept, more]))]
-    return front
+    found: Ints = front[np.sort(np.concatenate([kept, more]))]
+    return found
 
 
 def _hull(gains: Floats, prices: Floats) -> Ints:

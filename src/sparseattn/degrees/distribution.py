@@ -138,11 +138,10 @@ class Degrees(nn.Module):
         """The soft mask of a batch, in place of a plan."""
         rules = Plan(()).compile(tokens, self.heads, self.windows).layers
         biases: list[Tensor | None] = [None] * len(self.heads)
-        cells = self.candidates.cells(tokens, self.layers[0])
-        for index, layer in enumerate(self.layers):
-            if index and self.candidates.varies_by_layer:
-                cells = self.candidates.cells(tokens, layer)
-            table = log_allowed([chances[index] for chances in self.log_chances()])
+        log_chances = self.log_chances()
+        by_layer = self.candidates.cells_of(tokens, self.layers)
+        for index, (layer, cells) in enumerate(zip(self.layers, by_layer, strict=True)):
+            table = log_allowed([chances[index] for chances in log_chances])
             biases[layer] = spread(table, cells)
         return CompiledPlan(rules, tuple(biases))
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from sparseattn.errors import PlanError
 
-__all__ = ["exponential_tilt", "solve_knapsack"]
+__all__ = ["solve_knapsack"]
 
 #: Steps that the budget beyond the cheapest choice is divided into.
 _STEPS = 20_000
@@ -87,27 +87,3 @@ def _fill(chosen: Ints, values: Floats, extra: Floats, room: float) -> Ints:
         item, entry = np.unravel_index(int(rate.argmax()), rate.shape)
         left -= cost[item, entry]
         chosen[item] = entry
-
-
-def exponential_tilt(log_chances: Floats, costs: Floats, budget: float) -> Floats:
-    """The distributions nearest to the given ones that cost so much on average.
-
-    Nearest in relative entropy: chances are multiplied by e^(-mu cost), with one mu for all items.
-    The budget is an expected cost between those of the cheapest and the dearest choice. Shapes:
-    [items, entries].
-    """
-    unit = float(costs.max())
-
-    def tilted(mu: float) -> Floats:
-        logits = log_chances - mu * costs / unit
-        chances = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(chances / chances.sum(axis=1, keepdims=True), dtype=np.float64)
-
-    low, high = -1e6, 1e6
-    for _ in range(200):
-        middle = (low + high) / 2
-        if (tilted(middle) * costs).sum() > budget:
-            low = middle
-        else:
-            high = middle
-    return tilted(high)

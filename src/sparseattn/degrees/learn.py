@@ -99,6 +99,7 @@ class Learner:
         evaluation: Rows for `settings.budget_split`; `trainer["eval_dataset"]` by default.
 
     Attributes:
+        counted: The rows that the budget is counted over.
         history: See `sparseattn.degrees.search.Budget`; over all search phases.
         metrics: Of the last evaluations: `search`, `discretized`, `final`, and `dense` of a
             baseline.
@@ -124,8 +125,9 @@ class Learner:
         if self.tokenizer is not None and trainer.get("data_collator") is None:
             self.collator = DataCollatorWithPadding(self.tokenizer)
         held_out = trainer.get("eval_dataset") if evaluation is None else evaluation
-        counted = split_rows(settings.budget_split, data, held_out)
-        self.costs = costs = settings.costs(Texts(model, counted, self.collator), self.tokenizer)
+        self.counted = split_rows(settings.budget_split, data, held_out)
+        texts = Texts(model, self.counted, self.collator)
+        self.costs = costs = settings.costs(texts, self.tokenizer)
         self.degrees = Degrees(
             costs.candidates, costs.heads, costs.windows, costs.dense, settings.granularity
         )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sparseattn.pattern import Pattern
     from sparseattn.tokens import TokenBatch
 
-__all__ = ["Ranking", "parse_rankings", "rankings"]
+__all__ = ["ListedRanking", "Ranking", "parse_rankings", "rankings"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Ranking(ABC):
 
     #: Its name; registers the class.
     name: ClassVar[str] = ""
-    #: Whether the largest degree keeps every pair: such a ranking starts there, and learning dense.
+    #: Whether the largest degree keeps every pair; learning then starts near it, as good as dense.
     everything: ClassVar[bool] = False
     #: Whether a degree is a whole number, else a share from 0 to 1.
     whole: ClassVar[bool] = True
@@ -106,6 +106,29 @@ class Ranking(ABC):
             if (value := getattr(self, field.name)) != field.default
         ]
         return f"{self.name}({', '.join(given)})" if given else self.name
+
+
+@dataclass(frozen=True)
+class ListedRanking(Ranking):
+    """An order whose pattern lists the keys of each query one by one, the first ones first."""
+
+    def default_degrees(self, longest: int) -> tuple[float, ...]:  # noqa: ARG002
+        """0 to 8."""
+        return (0, 1, 2, 4, 8)
+
+    def ranks(self, tokens: TokenBatch, layer: int, most: float) -> Tensor:
+        """See `Ranking.ranks`: from 1."""
+        import torch
+
+        from sparseattn.rules import Keys
+
+        (keys,) = self.pattern(most).rule(tokens, layer).parts
+        assert isinstance(keys, Keys)
+        index, never = keys.index, int(most) + 1
+        batch, length, listed = index.shape
+        ranks = torch.full((batch, length, length + 1), never, device=index.device)
+        order = torch.arange(1, listed + 1, device=index.device).expand(batch, length, listed)
+        return ranks.scatter_(2, index.masked_fill(index < 0, length), order)[..., :length]
 
 
 def _is_count(degree: object) -> bool:

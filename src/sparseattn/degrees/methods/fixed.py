@@ -117,13 +117,13 @@ class _Family(BudgetMethod):
         last = 1
         while last < _MOST and not too_dense(split(last, 0)):
             last *= 2
-        step = _last_before(last // 2, last, lambda at: too_dense(split(at, 0)))
-        larger = _last_before(0, filled, lambda many: too_dense(split(step, many)))
+        step = last_before(last // 2, last, lambda at: too_dense(split(at, 0)))
+        larger = last_before(0, filled, lambda many: too_dense(split(step, many)))
         near = split(step, larger), split(step, larger + 1)
         return min(near, key=lambda plan: abs(count(plan) - self.sparsity))
 
 
-def _last_before(low: int, high: int, beyond: Callable[[int], bool]) -> int:
+def last_before(low: int, high: int, beyond: Callable[[int], bool]) -> int:
     """The largest number from `low` on that is not beyond, by halving; below `high`."""
     while high - low > 1:
         middle = (low + high) // 2

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from sparseattn.degrees.rankings.similarity import SimilarityRanking
+from sparseattn.degrees.ranking import ListedRanking
 
 if TYPE_CHECKING:
     from sparseattn.pattern import Pattern
 
 
 @dataclass(frozen=True)
-class OtherSentenceRanking(SimilarityRanking):
+class OtherSentenceRanking(ListedRanking):
     """The order of `similarity`, of keys in other sentences alone."""
 
     name: ClassVar[str] = "other_sentence_similarity"
