@@ -6,7 +6,10 @@ seeds. Chance is the same after the heads of each layer were shuffled in one of 
 times): what remains of agreement on layers alone. `p` is the share of shuffles
 that agree as much, not corrected for the number of rows.
 
-    python tools/agreement.py runs/kinds-mrpc [results/other.tar.xz ...]
+Then, for one kind, how much arms of different tasks and targets agree (kappa, averaged over pairs
+of seeds; in brackets by layers alone), and the heads that use it most often over all these plans.
+
+    python tools/agreement.py runs/kinds-mrpc [results/other.tar.xz ...] [--kind similarity]
 """
 
 from __future__ import annotations
@@ -33,12 +36,48 @@ def main() -> None:
     """Prints a table a study."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("studies", nargs="+", type=Path, help="folders or packs")
-    for path in parser.parse_args().studies:
+    parser.add_argument("--across", default="union", help="how the compared arms' names begin")
+    parser.add_argument("--kind", default="similarity", help="the kind that is compared")
+    given = parser.parse_args()
+    for path in given.studies:
         print(f"\n{path.name}\n")
         print("| arm | kind | heads | agreement of seeds (kappa) | by layers alone | p |")
         print("| --- | --- | ---: | ---: | ---: | ---: |")
         for row in rows(path):
             print("| " + " | ".join(row) + " |")
+    across(given.studies, given.across, given.kind)
+
+
+def across(paths: list[Path], prefix: str, kind: str) -> None:
+    """Prints how much arms of several studies agree on the heads that use a kind."""
+    uses: dict[str, list[Any]] = {}
+    for path in paths:
+        for spec, plan in plans(path):
+            if spec["arm"].startswith(prefix) and spec["pattern"].startswith("learned("):
+                grid = kinds_of(plan).get(kind, shape(plan))
+                uses.setdefault(f"{path.name.partition('.')[0]} {spec['arm']}", []).append(grid)
+    grids = {name: np.stack(found) for name, found in uses.items()}
+    print(f"\n{kind}: agreement over tasks and targets\n")
+    print(f"| | {' | '.join(grids)} |\n| --- |{' ---: |' * len(grids)}")
+    for one, left in grids.items():
+        cells = [f"{between(left, right, one == other)}" for other, right in grids.items()]
+        print(f"| {one} | {' | '.join(cells)} |")
+    share = np.concatenate(list(grids.values())).mean(axis=0)
+    most = sorted(np.ndindex(*share.shape), key=lambda at: -share[at])[:8]
+    print(f"\nmost often: {', '.join(f'{a}.{b} ({share[a, b]:.0%})' for a, b in most)}")
+
+
+def between(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any], same: bool) -> str:
+    """Kappa averaged over pairs of plans of two arms, and by layers alone."""
+    pairs = [(a, b) for a in range(len(left)) for b in range(len(right)) if not same or a < b]
+    found = np.mean([kappa(left[a], right[b]) for a, b in pairs])
+    draw = np.random.default_rng(0)
+    chance = [
+        kappa(left[a], draw.permuted(right[b], axis=1))
+        for a, b in pairs
+        for _ in range(SHUFFLES // 50)
+    ]
+    return f"{found:.2f} ({np.mean(chance):.2f})"
 
 
 def rows(path: Path) -> Iterator[list[str]]:

@@ -15,7 +15,7 @@ from sparseattn.report.tables import Column, Table
 from sparseattn.report.text import fraction, interval, learned, points, spell
 
 __all__ = ["BASELINES", "DEGREES", "KINDS", "MORE", "PATTERNS", "POST_HOC", "STUDIES"]
-__all__ += ["Dense", "Published", "all_tasks", "ends", "headline"]
+__all__ += ["Dense", "Published", "all_kinds", "all_tasks", "ends", "headline", "twelve_layers"]
 
 #: Studies of patterns, and what a column of each is called.
 PATTERNS = {"patterns-sst2": "SST-2", "patterns-mrpc": "MRPC", "large-squad": "SQuAD"}
@@ -45,8 +45,36 @@ WAYS = {
     "bigbird": "BigBird's mix",
 }
 
-#: Those of the headline table.
-SHOWN_WAYS = ("bigbird", "uniform", "retrained")
+#: Studies of degrees over several kinds, what a column of each is called, and their targets.
+OVER = {
+    "kinds-mrpc": ("MRPC", ("0.9", "0.93")),
+    "kinds-squad": ("SQuAD (F1)", ("0.9", "0.95")),
+    "kinds-sst2": ("SST-2", ("0.78", "0.84")),
+    "kinds-rte": ("RTE", ("0.85", "0.9")),
+}
+#: Their arms, and what a row is called.
+OVER_WAYS = {
+    "dense": "all connections (dense)",
+    "bigbird": "BigBird's mix",
+    "uniform": "one radius",
+    "windows": "learned: near keys",
+    "union": "learned: near and similar keys",
+    "four kinds": "learned: four kinds",
+    "windows retrained": "near keys, a fresh model",
+    "union retrained": "near and similar keys, a fresh model",
+}
+#: The rows and columns of the headline table.
+HEADLINE_WAYS = ("dense", "bigbird", "uniform", "windows", "union")
+HEADLINE = (
+    ("kinds-mrpc", "0.9"),
+    ("kinds-mrpc", "0.93"),
+    ("kinds-squad", "0.95"),
+    ("kinds-sst2", "0.84"),
+)
+
+#: Studies of the model of 12 layers: patterns, learned degrees, and what a column is called.
+BASE = {"SST-2": ("base-sst2", "base-learned-sst2"), "MRPC": ("base-mrpc", "base-learned-mrpc")}
+BASE_PLACES = {"-6:": "last 6 of 12", ":": "all"}
 
 #: Studies whose dense model is compared here with all its seeds, which are in another study. Where
 #: both have a seed, its trial has the same digest.
@@ -82,7 +110,13 @@ POST_HOC = {
 }
 
 #: The studies of the headline tables.
-STUDIES = (*PATTERNS, *MORE.values(), *DEGREES)
+STUDIES = (
+    *PATTERNS,
+    *MORE.values(),
+    *DEGREES,
+    *OVER,
+    *(name for pair in BASE.values() for name in pair),
+)
 
 
 @dataclass(frozen=True)
@@ -158,27 +192,75 @@ def ends(found: Comparison) -> str:
 
 
 def headline(studies: Mapping[str, Published]) -> Table:
-    """Six rows: a mean, the measured sparsity of all layers, and the change, for each task.
+    """Five rows: all connections, fixed degrees and learned ones, where attention is very sparse.
 
     Raises:
         KeyError: A study or an arm is not there.
     """
-    columns, heads = [], []
-    for (name, task), (study, (_, targets)) in zip(PATTERNS.items(), DEGREES.items(), strict=True):
-        late, whole = studies[name].based, studies[MORE.get(name, name)].based
-        heads.append(f"{task}, {whole.data.headline.replace('f1', 'F1')}")
-        degrees = studies[study].based
-        arms = [
-            _arm(whole, "dense", ""),
-            _arm(late, "neighbor", "-3:"),
-            _arm(whole, "neighbor", ":"),
-            *(_arm(degrees, f"{way} s={targets[-1]}", ":") for way in SHOWN_WAYS),
-        ]
-        columns.append([_cell(whole.data.headline, each, sparsity=True) for each in arms])
-    names = ["all connections (dense)", "neighbours, last 3 of 6 layers", "neighbours, all layers"]
-    names += [f"{WAYS[way]}, all layers" for way in SHOWN_WAYS]
+    return _over(studies, HEADLINE, HEADLINE_WAYS)
+
+
+def all_kinds(studies: Mapping[str, Published]) -> Table:
+    """The same with every target and arm.
+
+    Raises:
+        KeyError: A study or an arm is not there.
+    """
+    every = [(name, target) for name, (_, targets) in OVER.items() for target in targets]
+    return _over(studies, every, OVER_WAYS)
+
+
+def _over(
+    studies: Mapping[str, Published], places: Iterable[tuple[str, str]], ways: Iterable[str]
+) -> Table:
+    heads, columns, ways = [], [], list(ways)
+    for name, target in places:
+        study = studies[name].based
+        arms = [_known(study, *_over_arm(way, target)) for way in ways]
+        metric = study.data.headline
+        cells = [_cell(metric, each) if each and len(each.done) else "not run" for each in arms]
+        sparse = [each for each in arms[1:] if each and len(each.done)]
+        columns.append([*cells, _between(sparse)])
+        heads.append(f"{OVER[name][0]}, {float(target):.0%}")
+    names = [*(OVER_WAYS[way] for way in ways), "measured sparsity"]
     rows = [list(row) for row in zip(names, *columns, strict=True)]
-    return _table(["mean (measured sparsity), change (95% interval)"], heads, rows)
+    return _table(["connections, all layers"], heads, rows)
+
+
+def _over_arm(way: str, target: str) -> tuple[str, str]:
+    return (way, "") if way == "dense" else (f"{way} s={target}", ":")
+
+
+def twelve_layers(studies: Mapping[str, Published]) -> Table:
+    """What a model of 12 layers keeps of its accuracy under patterns and learned degrees.
+
+    Raises:
+        KeyError: A study or an arm is not there.
+    """
+    columns, names = [], []
+    for patterns, degrees in BASE.values():
+        fixed, learnt = studies[patterns].based, studies[degrees].based
+        rows = [("all connections (dense)", "", _arm(fixed, "dense", ""))]
+        rows += [
+            (words, where, _arm(fixed, kind, layers))
+            for kind, words in KINDS.items()
+            for layers, where in BASE_PLACES.items()
+        ]
+        rows += [
+            (w, "all", _arm(learnt, way, ":"))
+            for way, w in list(OVER_WAYS.items())[1:]
+            if way != "four kinds"
+        ]
+        metric = fixed.data.headline
+        columns.append([f"{_cell(metric, each, sparsity=True)}{_few(each)}" for *_, each in rows])
+        names = [[words, where] for words, where, _ in rows]
+    rows_out = [[*name, *row] for name, row in zip(names, zip(*columns, strict=True), strict=True)]
+    return _table(["connections", "layers"], list(BASE), rows_out)
+
+
+def _few(each: ArmSummary) -> str:
+    """How many seeds an arm has; of the dense model the cell says it."""
+    return f", {len(each.done)} seeds" if each.comparison else ""
 
 
 def all_tasks(studies: Mapping[str, Published]) -> tuple[Table, Table]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from headline import DEGREES, KINDS, MORE, PATTERNS, Published
+from headline import OVER, Published
 from matplotlib.figure import Figure
 
 from sparseattn.report.drawing import Drawing
@@ -14,20 +14,20 @@ from sparseattn.report.summary import Summary
 
 __all__ = ["overview"]
 
-#: The ways to a plan that all tasks have.
-WAYS_DRAWN = ("learned", "retrained", "uniform", "bigbird")
+#: The tasks and the ways to a plan that are drawn.
+TASKS_DRAWN = ("kinds-mrpc", "kinds-squad", "kinds-sst2")
+WAYS_DRAWN = ("union", "windows", "uniform", "bigbird")
 
 
 def overview(studies: Mapping[str, Published]) -> Drawing:
-    """The arms of the headline tables, each task with a frame and an axis of its own."""
+    """Fixed and learned degrees at two targets, each task with a frame and an axis of its own."""
     frames = []
-    for (name, task), (study, (_, targets)) in zip(PATTERNS.items(), DEGREES.items(), strict=True):
-        whole = studies[MORE.get(name, name)].based
+    for name in TASKS_DRAWN:
+        task, targets = OVER[name]
+        whole = studies[name].based
         base = next(point for point in points_of(whole) if point.arm.name == "dense")
-        points = _points(studies[name].based, KINDS, "-3:") + _points(whole, KINDS, ":")
         arms = [f"{way} s={target}" for way in WAYS_DRAWN for target in targets]
-        points += _points(studies[study].based, arms, ":")
-        frames.append((task, whole.data.headline, points, base))
+        frames.append((task.split()[0], whole.data.headline, _points(whole, arms, ":"), base))
     every = [point for _, _, points, _ in frames for point in points]
     marks = Marks(point.arm for point in every)
 

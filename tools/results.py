@@ -10,7 +10,9 @@ python tools/results.py
                                the text is written by hand; what stands between a comment and
                                `<!-- end -->` is written here:
                                `<!-- claims -->`    the table of claims
-                               `<!-- headline -->`  six rows of all tasks
+                               `<!-- headline -->`  degrees learned over several kinds
+                               `<!-- all kinds -->`  the same with all targets and arms
+                               `<!-- twelve layers -->`  the model of 12 layers
                                `<!-- all tasks -->`  the two tables of patterns and degrees
                                `<!-- contrasts NAME -->`  the comparisons that a study declared, or
                                some: `<!-- contrasts NAME seeds 5: questions 1,3 -->`
@@ -37,8 +39,10 @@ from headline import (
     STUDIES,
     Dense,
     Published,
+    all_kinds,
     all_tasks,
     headline,
+    twelve_layers,
 )
 from overview import overview
 
@@ -59,7 +63,9 @@ PLACE = re.compile(
     r".*?(<!-- end -->)",
     re.DOTALL,
 )
-TABLE = re.compile(r"(<!-- (claims|headline|all tasks) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(
+    r"(<!-- (claims|headline|all tasks|all kinds|twelve layers) -->\n).*?(<!-- end -->)", re.DOTALL
+)
 
 
 def grid(table: Table, raw: bool = False) -> str:
@@ -126,7 +132,7 @@ def main() -> int:
     }
     places = [key for found in keys.values() for key in found]
     packed = {file.name.removesuffix(".tar.xz"): file for file in sorted(PACKED.glob("*.tar.xz"))}
-    claimed = {study for claim in CLAIMS for _, study, *_ in claim.pairs}
+    claimed = {study for claim in CLAIMS for _, study, *_ in (*claim.pairs, *claim.base_pairs)}
     if missing := sorted({*STUDIES, *claimed, *(name for name, *_ in places)} - packed.keys()):
         print(f"the pages show {', '.join(missing)}: not in {PACKED}", file=sys.stderr)
         return 1
@@ -154,6 +160,8 @@ def main() -> int:
     top = {
         "claims": grid(claims(studies), raw=True),
         "headline": grid(headline(studies), raw=True),
+        "all kinds": grid(all_kinds(studies), raw=True),
+        "twelve layers": grid(twelve_layers(studies), raw=True),
         "all tasks": "\n".join(grid(table, raw=True) for table in all_tasks(studies)),
     }
     for page, text in texts.items():
