@@ -11,18 +11,25 @@ from torch import Tensor
 
 from sparseattn.errors import AnnotationError
 
-__all__ = ["ANNOTATIONS", "COLUMNS", "PARSED", "TokenBatch"]
+__all__ = ["ANNOTATIONS", "COLUMNS", "PARSED", "TAGS", "TokenBatch"]
 
 #: Batch columns that carry annotations, and the field of `TokenBatch` that each one fills.
 COLUMNS = {
     "word_index": "words",
     "sentence_index": "sentences",
     "head_index": "heads",
+    "tag_index": "tags",
     "special_tokens_mask": "special",
 }
 
 #: Annotations that come from a parse.
-PARSED = frozenset({"words", "sentences", "heads"})
+PARSED = frozenset({"words", "sentences", "heads", "tags"})
+
+#: The universal part-of-speech tags (Universal Dependencies, version 2), by their number.
+TAGS = (
+    "adj", "adp", "adv", "aux", "cconj", "det", "intj", "noun", "num", "part", "pron", "propn",
+    "punct", "sconj", "sym", "verb", "x",
+)  # fmt: skip
 
 #: What a pattern can ask for in `needs`, and how a user gets it.
 ANNOTATIONS = {
@@ -37,6 +44,10 @@ ANNOTATIONS = {
         "add sentence_index with sparseattn.Annotator and train with remove_unused_columns=False"
     ),
     "heads": "add head_index with sparseattn.Annotator and train with remove_unused_columns=False",
+    "tags": (
+        "add tag_index with sparseattn.Annotator(tokenizer, tags=True) and train with "
+        "remove_unused_columns=False"
+    ),
     "embedding": "sparsify a model that has input embeddings",
 }
 
@@ -55,6 +66,8 @@ class TokenBatch:
         sentences: Index of its sentence, -1 for none. Shape: [batch, length], int64.
         heads: Word index of the syntactic head of its word (a root is its own head), -1 for none.
             Shape: [batch, length], int64.
+        tags: Part of speech of its word, an index of `TAGS`, -1 for none. Shape: [batch, length],
+            int64.
         embedding: The model's input embeddings. Shape: [vocabulary, width], any float.
     """
 
@@ -65,6 +78,7 @@ class TokenBatch:
     words: Tensor | None = None
     sentences: Tensor | None = None
     heads: Tensor | None = None
+    tags: Tensor | None = None
     embedding: Tensor | None = None
 
     @classmethod

@@ -28,6 +28,7 @@ from sparseattn.stats import TestResult
 from sparseattn.study import Options, unpack
 from sparseattn.study import run as run_study
 from sparseattn.study.trial import TrialSpec
+from sparseattn.tokens import TAGS
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(__file__).parent / "data"
@@ -142,6 +143,7 @@ def batch(lengths: Sequence[int], starts: Sequence[int], width: int, seed: int) 
         words=words,
         sentences=sentences,
         heads=heads,
+        tags=torch.where(words >= 0, words * 5 % len(TAGS), -1),  # nothing drawn
         embedding=torch.tensor(_TABLE, dtype=torch.float32),
     )
 

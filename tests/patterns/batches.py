@@ -9,6 +9,7 @@ import torch
 from hypothesis import strategies as st
 
 from sparseattn import TokenBatch
+from sparseattn.tokens import TAGS
 
 #: Whole numbers, so that cosines tie often and exactly; two equal rows, two parallel, one zero.
 EMBEDDING = torch.tensor(
@@ -38,13 +39,17 @@ class Text:
     words: list[int]
     sentences: list[int]
     heads: list[int]
+    tags: list[int]
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 #: Padding looks like an ordinary token: only `valid` tells.
-FILL = {"ids": 1, "special": False, "separators": False, "words": -1, "sentences": -1, "heads": -1}
+FILL = {
+    **dict.fromkeys(("words", "sentences", "heads", "tags"), -1),
+    **{"ids": 1, "special": False, "separators": False},
+}
 
 
 def text(length: int, random: Random) -> Text:
@@ -65,13 +70,16 @@ def text(length: int, random: Random) -> Text:
         sentences.append(sentence)
     where = {w: s for w, s in zip(words, sentences, strict=True) if w >= 0}
     head = {w: random.choice([o for o in where if where[o] == where[w]]) for w in where}
+    ids = [random.randrange(len(EMBEDDING)) for _ in special]
+    tag = {w: random.randrange(-1, len(TAGS)) for w in where}
     return Text(
-        ids=[random.randrange(len(EMBEDDING)) for _ in special],
+        ids=ids,
         special=special,
         separators=[s and i > 0 for i, s in enumerate(special)],
         words=words,
         sentences=sentences,
         heads=[head.get(w, -1) for w in words],
+        tags=[tag.get(w, -1) for w in words],
     )
 
 

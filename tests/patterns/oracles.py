@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sparseattn.pattern import Difference, Intersection, Union
+from sparseattn.tokens import TAGS
 from tests.patterns.batches import EMBEDDING, Text
 
 Pair = Callable[[int, int], bool]
@@ -58,6 +59,10 @@ def _sentence(p: Any, t: Text, layer: int) -> Pair:
 
 def _same_word(p: Any, t: Text, layer: int) -> Pair:
     return lambda q, k: t.words[q] != -1 and t.words[q] == t.words[k]
+
+
+def _part_of_speech(p: Any, t: Text, layer: int) -> Pair:
+    return lambda q, k: t.tags[k] != -1 and TAGS[t.tags[k]] in p.keep
 
 
 def _dependency(p: Any, t: Text, layer: int) -> Pair:
@@ -198,6 +203,7 @@ ORACLES: dict[str, Callable[[Any, Text, int], Pair]] = {
     "longformer": _longformer,
     "matched_random": _matched_random,
     "neighbor": _neighbor,
+    "part_of_speech": _part_of_speech,
     "random": _random,
     "same_word": _same_word,
     "self": _self,

@@ -42,6 +42,7 @@ EFFECTS = {
     ],
     "neighbor(1)": ["neighbor(2)"],
     "dependency()": ["dependency(2)"],
+    "part_of_speech([noun])": ["part_of_speech([noun, verb, det])"],
     "random(1)": [
         "random(2)",
         "random(1, seed=1)",
@@ -98,6 +99,9 @@ def test_numpy_numbers_and_lists_are_taken():
 
 
 WHOLE = "must be a whole number >="
+TAGS = (
+    "adj, adp, adv, aux, cconj, det, intj, noun, num, part, pron, propn, punct, sconj, sym, verb, x"
+)
 MESSAGES = {
     # patterns and arguments by name
     "neighbour(radius=2)": "unknown pattern 'neighbour' (did you mean 'neighbor'?); choose from: "
@@ -130,6 +134,17 @@ MESSAGES = {
     "random(degree=1, per_layer=1)": "random(per_layer=1): per_layer must be true or false",
     "random(degree=3, drawn=2)": f"random(drawn=2): drawn {WHOLE} 3",
     "dependency(hops=0)": f"dependency(hops=0): hops {WHOLE} 1",
+    "part_of_speech()": "part_of_speech() needs the argument 'keep'",
+    "part_of_speech(noun)": "part_of_speech(keep='noun'): keep must be a list, such as [...]",
+    "part_of_speech([])": f"part_of_speech(keep=[]): keep needs one or more of {TAGS}",
+    "part_of_speech([noun, noun])": "part_of_speech(keep=[noun, noun]): keep takes each of "
+    f"{TAGS} at most once",
+    "part_of_speech([noun, vreb])": "part_of_speech(): unknown part of speech 'vreb' (did you mean "
+    f"'verb'?); choose from: {TAGS}",
+    "part_of_speech([NOUN])": "part_of_speech(): unknown part of speech 'NOUN'; choose from: "
+    f"{TAGS}",
+    "part_of_speech([3, [noun]])": "part_of_speech(): unknown part of speech 3; choose from: "
+    f"{TAGS}",
     "similarity(k=0)": f"similarity(k=0): k {WHOLE} 1",
     "bigbird(radius=-1, random=1)": f"bigbird(radius=-1): radius {WHOLE} 0",
     "bigbird(radius=1, random=-1)": f"bigbird(random=-1): random {WHOLE} 0",

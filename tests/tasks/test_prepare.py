@@ -125,6 +125,14 @@ def test_annotations_only_where_they_are_needed(tmp_path):
     names = ("word_index", "sentence_index", "head_index", "special_tokens_mask")
     for name in names:
         assert list(annotated.train[name]) == expected[name]
+    assert "tag_index" not in annotated.train.column_names
+    tagged = prepare(task, tokenizer(), frozenset({"tags"}), tmp_path)
+    tagger = Annotator(tokenizer(), cache_dir=tmp_path, tags=True)
+    tags = tagger([row["text"] for row in REVIEWS])["tag_index"]
+    assert list(tagged.train["tag_index"]) == tags
+    last = tagged.collator(tagged.evaluation.__getitems__([len(REVIEWS) - 1]))["tag_index"]
+    assert last.tolist() == [min(tags, key=len)]
+    assert tagged.key != annotated.key
     assert annotated.fingerprint == plain.fingerprint
     assert annotated.inputs["row"] == plain.inputs["row"]
     batch = annotated.collator(annotated.evaluation.__getitems__([0, len(REVIEWS) - 1]))

@@ -74,7 +74,8 @@ def prepare(
     """Tokenised rows, parsed if a ranking needs that, and what joins them into batches."""
     from sparseattn.syntax import Annotator, Collator
 
-    annotator = Annotator(tokenizer) if settings.needs & PARSED else None
+    needs = settings.needs
+    annotator = Annotator(tokenizer, tags="tags" in needs) if needs & PARSED else None
     return tokenize(model, texts, tokenizer, annotator=annotator), Collator(tokenizer)
 
 

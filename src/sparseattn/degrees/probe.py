@@ -158,7 +158,8 @@ def probe(
         model.name_or_path, trust_remote_code=False
     )
     some = [texts[index] for index in spread_indices(len(texts), MOST)]
-    annotator = Annotator(tokenizer) if wanted.needs & PARSED else None
+    needs = wanted.needs
+    annotator = Annotator(tokenizer, tags="tags" in needs) if needs & PARSED else None
     rows = tokenize(model, some, tokenizer, annotator=annotator, pairs=True)
     return probe_texts(Texts(model, rows, Collator(tokenizer), MOST), wanted, tokenizer)
 

@@ -197,7 +197,7 @@ def _refuse_grafted(encoder: Any, name: str) -> None:
 def _random_batch(encoder: Any, lengths: Sequence[int], annotated: bool) -> dict[str, Tensor]:
     """Ordinary tokens of the encoder's vocabulary, the same each time, padded on the right.
 
-    The annotations are one sentence of one-token words, all under the first.
+    The annotations are one sentence of one-token words of one kind, all under the first.
     """
     config = encoder.config
     special = {value for name, value in vars(config).items() if name.endswith("_token_id")}
@@ -211,7 +211,8 @@ def _random_batch(encoder: Any, lengths: Sequence[int], annotated: bool) -> dict
     if annotated:
         words = torch.arange(max(lengths)).expand_as(ids)
         columns["word_index"] = words.where(mask, -1)
-        columns["sentence_index"] = columns["head_index"] = torch.zeros_like(ids).where(mask, -1)
+        same = torch.zeros_like(ids).where(mask, -1)
+        columns |= dict.fromkeys(("sentence_index", "head_index", "tag_index"), same)
         columns["special_tokens_mask"] = (~mask).long()
     device = next(encoder.parameters()).device
     return {name: column.to(device) for name, column in columns.items()}

@@ -28,6 +28,7 @@ class Reading:
         cut: Tokens left out because the model has no positions for them.
         longest: Tokens that the model has positions for; None without a limit.
         layers: Attention layers of the model.
+        heads: Heads of each of them.
     """
 
     tokens: TokenBatch
@@ -35,6 +36,7 @@ class Reading:
     cut: int
     longest: int | None
     layers: int
+    heads: int
 
 
 def read(
@@ -66,7 +68,7 @@ def read(
         options |= {"truncation": True, "max_length": limit}
     pairs = None if pair is None else [pair]
     if needs & PARSED:
-        columns = dict(Annotator(tokenizer)([text], pairs, **options))
+        columns = dict(Annotator(tokenizer, tags="tags" in needs)([text], pairs, **options))
     else:
         columns = tokenizer([text], pairs, return_special_tokens_mask=True, **options)
     if all(columns["special_tokens_mask"][0]):
@@ -85,4 +87,5 @@ def read(
         cut=whole - ids.shape[1],
         longest=limit,
         layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
     )

@@ -34,7 +34,7 @@ _PACKAGES = ("tokenizers", "torch", "transformers")
 _DEGREES = "learned degrees"
 
 #: Annotations that are the work of spaCy.
-_PARSED = frozenset({"words", "sentences", "heads"})
+_PARSED = frozenset({"words", "sentences", "heads", "tags"})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Words, sentences and syntactic heads for the tokens of a batch."""
+"""Words, sentences, syntactic heads and parts of speech for the tokens of a batch."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ __all__ = ["Annotator"]
 
 @dataclass(frozen=True, eq=False)
 class Annotator:
-    """A tokenizer that also says each token's word, sentence and syntactic head.
+    """A tokenizer that also says each token's word, sentence, head and part of speech.
 
     ```
     annotator = Annotator(tokenizer)
@@ -36,14 +36,18 @@ class Annotator:
     - `sentence_index`: its sentence, numbered likewise.
     - `head_index`: the word that is the syntactic head of its word; a root is its own. It may be a
       word without a token: one that was cut off, or whose only token belongs to another word.
+    - `tag_index`, with `tags=True` only: the part of speech of its word, an index of
+      `sparseattn.tokens.TAGS`, or -1 where the pipeline gives none.
     - `special_tokens_mask`: 1 for what the tokenizer added, padding included, and 0 for text.
 
-    Tokens that the tokenizer added have -1 in the first three; no other token has.
+    Tokens that the tokenizer added have -1 in the first three and in `tag_index`; no other token
+    has in the first three.
 
     The two texts of a pair are parsed apart. Given words (`is_split_into_words=True`) are parsed as
     they are. Of a text that truncation shortens, the parse stops after the sentence in which it
     does; see `sparseattn.syntax.pipeline.needed`. Parses are kept on disk by the text parsed, the
-    pipeline's name and version and spaCy's version. spaCy is loaded when there is one to make.
+    pipeline's name and version and spaCy's version, those with tags beside those without. spaCy is
+    loaded when there is one to make.
 
     Attributes:
         tokenizer: A fast tokenizer.
@@ -51,6 +55,7 @@ class Annotator:
         cache_dir: Where parses are kept; `$SPARSEATTN_CACHE`, else `sparseattn` in the user's
             cache folder (`$XDG_CACHE_HOME`, else `~/.cache`).
         progress: Called with the number of texts parsed and to parse, after each batch of them.
+        tags: Whether parts of speech are given too: a tenth more time to parse.
 
     Raises:
         AnnotationError: The tokenizer knows no offsets, or the pipeline is not installed.
@@ -61,6 +66,7 @@ class Annotator:
     pipeline: str | Path = DEFAULT
     cache_dir: str | Path | None = None
     progress: Callable[[int, int], None] | None = None
+    tags: bool = False
     _cache: ParseCache = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -70,7 +76,8 @@ class Annotator:
                 f"{type(self.tokenizer).__name__} is no fast tokenizer: it knows no character "
                 "offsets, by which words are aligned; load one with AutoTokenizer"
             )
-        cache = ParseCache(Pipeline.find(self.pipeline), self.cache_dir, self.progress)
+        pipeline = Pipeline.find(self.pipeline, self.tags)
+        cache = ParseCache(pipeline, self.cache_dir, self.progress)
         object.__setattr__(self, "_cache", cache)
 
     def __call__(
@@ -94,7 +101,7 @@ class Annotator:
 
         Raises:
             DataError: There is no text, or what should be one is not.
-            AnnotationError: The pipeline does not load, or has no parser.
+            AnnotationError: The pipeline does not load, has no parser, or gives no tags.
         """
         given = [side for side in (texts, text_pairs) if side is not None]
         lists: list[Any] = [side if isinstance(side, str) else list(side) for side in given]
@@ -127,8 +134,8 @@ class Annotator:
 
         Raises:
             DataError: The texts are not those of the encoding.
-            AnnotationError: The encoding is not a fast tokenizer's, the pipeline does not load, or
-                has no parser.
+            AnnotationError: The encoding is not a fast tokenizer's, the pipeline does not load, has
+                no parser, or gives no tags.
         """
         given = [side for side in (texts, text_pairs) if side is not None]
         sides: list[Any] = [[side] if isinstance(side, str) else list(side) for side in given]
@@ -163,7 +170,7 @@ def _row(
     tokens: TokenSpans, texts: Sequence[Text], parses: Sequence[Parse]
 ) -> dict[str, list[int]]:
     """The annotations of one encoding, from its texts and their parses."""
-    word, sentence, head = (np.full(len(tokens), -1) for _ in range(3))
+    word, sentence, head, tag = (np.full(len(tokens), -1) for _ in range(4))
     words = sentences = 0
     for index, (text, parse) in enumerate(zip(texts, parses, strict=True)):
         mask = tokens.sides == index
@@ -171,11 +178,15 @@ def _row(
         word[mask] = local + words
         sentence[mask] = parse.sentences[local] + sentences
         head[mask] = parse.heads[local] + words
+        if parse.tags is not None:
+            tag[mask] = parse.tags[local]
         words, sentences = words + len(parse), sentences + parse.count_sentences
+    tagged = all(parse.tags is not None for parse in parses)
     return {
         "word_index": word.tolist(),
         "sentence_index": sentence.tolist(),
         "head_index": head.tolist(),
+        **({"tag_index": tag.tolist()} if tagged else {}),
         "special_tokens_mask": (tokens.sides < 0).astype(int).tolist(),
     }
 

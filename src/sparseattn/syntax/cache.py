@@ -63,7 +63,8 @@ class ParseCache:
             AnnotationError: The pipeline does not load, or has no parser.
         """
         keys = [self.pipeline.key(text) for text in texts]
-        parses = {key: Parse.from_bytes(data) for key, data in self.get(set(keys)).items()}
+        found = self.get(set(keys)).items()
+        parses = {key: Parse.from_bytes(data, self.pipeline.tags) for key, data in found}
         missing = {key: t for key, t in zip(keys, texts, strict=True) if key not in parses}
         done = 0
         for batch in _batches(missing):

@@ -1,4 +1,4 @@
-"""The parse of a text as arrays: where its words are, their heads, their sentences."""
+"""The parse of a text as arrays: where its words are, their heads, sentences and tags."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparseattn.tokens import TAGS
+
 __all__ = ["Parse"]
 
 Ints = NDArray[np.int32]
+
+#: spaCy's names of the parts of speech, but for those that are none (SPACE, the empty one).
+_TAGS = {tag.upper(): number for number, tag in enumerate(TAGS)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,12 +28,15 @@ class Parse:
         ends: The character after its last. Shape: [words], int32.
         heads: Index of its syntactic head; a root is its own. Shape: [words], int32.
         sentences: Index of its sentence, from 0 without gaps. Shape: [words], int32.
+        tags: Index of its part of speech in `sparseattn.tokens.TAGS`, -1 for none; None where no
+            tags were asked for. Shape: [words], int32.
     """
 
     starts: Ints
     ends: Ints
     heads: Ints
     sentences: Ints
+    tags: Ints | None = None
 
     def __len__(self) -> int:
         """Number of words."""
@@ -40,23 +48,24 @@ class Parse:
         return int(self.sentences[-1]) + 1
 
     @classmethod
-    def of_doc(cls, doc: Any) -> Parse:
+    def of_doc(cls, doc: Any, tagged: bool = False) -> Parse:
         """Reads a spaCy document, whose whitespace tokens are no words.
 
         The children of a whitespace token go to its nearest ancestor that is a word; where it has
         none they become roots. A text without words counts as one word, so that the whitespace
-        tokens of a byte-level vocabulary have one to belong to.
+        tokens of a byte-level vocabulary have one to belong to; it has no tag.
         """
         table = doc.to_array(["IDX", "LENGTH", "HEAD", "SENT_START", "IS_SPACE"]).astype(np.int64)
         starts, lengths, steps, opens, blank = table.reshape(-1, 5).T
         words = np.flatnonzero(blank == 0)
         if not len(words):
-            return cls._of([0], [len(doc.text)], [0], [0])
+            return cls._of([0], [len(doc.text)], [0], [0], *([[-1]] if tagged else []))
         heads = _skip(np.arange(len(steps)) + steps, blank == 1)[words]
         numbers = np.cumsum(blank == 0) - 1
         heads = np.where(blank[heads] == 0, numbers[heads], np.arange(len(words)))
         sentences = np.unique(np.cumsum(opens == 1)[words], return_inverse=True)[1]
-        return cls._of(starts[words], (starts + lengths)[words], heads, sentences)
+        tags = [[_TAGS.get(doc[at].pos_, -1) for at in words.tolist()]] if tagged else []
+        return cls._of(starts[words], (starts + lengths)[words], heads, sentences, *tags)
 
     @classmethod
     def joined(cls, parts: Sequence[Parse], offsets: Sequence[int]) -> Parse:
@@ -66,21 +75,24 @@ class Parse:
         words = np.cumsum([0, *map(len, parts)])
         sentences = np.cumsum([0, *(part.count_sentences for part in parts)])
         moved = [
-            (part.starts + at, part.ends + at, part.heads + word, part.sentences + sentence)
+            [row + step for row, step in zip(part._rows, (at, at, word, sentence, 0), strict=False)]
             for part, at, word, sentence in zip(parts, offsets, words, sentences, strict=False)
         ]
         return cls._of(*(np.concatenate(column) for column in zip(*moved, strict=True)))
 
     def to_bytes(self) -> bytes:
         """The arrays as little-endian int32, one after the other."""
-        return (
-            np.stack([self.starts, self.ends, self.heads, self.sentences]).astype("<i4").tobytes()
-        )
+        return np.stack(self._rows).astype("<i4").tobytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Parse:
-        """Reads what `to_bytes` wrote."""
-        return cls._of(*np.frombuffer(data, dtype="<i4").reshape(4, -1))
+    def from_bytes(cls, data: bytes, tagged: bool = False) -> Parse:
+        """Reads what `to_bytes` wrote of a parse with or without tags."""
+        return cls._of(*np.frombuffer(data, dtype="<i4").reshape(4 + tagged, -1))
+
+    @property
+    def _rows(self) -> list[Ints]:
+        rows = [self.starts, self.ends, self.heads, self.sentences]
+        return rows if self.tags is None else [*rows, self.tags]
 
     @classmethod
     def _of(cls, *columns: Any) -> Parse:

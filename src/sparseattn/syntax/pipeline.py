@@ -36,16 +36,15 @@ _SEARCH = 400
 #: A full stop and what closes with it, before whitespace; a CJK full stop; the end of a line.
 _SENTENCE_END = re.compile(r"[.!?…]['\")\]’”»]*(?=\s)|[。！？]|\n")
 _SPACE = re.compile(r"\s")
-#: Factories whose output neither heads nor sentences depend on.
+#: Factories that give parts of speech.
+_TAGGING = {"attribute_ruler", "morphologizer", "tagger"}
+#: Factories whose output neither heads, sentences nor parts of speech depend on.
 _UNUSED = {
-    "attribute_ruler",
     "entity_linker",
     "entity_ruler",
     "lemmatizer",
-    "morphologizer",
     "ner",
     "spancat",
-    "tagger",
     "textcat",
     "textcat_multilabel",
     "trainable_lemmatizer",
@@ -59,13 +58,15 @@ class Pipeline:
     Attributes:
         name: A package, or a folder.
         version: What a parse depends on beside the text: the versions of pipeline and spaCy.
+        tags: Whether it also gives parts of speech.
     """
 
     name: str
     version: str
+    tags: bool = False
 
     @classmethod
-    def find(cls, name: str | Path) -> Pipeline:
+    def find(cls, name: str | Path, tags: bool = False) -> Pipeline:
         """Looks for an installed pipeline; loads neither it nor spaCy."""
         try:
             spacy = version("spacy")
@@ -73,11 +74,11 @@ class Pipeline:
             raise MissingExtraError(_NO_SPACY) from None
         package = str(name).replace("-", "_")
         try:
-            return cls(package, f"{version(package)}, spaCy {spacy}")
+            return cls(package, f"{version(package)}, spaCy {spacy}", tags)
         except (PackageNotFoundError, ValueError):
             pass
         if (Path(name) / "config.cfg").is_file():
-            return cls(str(name), f"{_contents(Path(name))}, spaCy {spacy}")
+            return cls(str(name), f"{_contents(Path(name))}, spaCy {spacy}", tags)
         if Path(name).exists() or "/" in str(name) or "\\" in str(name):
             why = f"{str(name)!r} is not the folder of a spaCy pipeline: no config.cfg"
             raise AnnotationError(why)
@@ -86,9 +87,9 @@ class Pipeline:
         raise AnnotationError(f"the spaCy pipeline {str(name)!r} is not installed: {command}")
 
     def key(self, text: Text) -> bytes:
-        """What a parse of `text` is kept under: 16 bytes."""
+        """What a parse of `text` is kept under: 16 bytes, others with tags than without."""
         content = text if isinstance(text, str) else list(text)
-        parts = json.dumps([_FORMAT, self.name, self.version, content])
+        parts = json.dumps([_FORMAT, self.name, self.version, content, *["tags"] * self.tags])
         return hashlib.blake2b(parts.encode(), digest_size=16).digest()
 
     def parse(self, texts: Sequence[Text]) -> list[Parse]:
@@ -99,7 +100,8 @@ class Pipeline:
         longest = max(1, *(sum(map(len, piece)) for piece in flat))
         size = max(1, min(_BATCH, _CHARACTERS // longest))
         documents = (_document(parser, piece) for piece in flat)
-        parsed = map(Parse.of_doc, parser.pipe(documents, batch_size=size))
+        piped = parser.pipe(documents, batch_size=size)
+        parsed = (Parse.of_doc(document, self.tags) for document in piped)
         return [
             Parse.joined([next(parsed) for _ in parts], [at for at, _ in parts]) for parts in cut
         ]
@@ -131,7 +133,13 @@ def _load(pipeline: Pipeline) -> Any:
             f"the spaCy pipeline {pipeline.name!r} has no parser (it has {has}); "
             f"choose one that has, such as {DEFAULT!r}"
         )
-    parser.select_pipes(disable=[name for name, m in metas.items() if m.factory in _UNUSED])
+    unused = _UNUSED if pipeline.tags else _UNUSED | _TAGGING
+    parser.select_pipes(disable=[name for name, m in metas.items() if m.factory in unused])
+    if pipeline.tags and not parser("word").has_annotation("POS"):
+        raise AnnotationError(
+            f"the spaCy pipeline {pipeline.name!r} gives no parts of speech (it has "
+            f"{', '.join(metas)}); choose one that does, such as {DEFAULT!r}"
+        )
     return parser
 
 

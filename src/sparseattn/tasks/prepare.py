@@ -29,7 +29,7 @@ from sparseattn.tasks.kind import DETAILS, Scores, TaskKind
 from sparseattn.tasks.questions import QuestionAnswering
 from sparseattn.tasks.spec import TaskSpec
 from sparseattn.tasks.tagging import TokenClassification
-from sparseattn.tokens import COLUMNS
+from sparseattn.tokens import COLUMNS, PARSED
 
 __all__ = ["Examples", "Prepared", "longest_first", "prepare", "read_examples"]
 
@@ -46,8 +46,6 @@ _FORMAT = 1
 _BATCH = 1000
 #: What models read, of the names that kinds give to it.
 _INPUTS = ("text", "text_pair", "tokens", "question", "context")
-#: Annotations that cost a parse.
-_PARSED = frozenset({"words", "sentences", "heads"})
 #: Columns of the inputs that are for the model.
 _MODEL_COLUMNS = frozenset(
     {*COLUMNS, "input_ids", "token_type_ids", "labels", "start_positions", "end_positions"}
@@ -192,7 +190,7 @@ def prepare(
         task: The task.
         tokenizer: A fast tokenizer.
         needs: What the patterns to come read; see `sparseattn.tokens.ANNOTATIONS`. Only words,
-            sentences and heads cost anything.
+            sentences, heads and tags cost anything.
         cache_dir: Where tokenised data are kept; `sparseattn.files.cache_folder()` by default.
         pipeline: The spaCy pipeline that annotates.
 
@@ -202,14 +200,15 @@ def prepare(
     if not tokenizer.is_fast:
         raise DataError(f"{type(tokenizer).__name__} knows no offsets; use a fast tokenizer")
     examples = read_examples(task)
-    annotated = sorted(needs & _PARSED)
+    annotated = sorted(needs & PARSED)
     shape = (task.kind, task.max_length, task.overlap)
     # Two versions of `tokenizers` may cut windows of the same texts differently, as 0.23.2 and
     # 0.23.3 do, and environments may share a cache.
     how = (_state(tokenizer), version("tokenizers"), annotated, pipeline if annotated else "")
     key = digest(_FORMAT, examples.fingerprint, shape, how)
     folder = (cache_dir or cache_folder()) / "inputs" / key
-    annotate = Annotator(tokenizer, pipeline, cache_dir).columns if annotated else None
+    tags = "tags" in needs
+    annotate = Annotator(tokenizer, pipeline, cache_dir, tags=tags).columns if annotated else None
     data, counts = _read(folder) or _write(folder, _tokenize_both(examples, tokenizer, annotate))
     inputs = data["evaluation"]
     return Prepared(
