@@ -52,7 +52,7 @@ def test_things_that_select_nothing(value):
 
 def test_an_entry_that_has_no_effect_is_told():
     plan = Plan.of({"1": "neighbor(radius=1)", "2": "self()", ":2": "full()"})
-    with pytest.warns(UserWarning, match=r"'layers 1: neighbor\(radius=1\)' has no effect"):
+    with pytest.warns(UserWarning, match=r"'layer 1: neighbor\(radius=1\)' has no effect"):
         plan.resolve([2] * 3)
 
 
@@ -82,7 +82,11 @@ def test_json_round_trip(tmp_path):
 def test_what_a_plan_prints_makes_an_equal_one():
     plan = Plan.of({":3": "neighbor(2) | global(cls, sep)", "-1,0": {"0,2:": "self()"}})
     assert Plan.of(str(plan)) == Plan.of(plan.spelled) == plan
-    for text in ("layers 1: self();", " layers 1 : self()", "layers 1, heads :: self()"):
+    assert str(Plan.of({1: {2: "self()"}, "-1": {"0,2": "self()"}, "0:1": "self()"})) == (
+        "layer 1, head 2: self()\nlayer -1, heads 0,2: self()\nlayers 0:1: self()"
+    )
+    assert Plan.of({1: {2: "self()"}}).spelled == "layers 1, heads 2: self()"
+    for text in ("layers 1: self();", " layer 1 : self()", "layers 1, heads :: self()"):
         assert Plan.of(text).entries == (Entry(sa.parse("self()"), "1"),)
     nothing = Plan.of({"": "self()", "1": {"": "self()"}})
     assert Plan.of(nothing.spelled) == nothing

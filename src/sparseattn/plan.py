@@ -30,7 +30,7 @@ Groups = tuple[tuple[tuple[int, ...], Pattern], ...]
 FORMAT = "sparseattn-plan-1"
 
 #: A line of `Plan.__str__`.
-_LINE = re.compile(r"layers ([-\d:, ]*?)(?:, heads ([-\d:, ]*))?: (.+)")
+_LINE = re.compile(r"layers? ([-\d:, ]*?)(?:, heads? ([-\d:, ]*))?: (.+)")
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ class Plan:
         >>> print(Plan.of({":3": "neighbor(radius=8)", "3:": {"0,1": "self()"}}))
         layers :3: neighbor(radius=8)
         layers 3:, heads 0,1: self()
+        >>> print(Plan.of("layer 1, head 2: self()"))
+        layer 1, head 2: self()
         """
         if isinstance(plan, Plan):
             _check_own("Plan", layers=layers, heads=heads)
@@ -145,10 +147,15 @@ class Plan:
     def spelled(self) -> str:
         """The plan in one line, from which `of` makes an equal one; empty for one without entries.
 
+        Studies know a plan by this line, so it says `layers` and `heads` of one, too.
+
         >>> Plan.of({":": "self()", "1": {"0,2": "full()"}}).spelled
         'layers :: self(); layers 1, heads 0,2: full()'
         """
-        return str(self).replace("\n", "; ")
+        return "; ".join(
+            f"layers {e.layers}{'' if e.heads == ':' else f', heads {e.heads}'}: {e.pattern}"
+            for e in self.entries
+        )
 
     @property
     def needs(self) -> frozenset[str]:
@@ -296,7 +303,9 @@ class Plan:
     def __str__(self) -> str:
         """A line an entry."""
         return "\n".join(
-            f"layers {e.layers}{'' if e.heads == ':' else f', heads {e.heads}'}: {e.pattern}"
+            _named("layer", e.layers)
+            + ("" if e.heads == ":" else f", {_named('head', e.heads)}")
+            + f": {e.pattern}"
             for e in self.entries
         )
 
@@ -307,6 +316,11 @@ class Plan:
     def __hash__(self) -> int:
         """Hashes the entries once."""
         return self._hash
+
+
+def _named(what: str, selection: str) -> str:
+    """A selection with its noun: `layer 0`, `layers 0,2`."""
+    return f"{what}{'' if selection.lstrip('-').isdigit() else 's'} {selection}"
 
 
 def _check_own(what: str, **selections: Selection) -> None:

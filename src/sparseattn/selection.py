@@ -16,10 +16,10 @@ Selection = str | int | slice | Iterable["str | int | slice"]
 def is_plan(text: str) -> bool:
     """Whether a text is the lines of a plan, which name its layers; see `sparseattn.Plan.spelled`.
 
-    >>> is_plan("layers 1, heads 0: self()"), is_plan("self()")
-    (True, False)
+    >>> is_plan("layers 1:, heads 0,2: self()"), is_plan("layer 1: self()"), is_plan("self()")
+    (True, True, False)
     """
-    return text.lstrip().startswith("layers ")
+    return text.lstrip().startswith(("layers ", "layer "))
 
 
 def spell_selection(selection: Selection) -> str:

@@ -149,31 +149,36 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def picture(
-    pattern: str | Pattern,
+    pattern: str | Pattern | Plan,
     text: str,
     pair: str | None = None,
     *,
     model: str = DEFAULT,
     layer: int = 0,
+    head: int = 0,
 ) -> Picture:
-    """Applies a pattern to a text.
+    """Applies a pattern, or that of one head of a plan, to a text.
 
     Args:
-        pattern: A pattern or its spec string.
+        pattern: A pattern or its spec string; a plan, its JSON file or its lines.
         text: The text.
         pair: A second text, for models that read pairs.
         model: Whose tokenizer, and whose embeddings for patterns that need them, to use; see
             `sparseattn.models.names.resolve`.
-        layer: The attention layer; matters to patterns that draw anew for each.
+        layer: The attention layer; matters to plans and to patterns that draw anew for each.
+        head: The head; matters to plans.
 
     Raises:
         PatternError: The spec string is wrong.
         DataError: A text is empty, or the model cannot be loaded.
-        PlanError: The model lacks the layer.
+        PlanError: The model lacks the layer or head, or the file holds no plan for it.
     """
-    pattern = parse(pattern) if isinstance(pattern, str) else pattern
-    reading = read(text, pair, model=model, needs=pattern.needs)
+    plan = Plan.read(pattern) if isinstance(pattern, str) else Plan.of(pattern)
+    reading = read(text, pair, model=model, needs=plan.needs)
     (index,) = select_indices(str(layer), reading.layers, "layer")
+    (which,) = select_indices(str(head), reading.heads, "head")
+    layers = plan.resolve([reading.heads] * reading.layers)
+    heads, pattern = next(group for group in layers[index] if which in group[0])
     rule = LayerRule((((0,), pattern.rule(reading.tokens, index)),), 1, reading.tokens.valid, False)
     report = SparsityReport.of(CompiledPlan((rule,)), [str(pattern)])
     counts = (
@@ -181,8 +186,12 @@ def picture(
         f"pairs allowed, sparsity {report.sparsity:.1%}, mean degree {report.mean_degree:.1f}"
     )
     notices = []
-    if pattern.varies_by_layer:
-        notices.append(f"this is layer {index} of {reading.layers}; others draw other keys")
+    if len(set(layers)) > 1 or pattern.varies_by_layer:
+        others = "have other patterns" if len(set(layers)) > 1 else "draw other keys"
+        notices.append(f"this is layer {index} of {reading.layers}; others {others}")
+    if len(layers[index]) > 1:
+        same = f"head{'s' if len(heads) > 1 else ''} {', '.join(map(str, heads))}"
+        notices.append(f"this is {same} of {reading.heads}; others have other patterns")
     if reading.cut:
         notices.append(
             f"the text was cut: the model has positions for {reading.longest} tokens, and the last "

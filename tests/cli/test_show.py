@@ -133,6 +133,37 @@ def test_a_pair_is_read_as_a_pair():
     assert not shown.mask[1, 2]
 
 
+def test_a_plans_file_is_drawn_a_head_at_a_time(tmp_path):
+    file = tmp_path / "plan.json"
+    plan = sa.Plan.of({"1:": "self()", "1": {"0,2": "neighbor(1)"}, "3": {0: "random(degree=2)"}})
+    sa.Plan(plan.entries, shape=(12,) * 6).save(file)
+    dense, window = picture(str(file), FOX), picture(str(file), FOX, layer=1, head=2)
+    assert (dense.spec, dense.notices) == (
+        "full()",
+        ("this is layer 0 of 6; others have other patterns",),
+    )
+    assert torch.equal(window.mask, picture("neighbor(1)", FOX).mask)
+    assert (window.spec, window.notices) == (
+        "neighbor(radius=1)",
+        (
+            "this is layer 1 of 6; others have other patterns",
+            "this is heads 0, 2 of 12; others have other patterns",
+        ),
+    )
+    assert picture(str(file), FOX, layer=-3, head=-12).notices[1].startswith("this is head 0 of 12")
+    drawn = picture(sa.Plan.load(file), FOX, layer=3)
+    assert torch.equal(drawn.mask, picture("random(degree=2)", FOX, layer=3).mask)
+
+
+def test_a_file_that_holds_no_plan_for_this_model(tmp_path):
+    file = tmp_path / "plan.json"
+    with pytest.raises(PlanError, match=r"cannot read a plan from .*plan.json: No such file"):
+        picture(str(file), FOX)
+    sa.Plan(sa.Plan.of("self()").entries, shape=(4, 4)).save(file)
+    with pytest.raises(PlanError, match="a model of 2 layers of 4 heads, and this one has 6"):
+        picture(str(file), FOX)
+
+
 @pytest.mark.parametrize(
     ("words", "options", "error", "message"),
     [
@@ -142,6 +173,7 @@ def test_a_pair_is_read_as_a_pair():
         (["self()", "\udcff"], {}, DataError, r"^the text is not valid Unicode: '\\udcff'$"),
         (["self()", "\u200b\u200b"], {}, DataError, "no token that the tokenizer of 'package:"),
         (["self()", FOX], {"layer": 6}, PlanError, "^layer 6 does not exist: the model has 6, 0"),
+        (["self()", FOX], {"head": 12}, PlanError, "^head 12 does not exist: the model has 12, 0"),
         # before a model is loaded
         (["neighbour(2)", FOX], {"model": "no/such"}, PatternError, "unknown pattern 'neighbour'"),
     ],

@@ -116,13 +116,17 @@ def lengthen(
 
 @app.command(
     epilog=examples(
-        "show 'neighbor(radius=2)' 'The quick brown fox jumps.'",
         "show 'similarity(k=3)' 'A cat sat.' --pair 'Cats sit.' --png a.png",
+        "show runs/learned/plan.json 'A cat sat.' --layer 2 --head 5",
     )
 )
 def show(
     pattern: Annotated[
-        str, typer.Argument(metavar="PATTERN", help="A spec string, such as 'neighbor(radius=2)'.")
+        str,
+        typer.Argument(
+            metavar="PATTERN",
+            help="A spec string, such as 'neighbor(radius=2)', or a plan's JSON file.",
+        ),
     ],
     text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to apply it to.")],
     png: Annotated[
@@ -132,12 +136,13 @@ def show(
         str, typer.Option(help="Tokenizer and embeddings: a folder, a Hub name or package:NAME.")
     ] = DEFAULT,
     layer: Annotated[int, typer.Option(help="Attention layer; negative ones count back.")] = 0,
+    head: Annotated[int, typer.Option(help="Head of a plan; negative ones count back.")] = 0,
     pair: Annotated[str | None, typer.Option(help="A second text, read as a pair.")] = None,
 ) -> None:
-    """Show which tokens of a text a pattern connects."""
+    """Show which tokens of a text a pattern, or a head of a plan, connects."""
     from sparseattn.show import picture
 
-    shown = picture(pattern, text, pair, model=model, layer=layer)
+    shown = picture(pattern, text, pair, model=model, layer=layer, head=head)
     written = None if png is None else shown.save(png)  # what cannot be written is told first
     _print(shown)
     if written is not None:

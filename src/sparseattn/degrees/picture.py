@@ -63,7 +63,8 @@ def _degrees(axes: Any, found: Discretized) -> None:
             )  # fmt: skip
     rows, columns = np.nonzero(~chosen.any(axis=-1))
     axes.scatter(columns, rows, s=14, c="#999999", marker="x", label=_NOTHING[found.nothing_else])
-    axes.set(xlabel="head", ylabel="layer")
+    always = f"{found.shares['always']:.0%} of the pairs kept are those that every head keeps"
+    axes.set(xlabel=f"head\n{always}", ylabel="layer")
     axes.set_xlim(-0.5, heads - 0.5)
     axes.set_ylim(layers - 0.5, -0.5)
     axes.set_xticks(range(heads))
@@ -102,13 +103,20 @@ def _steps(left: Any, right: Any, history: Sequence[dict[str, float]], sparsity:
 
 
 def draw_frontier(rows: Sequence[dict[str, float]], score: str) -> Figure:
-    """Draws a score of each phase against the measured sparsity."""
+    """Draws a score of each phase against the measured sparsity, and the dense model's, if known.
+
+    Args:
+        rows: The columns of `frontier.csv`, a row a target.
+        score: A metric, or the loss.
+    """
     figure = new_figure(7, 4.5)
     axes = figure.subplots()
     sparsities = [row["measured_sparsity"] for row in rows]
     for phase, marker in (("search", "o"), ("discretized", "s"), ("final", "D")):
         values = [row[f"{phase}_{score}"] for row in rows]
         axes.plot(sparsities, values, marker=marker, label=phase)
+    if (dense := rows[0].get(f"dense_{score}")) is not None:
+        axes.axhline(dense, color="black", linestyle="--", linewidth=1, label="dense")
     axes.set(xlabel="measured sparsity", ylabel=score)
     axes.legend(title="phase")
     axes.grid(alpha=0.3)
