@@ -1,14 +1,17 @@
-"""Where caches lie, and writing a file so that readers see the old one or the new one."""
+"""Where files lie, and writing one so that readers see the old one or the new one."""
 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["cache_folder", "sync_folder", "write_whole", "writing_whole"]
+from sparseattn.errors import DataError
+
+__all__ = ["cache_folder", "expanded", "sync_folder", "write_whole", "writing_whole"]
 
 
 def cache_folder() -> Path:
@@ -24,6 +27,18 @@ def cache_folder() -> Path:
     if named := os.environ.get("SPARSEATTN_CACHE"):
         return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sparseattn"
+
+
+def expanded(path: str) -> str:
+    """A path with `~` and `$VARIABLES` filled in.
+
+    Raises:
+        DataError: A variable is not set.
+    """
+    filled = os.path.expandvars(os.path.expanduser(path))
+    for name in re.findall(r"\$\{?(\w+)", filled):
+        raise DataError(f"{path!r} needs the environment variable {name}")
+    return filled
 
 
 def write_whole(path: Path, data: bytes | str) -> None:

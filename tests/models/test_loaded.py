@@ -19,8 +19,8 @@ from sparseattn.errors import (
     SparseAttnError,
     UnsupportedModelError,
 )
+from sparseattn.models.identity import identity
 from sparseattn.models.load import load_model, load_part
-from sparseattn.models.names import identity
 from sparseattn.plan import Plan
 from tests.models.families import batch, build, run, sentence_transformer
 

@@ -17,6 +17,7 @@ from sparseattn.study.store import Store
 from sparseattn.study.study import Study
 from sparseattn.study.trial_cache import TrialCache
 from tests.study import fakes
+from tests.tasks.material import tiny_model
 
 ROWS = [
     ("a fine and thoughtful film about people", "1"),
@@ -92,6 +93,33 @@ def test_a_study_is_run_then_found_done_then_gone_on_with_elsewhere(tmp_path, lo
     shutil.rmtree(out / "trials" / load_study(out).rows["digest"][0])
     assert run(moved, out, options).run == 1
     assert len(Store(out).finished()) == 2
+
+
+def test_a_study_goes_on_with_the_same_model_elsewhere(tmp_path, log, monkeypatch):
+    out, options = tmp_path / "out", Options(trial=fakes.TRIAL)
+    model = tiny_model(tmp_path / "one" / "m")
+    file = data(tmp_path / "a")
+    assert run(values(file, model=str(model)), out, options).run == 2
+    before = Store(out).finished()
+    shutil.copytree(model, tmp_path / "two" / "m")
+    (tmp_path / "two" / "m" / "data_config.json").write_text("{}")
+    shutil.rmtree(tmp_path / "one")
+    monkeypatch.setenv("MODELS", str(tmp_path / "two"))
+    moved = values(file, model="${MODELS}/m")
+    assert run(moved, out, options).run == 0
+    shutil.rmtree(out / "trials" / min(before))
+    assert run(moved, out, options).run == 1
+    assert Store(out).finished() == before
+    assert Study.load(out).spec.model == "${MODELS}/m"
+    spec = json.loads((out / "trials" / min(before) / "spec.json").read_text())
+    assert spec["model"] == "${MODELS}/m"
+    tiny_model(tmp_path / "two" / "m", layer_norm_eps=1e-3)
+    shutil.rmtree(out / "trials" / min(before))
+    with pytest.raises(StudyError, match=r"other versions \(model \w{16} then, \w{16} now\)"):
+        run(moved, out, options)
+    monkeypatch.setenv("OTHERS", str(tmp_path / "two"))
+    with pytest.raises(StudyError, match=r"another study: model is '.*/m' here and '.*/m' there"):
+        run(values(file, model="${OTHERS}/m"), out, options)
 
 
 @pytest.mark.parametrize("missing", [True, False])

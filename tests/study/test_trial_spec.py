@@ -74,6 +74,16 @@ def test_data_with_a_fingerprint_may_move():
     assert same[0] == same[1]
 
 
+def test_a_model_with_an_identity_may_move():
+    here, there, other = (
+        [spec(model=model, versions=versions).digest for model in ("org/mpnet", "$MODELS/mpnet")]
+        for versions in ({}, {"model": "1"}, {"model": "2"})
+    )
+    assert here[0] != here[1]
+    assert there[0] == there[1]
+    assert other[0] == other[1] != there[0]
+
+
 def test_a_specification_loads_neither_torch_nor_transformers():
     code = (
         "import sys, sparseattn.study.session, sparseattn.tasks.ready; "

