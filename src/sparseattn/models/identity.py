@@ -65,18 +65,23 @@ def identity(name: str) -> str:
 
 def _snapshot(name: str) -> Path | None:
     """The folder of the files that count of a model on the Hub; None where it cannot be had."""
-    from huggingface_hub import snapshot_download, utils
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     files = [_CONFIG, *_WEIGHTS, *_OPTIONS, _TOKENIZER, *_VOCABULARIES]
-    bars = not utils.are_progress_bars_disabled()
-    utils.disable_progress_bars()
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
     try:
         return Path(snapshot_download(name, allow_patterns=files))
     except Exception:  # of the network, the Hub or the name
         return None
     finally:
-        if bars:
-            utils.enable_progress_bars()
+        if shown:
+            enable_progress_bars()
 
 
 def _there(folder: Path, names: Iterable[str]) -> set[Path]:
