@@ -110,8 +110,8 @@ CLAIMS = (
                 "neighbor@:",
             ),
         ],
-        "holds for near keys and the parse, at no cost; similar keys in late layers fail in two of "
-        "three seeds",
+        "holds for near keys, the parse and random keys, with no loss found for the first two; similar "
+        "keys in late layers vary widely",
         [
             ("neighbours: last 6 − all", "base-mrpc", "neighbor@-6:", "neighbor@:"),
             ("neighbours: last 6 − dense", "base-mrpc", "neighbor@-6:", "dense"),
@@ -196,7 +196,7 @@ CLAIMS = (
                 "bigbird s=0.85@:",
             ),
         ],
-        "undecided at 90%: better by the estimates, 11 points below dense; fresh models do not "
+        "undecided at 90%: better by the estimates, 11 to 12 points below dense; fresh models do not "
         "train",
         [
             ("near and similar − BigBird's mix", "base-learned-mrpc", "union@:", "bigbird@:"),
@@ -226,7 +226,7 @@ CLAIMS = (
     Claim(
         "Our own: degrees learned over near and similar keys beat those over near keys alone",
         "MRPC",
-        "holds; no difference to dense found at 90% and 93%",
+        "holds; no loss against dense found",
         [
             ("at 90%", "kinds-mrpc", "union s=0.9@:", "windows s=0.9@:"),
             ("at 93%", "kinds-mrpc", "union s=0.93@:", "windows s=0.93@:"),
