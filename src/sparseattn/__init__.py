@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sparseattn.degrees.calibrate import calibrate as calibrate
     from sparseattn.degrees.learn import learn_degrees as learn_degrees
     from sparseattn.degrees.probe import probe as probe
+    from sparseattn.exporting.files import export as export
     from sparseattn.models.describe import describe as describe
     from sparseattn.models.lengthen.lengthening import lengthen as lengthen
     from sparseattn.models.load import load as load
@@ -47,6 +48,7 @@ _PUBLIC = {
     "TokenBatch": "tokens",
     "calibrate": "degrees.calibrate",
     "describe": "models.describe",
+    "export": "exporting.files",
     "learn_degrees": "degrees.learn",
     "lengthen": "models.lengthen.lengthening",
     "load": "models.load",
@@ -70,6 +72,7 @@ __all__ = [
     "calibrate",
     "describe",
     "errors",
+    "export",
     "learn_degrees",
     "lengthen",
     "load",

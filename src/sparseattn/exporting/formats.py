@@ -1,0 +1,201 @@
+"""The formats of exported files: writing each, and running it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseattn.errors import DataError, MissingExtraError, unknown
+from sparseattn.exporting.exportable import Exportable
+
+__all__ = ["FORMATS", "Format", "Run", "format_of", "open_openvino", "program_of"]
+
+#: Runs a file: from input names and tensors to output names and tensors.
+Run = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+
+#: The batch that is traced: no size in it is 1, which a tracer would take for a constant.
+_BATCH, _LENGTH = 2, 70
+#: First version of ONNX's operators with all that is used.
+_OPSET = 20
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of exported files.
+
+    Attributes:
+        suffix: How the names of its files end.
+        needs: Packages that write and run it, which the extra of its name installs.
+        write: Writes a traced program to a path.
+        run: Opens what was written, for a number of threads; None for all.
+    """
+
+    name: str
+    suffix: str
+    needs: tuple[str, ...]
+    write: Callable[[Any, Path], None]
+    run: Callable[[Path, int | None], Run]
+
+    def check_installed(self) -> None:
+        """Raises a MissingExtraError that names the extra."""
+        if missing := [name for name in self.needs if find_spec(name) is None]:
+            raise MissingExtraError(
+                f"export to {self.name} needs {', '.join(missing)}: "
+                f'pip install "sparseattn[{self.name}]"'
+            )
+
+
+def program_of(model: Exportable) -> Any:
+    """Traces a model for any batch and length; a program can be written once.
+
+    Returns:
+        A `torch.export.ExportedProgram`.
+    """
+    # A tensor for each: the tracer would take one that comes twice for the same input.
+    example = tuple(torch.ones(_BATCH, _LENGTH, dtype=torch.int64) for _ in model.inputs)
+    sizes = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=1, max=model.longest)
+    shapes = (dict(enumerate(sizes)),) * len(model.inputs)
+    with torch.no_grad(), _quiet():
+        return torch.export.export(model, example, dynamic_shapes=shapes)
+
+
+def format_of(path: Path, name: str | None = None) -> Format:
+    """The format of a file, by its name or else by how its path ends.
+
+    Raises:
+        DataError: There is no such format, or the path ends otherwise.
+    """
+    if name is not None and name not in FORMATS:
+        raise DataError(unknown("format", name, FORMATS))
+    fitting = [f for f in FORMATS.values() if name in (None, f.name) and f.suffix == path.suffix]
+    if not fitting:
+        wanted = [FORMATS[name]] if name else list(FORMATS.values())
+        ends = ", ".join(f"{each.suffix} ({each.name})" for each in wanted)
+        raise DataError(f"cannot export to {path}: its name must end with {ends}")
+    return fitting[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides what the exporters say to their developers."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+# --- ONNX
+
+
+def _write_onnx(program: Any, path: Path) -> None:
+    with _quiet():
+        names = list(program.graph_signature.user_inputs)
+        torch.onnx.export(
+            program,
+            f=path,
+            input_names=names,
+            output_names=_outputs(program),
+            dynamic_shapes=({0: "batch", 1: "length"},) * len(names),
+            opset_version=_OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _run_onnx(path: Path, threads: int | None = None) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        arrays = session.run(names, {name: value.numpy() for name, value in batch.items()})
+        return dict(zip(names, map(torch.from_numpy, arrays), strict=True))
+
+    return run
+
+
+def _outputs(program: Any) -> list[str]:
+    """The names of a program's outputs, which are a dict."""
+    return list(program.call_spec.out_spec.context)
+
+
+# --- OpenVINO
+
+
+def _write_openvino(program: Any, path: Path) -> None:
+    import openvino
+
+    with TemporaryDirectory() as folder:
+        # OpenVINO reads a program of torch, too, but not one with several kinds of windows.
+        draft = Path(folder, "model.onnx")
+        _write_onnx(program, draft)
+        model = openvino.convert_model(draft)
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def open_openvino(path: Path, threads: int | None = None, precision: str = "f32") -> Run:
+    """Opens a file of OpenVINO, to compute in `f32` or `bf16`."""
+    import openvino
+
+    settings = {"INFERENCE_PRECISION_HINT": precision}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = str(threads)
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    names = [port.get_any_name() for port in compiled.outputs]
+
+    def run(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        arrays = compiled({name: value.numpy() for name, value in batch.items()})
+        return {name: torch.from_numpy(arrays[name].copy()) for name in names}
+
+    return run
+
+
+# --- torch
+
+
+def _write_torch(program: Any, path: Path) -> None:
+    with _quiet():
+        torch.export.save(program, path)
+
+
+def _run_torch(path: Path, _threads: int | None = None) -> Run:
+    with _quiet():
+        module = torch.export.load(path).module()
+
+    def run(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        with torch.no_grad():
+            output: dict[str, Tensor] = module(*batch.values())
+        return output
+
+    return run
+
+
+FORMATS = {
+    each.name: each
+    for each in (
+        Format("onnx", ".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _run_onnx),
+        Format(
+            "openvino", ".xml", ("openvino", "onnx", "onnxscript"), _write_openvino, open_openvino
+        ),
+        Format("torch", ".pt2", (), _write_torch, _run_torch),
+    )
+}

@@ -1,0 +1,45 @@
+"""`sparseattn export`; what it calls is tested in tests/exporting."""
+
+import pytest
+
+import sparseattn as sa
+from sparseattn.models.load import quiet
+from tests.models.families import build
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = build("bert", num_hidden_layers=1)
+    with quiet():
+        model.save_pretrained(tmp_path / "dense")
+        sa.sparsify(model, "neighbor(radius=3) | global(cls)").save_pretrained(tmp_path / "sparse")
+    return tmp_path
+
+
+def test_exports_compares_and_times(run, saved):
+    out = saved / "out.pt2"
+    status, said, _ = run("export", saved / "sparse", "--to", "torch", "--out", out, "--lengths", 9)
+    assert status == 0
+    assert out.is_file()
+    assert "4 heads: chunks with 3 tokens to each side, global tokens 0" in said
+    assert "largest difference from the model" in said
+    assert "9 tokens, one text: " in said
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "message"),
+    [
+        ("dense", (), "carries no plan; give --plan"),
+        ("dense", ("--plan", "same_word()"), "it needs words"),
+        ("sparse", ("--lengths", "9,x"), "is no list of lengths"),
+        ("sparse", ("--to", "onnx"), "its name must end with .onnx"),
+    ],
+)
+def test_what_cannot_be_is_one_line(run, saved, model, more, message):
+    typed = ("--to", "torch", "--out", saved / "out.pt2", *more)
+    status, _, said = run("export", saved / model, *typed)
+    said = said[said.index("error: ") :]  # a bar of loaded weights may stand before it
+    assert status == 2
+    assert message in said
+    assert said.count("\n") == 1
+    assert not list(saved.glob("out*"))

@@ -1,0 +1,135 @@
+"""The exportable form, in eager torch: it equals the sparse model and stays sparse."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import sparseattn as sa
+from sparseattn.exporting.exportable import Exportable
+from tests.models.families import INTERFACE, batch, build
+
+WINDOW = "neighbor(radius=3) | global(cls)"
+PLANS = [
+    WINDOW,
+    "self()",
+    "global(first=3, positions=[9])",
+    "longformer(radius=2) | dilated(radius=2, dilation=3)",
+    "elastic(share=0.2)",
+    "strided(3) - neighbor(1)",
+    {":": {"0,2": "neighbor(2) | global(first=2, positions=[9])", "1": "full()", "3": "block(4)"}},
+]
+
+
+def apart(model, exportable, lengths, side):
+    columns = batch(lengths, side)
+    mask = columns["attention_mask"].bool()
+    with torch.no_grad():
+        expected = model(**columns)
+        output = exportable(columns["input_ids"], mask.long())
+    states = (output["last_hidden_state"] - expected.last_hidden_state)[mask]
+    return float(states.abs().max())
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_equals_the_sparse_model(family, plan):
+    model = sa.sparsify(build(family), plan)
+    exportable = Exportable(model)
+    for lengths in ((23, 7, 1), (70, 33, 12), (131,), (1,)):
+        for side in ("right", "left"):
+            assert apart(model, exportable, lengths, side) < 2e-6
+    assert str(sa.plan_of(model)) == str(sa.Plan.of(plan))  # the model is as it was
+
+
+@pytest.mark.parametrize("family", sorted(set(INTERFACE) - {"t5-encoder"}))
+def test_every_family_of_the_interface(family):
+    model = sa.sparsify(build(family), WINDOW)
+    assert apart(model, Exportable(model), (40, 9), "left") < 2e-6
+
+
+def test_a_dense_plan_is_the_stock_model():
+    stock = build("bert")
+    exportable = Exportable(stock, sa.Plan.of("full()"))
+    assert apart(stock, exportable, (40, 9), "right") < 2e-6
+
+
+class Largest(TorchDispatchMode):
+    """The elements of the largest tensor that is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.elements = max(self.elements, out.untyped_storage().nbytes() // out.element_size())
+        return out
+
+
+def largest(exportable, length):
+    # The math kernel computes the scores as tensors, so that they are seen.
+    ids = torch.ones(1, length, dtype=torch.int64)
+    with (
+        torch.no_grad(),
+        Largest() as seen,
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+    ):
+        exportable(ids, ids)
+    return seen.elements
+
+
+def test_windows_hold_nothing_of_length_times_length():
+    model = build("bert", max_position_embeddings=4096, num_hidden_layers=1)
+    sparse = Exportable(sa.sparsify(model, WINDOW))
+    long, longer = largest(sparse, 2048), largest(sparse, 4096)
+    assert longer < 2.1 * long
+    assert longer < 4096**2 / 10
+    dense = Exportable(model, sa.Plan.of("full()"))
+    assert largest(dense, 2048) >= 2048**2  # what is counted can be seen
+
+
+def test_a_token_out_of_reach_changes_nothing():
+    model = sa.sparsify(build("bert", num_hidden_layers=1), "neighbor(radius=3)")
+    exportable = Exportable(model)
+    ids = batch((100,))["input_ids"]
+    ones = torch.ones_like(ids)
+    other = ids.clone()
+    other[0, 50] += 1
+    with torch.no_grad():
+        before, after = (exportable(x, ones)["last_hidden_state"][0] for x in (ids, other))
+    changed = (before != after).any(dim=1).nonzero().flatten().tolist()
+    assert changed == list(range(47, 54))
+
+
+def test_torch_compile_makes_one_graph():
+    model = sa.sparsify(build("bert", num_hidden_layers=1), WINDOW)
+    exportable = Exportable(model)
+    columns = batch((40, 9))
+    columns = {name: columns[name] for name in ("input_ids", "attention_mask")}
+    compiled = torch.compile(exportable, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        expected, output = exportable(**columns), compiled(**columns)
+    assert torch.allclose(output["last_hidden_state"], expected["last_hidden_state"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "plan", "message"),
+    [
+        ("bert", "same_word()", r"same_word\(\) cannot be exported: it needs .*words"),
+        ("bert", "neighbor(2) | global(sep)", "it needs separators"),
+        ("bert", "bigbird(radius=1, random=2)", "keys are drawn or listed"),
+        ("mpnet", WINDOW, "computes its own attention, which would stay dense"),
+        ("t5-encoder", WINDOW, "adds a bias to every score"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_in_a_line(family, plan, message):
+    model = sa.sparsify(build(family), plan)
+    with pytest.raises(sa.errors.SparseAttnError, match=message) as caught:
+        Exportable(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_a_plan_is_refused():
+    with pytest.raises(sa.errors.PlanError, match="carries no plan"):
+        Exportable(build("bert"))

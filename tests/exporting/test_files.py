@@ -1,0 +1,110 @@
+"""Exported files, run in their own runtimes."""
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+import sparseattn as sa
+from sparseattn.exporting import files
+from sparseattn.exporting.formats import FORMATS
+from sparseattn.exporting.speed import against_dense
+from tests.models.families import batch, build
+
+#: Windows of three kinds, of which the widest reaches 3 tokens, and a global token.
+PLAN = {":": {"0,2": "neighbor(3) | global(cls)", "1": "neighbor(2)", "3": "dilated(1, 3)"}}
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def exported(request, tmp_path_factory):
+    """A model of one layer, what was exported, and the file, opened."""
+    form = FORMATS[request.param]
+    for package in form.needs:
+        pytest.importorskip(package)
+    model = sa.sparsify(build("bert", num_hidden_layers=1), PLAN)
+    done = sa.export(model, tmp_path_factory.mktemp("out") / f"out{form.suffix}", to=form.name)
+    return model, done, form.run(done.path, 1)
+
+
+def columns(lengths, side):
+    columns = batch(lengths, side)
+    return {**columns, "token_type_ids": torch.zeros_like(columns["input_ids"])}
+
+
+def test_a_file_equals_its_model(exported):
+    model, done, run = exported
+    assert done.difference < 1e-5
+    assert done.lengths == (5, 31, 97, 160)
+    assert set(done.spans.values()) == {1, 2}
+    for lengths in ((1,), (9, 4, 2, 1), (150, 149)):
+        for side in ("left", "right"):
+            texts = columns(lengths, side)
+            mask = texts["attention_mask"].bool()
+            with torch.no_grad():
+                expected = model(**texts).last_hidden_state
+            states = run({each: texts[each] for each in done.inputs})["last_hidden_state"]
+            assert torch.allclose(states[mask], expected[mask], atol=1e-5)
+
+
+def test_a_file_keeps_to_its_windows(exported):
+    _, done, run = exported
+    texts = columns((100,), "right")
+    before = run({each: texts[each] for each in done.inputs})["last_hidden_state"][0]
+    texts["input_ids"][0, 50] += 1
+    after = run({each: texts[each] for each in done.inputs})["last_hidden_state"][0]
+    changed = (before != after).any(dim=1).nonzero().flatten().tolist()
+    assert changed == [0, *range(47, 54)]
+
+
+def test_standard_operators_alone(exported):
+    _, done, _ = exported
+    if done.format != "onnx":
+        pytest.skip("it is about ONNX files")
+    import onnx
+
+    model = onnx.load(done.path)
+    assert [each.domain for each in model.opset_import if each.domain] == []
+    assert not model.functions
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_param for dim in dims] == ["batch", "length"]
+
+
+def test_times_against_the_dense_model(tmp_path):
+    model = sa.sparsify(build("bert", num_hidden_layers=1), PLAN)
+    done = sa.export(model, tmp_path / "out.pt2")
+    ((length, dense, sparse),) = against_dense(model, done.path, "torch", [64], repeats=1)
+    assert length == 64
+    assert min(dense, sparse) > 0
+
+
+def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
+    model = sa.sparsify(build("bert", num_hidden_layers=1), "neighbor(radius=3)")
+    monkeypatch.setattr(files, "_CLOSE", 0.0)
+    with pytest.raises(sa.errors.DataError, match="differs from the model"):
+        sa.export(model, tmp_path / "out.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("path", "to", "message"),
+    [
+        ("out.bin", None, r"its name must end with \.onnx \(onnx\)"),
+        ("out.onnx", "openvino", r"its name must end with \.xml \(openvino\)"),
+        ("out.onnx", "tflite", "unknown format 'tflite'"),
+        ("nowhere/out.pt2", None, "cannot write"),
+    ],
+)
+def test_bad_paths(tmp_path, path, to, message):
+    model = sa.sparsify(build("bert", num_hidden_layers=1), "neighbor(radius=3)")
+    with pytest.raises(sa.errors.DataError, match=message):
+        sa.export(model, tmp_path / path, to)
+
+
+def test_a_missing_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "sparseattn.exporting.formats.find_spec",
+        lambda name: None if name == "openvino" else find_spec(name),
+    )
+    model = sa.sparsify(build("bert", num_hidden_layers=1), "neighbor(radius=3)")
+    with pytest.raises(sa.errors.MissingExtraError, match=r'openvino.*"sparseattn\[openvino\]"'):
+        sa.export(model, tmp_path / "out.xml")
