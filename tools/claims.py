@@ -110,8 +110,8 @@ CLAIMS = (
                 "neighbor@:",
             ),
         ],
-        "holds for near keys, the parse and random keys, with no loss found for the first two; similar "
-        "keys in late layers vary widely",
+        "holds for near keys, the parse and random keys, with no loss found for the first two; "
+        "similar keys in late layers vary widely",
         [
             ("neighbours: last 6 − all", "base-mrpc", "neighbor@-6:", "neighbor@:"),
             ("neighbours: last 6 − dense", "base-mrpc", "neighbor@-6:", "dense"),
@@ -196,8 +196,8 @@ CLAIMS = (
                 "bigbird s=0.85@:",
             ),
         ],
-        "undecided at 90%: better by the estimates, 11 to 12 points below dense; fresh models do not "
-        "train",
+        "undecided at 90%: better by the estimates, 11 to 12 points below dense; fresh models do "
+        "not train",
         [
             ("near and similar − BigBird's mix", "base-learned-mrpc", "union@:", "bigbird@:"),
             ("near keys − BigBird's mix", "base-learned-mrpc", "windows@:", "bigbird@:"),
