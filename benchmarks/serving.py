@@ -100,6 +100,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     args = parse(parser)
+    if args.busy:
+        parser.exit(2, "--busy counts one thread of Python, and runtimes have their own\n")
+    if args.quick:
+        args.lengths, args.repeats = args.lengths[:1], 1
     torch.set_num_threads(args.threads)
     model = load_part(DEFAULT, "AutoModel", add_pooling_layer=False)
     sa.lengthen(model, load_part(DEFAULT, "AutoTokenizer"), to=max(args.lengths), plan=PLAN)
