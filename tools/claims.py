@@ -224,6 +224,26 @@ CLAIMS = (
         ],
     ),
     Claim(
+        "Crisp Attention (arXiv 2508.06016): 80% sparse attention beats dense (DistilBERT, "
+        "+0.97, one run)",
+        "SST-2",
+        "does not hold for the arms nearest to it, 81% to 84% sparse",
+        [
+            ("similar keys − dense", "patterns-sst2-ten", "similarity@:", "dense"),
+            ("neighbours − dense", "patterns-sst2-ten", "neighbor@:", "dense"),
+        ],
+        "does not hold",
+        [
+            ("similar keys − dense", "base-sst2", "similarity@:", "dense"),
+            ("neighbours − dense", "base-sst2", "neighbor@:", "dense"),
+        ],
+    ),
+    Claim(
+        "Masks by part of speech cost nothing (arXiv 2605.24518, 0.8200 with and without)",
+        "SST-2",
+        "declared (`claims-sst2.yaml`), not run",
+    ),
+    Claim(
         "Our own: degrees learned over near and similar keys beat those over near keys alone",
         "MRPC",
         "holds; no loss against dense found",
