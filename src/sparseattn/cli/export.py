@@ -37,13 +37,14 @@ def export(
     from sparseattn.exporting.files import export as export_file
     from sparseattn.exporting.formats import format_of
     from sparseattn.exporting.speed import against_dense
-    from sparseattn.models.load import load_model
+    from sparseattn.models.load import load_model, quiet
     from sparseattn.models.sparsify import plan_of, sparsify
     from sparseattn.plan import Plan
 
     format_of(out, to).check_installed()
     numbers = _numbers(lengths)
-    loaded = load_model(model)
+    with quiet():
+        loaded = load_model(model)
     if plan is not None:
         sparsify(loaded, Plan.read(plan))
     elif plan_of(loaded) is None:
