@@ -3,8 +3,8 @@
 For each arm of a study whose plan was learned: the share of heads that use each kind (mean over
 seeds), and how much two seeds agree on which heads these are: Cohen's kappa, averaged over pairs of
 seeds. Chance is the same after the heads of each layer were shuffled in one of the two (1,000
-times): what remains of agreement on layers alone. `p` is the share of shuffles
-that agree as much, not corrected for the number of rows.
+times): what remains of agreement on layers alone. `p` is the share of shuffles that agree as much,
+not corrected for the number of rows.
 
 Then, for one kind, how much arms of different tasks and targets agree (kappa, averaged over pairs
 of seeds; in brackets by layers alone), and the heads that use it most often over all these plans.
@@ -26,7 +26,6 @@ import numpy as np
 from sparseattn.pattern import Joined, Pattern
 from sparseattn.plan import Plan
 from sparseattn.study.archive import Source
-from sparseattn.study.arms import learns
 
 #: Shuffles of the heads of each layer.
 SHUFFLES = 1000
@@ -53,7 +52,7 @@ def across(paths: list[Path], prefix: str, kind: str) -> None:
     uses: dict[str, list[Any]] = {}
     for path in paths:
         for spec, plan in plans(path):
-            if spec["arm"].startswith(prefix) and spec["pattern"].startswith("learned("):
+            if spec["arm"].startswith(prefix):
                 grid = kinds_of(plan).get(kind, shape(plan))
                 uses.setdefault(f"{path.name.partition('.')[0]} {spec['arm']}", []).append(grid)
     grids = {name: np.stack(found) for name, found in uses.items()}
@@ -84,8 +83,7 @@ def rows(path: Path) -> Iterator[list[str]]:
     """A row for each arm and kind."""
     arms: dict[str, list[Plan]] = {}
     for spec, plan in plans(path):
-        if learns(spec["pattern"]) and spec["pattern"].startswith("learned("):
-            arms.setdefault(spec["arm"], []).append(plan)
+        arms.setdefault(spec["arm"], []).append(plan)
     for arm, found in sorted(arms.items()):
         for kind in sorted({kind for plan in found for kind in kinds_of(plan)}):
             uses = [kinds_of(plan).get(kind) for plan in found]
@@ -95,11 +93,11 @@ def rows(path: Path) -> Iterator[list[str]]:
 
 
 def plans(path: Path) -> Iterator[tuple[dict[str, Any], Plan]]:
-    """The specs of finished trials that found a plan, and the plans."""
+    """The specs of finished trials that learned a plan while they trained, and the plans."""
     source = Source.at(path)
     for trial in source.study.trials()[0]:
         files = source.files(trial.digest) if trial.digest in source.digests else {}
-        if "plan.json" in files:
+        if trial.pattern.startswith("learned(") and "plan.json" in files:
             yield trial.model_dump(mode="json"), Plan.from_json(json.loads(files["plan.json"]))
 
 

@@ -75,6 +75,7 @@ HEADLINE = (
 #: Studies of the model of 12 layers: patterns, learned degrees, and what a column is called.
 BASE = {"SST-2": ("base-sst2", "base-learned-sst2"), "MRPC": ("base-mrpc", "base-learned-mrpc")}
 BASE_PLACES = {"-6:": "last 6 of 12", ":": "all"}
+BASE_WAYS = ("bigbird", "uniform", "windows", "union", "windows retrained", "union retrained")
 
 #: Studies whose dense model is compared here with all its seeds, which are in another study. Where
 #: both have a seed, its trial has the same digest.
@@ -246,16 +247,13 @@ def twelve_layers(studies: Mapping[str, Published]) -> Table:
             for kind, words in KINDS.items()
             for layers, where in BASE_PLACES.items()
         ]
-        rows += [
-            (w, "all", _arm(learnt, way, ":"))
-            for way, w in list(OVER_WAYS.items())[1:]
-            if way != "four kinds"
-        ]
+        rows += [(OVER_WAYS[way], "all", _arm(learnt, way, ":")) for way in BASE_WAYS]
         metric = fixed.data.headline
         columns.append([f"{_cell(metric, each, sparsity=True)}{_few(each)}" for *_, each in rows])
         names = [[words, where] for words, where, _ in rows]
-    rows_out = [[*name, *row] for name, row in zip(names, zip(*columns, strict=True), strict=True)]
-    return _table(["connections", "layers"], list(BASE), rows_out)
+    cells = zip(*columns, strict=True)
+    whole = [[*name, *row] for name, row in zip(names, cells, strict=True)]
+    return _table(["connections", "layers"], list(BASE), whole)
 
 
 def _few(each: ArmSummary) -> str:

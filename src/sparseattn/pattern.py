@@ -69,7 +69,7 @@ class Pattern(ABC):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The annotations it reads: names of `sparseattn.tokens.ANNOTATIONS`."""
+        """The annotations it reads: names of `sparseattn.annotations.ANNOTATIONS`."""
         return frozenset()
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -152,10 +152,7 @@ class Plan:
         >>> Plan.of({":": "self()", "1": {"0,2": "full()"}}).spelled
         'layers :: self(); layers 1, heads 0,2: full()'
         """
-        return "; ".join(
-            f"layers {e.layers}{'' if e.heads == ':' else f', heads {e.heads}'}: {e.pattern}"
-            for e in self.entries
-        )
+        return "; ".join(_line(entry, _plural) for entry in self.entries)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -302,12 +299,7 @@ class Plan:
 
     def __str__(self) -> str:
         """A line an entry."""
-        return "\n".join(
-            _named("layer", e.layers)
-            + ("" if e.heads == ":" else f", {_named('head', e.heads)}")
-            + f": {e.pattern}"
-            for e in self.entries
-        )
+        return "\n".join(_line(entry, _named) for entry in self.entries)
 
     @cached_property
     def _hash(self) -> int:
@@ -318,9 +310,19 @@ class Plan:
         return self._hash
 
 
-def _named(what: str, selection: str) -> str:
+def _line(entry: Entry, named: Callable[[str, str], str]) -> str:
+    """An entry, its selections named by a noun and their text."""
+    heads = "" if entry.heads == ":" else f", {named('head', entry.heads)}"
+    return f"{named('layer', entry.layers)}{heads}: {entry.pattern}"
+
+
+def _plural(noun: str, selection: str) -> str:
+    return f"{noun}s {selection}"
+
+
+def _named(noun: str, selection: str) -> str:
     """A selection with its noun: `layer 0`, `layers 0,2`."""
-    return f"{what}{'' if selection.lstrip('-').isdigit() else 's'} {selection}"
+    return f"{noun} {selection}" if selection.lstrip("-").isdigit() else _plural(noun, selection)
 
 
 def _check_own(what: str, **selections: Selection) -> None:

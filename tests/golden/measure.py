@@ -21,6 +21,7 @@ import yaml
 from rich.console import Console
 
 import sparseattn as sa
+from sparseattn.annotations import TAGS
 from sparseattn.backend import Call, backend
 from sparseattn.counting import count_plan
 from sparseattn.report import StudyData, load_study, questions, summarise
@@ -28,7 +29,6 @@ from sparseattn.stats import TestResult
 from sparseattn.study import Options, unpack
 from sparseattn.study import run as run_study
 from sparseattn.study.trial import TrialSpec
-from sparseattn.tokens import TAGS
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(__file__).parent / "data"

@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 
 from sparseattn import TokenBatch
-from sparseattn.tokens import TAGS
+from sparseattn.annotations import TAGS
 
 #: Whole numbers, so that cosines tie often and exactly; two equal rows, two parallel, one zero.
 EMBEDDING = torch.tensor(

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from sparseattn.annotations import TAGS
 from sparseattn.pattern import Difference, Intersection, Union
-from sparseattn.tokens import TAGS
 from tests.patterns.batches import EMBEDDING, Text
 
 Pair = Callable[[int, int], bool]

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 
 import sparseattn as sa
+from sparseattn.annotations import ANNOTATIONS
 from sparseattn.errors import AnnotationError
 from sparseattn.pattern import Pattern, catalogue
 from sparseattn.rules import LayerRule
-from sparseattn.tokens import ANNOTATIONS
 from tests.patterns.batches import FIXED, Sample, samples
 from tests.patterns.oracles import ORACLES, oracle
 

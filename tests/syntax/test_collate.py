@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding
 
 from sparseattn import Annotator, Collator, parse
+from sparseattn.annotations import COLUMNS
 from sparseattn.errors import AnnotationError
-from sparseattn.tokens import COLUMNS, TokenBatch
+from sparseattn.tokens import TokenBatch
 
 TEXTS = ["She doesn't know.", "No.", "Nobody who was there will ever forget it, I think."]
 

@@ -7,10 +7,10 @@ import copy
 import pytest
 
 from sparseattn import Annotator
+from sparseattn.annotations import TAGS
 from sparseattn.syntax import Collator, pipeline
 from sparseattn.syntax.parse import Parse
 from sparseattn.syntax.pipeline import DEFAULT, Pipeline
-from sparseattn.tokens import TAGS
 from tests.syntax import oracle
 from tests.syntax.sentences import BLANK, TRICKY
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparseattn.cli.options import examples
+from sparseattn.cli.options import examples, parse_lengths
 
 if TYPE_CHECKING:
     from sparseattn.bench.models import BenchModel, Times
@@ -104,12 +104,7 @@ def _prepare(
     from sparseattn.bench.models import load
     from sparseattn.plan import Plan
 
-    try:
-        numbers = [int(part) for part in lengths.split(",")]
-    except ValueError:
-        numbers = [0]
-    if min(numbers) < 1:
-        raise typer.BadParameter(f"--lengths {lengths!r} is no list of lengths such as 128,512.")
+    numbers = parse_lengths(lengths)
     parsed_plan = Plan.read(plan)
     if busy:
         torch.set_num_threads(1)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sparseattn.cli.options import examples
-from sparseattn.errors import DataError, PlanError
+from sparseattn.cli.options import examples, parse_lengths
+from sparseattn.errors import PlanError
 
 __all__ = ["EXAMPLES", "export"]
 
@@ -42,7 +42,7 @@ def export(
     from sparseattn.plan import Plan
 
     format_of(out, to).check_installed()
-    numbers = _numbers(lengths)
+    numbers = parse_lengths(lengths) if lengths else []
     with quiet():
         loaded = load_model(model)
     if plan is not None:
@@ -57,10 +57,3 @@ def export(
             f"{length:,} tokens, one text: {1000 * sparse:.1f} ms; the dense model in the same "
             f"runtime {1000 * dense:.1f} ms ({dense / sparse:.2f}x)"
         )
-
-
-def _numbers(text: str) -> list[int]:
-    parts = [part for part in text.split(",") if part]
-    if not all(part.strip().isdecimal() and int(part) for part in parts):
-        raise DataError(f"--lengths {text!r} is no list of lengths such as 128,512")
-    return [int(part) for part in parts]

@@ -223,9 +223,9 @@ def _build_learner(
 ) -> Learner:
     from transformers.trainer_utils import SaveStrategy
 
+    from sparseattn.annotations import PARSED
     from sparseattn.degrees.learn import Learner
     from sparseattn.study.trial_cache import TrialCache
-    from sparseattn.tokens import PARSED
     from sparseattn.training.arguments import arguments, seed_of
     from sparseattn.training.train import Watch, headline
 

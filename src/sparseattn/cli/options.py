@@ -25,6 +25,7 @@ __all__ = [
     "examples",
     "globals_of",
     "number",
+    "parse_lengths",
     "read_lines",
     "study_of",
 ]
@@ -67,6 +68,17 @@ def number(text: str, what: str) -> float:
         return float(text)
     except ValueError:
         raise PlanError(f"{what} {text!r} is not a number") from None
+
+
+def parse_lengths(text: str) -> list[int]:
+    """The numbers of tokens of a `--lengths`; a BadParameter if it lists something else."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [0]
+    if min(numbers) < 1:
+        raise typer.BadParameter(f"--lengths {text!r} is no list of lengths such as 128,512.")
+    return numbers
 
 
 def study_of(task: str, model: str | None, changes: Sequence[str]) -> StudySpec:

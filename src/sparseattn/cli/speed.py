@@ -50,7 +50,7 @@ class SpeedTarget:
 
     def check(self, settings: Settings) -> None:
         """Raises a PlanError for rankings whose plans' speed cannot be predicted."""
-        from sparseattn.tokens import PARSED
+        from sparseattn.annotations import PARSED
 
         if settings.needs & PARSED:
             raise PlanError(

@@ -19,7 +19,6 @@ from sparseattn.degrees.observe import observe
 from sparseattn.degrees.settings import Settings, split_rows
 from sparseattn.degrees.texts import Texts, check, tokenize
 from sparseattn.plan import Plan
-from sparseattn.tokens import PARSED
 
 __all__ = ["attention_by_cell", "calibrate", "calibrate_rows", "prepare"]
 
@@ -74,8 +73,7 @@ def prepare(
     """Tokenised rows, parsed if a ranking needs that, and what joins them into batches."""
     from sparseattn.syntax import Annotator, Collator
 
-    needs = settings.needs
-    annotator = Annotator(tokenizer, tags="tags" in needs) if needs & PARSED else None
+    annotator = Annotator.for_needs(tokenizer, settings.needs)
     return tokenize(model, texts, tokenizer, annotator=annotator), Collator(tokenizer)
 
 

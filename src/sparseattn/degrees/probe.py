@@ -16,7 +16,6 @@ from sparseattn.errors import PatternError
 from sparseattn.pattern import Pattern, parse
 from sparseattn.plan import Plan
 from sparseattn.selection import is_plan
-from sparseattn.tokens import PARSED
 from sparseattn.words import counted
 
 if TYPE_CHECKING:
@@ -158,8 +157,7 @@ def probe(
         model.name_or_path, trust_remote_code=False
     )
     some = [texts[index] for index in spread_indices(len(texts), MOST)]
-    needs = wanted.needs
-    annotator = Annotator(tokenizer, tags="tags" in needs) if needs & PARSED else None
+    annotator = Annotator.for_needs(tokenizer, wanted.needs)
     rows = tokenize(model, some, tokenizer, annotator=annotator, pairs=True)
     return probe_texts(Texts(model, rows, Collator(tokenizer), MOST), wanted, tokenizer)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparseattn.annotations import COLUMNS
 from sparseattn.errors import DataError
 from sparseattn.models.encoder import encoder_of
 from sparseattn.models.masks import check_scores
@@ -15,7 +16,7 @@ from sparseattn.models.positions import max_tokens
 from sparseattn.models.sparsify import sparsified
 from sparseattn.models.state import SparsityState, attached_state
 from sparseattn.plan import Plan
-from sparseattn.tokens import COLUMNS, TokenBatch
+from sparseattn.tokens import TokenBatch
 
 __all__ = ["Texts", "shape_of", "spread_indices", "state_of", "tokenize"]
 

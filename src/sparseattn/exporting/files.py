@@ -16,7 +16,7 @@ from torch import Tensor
 from sparseattn.errors import DataError, PlanError, SparseAttnError, first_line, reason
 from sparseattn.exporting.exportable import Exportable
 from sparseattn.exporting.formats import Format, Run, format_of, program_of
-from sparseattn.models.encoder import encoder_of, owner_of
+from sparseattn.models.encoder import encoder_of, owner_of, random_batch
 from sparseattn.models.load import quiet
 
 __all__ = ["Exported", "batch_of", "export", "largest_difference"]
@@ -163,21 +163,17 @@ def batch_of(
     """A batch of random tokens; the first text has the full length, the others less and less.
 
     Args:
-        model: Tells how many words there are.
+        model: Whose words they are.
         inputs: Names of the columns.
         texts: Texts of the batch.
         length: Tokens of the longest.
         side: Where the others are padded.
     """
-    config = encoder_of(model).config
-    generator = torch.Generator().manual_seed(length)
-    ids = torch.randint(3, min(1000, config.vocab_size), (texts, length), generator=generator)
-    lengths = torch.tensor([max(1, length >> row) for row in range(texts)])
-    mask = torch.arange(length) < lengths[:, None]
-    mask = mask.flip(1) if side == "left" else mask
-    ids = torch.where(mask, ids, getattr(config, "pad_token_id", None) or 0)
-    columns = {"input_ids": ids, "attention_mask": mask.long()}
-    return {name: columns.get(name, torch.zeros_like(ids)) for name in inputs}
+    columns = random_batch(encoder_of(model), [max(1, length >> row) for row in range(texts)])
+    if side == "left":
+        columns = {name: column.flip(1) for name, column in columns.items()}
+    blank = torch.zeros_like(columns["input_ids"])
+    return {name: columns.get(name, blank) for name in inputs}
 
 
 def _difference(owner: Any, run: Run, batch: dict[str, Tensor]) -> float:

@@ -22,6 +22,7 @@ __all__ = [
     "default_implementation",
     "encoder_of",
     "owner_of",
+    "random_batch",
     "random_outputs",
 ]
 
@@ -169,8 +170,7 @@ def _recording(encoder: Any, record: Any) -> Iterator[None]:
 
     before = encoder.config._attn_implementation
     name = f"{NAME}_probe"
-    AttentionInterface.register(name, record)
-    AttentionMaskInterface.register(name, interface.padding_mask)
+    interface.register(name, record)
     encoder.set_attn_implementation(name)
     try:
         _refuse_grafted(encoder, name)
@@ -194,7 +194,9 @@ def _refuse_grafted(encoder: Any, name: str) -> None:
             )
 
 
-def _random_batch(encoder: Any, lengths: Sequence[int], annotated: bool) -> dict[str, Tensor]:
+def random_batch(
+    encoder: Any, lengths: Sequence[int], annotated: bool = False
+) -> dict[str, Tensor]:
     """Ordinary tokens of the encoder's vocabulary, the same each time, padded on the right.
 
     The annotations are one sentence of one-token words of one kind, all under the first.
@@ -229,7 +231,7 @@ def random_outputs(encoder: Any, lengths: Sequence[int], annotated: bool = False
     who = f"{type(encoder).__name__} cannot be lengthened: "
     if "input_ids" not in inspect.signature(encoder.forward).parameters:
         raise UnsupportedModelError(f"{who}it does not read text (input_ids)")
-    batch = _random_batch(encoder, lengths, annotated)
+    batch = random_batch(encoder, lengths, annotated)
     try:
         with torch.no_grad(), torch.random.fork_rng():
             output: Tensor = encoder(**batch)[0]

@@ -13,7 +13,7 @@ from sparseattn.models.load import load_part
 from sparseattn.models.names import DEFAULT
 from sparseattn.models.positions import max_tokens
 from sparseattn.syntax import Annotator
-from sparseattn.tokens import PARSED, TokenBatch
+from sparseattn.tokens import TokenBatch
 
 __all__ = ["Reading", "read"]
 
@@ -67,8 +67,9 @@ def read(
     if limit is not None:
         options |= {"truncation": True, "max_length": limit}
     pairs = None if pair is None else [pair]
-    if needs & PARSED:
-        columns = dict(Annotator(tokenizer, tags="tags" in needs)([text], pairs, **options))
+    annotator = Annotator.for_needs(tokenizer, needs)
+    if annotator is not None:
+        columns = dict(annotator([text], pairs, **options))
     else:
         columns = tokenizer([text], pairs, return_special_tokens_mask=True, **options)
     if all(columns["special_tokens_mask"][0]):

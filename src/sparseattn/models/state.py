@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from sparseattn.annotations import COLUMNS
 from sparseattn.errors import DataError, PlanError, PlanNotAppliedError
 from sparseattn.models import masks
 from sparseattn.models.config import FIELD, NAME, SparsityConfig
@@ -25,7 +26,7 @@ from sparseattn.models.encoder import (
 from sparseattn.models.interface import KEYWORD, Pass
 from sparseattn.models.positions import position_tables
 from sparseattn.plan import CompiledPlan
-from sparseattn.tokens import COLUMNS, TokenBatch
+from sparseattn.tokens import TokenBatch
 
 __all__ = ["ATTRIBUTE", "SparsityState", "attached_state", "followed", "refuse_replica"]
 

@@ -8,11 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sparseattn.annotations import TAGS
 from sparseattn.errors import PatternError, unknown
 from sparseattn.pattern import Pattern
 from sparseattn.patterns._checks import distinct_names, listed, refused
 from sparseattn.rules import Part, Rule
-from sparseattn.tokens import TAGS, TokenBatch
+from sparseattn.tokens import TokenBatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class PartOfSpeech(Pattern):
 
     >>> import torch
     >>> from sparseattn import TokenBatch, parse
-    >>> from sparseattn.tokens import TAGS
+    >>> from sparseattn.annotations import TAGS
     >>> real = torch.ones(1, 4, dtype=torch.bool)
     >>> tags = torch.tensor([[-1, TAGS.index("det"), TAGS.index("noun"), TAGS.index("verb")]])
     >>> tokens = TokenBatch(real, tags=tags)  # [CLS] the dog barked

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import sparseattn
+from sparseattn.annotations import PARSED
 from sparseattn.degrees.method import REVISION
 from sparseattn.errors import StudyError
 from sparseattn.models.identity import identity
@@ -31,9 +32,6 @@ _PACKAGES = ("tokenizers", "torch", "transformers")
 
 #: What `versions` calls the revision of learned degrees.
 _DEGREES = "learned degrees"
-
-#: Annotations that are the work of spaCy.
-_PARSED = frozenset({"words", "sentences", "heads", "tags"})
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Study:
     def _versions(self, arm: Arm) -> dict[str, str]:
         """The versions that decide the results of an arm."""
         names = {"sparseattn", MODEL, *_PACKAGES}
-        if _PARSED.intersection(arm.needs):
+        if PARSED.intersection(arm.needs):
             names |= {"spacy", self.spec.pipeline}
         if learns(arm.pattern):
             names.add(_DEGREES)
@@ -164,7 +162,7 @@ def _added(now: Study, before: Study, begun: bool) -> dict[str, list[tuple[str, 
 
 def installed(spec: StudySpec, arms: Sequence[Arm]) -> dict[str, str]:
     """The versions that decide results here, of packages, the model and learned degrees."""
-    parsed = any(_PARSED.intersection(arm.needs) for arm in arms)
+    parsed = any(PARSED.intersection(arm.needs) for arm in arms)
     versions = {"sparseattn": sparseattn.__version__}
     for name in (*_PACKAGES, *(("spacy", spec.pipeline) if parsed else ())):
         try:

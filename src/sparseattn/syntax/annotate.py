@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from transformers import BatchEncoding
 
+from sparseattn.annotations import PARSED
 from sparseattn.errors import AnnotationError, DataError
 from sparseattn.syntax.cache import ParseCache
 from sparseattn.syntax.parse import Parse
@@ -37,7 +39,7 @@ class Annotator:
     - `head_index`: the word that is the syntactic head of its word; a root is its own. It may be a
       word without a token: one that was cut off, or whose only token belongs to another word.
     - `tag_index`, with `tags=True` only: the part of speech of its word, an index of
-      `sparseattn.tokens.TAGS`, or -1 where the pipeline gives none.
+      `sparseattn.annotations.TAGS`, or -1 where the pipeline gives none.
     - `special_tokens_mask`: 1 for what the tokenizer added, padding included, and 0 for text.
 
     Tokens that the tokenizer added have -1 in the first three and in `tag_index`; no other token
@@ -79,6 +81,17 @@ class Annotator:
         pipeline = Pipeline.find(self.pipeline, self.tags)
         cache = ParseCache(pipeline, self.cache_dir, self.progress)
         object.__setattr__(self, "_cache", cache)
+
+    @classmethod
+    def for_needs(cls, tokenizer: Any, needs: AbstractSet[str], **options: Any) -> Annotator | None:
+        """An annotator that gives what patterns read; None where that takes no parse.
+
+        Args:
+            tokenizer: A fast tokenizer.
+            needs: Names of `sparseattn.annotations.ANNOTATIONS`.
+            **options: `pipeline`, `cache_dir` and `progress`.
+        """
+        return cls(tokenizer, tags="tags" in needs, **options) if needs & PARSED else None
 
     def __call__(
         self,

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparseattn.annotations import COLUMNS
 from sparseattn.errors import AnnotationError
-from sparseattn.tokens import COLUMNS
 
 __all__ = ["Collator"]
 

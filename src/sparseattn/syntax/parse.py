@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseattn.tokens import TAGS
+from sparseattn.annotations import TAGS
 
 __all__ = ["Parse"]
 
@@ -28,8 +28,8 @@ class Parse:
         ends: The character after its last. Shape: [words], int32.
         heads: Index of its syntactic head; a root is its own. Shape: [words], int32.
         sentences: Index of its sentence, from 0 without gaps. Shape: [words], int32.
-        tags: Index of its part of speech in `sparseattn.tokens.TAGS`, -1 for none; None where no
-            tags were asked for. Shape: [words], int32.
+        tags: Index of its part of speech in `sparseattn.annotations.TAGS`, -1 for none; None where
+            no tags were asked for. Shape: [words], int32.
     """
 
     starts: Ints

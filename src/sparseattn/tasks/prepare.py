@@ -18,6 +18,7 @@ import pyarrow
 import torch
 import transformers
 
+from sparseattn.annotations import COLUMNS, PARSED
 from sparseattn.errors import DataError, first_line
 from sparseattn.files import cache_folder
 from sparseattn.syntax import Annotator, Collator
@@ -29,7 +30,6 @@ from sparseattn.tasks.kind import DETAILS, Scores, TaskKind
 from sparseattn.tasks.questions import QuestionAnswering
 from sparseattn.tasks.spec import TaskSpec
 from sparseattn.tasks.tagging import TokenClassification
-from sparseattn.tokens import COLUMNS, PARSED
 
 __all__ = ["Examples", "Prepared", "longest_first", "prepare", "read_examples"]
 
@@ -189,7 +189,7 @@ def prepare(
     Args:
         task: The task.
         tokenizer: A fast tokenizer.
-        needs: What the patterns to come read; see `sparseattn.tokens.ANNOTATIONS`. Only words,
+        needs: What the patterns to come read; see `sparseattn.annotations.ANNOTATIONS`. Only words,
             sentences, heads and tags cost anything.
         cache_dir: Where tokenised data are kept; `sparseattn.files.cache_folder()` by default.
         pipeline: The spaCy pipeline that annotates.
@@ -207,8 +207,8 @@ def prepare(
     how = (_state(tokenizer), version("tokenizers"), annotated, pipeline if annotated else "")
     key = digest(_FORMAT, examples.fingerprint, shape, how)
     folder = (cache_dir or cache_folder()) / "inputs" / key
-    tags = "tags" in needs
-    annotate = Annotator(tokenizer, pipeline, cache_dir, tags=tags).columns if annotated else None
+    annotator = Annotator.for_needs(tokenizer, needs, pipeline=pipeline, cache_dir=cache_dir)
+    annotate = annotator.columns if annotator else None
     data, counts = _read(folder) or _write(folder, _tokenize_both(examples, tokenizer, annotate))
     inputs = data["evaluation"]
     return Prepared(
