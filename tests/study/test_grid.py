@@ -258,6 +258,19 @@ def test_a_study_is_read_back_as_it_was_written(tmp_path):
     assert [t.digest for t in again.trials()[0]] == [t.digest for t in study.trials()[0]]
 
 
+def test_an_arm_and_its_control_start_alike():
+    near = {"name": "near", "pattern": "neighbor(2)"}
+    parse = {"name": "parse", "pattern": "dependency()", "start": "fine-tuned"}
+    given = spec(near, parse, "matched_random")
+    study = Study(given, tuple(resolve_arms(given, *COUNTED)), "f", {})
+    starts = {trial.arm: trial.start for trial in study.trials()[0]}
+    assert starts == {
+        "near": "pretrained",
+        "parse": "fine-tuned",
+        "matched_random parse": "fine-tuned",
+    }
+
+
 def test_the_first_difference_is_named():
     there = {"a": {"b": [1, 2]}, "c": 1}
     assert first_difference(there, there) is None

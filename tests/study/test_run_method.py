@@ -97,6 +97,16 @@ def test_phases_are_scored_on_the_evaluation_examples_in_their_own_order(make, c
     assert result.phases["discretized"] == result.metrics["accuracy"]
 
 
+def test_phases_of_questions_are_scored_though_they_have_no_labels(make, tmp_path):
+    answers = {"text": ["text"], "answer_start": [5]}
+    row = {"question": "what?", "context": "some text", "answers": answers}
+    task = task_of(tmp_path, [row] * 16, kind="question-answering")
+    result = run_trial(make("learned(sparsity=0.5)").model_copy(update={"task": task}))
+    assert result.headline == "f1"
+    assert sorted(result.phases) == ["discretized", "search"]
+    assert all(0 <= value <= 1 for value in result.phases.values())
+
+
 def test_each_seed_finds_and_counts_its_own_plan(make, cache):
     learned = "learned(sparsity=0.6, over=[neighbor])"
     results = [run_trial(make(learned, seed=seed), cache=cache) for seed in (0, 1)]

@@ -8,15 +8,18 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sparseattn.errors import DataError, PlanError, StudyError, TrialFailed
 from sparseattn.models.identity import identity
+from sparseattn.study import finetuned
 from sparseattn.study import run_trial as running
 from sparseattn.study.run_trial import TrialCache, run_trial
 from sparseattn.study.trial import TrialSpec
 from sparseattn.tasks.examples import digest
 from sparseattn.tasks.prepare import read_examples
 from sparseattn.training.spec import TrainingSpec
+from sparseattn.training.train import train
 from tests.models.families import build
 from tests.tasks.material import REVIEWS, task_of, tiny_model
 
@@ -199,6 +202,29 @@ def test_early_stopping_goes_back_to_the_best(ran):
     held_out = [entry["eval_loss"] for entry in result.history if "eval_loss" in entry]
     assert 3 <= len(held_out) < 50
     assert min(held_out) == held_out[-3]
+
+
+def test_a_fine_tuned_start_goes_on_from_the_dense_model(make, tmp_path, monkeypatch):
+    training = {"steps": 30, "batch_size": 16, "learning_rate": 5e-3}
+    spec = make(EASY, training=training, pattern="neighbor(1) | global(cls)", start="fine-tuned")
+    cache = TrialCache(tmp_path)
+    result = run_trial(spec, cache=cache)
+    scratch = run_trial(spec.model_copy(update={"start": "pretrained"}), cache=cache)
+    assert result.counts["steps"] == scratch.counts["steps"] == 30
+    assert result.history[0]["loss"] < scratch.history[0]["loss"] / 5
+    # Its start are the weights that the dense trial ends with.
+    (kept,) = (tmp_path / "fine-tuned").glob("*.safetensors")
+    prepared = cache.prepared(spec.model, spec.task, frozenset(), spec.pipeline)
+    dense = prepared.build_model(spec.model, spec.seed)
+    train(dense, prepared, spec.training, spec.seed, tmp_path, lambda *_: None)
+    expected, found = dense.state_dict(), load_file(kept)
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    # Read again, they give what they gave, and nothing is trained twice.
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuned, "train", Mock(side_effect=AssertionError))
+        again = run_trial(spec, cache=TrialCache(tmp_path))
+    assert again.predictions == result.predictions
+    assert again.history == result.history
 
 
 def test_length_grouped_batches_leave_predictions_in_place(ran):

@@ -37,6 +37,7 @@ def test_the_digest_survives_json():
         {"pattern": "self()"},
         {"layers": "6:"},
         {"seed": 1},
+        {"start": "fine-tuned"},
         {"pipeline": "other"},
         {"backend": "masked"},
         {"data_fingerprint": "0"},
@@ -57,6 +58,19 @@ def test_what_changes_the_result_changes_the_digest(values):
 )
 def test_what_does_not_change_the_result_does_not_change_the_digest(values):
     assert spec(**values).digest == spec().digest
+
+
+def test_a_fine_tuned_start_is_the_dense_trial_of_the_seed():
+    both = {"torch": "2.13", "transformers": "5.23"}
+    sparse = spec(
+        pattern="dependency()",
+        layers="3:",
+        arm="parse",
+        start="fine-tuned",
+        seed=2,
+        versions={**both, "spacy": "3.8", "learned degrees": "3"},
+    )
+    assert sparse.dense.digest == spec(seed=2, versions=both).digest
 
 
 def test_early_stopping_looks_at_checkpoints():

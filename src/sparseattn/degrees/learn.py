@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import (
     DataCollatorWithPadding,
+    EvalPrediction,
     PrinterCallback,
     Trainer,
     TrainingArguments,
@@ -322,9 +323,20 @@ class Learner:
         grouped = trainer.args.train_sampling_strategy
         trainer.args.train_sampling_strategy = "random"
         try:
-            self.metrics[phase] = dict(trainer.evaluate())
+            self.metrics[phase] = _evaluated(trainer)
         finally:
             trainer.args.train_sampling_strategy = grouped
+
+
+def _evaluated(trainer: Any) -> dict[str, float]:
+    """`Trainer.evaluate`, with metrics where examples have no labels, too: questions have none."""
+    rows, metrics = trainer.eval_dataset, trainer.compute_metrics
+    if metrics is None or isinstance(rows, Mapping) or {*trainer.label_names} & {*rows[0]}:
+        return dict(trainer.evaluate())
+    output = trainer.predict(rows, metric_key_prefix="eval")
+    nothing: Any = None
+    found = metrics(EvalPrediction(output.predictions, nothing))
+    return {**output.metrics, **{f"eval_{name}": value for name, value in found.items()}}
 
 
 def steps_of(arguments: TrainingArguments, examples: int) -> int:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from sparseattn.errors import PatternError, PlanError, StudyError
 from sparseattn.study import arms
 from sparseattn.study.spec import MATCHED, ArmSpec, StudySpec
+from sparseattn.study.trial import Start
 
 __all__ = ["Arm", "ArmSparsity", "check_size", "naming", "patterns", "resolve_arms", "solve"]
 
@@ -29,6 +30,7 @@ class Arm:
         target: What its `?` was solved for, such as `{"degree": 5}`; empty where it had none.
         measured: Its `ArmSparsity`, where it was solved.
         needs: The annotations that its pattern reads.
+        start: See `sparseattn.study.trial.TrialSpec`.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Arm:
     target: Mapping[str, float]
     measured: Mapping[str, float]
     needs: tuple[str, ...] = ()
+    start: Start = "pretrained"
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def _cells(arm: ArmSpec) -> Iterator[Arm]:
             if len(targets) > 1:
                 words += [f"{kind}={value:g}" for kind, value in target.items()]
             for layers in (":",) if pattern == arms.DENSE else arm.layers:
-                yield Arm(" ".join(words), pattern, layers, target, {})
+                yield Arm(" ".join(words), pattern, layers, target, {}, start=arm.start)
 
 
 def _with_degree_of(
@@ -187,7 +190,7 @@ def _controls(arm: ArmSpec, resolved: Mapping[str, list[Arm]]) -> Iterator[Arm]:
     for source, pattern in controls:
         if pattern is not None:
             name = f"{MATCHED} {source.name}" if several else arm.name
-            yield Arm(name, pattern, source.layers, {}, {})
+            yield Arm(name, pattern, source.layers, {}, {}, start=source.start)
     if not any(pattern for _, pattern in controls):
         where = "no arm looks" if every else f"arm {arm.matched_random!r} does not look"
         raise StudyError(f"{where} at the text, so there is nothing to be the control of")

@@ -26,6 +26,7 @@ from sparseattn.models.sparsify import sparsified, sparsify
 from sparseattn.plan import Plan
 from sparseattn.study import arms
 from sparseattn.study.arms import DENSE, is_method
+from sparseattn.study.finetuned import finetune_dense
 from sparseattn.study.run_method import run_method
 from sparseattn.study.trial import MODEL, TrialResult, TrialSpec
 from sparseattn.study.trial_cache import TrialCache
@@ -101,7 +102,7 @@ def _run(spec: TrialSpec, place: Path, progress: Progress, cache: TrialCache) ->
         seconds[phase] = time.perf_counter() - start
 
     with timed("prepare"):
-        prepared, model = _prepare(spec, cache)
+        prepared, model = _prepare(spec, cache, progress)
     with timed("train"):
         method, training = None, spec.training
         if is_method(spec.pattern):
@@ -131,7 +132,7 @@ def _run(spec: TrialSpec, place: Path, progress: Progress, cache: TrialCache) ->
     )
 
 
-def _prepare(spec: TrialSpec, cache: TrialCache) -> tuple[Prepared, Any]:
+def _prepare(spec: TrialSpec, cache: TrialCache, progress: Progress) -> tuple[Prepared, Any]:
     """The data, and the model with its plan if that is known by now."""
     place, then = cache.place(spec.model), spec.versions.get(MODEL)
     if then and (now := cache.identity(spec.model)) != then:
@@ -149,6 +150,8 @@ def _prepare(spec: TrialSpec, cache: TrialCache) -> tuple[Prepared, Any]:
             f"was made for {spec.data_fingerprint}"
         )
     model = prepared.build_model(place, spec.seed, **changes)
+    if spec.start == "fine-tuned":
+        finetune_dense(model, spec, prepared, cache, progress)
     if plan is not None:
         tokenizer = cache.tokenizer(spec.model, spec.task)
         sparsify(model, plan, tokenizer=tokenizer, backend=spec.backend)

@@ -14,6 +14,7 @@ from sparseattn.files import expanded
 from sparseattn.selection import spell_selection
 from sparseattn.study.arms import DENSE, is_method
 from sparseattn.study.reading import changed, place, read_yaml, validated
+from sparseattn.study.trial import Start
 from sparseattn.tasks.spec import Fraction, Integer, Real, StrictModel, TaskSpec
 from sparseattn.training.spec import TrainingSpec
 
@@ -145,6 +146,8 @@ class ArmSpec(StrictModel):
         degree: Keys a query attends to on average, over the real tokens of training texts and the
             layers that carry the pattern; or the name of another arm, to have as many.
         sparsity: Likewise the share of pairs that are not allowed, in [0, 1).
+        start: `fine-tuned` trains the model densely before it trains under the pattern, each time
+            as `training` says; `pretrained` does not.
         matched_random: Instead of a pattern: the arm that this one is the control of.
     """
 
@@ -156,6 +159,7 @@ class ArmSpec(StrictModel):
     grid: dict[str, Values] = Field(default_factory=dict)
     degree: Annotated[tuple[Degree, ...], Field(strict=False)] | str = ()
     sparsity: Annotated[tuple[Fraction, ...], BeforeValidator(_as_list), Field(strict=False)] = ()
+    start: Start = "pretrained"
     matched_random: str | None = None
 
     @model_validator(mode="before")

@@ -21,14 +21,11 @@ from sparseattn.study.reading import place, validated
 from sparseattn.study.record import encode
 from sparseattn.study.spec import StudySpec
 from sparseattn.study.store import STUDY, Store
-from sparseattn.study.trial import MODEL, TrialSpec
+from sparseattn.study.trial import ALWAYS, MODEL, TrialSpec
 
 __all__ = ["Study", "create", "differing_versions", "first_difference", "installed"]
 
 FORMAT = "sparseattn-study-1"
-
-#: Packages of which another version may give another result.
-_PACKAGES = ("tokenizers", "torch", "transformers")
 
 #: What `versions` calls the revision of learned degrees.
 _DEGREES = "learned degrees"
@@ -66,6 +63,7 @@ class Study:
                     arm=arm.name,
                     pattern=arm.pattern,
                     layers=arm.layers,
+                    start=arm.start,
                     seed=seed,
                     pipeline=self.spec.pipeline,
                     backend=self.spec.backend,
@@ -81,7 +79,7 @@ class Study:
 
     def _versions(self, arm: Arm) -> dict[str, str]:
         """The versions that decide the results of an arm."""
-        names = {"sparseattn", MODEL, *_PACKAGES}
+        names = {*ALWAYS}
         if PARSED.intersection(arm.needs):
             names |= {"spacy", self.spec.pipeline}
         if learns(arm.pattern):
@@ -164,7 +162,8 @@ def installed(spec: StudySpec, arms: Sequence[Arm]) -> dict[str, str]:
     """The versions that decide results here, of packages, the model and learned degrees."""
     parsed = any(PARSED.intersection(arm.needs) for arm in arms)
     versions = {"sparseattn": sparseattn.__version__}
-    for name in (*_PACKAGES, *(("spacy", spec.pipeline) if parsed else ())):
+    packages = [name for name in ALWAYS if name not in ("sparseattn", MODEL)]
+    for name in (*packages, *(("spacy", spec.pipeline) if parsed else ())):
         try:
             # What follows a + says for which hardware it was built.
             versions[name] = version(name.replace("_", "-")).partition("+")[0]

