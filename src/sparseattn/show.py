@@ -22,6 +22,7 @@ from sparseattn.counting import SparsityReport
 from sparseattn.errors import DataError, MissingExtraError
 from sparseattn.models.names import DEFAULT
 from sparseattn.models.read import read
+from sparseattn.palette import LIGHT
 from sparseattn.pattern import Pattern, catalogue, parse
 from sparseattn.patterns.neighbor import Neighbor
 from sparseattn.plan import CompiledPlan, Plan, select_indices
@@ -223,7 +224,7 @@ def _draw(axes: Axes, shown: Picture) -> None:
 
     count, installed = len(shown.labels), set(get_font_names())
     fonts = [font for font in _FONTS if font in installed]
-    colours = ListedColormap(["#eef1f5", "#1f5a93"])
+    colours = ListedColormap([LIGHT.band, LIGHT.series[0]])
     axes.imshow(shown.mask.int().numpy(), cmap=colours, vmin=0, vmax=1)
     step = 1 + int(0.15 * count / BOARD)  # a label takes 0.15 inches
     for axis in (axes.xaxis, axes.yaxis):

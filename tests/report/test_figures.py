@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from xml.etree import ElementTree
 
-import matplotlib
-import numpy as np
 import pytest
-from matplotlib.colors import to_hex
 
+from sparseattn.palette import LIGHT
 from sparseattn.report import ArmKey, summarise
-from sparseattn.report.drawing import _DARK, _LIGHT, styled
+from sparseattn.report.drawing import styled
 from sparseattn.report.figures import Marks, Point, limits, placement_figure, sparsity_figure
 from tests.report.fake import EFFECTS, changed, study
 
@@ -58,7 +55,7 @@ def test_a_colour_means_one_family_in_all_figures_of_a_report() -> None:
 
 
 def test_families_that_share_a_colour_are_filled_differently() -> None:
-    names = [f"arm-{number}" for number in range(3 * len(_LIGHT))]
+    names = [f"arm-{number}" for number in range(3 * len(LIGHT.series))]
     marks = Marks(ArmKey(name, ":") for name in names)
     looks = {(look["color"], look["fillstyle"]) for look in map(marks.of, names)}
     assert len(looks) == len(names)
@@ -124,49 +121,3 @@ def test_files_are_whole_whatever_names_hold(tmp_path) -> None:
             assert f"fill: {page}" in path.read_text(encoding="utf-8")
         assert png.read_bytes().startswith(b"\x89PNG")
         assert "at sparsity" in light.read_text(encoding="utf-8")
-
-
-def _luminance(colour: str) -> float:
-    parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    r, g, b = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b
-
-
-#: What a full-strength lack of one kind of cone makes of linear RGB, after Machado, Oliveira and
-#: Fernandes, "A physiologically-based model for simulation of color vision deficiency", 2009.
-VISION = {
-    "whole": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
-    "protan": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
-    "deutan": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
-    "tritan": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
-}
-
-
-def _lab(colour: str, vision: list[list[float]]) -> np.ndarray:
-    """Oklab (Ottosson, 2020), in which equal steps look equally large."""
-    srgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4)])
-    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    seen = np.clip(np.array(vision) @ linear, 0, 1)
-    cones = [[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]]
-    to_lab = [[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]]
-    return np.array(to_lab) @ np.cbrt(np.array(cones) @ seen)
-
-
-@pytest.mark.parametrize("vision", VISION)
-@pytest.mark.parametrize("series", [_LIGHT, _DARK], ids=["light", "dark"])
-def test_each_series_differs_for_every_eye(series, vision) -> None:
-    labs = [_lab(colour, VISION[vision]) for colour in series]
-    pairs = combinations(range(len(series)), 2)
-    apart = {(a, b): float(np.linalg.norm(labs[a] - labs[b])) for a, b in pairs}
-    closest = min(apart, key=apart.__getitem__)
-    assert apart[closest] > 0.095, closest
-
-
-@pytest.mark.parametrize(("suffix", "series"), [("", _LIGHT), ("-dark", _DARK)])
-def test_colours_stand_out_from_the_page(suffix: str, series) -> None:
-    with styled(suffix):
-        page, ink = (to_hex(matplotlib.rcParams[name]) for name in ("axes.facecolor", "text.color"))
-    least = dict.fromkeys((f"#{colour}" for colour in series), 3.0) | {ink: 7.0}
-    for colour, ratio in least.items():
-        one, two = sorted((_luminance(colour), _luminance(page)))
-        assert (two + 0.05) / (one + 0.05) >= ratio, colour

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparseattn.degrees.discretize import Discretized
+from sparseattn.palette import LIGHT, kind_of
 from sparseattn.show import new_figure
 
 if TYPE_CHECKING:
@@ -15,9 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_degrees", "draw_frontier"]
 
-#: A colour and a marker for each kind, in the order of the rankings: safe for colour-blind eyes.
-_KINDS = (("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#56B4E9", "v"))
-_GLOBAL = ("#555555", "P")
+#: Rankings that have no kind, or the kind of one before them, by turns.
+_OTHERS = tuple(zip(LIGHT.series[5:], ("X", "v", "h"), strict=True))
 
 #: What a head without a marker has.
 _NOTHING = {"off": "off: its own place alone", "global alone": "global tokens alone"}
@@ -43,10 +44,11 @@ def _degrees(axes: Any, found: Discretized) -> None:
     candidates, chosen = found.costs.candidates, found.chosen.numpy()
     layers, heads, kinds = chosen.shape
     apart = 0.92 / kinds
+    looks = _looks(candidates.names)
     widest = min(12.0, 66 * (_WIDTH - 1) * apart / heads)  # in points
     for index, name in enumerate(candidates.names):
         ranked = index < len(candidates.rankings)
-        colour, marker = _KINDS[index % len(_KINDS)] if ranked else _GLOBAL
+        colour, marker = looks[index]
         rows, columns = np.nonzero(chosen[:, :, index])
         level = chosen[rows, columns, index] / (candidates.sizes[index] - 1)
         places = columns + apart * (index - (kinds - 1) / 2)
@@ -74,6 +76,17 @@ def _degrees(axes: Any, found: Discretized) -> None:
     axes.grid(which="minor", color="#dddddd", linewidth=0.6)
     axes.tick_params(which="minor", length=0)
     _legend(axes)
+
+
+def _looks(names: Sequence[str]) -> list[tuple[str, str]]:
+    """A colour and a marker for each: those of its kind, if no other before it has them."""
+    looks: list[tuple[str, str]] = []
+    spare = cycle(_OTHERS)
+    for name in names:
+        kind = kind_of(name)
+        look = (kind.light, kind.marker)
+        looks.append(next(spare) if kind.name == "other" or look in looks else look)
+    return looks
 
 
 def _legend(axes: Any) -> None:

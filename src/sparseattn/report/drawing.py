@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,41 +15,32 @@ from cycler import cycler
 from matplotlib.figure import Figure
 
 from sparseattn.files import write_whole
+from sparseattn.palette import DARK, LIGHT, Page
 from sparseattn.report.text import one_line
 
 __all__ = ["SERIES", "Drawing", "styled"]
 
-#: Series that any reader can tell apart: hues after Okabe and Ito, "Color universal design", 2008,
-#: their lightness chosen such that all pairs stay apart where red, green or blue is not seen, and
-#: that each has a contrast of at least 3 to the page.
-_LIGHT = ("0072b2", "d77336", "06a788", "85186b", "565027", "91606e", "a574ef", "4c2124")
-_DARK = ("58b4ec", "f77d05", "59f3c6", "c092a3", "fadc3f", "846687", "8379f6", "cc3e38")
-
-
 #: How many series have a colour of their own: `C0`, `C1`, ...
-SERIES = len(_LIGHT)
+SERIES = len(LIGHT.series)
 
 
-def _style(page: str, ink: str, rule: str, series: Sequence[str]) -> dict[Any, Any]:
+def _style(page: Page) -> dict[Any, Any]:
     return {
-        "figure.facecolor": page,
-        "savefig.facecolor": page,
-        "axes.facecolor": page,
-        "text.color": ink,
-        "axes.labelcolor": ink,
-        "axes.edgecolor": ink,
-        "xtick.color": ink,
-        "ytick.color": ink,
-        "grid.color": rule,
-        "axes.prop_cycle": cycler(color=[f"#{colour}" for colour in series]),
+        "figure.facecolor": page.page,
+        "savefig.facecolor": page.page,
+        "axes.facecolor": page.page,
+        "text.color": page.ink,
+        "axes.labelcolor": page.ink,
+        "axes.edgecolor": page.ink,
+        "xtick.color": page.ink,
+        "ytick.color": page.ink,
+        "grid.color": page.rule,
+        "axes.prop_cycle": cycler(color=page.series),
     }
 
 
 #: By the end of the file's name. Nothing depends on the time or on the user's own settings.
-_STYLES = {
-    "": _style("#ffffff", "#1f2328", "#d8dee4", _LIGHT),
-    "-dark": _style("#14181d", "#e6eaef", "#353c45", _DARK),
-}
+_STYLES = {"": _style(LIGHT), "-dark": _style(DARK)}
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "sparseattn",
