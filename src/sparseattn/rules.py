@@ -30,6 +30,7 @@ __all__ = [
     "LayerRule",
     "Pairs",
     "Part",
+    "Product",
     "Rule",
     "SameLabel",
 ]
@@ -97,6 +98,28 @@ class GlobalTokens(Part):
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
         """See `Part.allowed`."""
         return (self.tokens[:, q, None] | self.tokens[:, None, k])[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Product(Part):
+    """Pairs of a chosen query and a chosen key: rows, columns, or where both meet.
+
+    Attributes:
+        queries: True for a chosen query; None for all. Shape: [batch or 1, length], bool.
+        keys: Likewise for keys.
+    """
+
+    queries: Tensor | None = None
+    keys: Tensor | None = None
+
+    def allowed(self, q: Tensor, k: Tensor) -> Tensor:
+        """See `Part.allowed`."""
+        out = torch.ones(1, *q.shape, *k.shape, dtype=torch.bool, device=q.device)
+        if self.queries is not None:
+            out = out & self.queries[:, q, None]
+        if self.keys is not None:
+            out = out & self.keys[:, None, k]
+        return out[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,6 +228,7 @@ class Except(Part):
 _PER_TOKEN: dict[type[Part], tuple[str, ...]] = {
     Band: ("radius",),
     GlobalTokens: ("tokens",),
+    Product: ("queries", "keys"),
     SameLabel: ("labels",),
     Keys: ("index",),
 }

@@ -14,7 +14,17 @@ import sparseattn as sa
 from sparseattn.auto import select
 from sparseattn.backend import Backend, Call, backend, backends
 from sparseattn.errors import BackendError, PatternError
-from sparseattn.rules import Band, Both, GlobalTokens, Keys, LayerRule, Pairs, Rule, SameLabel
+from sparseattn.rules import (
+    Band,
+    Both,
+    GlobalTokens,
+    Keys,
+    LayerRule,
+    Pairs,
+    Product,
+    Rule,
+    SameLabel,
+)
 
 #: PyTorch's compiler warns of PyTorch when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
@@ -29,6 +39,7 @@ PLANS = {
     "mix": "bigbird(radius=1, random=2, globals=[cls])",
     "dense": "full()",
     "difference": "block(size=4) - neighbor(radius=1)",
+    "rows and columns": "neighbor(1) | global(cls, columns=false) | global(first=9, rows=false)",
     "mixed heads": {
         0: {"0": "neighbor(radius=0)", "1": "neighbor(radius=9)", "2": "strided(stride=3)"}
     },
@@ -323,6 +334,7 @@ class CountingCalls(TorchDispatchMode):
     [
         GlobalTokens(torch.ones(1, 10, dtype=torch.bool)),
         GlobalTokens(torch.ones(1, 5, dtype=torch.bool)),
+        Product(keys=torch.ones(1, 8, dtype=torch.bool)),
         Band(torch.ones(3, 7).long()),
         SameLabel(torch.ones(1, 70).long()),
         Keys(torch.zeros(2, 8, 1).long()),

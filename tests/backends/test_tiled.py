@@ -21,7 +21,18 @@ from sparseattn.backends.kernels.cpu import launch as cpu
 from sparseattn.backends.kernels.key_lists import of_band
 from sparseattn.backends.kernels.tiles import tiles_of
 from sparseattn.errors import BackendError
-from sparseattn.rules import Band, Both, GlobalTokens, Keys, LayerRule, Pairs, Rule, SameLabel
+from sparseattn.rules import (
+    Band,
+    Both,
+    Except,
+    GlobalTokens,
+    Keys,
+    LayerRule,
+    Pairs,
+    Product,
+    Rule,
+    SameLabel,
+)
 from tests.backends.test_conformance import HEADS, agrees, case, gradients, in_double
 
 # 35 and 36 leave a last tile with three queries, computed one by one, and with four.
@@ -123,7 +134,48 @@ PARTS = {
         Both(Rule((GlobalTokens(torch.arange(n)[None] == 3), Band(9))), Rule((Band(5),))),
     ),
     "nothing": lambda n: (),
+    "rows": lambda n: (Band(1), Product(queries=torch.arange(n)[None] % 30 == 4)),
+    "columns": lambda n: (Band(3), Product(keys=torch.arange(2 * n).view(2, n) % 50 < 9)),
+    "rows and columns apart": lambda n: (
+        Product(torch.arange(n)[None] == 2, None),
+        Product(None, torch.arange(n)[None] == 40),
+        GlobalTokens(torch.arange(n)[None] == 50),
+    ),
+    "columns of some queries": lambda n: (
+        Product(torch.arange(n)[None] < 30, torch.arange(n)[None] < 20),
+        Product(torch.arange(n)[None] > 20, torch.arange(n)[None] % 3 == 1),
+        Band(4),
+    ),
+    "columns of some queries, and keys": lambda n: (
+        Product(torch.arange(n)[None] < 30, torch.arange(n)[None] % 4 == 1),
+        Keys(torch.arange(8 * n).view(2, n, 4) * 5 % n),
+    ),
+    "a window of some queries": lambda n: (
+        Both(Rule((Band(2, 3),)), Rule((Product(torch.arange(n)[None] % 9 > 3),))),
+        Product(None, torch.arange(n)[None] < 4),
+    ),
+    "windows of some queries": lambda n: (
+        Both(Rule((Product(torch.arange(2 * n).view(2, n) % 40 < 21),)), Rule((Band(6),))),
+        Both(Rule((Band(3),)), Rule((Product(torch.arange(n)[None] > 40),))),
+        Band(1),
+    ),
+    "a window of some queries and keys": lambda n: (
+        Both(
+            Rule((Band(5),)),
+            Rule((Product(torch.arange(n)[None] < 30, torch.arange(n)[None] > 26),)),
+        ),
+    ),
+    "every pair as a product": lambda n: (Product(), Band(1)),
+    "a window, cut": lambda n: (
+        Except(
+            Rule((Band(5),)),
+            Rule((Product(torch.arange(n)[None] < 30, torch.arange(n)[None] > 29),)),
+        ),
+    ),
 }  # fmt: skip
+
+#: Those that are lists of rows and columns, made without a mask.
+DIRECTED = [name for name in PARTS if "rows" in name or "columns" in name or "of some" in name]
 
 
 @pytest.mark.parametrize("padding", ["right", "left", "none"])
@@ -430,6 +482,28 @@ def test_lists_hold_what_is_allowed_once_and_nothing_else(plan, size, scatter):
     for text in range(2):
         assert torch.equal(held(tiles, text), rule.dense[text, 0].long())
     assert bool(len(tiles.scattered.keys)) == scatter
+
+
+@pytest.mark.parametrize("padding", ["left", "none"])
+@pytest.mark.parametrize("name", DIRECTED)
+def test_lists_of_rows_and_columns(name, padding):
+    rule = custom(((tuple(range(HEADS)), Rule(PARTS[name](70))),), 70, padding).rule
+    tiles = tiles_of(rule, 16)
+    for text in range(2):
+        assert torch.equal(held(tiles, text), rule.dense[text, 0].long())
+
+
+def test_a_pair_of_texts_needs_no_mask(monkeypatch):
+    """The lists of the plan of Sparse Cross-Encoders come from its rows and columns."""
+    monkeypatch.setattr("sparseattn.backends.kernels.tiles.of_rule", None)
+    tokens = sa.TokenBatch.of_lengths(70, 50)
+    place = torch.arange(70).expand(2, -1)
+    tokens = replace(tokens, special=place == 0, separators=(place == 9) | (place == 49))
+    plan = "neighbor(radius=4) & segment(query=1) | segment(key=0) | global(cls, columns=false)"
+    rule = sa.Plan.of(plan).compile(tokens, [HEADS]).layers[0]
+    tiles = tiles_of(rule, 16)
+    assert torch.equal(held(tiles, 0), rule.dense[0, 0].long())
+    assert not held(tiles, 0)[1:10, 10:].any()  # no query token sees the document
 
 
 @kernel_only

@@ -50,7 +50,19 @@ def _global(p: Any, t: Text, layer: int) -> Pair:
         kind = ("cls" in p.kinds and i == 0) or ("sep" in p.kinds and t.separators[i])
         return kind or i < p.first or i in p.positions
 
-    return lambda q, k: chosen(q) or chosen(k)
+    return lambda q, k: (p.rows and chosen(q)) or (p.columns and chosen(k))
+
+
+def _segment(p: Any, t: Text, layer: int) -> Pair:
+    """Reads from left to right: a text goes on until something stands behind its separators."""
+    number, open_, ended, text = [], False, False, 0
+    for special, separator in zip(t.special, t.separators, strict=True):
+        if not separator:
+            text += ended
+            open_, ended = True, False
+        ended = ended or (separator and open_)
+        number.append(-1 if special and not separator else text)
+    return lambda q, k: p.query in (None, number[q]) and p.key in (None, number[k])
 
 
 def _sentence(p: Any, t: Text, layer: int) -> Pair:
@@ -206,6 +218,7 @@ ORACLES: dict[str, Callable[[Any, Text, int], Pair]] = {
     "part_of_speech": _part_of_speech,
     "random": _random,
     "same_word": _same_word,
+    "segment": _segment,
     "self": _self,
     "sentence": _sentence,
     "similarity": _similarity,

@@ -25,7 +25,7 @@ EFFECTS = {
     "block(3)": ["block(4)"],
     "dilated(1, 2)": ["dilated(2, 2)", "dilated(1, 3)"],
     "elastic(0.1)": ["elastic(0.2)"],
-    "global(cls)": ["global(cls, sep)"],
+    "global(cls)": ["global(cls, sep)", "global(cls, rows=false)", "global(cls, columns=false)"],
     "global(first=1)": ["global(first=2)"],
     "global(positions=[1])": ["global(positions=[2])"],
     "irregular([0, 1], [1, 1])": [
@@ -49,6 +49,8 @@ EFFECTS = {
         "random(1, per_layer=false)",
         "random(1, drawn=4)",
     ],
+    "segment(query=0)": ["segment(query=1)"],
+    "segment(key=0)": ["segment(key=1)"],
     "similarity(1)": ["similarity(2)", "similarity(1, other_sentence=true)"],
     "strided(3)": ["strided(4)"],
 }
@@ -158,7 +160,13 @@ MESSAGES = {
     "global()": "global() needs tokens: cls, sep, first=N or positions=[...]",
     "global(pad)": "global(): unknown token 'pad'; choose from: cls, sep, first=N, positions=[...]",
     "global(cls, cls)": "global(kinds=[cls, cls]): kinds takes each of cls, sep at most once",
-    "global(cls, last=1)": "global(): unknown argument 'last'; choose from: first, positions",
+    "global(cls, last=1)": "global(): unknown argument 'last'; choose from: first, positions, "
+    "rows, columns",
+    "global(cls, rows=0)": "global(rows=0): rows must be true or false",
+    "global(cls, rows=false, columns=false)": "global() needs rows or columns; both are false",
+    "segment()": "segment() needs query=N, key=N or both",
+    "segment(query=-1)": f"segment(query=-1): query {WHOLE} 0",
+    "segment(0, key=document)": "segment(key='document'): key must be a whole number >= 0",
     "global(first=-1)": f"global(first=-1): first {WHOLE} 0",
     "global(positions=[-1])": "global(positions=[-1]): positions must be whole numbers >= 0",
     "global(positions=3)": "global(positions=3): positions must be a list, such as [...]",

@@ -14,13 +14,23 @@ from sparseattn.patterns.global_ import Global
 from sparseattn.patterns.neighbor import Neighbor
 from sparseattn.patterns.self_ import Self
 from sparseattn.plan import Plan
-from sparseattn.rules import AllPairs, Band, Both, Except, GlobalTokens, Part, Rule, SameLabel
+from sparseattn.rules import (
+    AllPairs,
+    Band,
+    Both,
+    Except,
+    GlobalTokens,
+    Part,
+    Product,
+    Rule,
+    SameLabel,
+)
 from sparseattn.tokens import TokenBatch
 
 __all__ = ["Dense", "Groups", "Masked", "Span", "Window", "spans_of"]
 
 #: Parts of rules that can be computed from positions in a graph.
-_POSITIONAL = (AllPairs, Band, GlobalTokens, SameLabel)
+_POSITIONAL = (AllPairs, Band, GlobalTokens, Product, SameLabel)
 
 
 @dataclass(frozen=True)
@@ -125,8 +135,9 @@ def _parts(pattern: Pattern) -> Iterator[Pattern]:
 
 
 def _is_placed(pattern: Pattern) -> bool:
-    """Whether these are global tokens at fixed places."""
-    return isinstance(pattern, Global) and "sep" not in pattern.kinds
+    """Whether these are global tokens at fixed places, both their rows and their columns."""
+    both = isinstance(pattern, Global) and pattern.rows and pattern.columns
+    return both and "sep" not in pattern.kinds
 
 
 def _band(pattern: Pattern) -> tuple[int, int]:

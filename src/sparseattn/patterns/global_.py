@@ -1,4 +1,4 @@
-"""Global tokens, which attend everywhere and are attended to from everywhere."""
+"""Global tokens, which attend everywhere, are attended to from everywhere, or both."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 from sparseattn.errors import PatternError, unknown
 from sparseattn.pattern import Pattern, spell
-from sparseattn.patterns._checks import at_least, distinct_names, listed, refused
-from sparseattn.rules import GlobalTokens, Rule
+from sparseattn.patterns._checks import at_least, distinct_names, flag, listed, refused
+from sparseattn.rules import GlobalTokens, Product, Rule
 from sparseattn.tokens import TokenBatch
 
 KINDS = ("cls", "sep")
+_NAMED = ("first", "positions", "rows", "columns")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Global(Pattern):
         kinds: `cls`, the first real token of a sequence, and `sep`, its separators.
         first: The first so many real tokens.
         positions: Places among the real tokens, from 0; one beyond the end is left out.
+        rows: Whether these tokens attend to every token.
+        columns: Whether every token attends to them.
 
     >>> from sparseattn import parse
     >>> from sparseattn.tokens import TokenBatch
@@ -35,9 +38,11 @@ class Global(Pattern):
     kinds: tuple[str, ...] = ()
     first: int = 0
     positions: tuple[int, ...] = ()
+    rows: bool = True
+    columns: bool = True
 
     name: ClassVar[str] = "global"
-    formula: ClassVar[str] = "q in G or k in G"
+    formula: ClassVar[str] = "q in G (rows) or k in G (columns)"
     degrees: ClassVar[str] = "|G|; n for a global token"
     source: ClassVar[str] = "global attention: Longformer, arXiv 2004.05150; BigBird, 2007.14062"
     example: ClassVar[str] = "global(cls)"
@@ -53,6 +58,10 @@ class Global(Pattern):
             raise refused(self, "positions", "must be whole numbers >= 0")
         if not (self.kinds or self.first or self.positions):
             raise PatternError("global() needs tokens: cls, sep, first=N or positions=[...]")
+        flag(self, "rows")
+        flag(self, "columns")
+        if not (self.rows or self.columns):
+            raise PatternError("global() needs rows or columns; both are false")
 
     @classmethod
     def from_arguments(cls, positional: list[Any], named: dict[str, Any]) -> Global:
@@ -61,9 +70,9 @@ class Global(Pattern):
         Raises:
             PatternError: An argument is unknown.
         """
-        wrong = [name for name in named if name not in ("first", "positions")]
+        wrong = [name for name in named if name not in _NAMED]
         if wrong:
-            raise PatternError(f"global(): {unknown('argument', wrong[0], ['first', 'positions'])}")
+            raise PatternError(f"global(): {unknown('argument', wrong[0], _NAMED)}")
         bad = [kind for kind in positional if kind not in KINDS]
         if bad:
             raise PatternError(
@@ -74,7 +83,7 @@ class Global(Pattern):
     @classmethod
     def signature(cls) -> str:
         """See `Pattern.signature`; kinds are written without a name."""
-        return "global(cls, sep, first=0, positions=[])"
+        return "global(cls, sep, first=0, positions=[], rows=true, columns=true)"
 
     @property
     def needs(self) -> frozenset[str]:
@@ -89,7 +98,9 @@ class Global(Pattern):
             chosen = chosen | (places == position)
         if "sep" in self.kinds:
             chosen = chosen | tokens.need("separators", self)
-        return Rule((GlobalTokens(chosen),))
+        if self.rows and self.columns:
+            return Rule((GlobalTokens(chosen),))
+        return Rule((Product(queries=chosen) if self.rows else Product(keys=chosen),))
 
     def _arguments(self) -> Iterator[str]:
         yield from self.kinds
@@ -97,3 +108,5 @@ class Global(Pattern):
             yield f"first={self.first}"
         if self.positions:
             yield f"positions={spell(self.positions)}"
+        if not (self.rows and self.columns):
+            yield "columns=false" if self.rows else "rows=false"

@@ -11,7 +11,17 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sparseattn.backends.kernels.ragged import Lists, merged, pack
-from sparseattn.rules import Band, Both, Except, GlobalTokens, Keys, LayerRule, Rule, SameLabel
+from sparseattn.rules import (
+    Band,
+    Both,
+    Except,
+    GlobalTokens,
+    Keys,
+    LayerRule,
+    Product,
+    Rule,
+    SameLabel,
+)
 
 __all__ = ["banded", "of_band", "of_rule"]
 
@@ -41,59 +51,92 @@ def _bits(flags: Tensor, dim: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Banded:
-    """A rule of one window, global tokens and listed keys.
+    """A rule of one window, rows and columns of chosen tokens, and listed keys.
 
     Attributes:
         band: The window; a token alone where the rule has none.
-        globals: Global tokens. Shape: [batch or 1, length], bool.
+        rows: Queries that attend to every key. Shape: [batch or 1, length], bool.
+        columns: Keys that chosen queries attend to. Their fields have the shape of `rows`.
         keys: Listed keys. Shape: [batch or 1, length, degree], int64.
     """
 
     band: Band
-    globals: Tensor | None
+    rows: Tensor | None
+    columns: tuple[Product, ...]
     keys: Tensor | None
 
 
 def banded(rule: Rule) -> Banded | None:
-    """The rule as a window with global tokens and listed keys; None where it is something else."""
-    bands = [part for part in rule.parts if isinstance(part, Band)]
-    tokens = [part.tokens for part in rule.parts if isinstance(part, GlobalTokens)]
-    keys = [part.index for part in rule.parts if isinstance(part, Keys)]
-    if len(bands) + len(tokens) + len(keys) < len(rule.parts):
+    """The rule as a window with rows, columns and listed keys; None where it is something else."""
+    parts = [_narrowed(part) if isinstance(part, Both) else part for part in rule.parts]
+    if not all(isinstance(part, Band | GlobalTokens | Product | Keys) for part in parts):
         return None
-    if len(bands) > 1:
-        radii = [b.radius for b in bands if isinstance(b.radius, int) and b.dilation == 1]
-        if len(radii) < len(bands):
-            return None
-        bands = [Band(max(radii))]
-    listed = None
-    if keys:
-        rows = max(len(k) for k in keys)
-        listed = torch.cat([k.expand(rows, -1, -1) for k in keys], dim=2)
-    marked = reduce(torch.logical_or, tokens) if tokens else None
-    return Banded(bands[0] if bands else Band(0), marked, listed)
+    if (band := _widest([part for part in parts if isinstance(part, Band)])) is None:
+        return None
+    rows, columns = [], []
+    for part in parts:
+        if isinstance(part, GlobalTokens):
+            rows.append(part.tokens)
+            columns.append(Product(keys=part.tokens))
+        elif isinstance(part, Product) and part.keys is not None:
+            columns.append(part)
+        elif isinstance(part, Product):
+            if part.queries is None:
+                return None
+            rows.append(part.queries)
+    listed = _side_by_side([part.index for part in parts if isinstance(part, Keys)])
+    return Banded(band, reduce(torch.logical_or, rows) if rows else None, tuple(columns), listed)
+
+
+def _narrowed(both: Both) -> Band | Both:
+    """A window of chosen queries alone as a radius for each query; other parts as they are."""
+    for one, other in ((both.left.parts, both.right.parts), (both.right.parts, both.left.parts)):
+        if len(one) == len(other) == 1 and isinstance(one[0], Band):
+            chosen = other[0]
+            if isinstance(chosen, Product) and chosen.keys is None and chosen.queries is not None:
+                radius = torch.as_tensor(one[0].radius, device=chosen.queries.device)
+                return Band(torch.where(chosen.queries, radius, 0), one[0].dilation)
+    return both
+
+
+def _widest(bands: list[Band]) -> Band | None:
+    """The union of windows; the token alone for none, None where it is no window."""
+    if len(bands) < 2:
+        return bands[0] if bands else Band(0)
+    if any(band.dilation > 1 for band in bands):
+        return None
+    widest = max([b.radius for b in bands if isinstance(b.radius, int)], default=0)
+    each = [b.radius for b in bands if isinstance(b.radius, Tensor)]
+    return Band(reduce(torch.maximum, each).clamp(min=widest) if each else widest)
+
+
+def _side_by_side(indices: list[Tensor]) -> Tensor | None:
+    """Lists of keys as one list."""
+    if not indices:
+        return None
+    rows = max(map(len, indices))
+    return torch.cat([index.expand(rows, -1, -1) for index in indices], dim=2)
 
 
 def of_band(banded: Banded, rule: LayerRule, size: int, scatter: bool) -> Lists:
-    """The lists of a window, global tokens and listed keys, for tiles of `size` queries."""
+    """The lists of a window, rows, columns and listed keys, for tiles of `size` queries."""
     band, length = _clipped(banded.band, rule.length), rule.length
     order = torch.arange(length, device=rule.valid.device)
     if band.dilation > 1:  # queries that are a step apart become neighbours
         order = torch.argsort(order % band.dilation, stable=True)
-    tensors = [t for t in (banded.globals, banded.keys, band.radius) if isinstance(t, Tensor)]
-    rows = len(rule.valid) if rule.padded else max([len(t) for t in tensors], default=1)
+    fields = [t for c in banded.columns for t in (c.queries, c.keys)]
+    tensors = (banded.rows, banded.keys, band.radius, *fields)
+    most = max([len(t) for t in tensors if isinstance(t, Tensor)], default=1)
+    rows = len(rule.valid) if rule.padded else most
     queries = _tile_queries(order, rule, rows, size)
-    marked = banded.globals
-    if marked is not None:
-        marked = marked & rule.valid if rule.padded else marked
-        queries = queries.masked_fill(_at(marked, queries), -1)
+    if (wide := banded.rows) is not None:
+        wide = wide & rule.valid if rule.padded else wide
+        queries = queries.masked_fill(_at(wide, queries), -1)
     entries = [_window(band, order, rule, queries)]
-    if marked is not None:
-        columns = _positions(marked)[:, None, :].expand(-1, queries.shape[1], -1)
-        near = _window_bits(queries, columns, band)
-        entries.append((columns, (~near).masked_fill(columns < 0, 0)))
+    if banded.columns:
+        entries.append(_columns(banded.columns, band, rule, queries))
     if banded.keys is not None:
-        entries.append(_listed(banded.keys, marked, band, rule, queries))
+        entries.append(_listed(banded, band, rule, queries))
     lanes = _bits(queries >= 0, -1)[..., None]
     keys = torch.cat([k.expand(rows, -1, -1) for k, _ in entries], 2)
     bits = torch.cat([(b & lanes).expand(rows, -1, -1) for _, b in entries], 2)
@@ -101,7 +144,7 @@ def of_band(banded: Banded, rule: LayerRule, size: int, scatter: bool) -> Lists:
         lists = pack(queries, keys, bits)
     else:
         lists = pack(queries, *merged(keys, bits), scatter)
-    return lists if marked is None else _global_rows(marked, rule, rows, size).join(lists)
+    return lists if wide is None else _global_rows(wide, rule, rows, size).join(lists)
 
 
 def _clipped(band: Band, length: int) -> Band:
@@ -169,20 +212,45 @@ def _positions(flags: Tensor) -> Tensor:
     return order.masked_fill(~flags.gather(1, order), -1)
 
 
-def _listed(
-    index: Tensor, marked: Tensor | None, band: Band, rule: LayerRule, queries: Tensor
+def _columns(
+    columns: tuple[Product, ...], band: Band, rule: LayerRule, queries: Tensor
 ) -> tuple[Tensor, Tensor]:
+    """The keys of all columns, and the bits of the queries that have them beyond their window."""
+    every = reduce(torch.logical_or, [c.keys for c in columns if c.keys is not None])
+    keys = _positions(every & rule.valid if rule.padded else every)[:, None]
+    bits = torch.zeros_like(keys + queries[..., :1])
+    for column in columns:
+        bits |= _in_column(column, queries, keys)
+    near = _window_bits(queries, keys, band)
+    keys = keys.expand(-1, queries.shape[1], -1)
+    return keys, (bits & ~near).masked_fill(keys < 0, 0)
+
+
+def _in_column(column: Product, queries: Tensor, keys: Tensor) -> Tensor:
+    """The bits of the queries of each tile that have each key in a column."""
+    lanes = queries >= 0
+    if column.queries is not None:
+        lanes = lanes & _at(column.queries, queries)
+    assert column.keys is not None
+    return _bits(lanes, -1)[..., None] * _at(column.keys, keys)
+
+
+def _listed(banded: Banded, band: Band, rule: LayerRule, queries: Tensor) -> tuple[Tensor, Tensor]:
     """The listed keys of each tile that are not there already, and the bit of their query."""
-    index = index.sort(dim=2).values
+    assert banded.keys is not None
+    index = banded.keys.sort(dim=2).values
     repeated = torch.zeros_like(index, dtype=torch.bool)
     repeated[:, :, 1:] = index[:, :, 1:] == index[:, :, :-1]
     keys = _at(index.masked_fill(repeated, -1), queries)
     shape = keys.shape
     if shape[-1] and rule.padded:
         keys = _without_padding(keys.flatten(2), rule.valid).view(-1, *shape[1:])
-    if shape[-1] and marked is not None:
-        is_global = _at(marked, keys.flatten(2)).view(-1, *shape[1:])
-        keys = keys.masked_fill(is_global, -1)
+    for column in banded.columns if shape[-1] else ():
+        assert column.keys is not None
+        known = _at(column.keys, keys.flatten(2)).view(-1, *shape[1:])
+        if column.queries is not None:
+            known = known & _at(column.queries, queries)[..., None]
+        keys = keys.masked_fill(known, -1)
     lanes = torch.arange(queries.shape[2], device=keys.device)
     near = [_near(queries[..., i, None], keys[..., i, :], band) for i in lanes.tolist()]
     bit = torch.ones_like(lanes) << lanes

@@ -103,4 +103,6 @@ def _structure(value: object, tensors: list[Tensor]) -> Hashable | None:
         items = [_structure(getattr(value, field.name), tensors) for field in fields(value)]
         kind = type(value)
         return None if None in items else (kind.__module__, kind.__qualname__, *items)
+    if value is None:
+        return "none"
     return value if isinstance(value, int | str) else None
