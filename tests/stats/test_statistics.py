@@ -131,7 +131,7 @@ def test_one_seed_detects_what_it_says() -> None:
 def _frame(label: np.ndarray, prediction: np.ndarray) -> pd.DataFrame:
     score = (label == prediction).astype(float)
     frame = pd.DataFrame({"label": label, "prediction": prediction, "score": score})
-    return frame.assign(exact=score)
+    return frame.assign(exact=score, ndcg_10=score, mrr_10=score, map=score)
 
 
 def _tags(count: int) -> list[list[str]]:
@@ -163,6 +163,7 @@ DEFINITIONS = [
     ("token-classification", "recall", LINES, (), _of_tags(seqeval.recall_score)),
     ("question-answering", "f1", TWO, (), sk.accuracy_score),
     ("question-answering", "exact_match", TWO, (), sk.accuracy_score),
+    *(("ranking", name, TWO, (), sk.accuracy_score) for name in ("ndcg_10", "mrr_10", "map")),
 ]
 
 

@@ -136,8 +136,9 @@ def _parts(pattern: Pattern) -> Iterator[Pattern]:
 
 def _is_placed(pattern: Pattern) -> bool:
     """Whether these are global tokens at fixed places, both their rows and their columns."""
-    both = isinstance(pattern, Global) and pattern.rows and pattern.columns
-    return both and "sep" not in pattern.kinds
+    if not isinstance(pattern, Global):
+        return False
+    return pattern.rows and pattern.columns and "sep" not in pattern.kinds
 
 
 def _band(pattern: Pattern) -> tuple[int, int]:

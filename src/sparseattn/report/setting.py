@@ -57,7 +57,8 @@ def _used_of_task(task: Any) -> Any:
         used = _without(used, "stride", "max_answer")
     for split in ("train", "evaluation"):
         part = used.get(split)
-        if isinstance(part, Mapping) and part.get("count") is None:
+        drawn = isinstance(part, Mapping) and (part.get("count"), part.get("negatives"))
+        if drawn == (None, None):
             used[split] = _without(part, "seed")
     data = used.get("data")
     if isinstance(data, Mapping) and not data.get("hub"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,10 @@ def _mean_score(frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
 
 def _exact_match(frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
     return mean_of(frame["exact"])
+
+
+def _column(name: str, frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
+    return mean_of(frame[name])
 
 
 def _one_hot(frame: pd.DataFrame, labels: Sequence[str]) -> tuple[Array, Array]:
@@ -181,4 +186,5 @@ _MEASURES: dict[tuple[str, str], Callable[[pd.DataFrame, Sequence[str]], Measure
     ("token-classification", "recall"): _pooled_recall,
     ("question-answering", "f1"): _mean_score,
     ("question-answering", "exact_match"): _exact_match,
+    **{("ranking", name): partial(_column, name) for name in ("ndcg_10", "mrr_10", "map")},
 }

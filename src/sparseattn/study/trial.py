@@ -84,6 +84,7 @@ class TrialSpec(StrictModel):
         del values["training"]["report_to"]
         if self.training.early_stopping is None:
             del values["training"]["checkpoint_steps"]
+        _drop_of_rankings(values["task"])
         if (files := values["task"]["data"]["files"]) and files["format"] is None:
             del files["format"]
         if self.start == "pretrained":  # as in trials that were published without it
@@ -94,6 +95,16 @@ class TrialSpec(StrictModel):
             del values["model"]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _drop_of_rankings(task: dict[str, Any]) -> None:
+    """Takes what rankings alone read out of a task's values, where it says nothing."""
+    if task["kind"] != "ranking":
+        for name in ("query", "document", "relevance", "group"):
+            del task["columns"][name]
+    for split in ("train", "evaluation"):
+        if task[split]["negatives"] is None:
+            del task[split]["negatives"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

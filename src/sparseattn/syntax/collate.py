@@ -25,7 +25,8 @@ class Collator:
 
     Every column with an entry a token is padded on the tokenizer's side: token ids and types as
     the tokenizer pads them, annotations with -1, `special_tokens_mask` with 1, labels with -100,
-    others with 0. `label` is renamed `labels`. Train with `remove_unused_columns=False`, else the
+    others with 0. Labels that are lists of fractions belong to the example and are stacked. `label`
+    is renamed `labels`. Train with `remove_unused_columns=False`, else the
     Trainer drops the annotations before.
 
     Attributes:
@@ -71,11 +72,9 @@ class Collator:
                 continue
             rows = [_row(f, name, length) for f, length in zip(features, lengths, strict=True)]
             target = _RENAMED.get(name, name)
-            batch[target] = (
-                self._padded(rows, fills.get(target, 0), longest)
-                if rows[0].dim()
-                else torch.stack(rows)
-            )
+            padded = rows[0].dim() and not _is_targets(target, rows[0])
+            fill = fills.get(target, 0)
+            batch[target] = self._padded(rows, fill, longest) if padded else torch.stack(rows)
         return batch
 
     def _fills(self) -> dict[str, int]:
@@ -105,9 +104,14 @@ def _row(feature: Mapping[str, Any], name: str, tokens: int) -> Tensor:
         row = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
     except TypeError:
         raise ValueError(f"the column {name} holds {value!r}, which is not a number") from None
-    if row.dim() and row.shape != (tokens,):
+    if row.dim() and row.shape != (tokens,) and not _is_targets(_RENAMED.get(name, name), row):
         raise AnnotationError(
             f"{name} has {row.numel()} entries for {tokens} tokens; annotate and tokenise in one "
             "call of sparseattn.Annotator"
         )
     return row.float() if row.is_floating_point() else row.long()
+
+
+def _is_targets(name: str, row: Tensor) -> bool:
+    """Whether these are the targets of some classes or scores: fractions, where tags are whole."""
+    return name == "labels" and row.is_floating_point()

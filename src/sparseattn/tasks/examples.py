@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -22,8 +22,11 @@ __all__ = [
     "check_columns",
     "choose",
     "digest",
+    "draw",
+    "fitting",
     "located",
     "names_of",
+    "shuffled",
     "texts",
     "values",
 ]
@@ -81,26 +84,47 @@ def names_of(split: Split, column: str | None, chosen: Sequence[int]) -> list[st
 
 def choose(split: Split, subset: Subset, column: str) -> list[int]:
     """Row numbers of a subset, in order; `min_words` counts the text or words of `column`."""
+    return draw(split, subset, fitting(split, subset, column))
+
+
+def fitting(split: Split, subset: Subset, column: str) -> list[int]:
+    """Row numbers of the examples that have `min_words`; a `DataError` if there are none."""
     chosen = list(range(len(split.table)))
     if subset.min_words is not None:
         found = split.table[column].to_pylist()
         words = (v.split() if isinstance(v, str) else v or () for v in found)
         chosen = [row for row, each in enumerate(words) if len(each) >= subset.min_words]
-    least = f" of {subset.min_words} words or more" if subset.min_words else ""
     if not chosen:
         raise DataError(
-            f"the {split.name} split has no example{least} (of {counted(len(split.table), 'row')})"
+            f"the {split.name} split has no example{_least(subset)} "
+            f"(of {counted(len(split.table), 'row')})"
         )
+    return chosen
+
+
+def draw(split: Split, subset: Subset, rows: list[int]) -> list[int]:
+    """As many of some rows as the subset asks for, in order; a `DataError` if there are fewer."""
     if subset.count is None:
-        return chosen
-    if subset.count > len(chosen):
+        return rows
+    if subset.count > len(rows):
         raise DataError(
             f"{split.name}.count is {subset.count:,}, but the {split.name} split has only "
-            f"{counted(len(chosen), 'example')}{least}"
+            f"{counted(len(rows), 'example')}{_least(subset)}"
         )
-    # A hash instead of a generator: the same rows under every version of every library.
-    drawn = sorted(chosen, key=lambda row: hashlib.sha256(f"{subset.seed}:{row}".encode()).digest())
-    return sorted(drawn[: subset.count])
+    return sorted(shuffled(rows, subset.seed)[: subset.count])
+
+
+def shuffled(rows: Iterable[int], *seed: int) -> list[int]:
+    """Numbers in the order of a seed, which is the same under every version of every library."""
+
+    def place(row: int) -> bytes:
+        return hashlib.sha256(":".join(map(str, (*seed, row))).encode()).digest()
+
+    return sorted(rows, key=place)
+
+
+def _least(subset: Subset) -> str:
+    return f" of {subset.min_words} words or more" if subset.min_words else ""
 
 
 def digest(*parts: Any) -> str:

@@ -12,13 +12,13 @@ import pyarrow
 
 from sparseattn.errors import DataError, unknown
 from sparseattn.tasks.data import Split
-from sparseattn.tasks.examples import Labels, Rows
-from sparseattn.tasks.spec import METRICS, TaskSpec
+from sparseattn.tasks.examples import Labels, Rows, choose
+from sparseattn.tasks.spec import METRICS, Subset, TaskSpec
 
 __all__ = ["Encoded", "Scores", "TaskKind", "example_table", "model_inputs"]
 
 #: Columns that stay with the examples and do not go to the model.
-DETAILS = ("row", "cut", "words", "starts", "ends")
+DETAILS = ("row", "cut", "words", "starts", "ends", "candidate")
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class TaskKind(ABC):
 
     def __init__(self, task: TaskSpec, train: Split) -> None:
         self.task = task
+        #: What a user should know of the examples that `rows` has read.
+        self.notices: list[str] = []
         self.labels: Labels | None = self._labels(train)
         if self.headline not in self.metrics:
             raise DataError(unknown("headline", self.headline, self.metrics))
@@ -97,6 +99,14 @@ class TaskKind(ABC):
             "id2label": dict(enumerate(names)),
             "label2id": {name: index for index, name in enumerate(names)},
         }
+
+    def choose(self, split: Split, subset: Subset) -> list[int]:
+        """Row numbers of the examples of a subset, in order.
+
+        Raises:
+            DataError: There are not as many.
+        """
+        return choose(split, subset, getattr(self.task.columns, self.counted))
 
     @abstractmethod
     def rows(self, split: Split, chosen: Sequence[int]) -> Rows:

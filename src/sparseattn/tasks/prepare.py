@@ -25,9 +25,10 @@ from sparseattn.syntax import Annotator, Collator
 from sparseattn.syntax.pipeline import DEFAULT
 from sparseattn.tasks.classification import Classification, Regression
 from sparseattn.tasks.data import read
-from sparseattn.tasks.examples import Rows, check_columns, choose, digest
+from sparseattn.tasks.examples import Rows, check_columns, digest
 from sparseattn.tasks.kind import DETAILS, Scores, TaskKind
 from sparseattn.tasks.questions import QuestionAnswering
+from sparseattn.tasks.ranking import Ranking
 from sparseattn.tasks.spec import TaskSpec
 from sparseattn.tasks.tagging import TokenClassification
 
@@ -38,6 +39,7 @@ KINDS: dict[str, type[TaskKind]] = {
     "regression": Regression,
     "token-classification": TokenClassification,
     "question-answering": QuestionAnswering,
+    "ranking": Ranking,
 }
 
 #: Raise it when the stored columns change.
@@ -45,7 +47,7 @@ _FORMAT = 1
 #: Examples that are tokenised at a time.
 _BATCH = 1000
 #: What models read, of the names that kinds give to it.
-_INPUTS = ("text", "text_pair", "tokens", "question", "context")
+_INPUTS = ("text", "text_pair", "tokens", "question", "context", "query", "documents")
 #: Columns of the inputs that are for the model.
 _MODEL_COLUMNS = frozenset(
     {*COLUMNS, "input_ids", "token_type_ids", "labels", "start_positions", "end_positions"}
@@ -157,10 +159,11 @@ class Examples:
         trained = set(texts(self.train))
         seen = sum(text in trained for text in texts(self.evaluation))
         if not seen:
-            return []
+            return self.kind.notices
         return [
+            *self.kind.notices,
             f"{seen:,} of {self.counts[1]:,} evaluation examples have the same text as a training "
-            "example"
+            "example",
         ]
 
 
@@ -170,9 +173,8 @@ def read_examples(task: TaskSpec) -> Examples:
     for split in (train, evaluation):
         check_columns(task, split)
     kind = KINDS[task.kind](task, train)
-    column = getattr(task.columns, kind.counted)
-    to_train = kind.rows(train, choose(train, task.train, column))
-    to_evaluate = kind.rows(evaluation, choose(evaluation, task.evaluation, column))
+    to_train = kind.rows(train, kind.choose(train, task.train))
+    to_evaluate = kind.rows(evaluation, kind.choose(evaluation, task.evaluation))
     labels = kind.labels.names if kind.labels else ()
     return Examples(kind, to_train, to_evaluate, digest(labels, to_train, to_evaluate))
 

@@ -58,6 +58,7 @@ ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("question", "context", "answers", "id"),
         ("question", "context", "answers"),
     ),
+    "ranking": (("query", "document", "relevance", "group", "id"), ("query", "document")),
 }
 
 #: The metrics of each kind; the first is its headline unless the task names another.
@@ -66,6 +67,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "regression": ("pearson", "spearman"),
     "token-classification": ("f1", "precision", "recall"),
     "question-answering": ("f1", "exact_match"),
+    "ranking": ("ndcg_10", "mrr_10", "map"),
 }
 
 
@@ -77,12 +79,16 @@ class Subset(StrictModel):
             is a part of a larger one.
         seed: Which ones.
         min_words: Only examples of which the text (the first of a pair; the context of a question)
-            has so many whitespace-separated words; applied before drawing.
+            has so many whitespace-separated words; applied before drawing. Of a ranking it counts
+            those of the document, and leaves out shorter ones.
+        negatives: In a ranking with groups, how many other documents of its group each query is
+            ranked against, drawn by `seed`; a group with fewer gives all, and so does None.
     """
 
     count: Positive | None = None
     seed: Annotated[Integer, Field(ge=0)] = 0
     min_words: Positive | None = None
+    negatives: Positive | None = None
 
 
 class Files(StrictModel):
@@ -145,6 +151,12 @@ class Columns(StrictModel):
         question: A question.
         context: The text with the answer.
         answers: A record of two lists, `text` and `answer_start` (in characters), as in SQuAD.
+        query: What is searched for.
+        document: A text that may answer it.
+        relevance: How well it does, a whole number: 0 for not at all. Rows of the same `id`, or
+            without one of the same query, are one query and its candidates.
+        group: In place of `relevance`: each row is a query with the document that answers it, and
+            the other documents of the same group do not.
         id: A name for each example; its row number by default.
     """
 
@@ -156,6 +168,10 @@ class Columns(StrictModel):
     question: str = "question"
     context: str = "context"
     answers: str = "answers"
+    query: str = "query"
+    document: str = "document"
+    relevance: str | None = None
+    group: str | None = None
     id: str | None = None
 
 
@@ -177,7 +193,9 @@ class TaskSpec(StrictModel):
         headline: The metric that stands for the task; see `METRICS`.
     """
 
-    kind: Literal["classification", "regression", "token-classification", "question-answering"]
+    kind: Literal[
+        "classification", "regression", "token-classification", "question-answering", "ranking"
+    ]
     data: DataSpec
     columns: Columns = Columns()
     labels: Names | None = None
@@ -203,7 +221,17 @@ class TaskSpec(StrictModel):
             raise ValueError(f"labels must be two or more different names, got {self.labels}")
         if self.kind != "question-answering" and self.stride is not None:
             _refuse("stride is for windows over a context", ("question-answering",))
+        self._check_candidates()
         return self
+
+    def _check_candidates(self) -> None:
+        """A ranking's candidates come with their relevance, or out of a group."""
+        given = [n for n in ("relevance", "group") if getattr(self.columns, n) is not None]
+        if self.kind == "ranking" and len(given) != 1:
+            has = " and ".join(given) or "neither"
+            raise ValueError(f"columns of a ranking task need relevance or group; they have {has}")
+        if "group" not in given and (self.train.negatives or self.evaluation.negatives):
+            raise ValueError("negatives goes with kind: ranking and columns.group")
 
     @property
     def overlap(self) -> int:
