@@ -57,8 +57,7 @@ def _used_of_task(task: Any) -> Any:
         used = _without(used, "stride", "max_answer")
     for split in ("train", "evaluation"):
         part = used.get(split)
-        drawn = isinstance(part, Mapping) and (part.get("count"), part.get("negatives"))
-        if drawn == (None, None):
+        if isinstance(part, Mapping) and not (part.get("count") or part.get("negatives")):
             used[split] = _without(part, "seed")
     data = used.get("data")
     if isinstance(data, Mapping) and not data.get("hub"):
