@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sparseattn.degrees.probe import probe as probe
     from sparseattn.exporting.files import export as export
     from sparseattn.models.describe import describe as describe
+    from sparseattn.models.int8 import quantize as quantize
     from sparseattn.models.lengthen.lengthening import lengthen as lengthen
     from sparseattn.models.load import load as load
     from sparseattn.models.names import resolve as resolve
@@ -55,6 +56,7 @@ _PUBLIC = {
     "parse": "pattern",
     "plan_of": "models.sparsify",
     "probe": "degrees.probe",
+    "quantize": "models.int8",
     "resolve": "models.names",
     "restore": "models.sparsify",
     "sparsified": "models.sparsify",
@@ -79,6 +81,7 @@ __all__ = [
     "parse",
     "plan_of",
     "probe",
+    "quantize",
     "resolve",
     "restore",
     "sparsified",

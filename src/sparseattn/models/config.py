@@ -9,10 +9,12 @@ from sparseattn.backend import AUTO
 from sparseattn.errors import PlanError
 from sparseattn.plan import Plan
 
-__all__ = ["FIELD", "NAME", "SparsityConfig", "remove_plan"]
+__all__ = ["FIELD", "NAME", "QUANTIZED", "SparsityConfig", "remove_plan"]
 
 #: The config attribute.
 FIELD = "sparseattn"
+#: The entry beside a plan that names the numbers of the linear layers.
+QUANTIZED = "quantized"
 #: The `attn_implementation` of a sparsified model.
 NAME = "sparseattn"
 

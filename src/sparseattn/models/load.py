@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
@@ -18,8 +20,9 @@ from sparseattn.errors import (
     PlanError,
     SparseAttnError,
 )
-from sparseattn.models.config import FIELD, SparsityConfig
+from sparseattn.models.config import FIELD, QUANTIZED, SparsityConfig
 from sparseattn.models.encoder import encoder_of
+from sparseattn.models.int8 import quantize
 from sparseattn.models.names import not_found, resolve, spelled
 from sparseattn.models.sparsify import attach, plan_of, restore
 
@@ -27,6 +30,8 @@ __all__ = ["load", "load_model", "load_part", "quiet"]
 
 #: What says which files are meant, of the arguments of `from_pretrained`.
 _PLACE = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
+#: What makes `from_pretrained` read weights in single precision.
+_SINGLE = {"dtype": torch.float32}
 
 
 @contextmanager
@@ -101,8 +106,30 @@ def _load(path: str | Path, model_class: Any, kwargs: dict[str, Any]) -> Any:
         )
     # Weights as pickles are never read: unpickling can run code.
     kwargs = {"use_safetensors": True, **kwargs, "trust_remote_code": False}
-    model = model_class.from_pretrained(path, config=config, **kwargs)
-    return model if data is None else attach(model, SparsityConfig.from_json(data))
+    read = partial(model_class.from_pretrained, path, config=config)
+    model = read(**kwargs)
+    if data is None:
+        return model
+    return _attached(model, data, lambda: read(**{**kwargs, **_SINGLE}))
+
+
+def _attached(model: Any, data: Any, in_single: Callable[[], Any]) -> Any:
+    """A model as its config's entry says.
+
+    Args:
+        model: As it was read.
+        data: The entry.
+        in_single: Reads it in single precision.
+    """
+    kind, dtype = data.get(QUANTIZED) if isinstance(data, dict) else None, encoder_of(model).dtype
+    if kind not in (None, "int8"):
+        raise PlanError(
+            f"the config's {FIELD!r} entry asks for linear layers in {kind!r}, not int8"
+        )
+    if kind and dtype != torch.float32:
+        model = in_single()  # rounded weights would give other integers
+    attach(model, SparsityConfig.from_json(data))
+    return model if kind is None else quantize(model.eval()).to(dtype)
 
 
 def load_model(name: str) -> Any:
@@ -179,6 +206,14 @@ def _sentence_transformer(path: str | Path, **kwargs: Any) -> Any:
     # Not the implementation that config.json asks for: it cannot apply every plan by itself.
     first = {"attn_implementation": None, "use_safetensors": True}
     kwargs["model_kwargs"] = {**first, **kwargs.get("model_kwargs", {})}
-    model = SentenceTransformer(str(path), **kwargs)
+
+    def read(**more: Any) -> Any:
+        return SentenceTransformer(
+            str(path), **{**kwargs, "model_kwargs": {**kwargs["model_kwargs"], **more}}
+        )
+
+    model = read()
     data = getattr(encoder_of(model).config, FIELD, None)
-    return model if data is None else attach(restore(model), SparsityConfig.from_json(data))
+    if data is None:
+        return model
+    return _attached(restore(model), data, lambda: restore(read(**_SINGLE)))

@@ -15,8 +15,9 @@ from torch import nn
 from sparseattn import backend as backends
 from sparseattn.errors import BackendError, PlanError, UnsupportedModelError
 from sparseattn.models import masks
-from sparseattn.models.config import FIELD, NAME, SparsityConfig, remove_plan
+from sparseattn.models.config import FIELD, NAME, QUANTIZED, SparsityConfig, remove_plan
 from sparseattn.models.encoder import default_implementation, encoder_of, owner_of
+from sparseattn.models.int8 import is_quantized
 from sparseattn.models.interface import LAYERS, register
 from sparseattn.models.replaced import refuse_dense
 from sparseattn.models.state import ATTRIBUTE, SparsityState, followed, refuse_replica
@@ -103,8 +104,9 @@ def attach(model: Any, config: SparsityConfig) -> Any:
     if model is not encoder and all(model is not owner for owner in new.owners):
         _attach_owner(model, encoder, new)
     new.config, new.compiler, new.last = config, None, None
+    quantized = {QUANTIZED: "int8"} if is_quantized(encoder) else {}
     for carrier in (encoder.config, owner_of(model).config):
-        setattr(carrier, FIELD, config.to_json())
+        setattr(carrier, FIELD, config.to_json() | quantized)
         # A public name in config.json: plain from_pretrained() then asks for this implementation,
         # and fails where it could only run dense, instead of running dense without a word.
         carrier.attn_implementation = _NEEDS_LOAD if new.mask_route else NAME
