@@ -93,7 +93,7 @@ class Int8Linear(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         scale = self.scale  # stays in single precision
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.scale = scale
         return self
 
