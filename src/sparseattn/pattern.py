@@ -23,6 +23,9 @@ from sparseattn.tokens import TokenBatch
 
 __all__ = ["Pattern", "catalogue", "parse", "rule_of", "spell"]
 
+#: Operators that may stand inside one another: every walk through a pattern recurses.
+_DEEPEST = 100
+
 #: The rules that were made for a batch, by pattern and by layer where it varies.
 _RULES: WeakKeyDictionary[TokenBatch, dict[tuple[Pattern, int | None], Rule]] = WeakKeyDictionary()
 
@@ -136,6 +139,13 @@ class Joined(Pattern):
     symbol: ClassVar[str] = ""
     #: How tightly the operator binds; as in Python, `-` before `&` before `|`.
     binding: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        """Counts the operators inside."""
+        depth = 1 + max(getattr(side, "_depth", 0) for side in (self.left, self.right))
+        if depth > _DEEPEST:
+            raise PatternError(f"a pattern joins at most {_DEEPEST} others in a row")
+        object.__setattr__(self, "_depth", depth)
 
     @property
     def needs(self) -> frozenset[str]:

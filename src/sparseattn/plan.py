@@ -261,13 +261,13 @@ class Plan:
             raise PlanError(f"not a plan: expected an object with format {FORMAT!r}")
         try:
             entries = [(e["pattern"], e["layers"], e["heads"]) for e in data["entries"]]
-        except (KeyError, TypeError) as error:
-            raise PlanError(f"a plan's entries have pattern, layers and heads: {error}") from None
+        except (KeyError, TypeError):
+            raise PlanError("a plan's entries have pattern, layers and heads") from None
         shape = data.get("shape")
         if shape is not None and not (
             isinstance(shape, list) and all(type(count) is int for count in shape)
         ):
-            raise PlanError(f"a plan's shape lists the heads of each layer; got {shape!r}")
+            raise PlanError("a plan's shape lists the heads of each layer")
         made_for = None if shape is None else tuple(shape)
         return cls(tuple(entry for e in entries for entry in cls.of(*e).entries), made_for)
 
@@ -283,9 +283,10 @@ class Plan:
             PlanError: The file does not hold a plan.
         """
         try:
-            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
             raise PlanError(f"cannot read a plan from {path}: {reason(error)}") from None
+        return cls.from_json(data)
 
     @classmethod
     def read(cls, text: str) -> Plan:

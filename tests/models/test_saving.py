@@ -30,6 +30,27 @@ def test_a_saved_model_loads_with_its_plan_and_equal_run(family, tmp_path):
     assert torch.equal(run(loaded, **inputs), run(model, **inputs))
 
 
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("backend", [[]], "backend is a name, such as 'auto'"),
+        ("backend", None, "backend is a name"),
+        ("special", "x", "'special' lists ids of tokens"),
+        ("separators", [-1], "'separators' lists ids of tokens"),
+        ("separators", [10**40], "'separators' lists ids of tokens"),
+        ("plan", [], "not a plan"),
+        ("plan", {"format": "sparseattn-plan-1", "entries": [[[]]]}, "entries have pattern"),
+    ],
+)
+def test_a_config_of_the_wrong_types_is_one_line(entry, value, message, tmp_path):
+    sa.sparsify(build("bert"), PLAN).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["sparseattn"][entry] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(PlanError, match=message):
+        sa.load(tmp_path)
+
+
 def test_what_the_tokenizer_told_is_saved(tmp_path):
     from importlib.resources import files
 

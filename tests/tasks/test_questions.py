@@ -223,6 +223,14 @@ def test_a_long_question_is_cut_and_counted(tmp_path):
             {"text": ["two"], "answer_start": [0]},
             "the answer 'two' does not stand at character 0 of the context",
         ),
+        (
+            {"text": [1], "answer_start": [0]},
+            "expected lists text and answer_start, got {'text': [1], 'answer_start': [0]}",
+        ),
+        (
+            {"text": ["two"], "answer_start": [None]},
+            "expected lists text and answer_start, got {'text': ['two'], 'answer_start': [None]}",
+        ),
         ({"text": ["two"]}, "expected lists text and answer_start, got {'text': ['two']}"),
     ],
 )

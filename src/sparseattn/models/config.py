@@ -51,10 +51,19 @@ class SparsityConfig:
         """
         if not isinstance(data, dict) or "plan" not in data:
             raise PlanError(f"the config's {FIELD!r} entry does not hold a plan")
-        ids = (data.get(name) for name in ("special", "separators"))
-        special, separators = (None if value is None else tuple(value) for value in ids)
-        plan = Plan.from_json(data["plan"])
-        return cls(plan, data.get("backend", AUTO), special, separators)
+        backend = data.get("backend", AUTO)
+        if not isinstance(backend, str):
+            raise PlanError(f"the config's backend is a name, such as {AUTO!r}")
+        special, separators = (_ids(data.get(name), name) for name in ("special", "separators"))
+        return cls(Plan.from_json(data["plan"]), backend, special, separators)
+
+
+def _ids(value: Any, name: str) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(type(i) is int and 0 <= i < 2**63 for i in value):
+        raise PlanError(f"the config's {name!r} lists ids of tokens")
+    return tuple(value)
 
 
 def remove_plan(config: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from sparseattn.errors import PatternError
 from sparseattn.pattern import spell
 
-__all__ = ["at_least", "distinct_names", "flag", "listed", "refused"]
+__all__ = ["at_least", "distinct_names", "flag", "listed", "refused", "whole_numbers"]
 
 #: The largest whole number that an argument may be: products of two still fit an int64.
 LARGEST = 2**31 - 1
@@ -37,6 +37,22 @@ def at_least(pattern: Any, **lowest: int) -> None:
         if int(value) > LARGEST:
             raise refused(pattern, field, f"must be at most {LARGEST}")
         object.__setattr__(pattern, field, int(value))
+
+
+def whole_numbers(pattern: Any, field: str) -> tuple[int, ...]:
+    """Checks that a field is a list of whole numbers >= 0, and makes it a tuple.
+
+    Raises:
+        PatternError: It is not.
+    """
+    for value in listed(pattern, field):
+        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 0:
+            raise refused(pattern, field, "must be whole numbers >= 0")
+        if int(value) > LARGEST:
+            raise refused(pattern, field, f"must be at most {LARGEST}")
+    numbers = tuple(map(int, getattr(pattern, field)))
+    object.__setattr__(pattern, field, numbers)
+    return numbers
 
 
 def flag(pattern: Any, field: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from sparseattn.errors import PatternError, unknown
 from sparseattn.pattern import Pattern, spell
-from sparseattn.patterns._checks import at_least, distinct_names, flag, listed, refused
+from sparseattn.patterns._checks import at_least, distinct_names, flag, whole_numbers
 from sparseattn.rules import GlobalTokens, Product, Rule
 from sparseattn.tokens import TokenBatch
 
@@ -51,11 +51,7 @@ class Global(Pattern):
         """Checks the arguments."""
         distinct_names(self, "kinds", KINDS)
         at_least(self, first=0)
-        if any(
-            isinstance(p, bool) or not isinstance(p, int) or p < 0
-            for p in listed(self, "positions")
-        ):
-            raise refused(self, "positions", "must be whole numbers >= 0")
+        whole_numbers(self, "positions")
         if not (self.kinds or self.first or self.positions):
             raise PatternError("global() needs tokens: cls, sep, first=N or positions=[...]")
         flag(self, "rows")

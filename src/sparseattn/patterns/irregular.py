@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sparseattn.pattern import Pattern
-from sparseattn.patterns._checks import at_least, listed, refused
+from sparseattn.patterns._checks import at_least, listed, refused, whole_numbers
 from sparseattn.rules import Band, Rule
 from sparseattn.tokens import TokenBatch
 
@@ -57,9 +57,8 @@ class Irregular(Pattern):
     def __post_init__(self) -> None:
         """Checks the arguments."""
         at_least(self, seed=0)
-        radii, weights = listed(self, "radii"), listed(self, "weights")
-        whole = all(isinstance(r, int) and not isinstance(r, bool) and r >= 0 for r in radii)
-        if not radii or not whole or list(radii) != sorted(set(radii)):
+        radii, weights = whole_numbers(self, "radii"), listed(self, "weights")
+        if not radii or list(radii) != sorted(set(radii)):
             raise refused(self, "radii", "must be ascending whole numbers >= 0")
         numbers = all(isinstance(w, int | float) and not isinstance(w, bool) for w in weights)
         if not numbers or not all(0 <= w < float("inf") for w in weights) or not sum(weights):

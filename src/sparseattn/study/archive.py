@@ -83,7 +83,7 @@ def _read(path: Path) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     total = 0
     try:
-        with tarfile.open(path, mode="r:xz") as archive:
+        with lzma.open(path) as unpacked, _opened(unpacked) as archive:
             for member in archive:
                 if not (member.isreg() and _NAMES.fullmatch(member.name)):
                     raise StudyError(f"{path} is not a packed study: it holds {member.name!r}")
@@ -99,6 +99,18 @@ def _read(path: Path) -> dict[str, bytes]:
     except OSError as error:
         raise StudyError(f"cannot read {path}: {reason(error)}") from None
     return files
+
+
+def _opened(unpacked: lzma.LZMAFile) -> tarfile.TarFile:
+    """An archive, of which no part is read at once that is longer than a file may be."""
+
+    class Limited(io.BufferedReader):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if size is not None and size > _LONGEST:
+                raise tarfile.ReadError("a header is too long")
+            return super().read(size)
+
+    return tarfile.open(fileobj=Limited(unpacked), mode="r:")
 
 
 def pack(folder: str | Path, file: str | Path) -> int:

@@ -20,7 +20,13 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Constructor(SafeConstructor):
-    """Leaves dates as the text that they are."""
+    """Leaves dates as the text that they are, and refuses text that no file can hold."""
+
+    def construct_scalar(self, node: Any) -> Any:
+        """A scalar; a `UnicodeEncodeError` for half a character."""
+        value = super().construct_scalar(node)
+        str(value).encode()
+        return value
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
@@ -36,6 +42,10 @@ def _load(text: str, where: str) -> Any:
         what = getattr(error, "problem", None) or first_line(error)
         at = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise StudyError(f"{where}: not YAML: {what}{at}") from None
+    except RecursionError:
+        raise StudyError(f"{where}: not YAML: it is nested too deeply") from None
+    except ValueError as error:  # a tag that does not fit, a number of thousands of digits
+        raise StudyError(f"{where}: not YAML: {first_line(error)}") from None
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -10,7 +10,9 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from sparseattn.errors import StudyError
 from sparseattn.selection import select_indices
@@ -28,8 +30,66 @@ DONE, FAILED = "done", "failed"
 #: What a file of a trial may be called.
 NAME = re.compile(r"[a-z]+\.(json|jsonl|parquet)")
 
+#: The largest whole number that a float holds exactly.
+_LARGEST = 2**53
+
 #: Parts of a `TrialResult` that have a file of their own.
 _FILES = ("predictions", "environment", "plan")
+
+
+def _number(value: Any) -> float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ValueError("should be a number")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError("is too large")
+    return value
+
+
+#: A number, or null for one that was not finite.
+Number = Annotated[Any, AfterValidator(_number)]
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Spec(_Schema):
+    """What is read of a trial's `spec.json`."""
+
+    arm: str
+    pattern: str
+    layers: str
+    model: str
+    backend: str
+    seed: Annotated[int, Field(ge=0, le=_LARGEST)]
+
+
+class _Result(_Schema):
+    """What is read of a trial's `result.json`."""
+
+    status: Literal["done", "failed"]
+    reason: str
+    headline: str | None = None
+    sparsity: Number = None
+    layer_sparsity: Number = None
+    block_density: Number = None
+    mean_degree: Number = None
+    metrics: dict[str, Number] = Field(default_factory=dict)
+    counts: dict[str, Annotated[float, Field(ge=0, le=_LARGEST)]] = Field(default_factory=dict)
+    seconds: dict[str, Number] = Field(default_factory=dict)
+    phases: dict[str, Number] = Field(default_factory=dict)
+    history: list[dict[str, Number]] = Field(default_factory=list)
+
+
+class _Environment(_Schema):
+    """A trial's `environment.json`: an object."""
+
+
+_SCHEMAS: dict[str, type[BaseModel]] = {
+    RESULT: _Result,
+    "spec.json": _Spec,
+    "environment.json": _Environment,
+}
 
 
 def finished(spec: Mapping[str, Any], digest: str, result: Any, log: bytes) -> dict[str, bytes]:
@@ -114,14 +174,28 @@ def check(digest: str, read: Callable[[str], bytes], where: str | Path) -> dict[
             raise StudyError(f"{where}/{name} is damaged: {len(data)} bytes instead of {size}")
         if hashlib.sha256(data).hexdigest() != sha256:
             raise StudyError(f"{where}/{name} is damaged: its checksum does not match")
+    for name, schema in _SCHEMAS.items():
+        _check_content(f"{where}/{name}", files.get(name, b""), schema)
     return files
+
+
+def _check_content(where: str, data: bytes, schema: type[BaseModel]) -> None:
+    """A `StudyError` if a file is not what is read of it: checksums anybody can make."""
+    try:
+        schema.model_validate(json.loads(data))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise StudyError(f"{where} is damaged: {place or 'it'}: {problem['msg']}") from None
+    except (ValueError, RecursionError):
+        raise StudyError(f"{where} is damaged: it is not JSON") from None
 
 
 def _listed(digest: str, data: bytes, where: str) -> dict[str, tuple[int, str]]:
     """The size and checksum of each file that a `result.json` lists, once it is checked itself."""
     try:
         result = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise StudyError(f"{where} is damaged: cut short or not JSON") from None
     if not isinstance(result, dict) or result.get("format") != FORMAT:
         raise StudyError(f"{where} is damaged: it does not say {FORMAT!r}")

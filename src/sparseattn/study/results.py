@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -140,6 +141,7 @@ def write(store: Store, results: Results) -> None:
     csv.write_csv(table.drop_columns([ENVIRONMENT]), as_csv)
     version, metrics = sparseattn.__version__, list(results.metrics)
     metadata = {"version": version, "stamps": results.stamps, "metrics": metrics}
+    metadata["checksum"] = _checksum(table, metadata)
     table = table.replace_schema_metadata({_KEY: json.dumps(metadata).encode()})
     parquet.write_table(table, as_parquet, compression="zstd")
     store.write("results.csv", as_csv.getvalue())
@@ -150,12 +152,19 @@ def _remembered(path: Path) -> Results:
     try:
         table = parquet.read_table(path)
         metadata = json.loads((table.schema.metadata or {})[_KEY])
-        if metadata["version"] != sparseattn.__version__:
+        checksum = metadata.pop("checksum", "")
+        right = checksum == _checksum(table, metadata)
+        if not right or metadata["version"] != sparseattn.__version__:
             return Results()
         rows = {row["digest"]: row for row in table.to_pylist()}
         return Results(rows, dict.fromkeys(metadata["metrics"]), metadata["stamps"])
-    except (OSError, KeyError, ValueError, pyarrow.ArrowException):
+    except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException):
         return Results()  # there is none yet, or it is damaged: everything is read
+
+
+def _checksum(table: pyarrow.Table, metadata: Mapping[str, Any]) -> str:
+    text = json.dumps([table.column_names, table.to_pylist(), metadata], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _stamp(folder: Path) -> str:

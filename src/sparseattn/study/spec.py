@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from sparseattn.errors import DataError, StudyError, unknown
 from sparseattn.files import expanded
@@ -23,6 +23,9 @@ __all__ = ["MATCHED", "ArmSpec", "ExecutorSpec", "StudySpec", "load_spec", "spec
 #: The word for the controls of all arms that look at the text.
 MATCHED = "matched_random"
 
+#: Seeds that a number may stand for.
+_MOST_SEEDS = 10_000
+
 
 def _as_list(value: Any) -> Any:
     """One number or text may stand for a list of one."""
@@ -32,8 +35,8 @@ def _as_list(value: Any) -> Any:
 def _seeds(value: Any) -> Any:
     if not isinstance(value, int) or isinstance(value, bool):
         return value
-    if value < 1:
-        raise StudyError(f"expected a list, or how many, got {value}")
+    if not 1 <= value <= _MOST_SEEDS:
+        raise StudyError(f"expected a list, or how many, up to {_MOST_SEEDS:,}; got {value:,}")
     return range(value)
 
 
@@ -101,6 +104,16 @@ def _one_pattern(pattern: Any, chosen: str) -> str:
     return text
 
 
+def _name(value: str) -> str:
+    if not value.isprintable():
+        raise StudyError(f"a name has no control characters; got {value!r}")
+    if value.startswith(("=", "+", "-", "@")):
+        raise StudyError(f"spreadsheets take {value!r} for a formula; begin with another character")
+    return value
+
+
+#: A name, which terminals, drawings and spreadsheets show.
+Name = Annotated[str, Field(min_length=1), AfterValidator(_name)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**31)]
 Degree = Annotated[Real, Field(gt=0)]
 Layers = Annotated[str, BeforeValidator(_layers)]
@@ -151,7 +164,7 @@ class ArmSpec(StrictModel):
         matched_random: Instead of a pattern: the arm that this one is the control of.
     """
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Name
     pattern: Annotated[str, BeforeValidator(_pattern)] = ""
     layers: Annotated[
         tuple[Layers, ...], BeforeValidator(_as_list), Field(strict=False, min_length=1)
@@ -203,7 +216,7 @@ class StudySpec(StrictModel):
         executor: Where trials run.
     """
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Name
     question: str = ""
     model: Annotated[str, Field(min_length=1)]
     task: TaskSpec

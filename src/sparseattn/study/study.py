@@ -9,10 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, Field
+
 import sparseattn
 from sparseattn.annotations import PARSED
 from sparseattn.degrees.method import REVISION
-from sparseattn.errors import StudyError
+from sparseattn.errors import SparseAttnError, StudyError
 from sparseattn.models.identity import identity
 from sparseattn.study.arms import learns
 from sparseattn.study.grid import Arm
@@ -29,6 +31,17 @@ FORMAT = "sparseattn-study-1"
 
 #: What `versions` calls the revision of learned degrees.
 _DEGREES = "learned degrees"
+
+
+class _File(BaseModel):
+    """What `study.json` holds."""
+
+    spec: dict[str, Any]
+    executor: dict[str, Any]
+    arms: tuple[Arm, ...]
+    fingerprint: str
+    versions: dict[str, str]
+    added: dict[str, tuple[tuple[str, str], ...]] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,20 +129,17 @@ class Study:
         """Makes a study of the text of `study.json`, which messages call `where`."""
         try:
             values = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise StudyError(f"{where} is damaged: it is not JSON") from None
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise StudyError(f"{where} is not the {FORMAT!r} of this version of sparseattn")
         try:
-            spec = validated(StudySpec, {**values["spec"], "executor": values["executor"]})
-            arms = [Arm(**{**arm, "needs": tuple(arm["needs"])}) for arm in values["arms"]]
-            added = {
-                text: [(str(a), str(b)) for a, b in pairs]
-                for text, pairs in values.get("added", {}).items()
-            }
-            return cls(spec, tuple(arms), values["fingerprint"], values["versions"], added)
-        except (AttributeError, KeyError, TypeError, ValueError, StudyError) as error:
+            file = validated(_File, values)
+            spec = validated(StudySpec, {**file.spec, "executor": file.executor})
+        except SparseAttnError as error:
             raise StudyError(f"{where} is damaged: {error}") from None
+        added = {text: list(pairs) for text, pairs in file.added.items()}
+        return cls(spec, file.arms, file.fingerprint, file.versions, added)
 
 
 def create(study: Study, store: Store) -> None:

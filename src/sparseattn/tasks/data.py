@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow
 from pyarrow import csv as arrow_csv
-from pyarrow import json as arrow_json
 from pyarrow import parquet
 
 from sparseattn.errors import DataError, MissingExtraError, first_line, unknown
@@ -24,9 +23,6 @@ from sparseattn.tasks.spec import DataSpec
 __all__ = ["FORMATS", "PACKAGES", "Split", "read"]
 
 BBC_LABELS = ("business", "entertainment", "politics", "sports", "tech")
-
-#: Large enough for a long document on one line.
-_BLOCK = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -119,38 +115,71 @@ def _read_file(path: str, form: str | None) -> pyarrow.Table:
         raise DataError(f"cannot read {path}: there is no such file")
     try:
         return FORMATS[form](place)
-    except (pyarrow.ArrowException, OSError, ValueError, zlib.error) as error:
+    except RecursionError:
+        raise DataError(f"cannot read {path}: it is nested too deeply") from None
+    except (pyarrow.ArrowException, OSError, OverflowError, ValueError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {_short(error)}") from None
+
+
+def _raw(path: Path) -> bytes:
+    """The bytes of a text file, unpacked; a `ValueError` if they are not UTF-8."""
+    with pyarrow.input_stream(str(path), compression="detect") as stream:
+        raw: bytes = stream.read()
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} is not UTF-8 (byte 0x{raw[error.start]:02x})") from None
+    return raw
 
 
 def _read_table(path: Path, **parse: Any) -> pyarrow.Table:
     # "NA", "null" and "nan" are words of a text, too.
     convert = arrow_csv.ConvertOptions(null_values=[])
     return arrow_csv.read_csv(
-        path, parse_options=arrow_csv.ParseOptions(**parse), convert_options=convert
+        pyarrow.BufferReader(_raw(path)),
+        parse_options=arrow_csv.ParseOptions(**parse),
+        convert_options=convert,
     )
 
 
 def _read_json_lines(path: Path) -> pyarrow.Table:
-    return arrow_json.read_json(path, arrow_json.ReadOptions(block_size=_BLOCK))
+    return _table(_lines(_raw(path)))
 
 
 def _read_json(path: Path) -> pyarrow.Table:
     """A list of rows, SQuAD's own file, or a row a line."""
-    with pyarrow.input_stream(str(path), compression="detect") as stream:
-        raw = stream.read()
-    if raw.lstrip().startswith(b"["):
-        rows = json.loads(raw)
-        if not all(isinstance(row, dict) for row in rows):
-            raise ValueError("expected a list of objects")
-        return pyarrow.Table.from_pylist(rows)
+    raw = _raw(path)
     try:
         whole = json.loads(raw)
     except ValueError:
-        return _read_json_lines(path)
-    if isinstance(whole, dict) and "data" in whole:
-        return pyarrow.Table.from_pylist(_squad_rows(whole))
-    return _read_json_lines(path)
+        if raw.lstrip().startswith(b"["):
+            raise
+        return _table(_lines(raw))
+    if isinstance(whole, dict):
+        return _table(_squad_rows(whole) if "data" in whole else [whole])
+    return _table(whole if isinstance(whole, list) else [whole])
+
+
+def _lines(raw: bytes) -> list[Any]:
+    """The values of a file that has one a line."""
+    rows = []
+    for number, line in enumerate(raw.decode("utf-8-sig").split("\n"), 1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
+    return rows
+
+
+def _table(rows: list[Any]) -> pyarrow.Table:
+    """A table of objects; what one lacks is null."""
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise ValueError(f'row {number} is not an object, such as {{"text": ...}}')
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pyarrow.table({name: [row.get(name) for row in rows] for name in names})
 
 
 def _squad_rows(whole: dict[str, Any]) -> list[dict[str, Any]]:

@@ -158,7 +158,9 @@ class QuestionAnswering(TaskKind):
 
 def _problem(answers: Any, context: str) -> str:
     """What is wrong with the answers to a question; empty if nothing is."""
-    if not isinstance(answers, dict) or not {"text", "answer_start"} <= set(answers):
+    if not isinstance(answers, dict) or not (
+        _is_list_of(str, answers.get("text")) and _is_list_of(int, answers.get("answer_start"))
+    ):
         return f"expected lists text and answer_start, got {answers!r}"
     given, starts = answers["text"], answers["answer_start"]
     if not given or not starts or len(given) != len(starts):
@@ -167,6 +169,10 @@ def _problem(answers: Any, context: str) -> str:
         if not text or context[start : start + len(text)] != text:
             return f"the answer {text!r} does not stand at character {start} of the context"
     return ""
+
+
+def _is_list_of(kind: type, value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is kind for item in value)
 
 
 def _context_offsets(one: Any) -> NDArray[np.int64]:
