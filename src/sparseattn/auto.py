@@ -30,7 +30,7 @@ from sparseattn.errors import BackendError
 from sparseattn.files import cache_folder, write_whole
 from sparseattn.rules import Band, LayerRule, Rule
 
-__all__ = ["SHORT", "Cost", "Workload", "choose", "costs", "select"]
+__all__ = ["SHORT", "Cost", "Workload", "choose", "costs", "processor", "select"]
 
 #: Up to this length `masked` is taken unmeasured: there is little to save and lists cost time too.
 SHORT = 128
@@ -189,10 +189,11 @@ def _read(file: Path) -> dict[str, dict[str, list[float]]]:
 def _machine(device: str) -> str:
     if device == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    return f"{platform.machine()} {_processor()}, torch {torch.__version__}"
+    return f"{platform.machine()} {processor()}, torch {torch.__version__}"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What the system says of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -19,14 +19,16 @@ def cache_folder() -> Path:
 
     Returns:
         `$SPARSEATTN_CACHE`, or `sparseattn` in the user's cache folder (`$XDG_CACHE_HOME`, else
-        `~/.cache`). It need not exist.
-
-    Raises:
-        RuntimeError: None of these is set and the user has no home folder.
+        `~/.cache`); for a user without a home, a folder among the temporary files. It need not
+        exist.
     """
-    if named := os.environ.get("SPARSEATTN_CACHE"):
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sparseattn"
+    named = os.environ.get("SPARSEATTN_CACHE")
+    try:
+        if named:
+            return Path(named).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sparseattn"
+    except RuntimeError:  # there is no home
+        return Path(tempfile.gettempdir()) / f"sparseattn-{os.getuid()}"
 
 
 def expanded(path: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -34,7 +34,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "backends_table", "new_figure", "patterns_table", "picture"]
+__all__ = [
+    "Picture",
+    "backend_lines",
+    "backends_table",
+    "new_figure",
+    "patterns_table",
+    "picture",
+]
 
 #: Longest label in characters; the rest of a token is cut.
 LABEL = 14
@@ -268,6 +275,13 @@ def backends_table() -> Table:
         lines = [line for device in devices for line in _usable(backend, device)]
         table.add_row(Text(name, style="bold"), Text(backend.summary), Text("\n".join(lines)))
     return table
+
+
+def backend_lines() -> Iterator[str]:
+    """What each backend can do on this machine, as lines of text."""
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    for name, backend in backends.items():
+        yield from (f"{name}: {line}" for device in devices for line in _usable(backend, device))
 
 
 def _usable(backend: Backend, device: str) -> list[str]:

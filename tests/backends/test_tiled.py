@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from sparseattn.backends.kernels.cpu import launch as cpu
 from sparseattn.backends.kernels.key_lists import of_band
 from sparseattn.backends.kernels.tiles import tiles_of
 from sparseattn.errors import BackendError
+from sparseattn.files import cache_folder
 from sparseattn.rules import (
     Band,
     Both,
@@ -598,6 +601,46 @@ def test_without_a_backward_pass_inference_keeps_the_kernel(monkeypatch):
         backend("tiled").attend(case(PLAN, 20, dtype=torch.float32))
     with pytest.warns(RuntimeWarning, match="numba cannot compile it here: .* instruction"):
         agrees(backend("tiled"), case(PLAN, 20))
+
+
+def test_a_damaged_file_of_machine_code_is_compiled_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("SPARSEATTN_CACHE", str(tmp_path))
+    damaged = cpu._code_cache() / "index.nbi"
+    damaged.write_bytes(b"cut")
+
+    def compile_(name, folder):
+        if damaged.exists():
+            raise EOFError
+        return name, folder
+
+    monkeypatch.setattr(cpu, "_compile", compile_)
+    assert cpu.compiled.__wrapped__("forward32") == ("forward32", damaged.parent)
+
+
+def test_machine_code_is_kept_where_nobody_else_writes(monkeypatch, tmp_path):
+    monkeypatch.setenv("SPARSEATTN_CACHE", str(tmp_path))
+    folder = cpu._code_cache()
+    assert folder.stat().st_mode & 0o077 == 0
+    folder.chmod(0o777)
+    assert cpu._code_cache().stat().st_mode & 0o077 == 0
+
+    def refuse(self, mode):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)  # as of a folder of another user's
+    with pytest.warns(RuntimeWarning, match="compiled anew by every process: .* not permitted"):
+        assert cpu._code_cache() is None
+
+
+def test_a_user_without_a_home_has_a_cache(monkeypatch):
+    for name in ("SPARSEATTN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def homeless(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert cache_folder() == Path(tempfile.gettempdir(), f"sparseattn-{os.getuid()}")
 
 
 def test_wide_windows_have_larger_tiles():

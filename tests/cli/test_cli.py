@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import sparseattn
+from tests.models.families import build
 
 
 def test_show(run, tmp_path):
@@ -130,3 +131,18 @@ def test_a_misspelt_command_is_one_line_and_status_2(arguments, says):
     assert done.stderr.startswith(f"error: {says}")
     assert done.stderr.count("\n") == 1
     assert ("--help`." in done.stderr) == ("pattern" not in says)
+
+
+def test_env_says_what_an_issue_asks_for(run, tmp_path):
+    model = build("bert")
+    sparseattn.sparsify(model, "neighbor(radius=2) | global(cls)", layers="1:")
+    model.save_pretrained(tmp_path)
+    code, out, _ = run("env", str(tmp_path))
+    lines = out.splitlines()
+    assert code == 0
+    assert f"sparseattn: {sparseattn.__version__}" in lines
+    assert any(line.startswith("torch: 2.") for line in lines)
+    assert any(line.startswith("backend masked: cpu: inference and training") for line in lines)
+    plan = ["plan, backend auto:", "  layers 1:: neighbor(radius=2) | global(cls)"]
+    assert lines[-3:] == ["model: bert", *plan]
+    assert run("env", "/no/such/model")[0] == 2

@@ -6,6 +6,8 @@ import ctypes
 import hashlib
 import math
 import mmap
+import shutil
+import warnings
 from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sparseattn.backends.kernels.tiles import Tiles
-from sparseattn.errors import first_line
+from sparseattn.errors import first_line, reason
 from sparseattn.files import cache_folder
 
 __all__ = ["DTYPES", "LARGE", "Launch", "Setting", "empty_result", "missing", "uninstalled"]
@@ -68,27 +70,53 @@ def missing(dtype: torch.dtype = torch.float32, trains: bool = True) -> str | No
 @cache
 def compiled(name: str) -> Any:
     """A function of `kernel` as machine code, from the disk if it was compiled before."""
+    folder = _code_cache()
+    try:
+        return _compile(name, folder)
+    except Exception:
+        if folder is None or not folder.is_dir():
+            raise
+    shutil.rmtree(folder, ignore_errors=True)  # a file there may be damaged
+    return _compile(name, _code_cache())
+
+
+def _compile(name: str, folder: Path | None) -> Any:
     # numba carries no types.
     numba: Any = import_module("numba")
     config: Any = import_module("numba.core.config")
 
     from sparseattn.backends.kernels.cpu import kernel
 
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(_code_cache())
+    before, keep = config.CACHE_DIR, folder is not None
+    config.CACHE_DIR = str(folder or "")
     try:
-        compile_ = numba.cfunc("void(CPointer(int64))", cache=True, error_model="numpy")
+        compile_ = numba.cfunc("void(CPointer(int64))", cache=keep, error_model="numpy")
         return compile_(getattr(kernel, name))
     finally:
         config.CACHE_DIR = before
 
 
-def _code_cache() -> Path:
-    """Numba looks for changes in one source file only: name the folder after all of them."""
+def _code_cache() -> Path | None:
+    """Where machine code is kept; None where nobody but this user can be kept from writing.
+
+    Numba looks for changes in one source file only, so the folder is named after all of them. Its
+    index is a pickle, which can run code.
+    """
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-    return cache_folder() / "kernels" / digest.hexdigest()[:16]
+    folder = cache_folder() / "kernels" / digest.hexdigest()[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # an error, if it is another user's
+    except OSError as error:
+        warnings.warn(
+            f"kernels are compiled anew by every process: {folder}: {reason(error)}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return folder
 
 
 @cache
