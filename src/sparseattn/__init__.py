@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sparseattn.syntax import Annotator as Annotator
     from sparseattn.syntax import Collator as Collator
     from sparseattn.tokens import TokenBatch as TokenBatch
+    from sparseattn.verifying.verify import verify as verify
 
 __version__ = "0.1.0"
 
@@ -61,6 +62,7 @@ _PUBLIC = {
     "restore": "models.sparsify",
     "sparsified": "models.sparsify",
     "sparsify": "models.sparsify",
+    "verify": "verifying.verify",
 }
 
 __all__ = [
@@ -86,6 +88,7 @@ __all__ = [
     "restore",
     "sparsified",
     "sparsify",
+    "verify",
 ]
 
 

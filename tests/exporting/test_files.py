@@ -1,5 +1,6 @@
 """Exported files, run in their own runtimes."""
 
+import random
 from importlib.util import find_spec
 
 import pytest
@@ -108,3 +109,13 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     model = sa.sparsify(build("bert", num_hidden_layers=1), "neighbor(radius=3)")
     with pytest.raises(sa.errors.MissingExtraError, match=r'openvino.*"sparseattn\[openvino\]"'):
         sa.export(model, tmp_path / "out.xml")
+
+
+def test_a_file_is_verified(exported):
+    model, done, _ = exported
+    texts = [random.Random(0).choices(range(5, 90), k=60)]
+    found = sa.verify(done.path, "neighbor(radius=3)", texts, model=model)
+    assert found.verdict == "ignored"  # by the global token
+    own = {":": {"0,2": "neighbor(3) | global(cls)", "1": "neighbor(3)", "3": "self()"}}
+    found = sa.verify(done.path, own, texts, model=model)
+    assert found, str(found)

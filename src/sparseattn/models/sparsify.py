@@ -23,7 +23,7 @@ from sparseattn.models.replaced import refuse_dense
 from sparseattn.models.state import ATTRIBUTE, SparsityState, followed, refuse_replica
 from sparseattn.plan import Plan, Selection
 
-__all__ = ["attach", "plan_of", "restore", "sparsified", "sparsify"]
+__all__ = ["attach", "plan_of", "restore", "sparsified", "sparsify", "special_ids"]
 
 #: References to a module's dict of layers when it is looked at: its own, a local name, an argument.
 _OWN_REFERENCES = 3
@@ -75,7 +75,7 @@ def sparsify(
     if known is not None and tokenizer is None:
         special, separators = known.special, known.separators
     else:
-        special, separators = _special_ids(tokenizer, encoder.config)
+        special, separators = special_ids(tokenizer, encoder.config)
     return attach(model, SparsityConfig(plan, backend, special, separators))
 
 
@@ -215,7 +215,7 @@ def _forget_replaced(owner: nn.Module, encoder: Any) -> SparsityState | None:
     return lost
 
 
-def _special_ids(
+def special_ids(
     tokenizer: Any, config: Any
 ) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
     """Ids of the special tokens and of the separators, from the tokenizer or else the config."""
