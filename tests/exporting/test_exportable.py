@@ -102,6 +102,17 @@ def test_a_token_out_of_reach_changes_nothing():
     assert changed == list(range(47, 54))
 
 
+def test_rows_without_columns_are_masked():
+    model = sa.sparsify(build("bert"), "neighbor(2) | global(cls, columns=false)")
+    columns = batch((12, 9))
+    columns = {name: columns[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        expected, output = model(**columns), Exportable(model)(**columns)
+    real = columns["attention_mask"].bool()
+    output = output["last_hidden_state"][real]
+    torch.testing.assert_close(output, expected.last_hidden_state[real], atol=1e-5, rtol=0)
+
+
 def test_torch_compile_makes_one_graph():
     model = sa.sparsify(build("bert", num_hidden_layers=1), WINDOW)
     exportable = Exportable(model)
@@ -118,6 +129,7 @@ def test_torch_compile_makes_one_graph():
     [
         ("bert", "same_word()", r"same_word\(\) cannot be exported: it needs .*words"),
         ("bert", "neighbor(2) | global(sep)", "it needs separators"),
+        ("bert", "neighbor(2) | segment(key=0)", "it needs separators, special"),
         ("bert", "bigbird(radius=1, random=2)", "keys are drawn or listed"),
         ("mpnet", WINDOW, "computes its own attention, which would stay dense"),
         ("t5-encoder", WINDOW, "adds a bias to every score"),

@@ -19,8 +19,10 @@ from sparseattn.errors import (
     SparseAttnError,
     UnsupportedModelError,
 )
+from sparseattn.models.encoder import encoder_of
 from sparseattn.models.identity import identity
 from sparseattn.models.load import load_model, load_part
+from sparseattn.models.names import DEFAULT
 from sparseattn.plan import Plan
 from tests.models.families import batch, build, run, sentence_transformer
 
@@ -94,6 +96,40 @@ def test_a_sentence_transformer_comes_back_as_one(family, tmp_path):
         copied.save(str(tmp_path / "dense"))
         with pytest.raises(PlanError, match="carries no plan; load it with SentenceTr"):
             sa.load(tmp_path / "dense", device="cpu")
+
+
+def test_a_cross_encoder_re_ranks_under_a_plan_and_comes_back_as_one(tmp_path):
+    """Query tokens do not see the document, which the attention of every layer shows."""
+    st = pytest.importorskip("sentence_transformers")
+    torch.manual_seed(0)
+    model = st.CrossEncoder(str(sa.resolve(DEFAULT)), num_labels=1, device="cpu")
+    query, documents = "who sat on the mat?", ["the fox sat " * 30, "a dog", "the mat was here"]
+    pairs = [(query, document) for document in documents]
+    dense = model.predict(pairs, convert_to_tensor=True)
+    plan = "neighbor(radius=4) & segment(query=1) | segment(key=0) | global(cls, columns=false)"
+    assert sa.sparsify(model, plan) is model
+    sparse = model.predict(pairs, convert_to_tensor=True)
+    assert not torch.allclose(sparse, dense)
+    ranked = model.rank(query, documents)
+    assert [one["corpus_id"] for one in ranked] == sparse.argsort(descending=True).tolist()
+    alone = torch.cat([model.predict([pair], convert_to_tensor=True) for pair in pairs])
+    torch.testing.assert_close(alone, sparse, atol=1e-6, rtol=0)
+    hidden = []
+    hook = encoder_of(model).register_forward_hook(
+        lambda _module, _inputs, out: hidden.append(out.last_hidden_state[0, 1:7])
+    )
+    for pair in pairs[:2]:
+        model.predict([pair])
+    hook.remove()
+    torch.testing.assert_close(hidden[0], hidden[1], atol=1e-5, rtol=0)
+    model.save_pretrained(str(tmp_path))
+    loaded = sa.load(tmp_path, device="cpu")
+    assert type(loaded) is st.CrossEncoder
+    assert sa.plan_of(loaded) == sa.Plan.of(plan)
+    assert torch.equal(loaded.predict(pairs, convert_to_tensor=True), sparse)
+    with pytest.raises(PlanNotAppliedError, match=r"load it with sparseattn\.load"):
+        st.CrossEncoder(str(tmp_path), device="cpu").predict(pairs)
+    assert torch.equal(sa.restore(loaded).predict(pairs, convert_to_tensor=True), dense)
 
 
 def test_a_boolean_mask_that_is_changed_in_place(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,9 +55,9 @@ def load(path: str | Path, model_class: Any = None, **kwargs: Any) -> Any:
 
     Args:
         path: A folder or Hub name that `model.save_pretrained`, or `save` of a
-            `SentenceTransformer`, wrote to while sparsified.
+            `SentenceTransformer` or `CrossEncoder`, wrote to while sparsified.
         model_class: The class to load; by default the one that was saved.
-        **kwargs: Passed on to `from_pretrained`, or to `SentenceTransformer`.
+        **kwargs: Passed on to `from_pretrained`, or to the class of sentence-transformers.
 
     Returns:
         The model, sparsified, in evaluation mode.
@@ -184,20 +185,33 @@ def _why(name: str | Path, error: Exception) -> str:
 
 
 def _is_sentence_transformer(path: str | Path, **place: Any) -> bool:
-    file = cached_file(
+    return _saved_file(path, "modules.json", **place) is not None
+
+
+def _saved_file(path: str | Path, name: str, **place: Any) -> str | None:
+    """Where a file of a saved model lies; None if the model has none of that name."""
+    file: str | None = cached_file(
         str(path),
-        "modules.json",
+        name,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
         **place,
     )
-    return file is not None
+    return file
+
+
+def _class_of_sentences(path: str | Path, **place: Any) -> str:
+    """Which class of sentence-transformers was saved; any other would load it without its head."""
+    file = _saved_file(path, "config_sentence_transformers.json", **place)
+    said = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+    kind = said.get("model_type") if isinstance(said, dict) else None
+    return kind if kind in ("CrossEncoder", "SparseEncoder") else "SentenceTransformer"
 
 
 def _sentence_transformer(path: str | Path, **kwargs: Any) -> Any:
-    """A `SentenceTransformer`, with the plan that it carries."""
+    """A model of sentence-transformers, with the plan that it carries."""
     try:
-        from sentence_transformers import SentenceTransformer
+        import sentence_transformers
     except ImportError:
         raise MissingExtraError(
             f"the model {path} is one of sentence-transformers, which is not installed: "
@@ -207,10 +221,11 @@ def _sentence_transformer(path: str | Path, **kwargs: Any) -> Any:
     first = {"attn_implementation": None, "use_safetensors": True}
     kwargs["model_kwargs"] = {**first, **kwargs.get("model_kwargs", {})}
 
+    place = {name: kwargs[name] for name in _PLACE if name in kwargs}
+    made = getattr(sentence_transformers, _class_of_sentences(path, **place))
+
     def read(**more: Any) -> Any:
-        return SentenceTransformer(
-            str(path), **{**kwargs, "model_kwargs": {**kwargs["model_kwargs"], **more}}
-        )
+        return made(str(path), **{**kwargs, "model_kwargs": {**kwargs["model_kwargs"], **more}})
 
     model = read()
     data = getattr(encoder_of(model).config, FIELD, None)

@@ -52,7 +52,8 @@ def sparsify(
         plan: A plan, a pattern, a spec string, or a dict from layers to these; see `Plan.of`.
         layers: Layers for a single pattern: `"6:"`, `[0, 1]`, `-1`; the others stay dense.
         heads: Likewise for heads.
-        tokenizer: Tells which tokens are separators and special, for patterns that ask.
+        tokenizer: Tells which tokens are separators and special, for patterns that ask; that of a
+            model of sentence-transformers by default.
         backend: A backend's name, or `auto`.
 
     Returns:
@@ -75,6 +76,7 @@ def sparsify(
     if known is not None and tokenizer is None:
         special, separators = known.special, known.separators
     else:
+        tokenizer = tokenizer if tokenizer is not None else _tokenizer_of(model)
         special, separators = special_ids(tokenizer, encoder.config)
     return attach(model, SparsityConfig(plan, backend, special, separators))
 
@@ -213,6 +215,12 @@ def _forget_replaced(owner: nn.Module, encoder: Any) -> SparsityState | None:
                 if handle.id == key:
                     handle.remove()
     return lost
+
+
+def _tokenizer_of(model: Any) -> Any:
+    """The tokenizer that a model of sentence-transformers brings along, or None."""
+    found = getattr(model, "tokenizer", None)
+    return found if hasattr(found, "sep_token_id") else None
 
 
 def special_ids(
