@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +74,7 @@ def test_patterns_and_backends(run):
 
 LIGHT = """
 import sys
+from pathlib import Path
 from sparseattn.cli.main import main
 sys.argv = ["sparseattn", *{arguments}]
 try:
@@ -146,3 +148,20 @@ def test_env_says_what_an_issue_asks_for(run, tmp_path):
     plan = ["plan, backend auto:", "  layers 1:: neighbor(radius=2) | global(cls)"]
     assert lines[-3:] == ["model: bert", *plan]
     assert run("env", "/no/such/model")[0] == 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full disk is played by /dev/full")
+def test_a_full_disk_is_one_line(run, monkeypatch):
+    code, _, err = run("show", "neighbor(2)", "One two.", "--png", "/dev/full")
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_a_report_that_cannot_be_written_is_one_line(run, tmp_path, monkeypatch):
+    pack = Path(__file__).parents[2] / "results" / "rate-sst2.tar.xz"
+    run("study", "unpack", str(pack), "--out", str(tmp_path / "study"))
+    (tmp_path / "study" / "report").write_text("in the way")
+    code, _, err = run("study", "report", str(tmp_path / "study"))
+    assert code == 2
+    assert err == f"error: {tmp_path}/study/report: File exists\n"

@@ -19,7 +19,7 @@ from sparseattn.cli import calibrate, env, export, learn, probe, verify
 from sparseattn.cli.bench import app as bench
 from sparseattn.cli.options import examples
 from sparseattn.cli.study import app as study
-from sparseattn.errors import SparseAttnError
+from sparseattn.errors import SparseAttnError, reason
 from sparseattn.models.lengthen import PLAN
 from sparseattn.models.names import DEFAULT
 
@@ -186,6 +186,8 @@ def main() -> None:
         sys.exit(app(prog_name="sparseattn", standalone_mode=False) or 0)
     except SparseAttnError as error:
         _complain(str(error))
+    except OSError as error:  # a full disk, a folder that cannot be written to
+        _complain(f"{error.filename or 'cannot read or write'}: {reason(error)}")
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()

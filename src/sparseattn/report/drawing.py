@@ -99,7 +99,8 @@ class Drawing:
         paths = [folder / f"{self.name}{suffix}.svg" for suffix in _STYLES]
         for path, suffix in zip(paths, _STYLES, strict=True):
             write_whole(path, self.svg(suffix))
-        png = folder / f"{self.name}.png"
+        png, buffer = folder / f"{self.name}.png", io.BytesIO()
         with styled(""):
-            self.draw().savefig(png, dpi=144, metadata={"Software": None})
+            self.draw().savefig(buffer, format="png", dpi=144, metadata={"Software": None})
+        write_whole(png, buffer.getvalue())
         return [*paths, png]
