@@ -562,6 +562,31 @@ def test_a_bias_is_refused():
         select("tiled", call)
 
 
+def test_gathered_padding_alone_has_gradients_of_zero():
+    tokens = sa.TokenBatch(torch.zeros(2, 20, dtype=torch.bool))
+    rule = sa.Plan.of(PLAN).compile(tokens, [HEADS]).layers[0]
+    states = [torch.full((2, HEADS, 20, 8), float("inf"), requires_grad=True) for _ in range(3)]
+    out = gathered.attend_gathered(Call(*states, rule, 1.0))
+    assert not out.any()
+    out.sum().backward()
+    assert all(state.grad is not None and not state.grad.any() for state in states)
+
+
+def test_gathered_gradients_of_a_global_token_are_added_up_in_single_precision():
+    """A sum of thousands of terms in bfloat16 would be off by more than its inputs are."""
+    length, grads = 2048, {}
+    rule = sa.Plan.of(PLAN).compile(sa.TokenBatch.of_lengths(length), [1]).layers[0]
+    drawn = torch.Generator().manual_seed(0)
+    numbers = [torch.randn(1, 1, length, 16, generator=drawn).bfloat16() for _ in range(4)]
+    for dtype in (torch.float64, torch.bfloat16):
+        *states, weights = (x.to(dtype) for x in numbers)
+        states = [x.requires_grad_() for x in states]
+        (gathered.attend_gathered(Call(*states, rule, 0.25)) * weights).sum().backward()
+        grads[dtype] = torch.stack([x.grad[0, 0, 0].double() for x in states])
+    apart = (grads[torch.bfloat16] - grads[torch.float64]).norm(dim=1)
+    assert (apart / grads[torch.float64].norm(dim=1)).max() < 0.006
+
+
 @pytest.fixture
 def checked_anew():
     """What was found out about the kernel is forgotten, before and after."""

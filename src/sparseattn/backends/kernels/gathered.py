@@ -22,6 +22,7 @@ __all__ = ["attend_gathered", "gathered_tiles"]
 SIZES = (32, 64)
 #: Keys of the mean list from which a window is wide (measured: docs/log.md).
 _WIDE = 256
+_HALF = (torch.bfloat16, torch.float16)
 
 
 def attend_gathered(call: Call) -> Tensor:
@@ -31,6 +32,10 @@ def attend_gathered(call: Call) -> Tensor:
     # One row more than there are tokens: queries that are none write there.
     context = call.query.new_zeros(heads, batch * length + 1, width)
     states = [x.transpose(0, 1).flatten(1, 2) for x in (call.query, call.key, call.value)]
+    if call.trains:
+        # The gradients of a key are added up over the tiles that read it: of a global token, over
+        # all, for which half precision has too few bits.
+        states[1:] = [x.float() if x.dtype in _HALF else x for x in states[1:]]
     for group in range(len(tiles.first)):
         members = (tiles.group == group).nonzero().flatten()
         q, k, v = states if len(members) == heads else [x[members] for x in states]
@@ -40,6 +45,10 @@ def attend_gathered(call: Call) -> Tensor:
             rows = context if len(members) == heads else context[members]
             rows = rows.index_copy(1, place, part.to(context.dtype))
             context = rows if len(members) == heads else context.index_copy(0, members, rows)
+    if call.trains and not context.requires_grad:  # all is padding
+        for state in states:
+            nothing = torch.where(torch.zeros_like(state, dtype=torch.bool), state, 0)
+            context = context + nothing.sum().to(context.dtype)
     return context[:, :-1].view(heads, batch, length, width).transpose(0, 1)
 
 
@@ -58,8 +67,8 @@ def _computed(
     tile = q[:, queries.clamp(min=0)]
     out = scaled_dot_product_attention(
         tile.transpose(0, 1),
-        k[:, keys].transpose(0, 1),
-        v[:, keys].transpose(0, 1),
+        k[:, keys].to(q.dtype).transpose(0, 1),
+        v[:, keys].to(q.dtype).transpose(0, 1),
         attn_mask=mask[:, None],
         dropout_p=call.dropout,
         scale=call.scale,
