@@ -12,6 +12,7 @@ SparseAttnError
 ├── DataError                 a data set, column, label or text that cannot be used
 ├── StudyError                a study's spec or folder that cannot be used
 │   └── TrialFailed           a trial that cannot give a result
+├── AppError                  the explorer cannot start, or is asked for too much at once
 └── MissingExtraError         an optional dependency that is not installed
 ```
 
@@ -26,6 +27,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "AnnotationError",
+    "AppError",
     "BackendError",
     "DataError",
     "MissingExtraError",
@@ -95,6 +97,10 @@ class StudyError(SparseAttnError, ValueError):
 
 class TrialFailed(StudyError):  # noqa: N818
     """A trial that cannot give a result: its loss is not a number, or memory ran out."""
+
+
+class AppError(SparseAttnError, RuntimeError):
+    """The explorer cannot start, or is asked for too much at once."""
 
 
 class MissingExtraError(SparseAttnError, ImportError):

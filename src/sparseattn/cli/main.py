@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import sparseattn
-from sparseattn.cli import calibrate, env, export, learn, probe, verify
+from sparseattn.cli import calibrate, env, explore, export, learn, probe, verify
 from sparseattn.cli.bench import app as bench
 from sparseattn.cli.options import examples
 from sparseattn.cli.study import app as study
@@ -45,6 +45,7 @@ app.command(epilog=probe.EXAMPLES)(probe.probe)
 app.command(epilog=export.EXAMPLES)(export.export)
 app.command(epilog=env.EXAMPLES)(env.env)
 app.command(epilog=verify.EXAMPLES)(verify.verify)
+app.command("app", epilog=explore.EXAMPLES)(explore.explore)
 
 
 def _version(asked: bool) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from sparseattn.degrees.method import is_method
-from sparseattn.degrees.observe import observe
+from sparseattn.degrees.observe import Observation, observe
 from sparseattn.degrees.texts import Texts, check, spread_indices, tokenize
 from sparseattn.errors import PatternError
 from sparseattn.pattern import Pattern, parse
@@ -21,7 +23,7 @@ from sparseattn.words import counted
 if TYPE_CHECKING:
     from rich.console import Group
 
-__all__ = ["ProbeResult", "pattern_of", "probe", "probe_texts"]
+__all__ = ["Measured", "ProbeResult", "measure_patterns", "pattern_of", "probe", "probe_texts"]
 
 #: Texts that are looked at, at most.
 MOST = 512
@@ -173,32 +175,82 @@ def pattern_of(given: Pattern | str) -> Pattern:
     return given
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a pattern keeps of a model's attention in each text, summed over the text's queries.
+
+    Attributes:
+        pattern: Its spec string.
+        mass: Shape: [texts, layers, heads], float64.
+        uniform: What it would be under uniform attention. Shape: [texts, layers], float64.
+        queries: Shape: [texts, layers], int64.
+        tokens: Real tokens of all texts.
+    """
+
+    pattern: str
+    mass: Tensor
+    uniform: Tensor
+    queries: Tensor
+    tokens: int
+
+    @property
+    def whole(self) -> ProbeResult:
+        """Averaged over the queries of all texts."""
+        counts = self.queries.sum(dim=0)
+        return ProbeResult(
+            pattern=self.pattern,
+            mass=self.mass.sum(dim=0) / counts[:, None],
+            uniform=self.uniform.sum(dim=0) / counts,
+            queries=tuple(counts.tolist()),
+            tokens=self.tokens,
+            texts=len(self.mass),
+        )
+
+
 def probe_texts(texts: Texts, pattern: Pattern, tokenizer: Any = None) -> ProbeResult:
     """`probe` for texts that are tokenised already."""
-    batches: list[tuple[Tensor, ...]] = []
-    tokens = 0
-    for seen in observe(texts, Plan.of(pattern), None, tokenizer):
-        pairs: Tensor | None = None
-        sums = []
-        for layer, (weights, reached) in enumerate(zip(seen.weights, seen.open, strict=True)):
-            if pairs is None or pattern.varies_by_layer:
-                rule = pattern.rule(seen.tokens, layer)
-                pairs = rule.dense(seen.tokens.length, seen.tokens.device)
-            mask = (pairs & reached).squeeze(1)
-            with_key = mask.any(dim=-1)
-            share = mask.sum(dim=-1).double() / reached.squeeze(1).sum(dim=-1).clamp(min=1)
-            on_pairs = (weights * mask[:, None]).sum(dim=(0, 2, 3)).double()
-            sums.append((on_pairs.cpu(), (share * with_key).sum().cpu(), with_key.sum().cpu()))
-        batches.append(tuple(map(torch.stack, zip(*sums, strict=True))))
-        tokens += int(seen.tokens.valid.sum())
-    mass, uniform, counts = (torch.stack(parts).sum(dim=0) for parts in zip(*batches, strict=True))
-    if not bool(counts.any()):
+    (measured,) = measure_patterns(texts, [pattern], tokenizer)
+    if not bool(measured.queries.any()):
         raise PatternError(f"no token of these texts has a key under {pattern}")
-    return ProbeResult(
-        pattern=str(pattern),
-        mass=mass / counts[:, None],
-        uniform=uniform / counts,
-        queries=tuple(counts.tolist()),
-        tokens=tokens,
-        texts=len(texts.rows),
-    )
+    return measured.whole
+
+
+def measure_patterns(
+    texts: Texts, patterns: Sequence[Pattern], tokenizer: Any = None
+) -> list[Measured]:
+    """Measures several patterns text by text in one run of the model.
+
+    Args:
+        texts: The model and what it reads.
+        patterns: At least one.
+        tokenizer: Tells which tokens are separators, where that is needed.
+    """
+    batches: list[list[tuple[Tensor, ...]]] = [[] for _ in patterns]
+    tokens = 0
+    for seen in observe(texts, Plan.of(reduce(or_, patterns)), None, tokenizer):
+        for batch, pattern in zip(batches, patterns, strict=True):
+            batch.append(_sums(seen, pattern))
+        tokens += int(seen.tokens.valid.sum())
+    measured = []
+    for batch, pattern in zip(batches, patterns, strict=True):
+        mass, uniform, queries = map(torch.cat, zip(*batch, strict=True))
+        measured.append(Measured(str(pattern), mass, uniform, queries, tokens))
+    return measured
+
+
+def _sums(seen: Observation, pattern: Pattern) -> tuple[Tensor, Tensor, Tensor]:
+    """The tensors of `Measured` for the texts of a batch."""
+    pairs: Tensor | None = None
+    sums = []
+    for layer, (weights, reached) in enumerate(zip(seen.weights, seen.open, strict=True)):
+        if pairs is None or pattern.varies_by_layer:
+            rule = pattern.rule(seen.tokens, layer)
+            pairs = rule.dense(seen.tokens.length, seen.tokens.device)
+        mask = (pairs & reached).squeeze(1)
+        with_key = mask.any(dim=-1)
+        share = mask.sum(dim=-1).double() / reached.squeeze(1).sum(dim=-1).clamp(min=1)
+        on_pairs = (weights * mask[:, None]).sum(dim=(2, 3)).double()
+        uniform, count = (share * with_key).sum(dim=1), with_key.sum(dim=1)
+        sums.append((on_pairs.cpu(), uniform.cpu(), count.cpu()))
+    mass, uniform, queries = (torch.stack(parts, dim=1) for parts in zip(*sums, strict=True))
+    return mass, uniform, queries

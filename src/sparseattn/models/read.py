@@ -15,7 +15,7 @@ from sparseattn.models.positions import max_tokens
 from sparseattn.syntax import Annotator
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Reading", "read"]
+__all__ = ["Reading", "check_texts", "read"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,16 @@ class Reading:
     heads: int
 
 
+def check_texts(text: str, pair: str | None = None) -> None:
+    """A `DataError` for a text, or one of a pair, that is empty or not valid Unicode."""
+    texts = [("text", text)] if pair is None else [("text", text), ("pair", pair)]
+    for name, value in texts:
+        if not value.strip():
+            raise DataError(f"the {name} is empty: {value!r}")
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise DataError(f"the {name} is not valid Unicode: {value!r}")
+
+
 def read(
     text: str,
     pair: str | None = None,
@@ -54,12 +64,7 @@ def read(
         DataError: A text is empty or not valid Unicode, or the model cannot be loaded.
         MissingExtraError: The model's package or the parser is not installed.
     """
-    texts = [("text", text)] if pair is None else [("text", text), ("pair", pair)]
-    for name, value in texts:
-        if not value.strip():
-            raise DataError(f"the {name} is empty: {value!r}")
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise DataError(f"the {name} is not valid Unicode: {value!r}")
+    check_texts(text, pair)
     config, tokenizer = load_part(model, "AutoConfig"), load_part(model, "AutoTokenizer")
     whole = len(tokenizer(text, pair, verbose=False)["input_ids"])
     limit = max_tokens(config, tokenizer)

@@ -1,0 +1,1 @@
+"""The explorer: masks, heads and studies in a browser, on one's own machine."""

@@ -1,0 +1,129 @@
+"""Which pairs a head computed, and which rule of its pattern allows each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparseattn.app.reader import Run
+from sparseattn.palette import kind_of
+from sparseattn.pattern import Difference, Intersection, Pattern, Union, rule_of
+from sparseattn.patterns._mix import Mix
+from sparseattn.plan import Plan
+
+__all__ = ["EXECUTED", "Cause", "causes", "connections", "kind", "pattern_at", "pooled"]
+
+#: The bit of a pair that was computed; those below say by which causes.
+EXECUTED = 1 << 7
+
+#: Causes that there are bits for.
+_CAUSES = 7
+
+#: Pairs that are looked at at a time.
+_PAIRS = 1 << 21
+
+
+@dataclass(frozen=True)
+class Cause:
+    """The parts of a pattern that are of one kind.
+
+    Attributes:
+        kind: A name of `sparseattn.palette.KINDS`.
+        patterns: The parts.
+    """
+
+    kind: str
+    patterns: tuple[Pattern, ...]
+
+    def __str__(self) -> str:
+        """The parts as a spec string."""
+        return " | ".join(map(str, self.patterns))
+
+
+def _parts(pattern: Pattern) -> Iterator[Pattern]:
+    """What a pattern is a union of."""
+    if isinstance(pattern, Union):
+        yield from _parts(pattern.left)
+        yield from _parts(pattern.right)
+    elif isinstance(pattern, Mix):
+        for part in pattern.parts:
+            yield from _parts(part)
+    else:
+        yield pattern
+
+
+def kind(pattern: Pattern) -> str:
+    """The kind of a pattern's pairs; of what is cut out of another, that of the other."""
+    while isinstance(pattern, Difference | Intersection):
+        pattern = pattern.left
+    return kind_of(pattern.name).name
+
+
+def causes(pattern: Pattern) -> tuple[Cause, ...]:
+    """A pattern's parts by their kind, in their order."""
+    found: dict[str, list[Pattern]] = {}
+    for part in _parts(pattern):
+        found.setdefault(kind(part), []).append(part)
+    made = [Cause(name, tuple(parts)) for name, parts in found.items() if name != "none"]
+    if len(made) > _CAUSES:
+        rest = tuple(part for cause in made[_CAUSES - 1 :] for part in cause.patterns)
+        made = [*made[: _CAUSES - 1], Cause("other", rest)]
+    return tuple(made)
+
+
+def pattern_at(plan: Plan, heads: Sequence[int], layer: int, head: int) -> Pattern:
+    """The pattern that a plan puts on a head."""
+    groups = plan.resolve(list(heads))[layer]
+    return next(pattern for members, pattern in groups if head in members)
+
+
+def connections(
+    run: Run, pattern: Pattern, layer: int, head: int, queries: Tensor, keys: Tensor
+) -> Tensor:
+    """The pairs that a head computed, with their causes.
+
+    Args:
+        run: The forward pass; a pair that it did not compute is 0, whatever the pattern says.
+        pattern: The pattern of the head; says only why a pair is there.
+        layer: Its layer.
+        head: The head.
+        queries: Indices. Shape: [queries], int64.
+        keys: Indices. Shape: [keys], int64.
+
+    Returns:
+        Bits: `EXECUTED`, and one for each of `causes`. Shape: [queries, keys], uint8.
+    """
+    executed = run.compiled.layers[layer].allowed(queries, keys, [head])[0, 0]
+    bits = executed.to(torch.uint8) * EXECUTED
+    for at, cause in enumerate(causes(pattern)):
+        for part in cause.patterns:
+            allowed = rule_of(part, run.tokens, layer).allowed(queries, keys)[0]
+            because = allowed[head if allowed.shape[0] > 1 else 0] & executed
+            bits |= because.to(torch.uint8) << at
+    return bits
+
+
+def pooled(run: Run, pattern: Pattern, layer: int, head: int, side: int) -> Tensor:
+    """The whole matrix of a long text at a glance: each entry joins the bits of a square of pairs.
+
+    Shape: [side, side], uint8.
+    """
+    length = run.tokens.length
+    step = -(-length // side)
+    keys = torch.arange(length)
+    whole = torch.zeros(side, side, dtype=torch.uint8)
+    rows = max(1, _PAIRS // (length * step))
+    for top in range(0, side, rows):
+        queries = torch.arange(top * step, min((top + rows) * step, length))
+        if not len(queries):
+            break
+        bits = connections(run, pattern, layer, head, queries, keys)
+        for bit in range(8):
+            tall, wide = -len(queries) % step, side * step - length
+            padded = torch.nn.functional.pad((bits >> bit & 1).float(), (0, wide, 0, tall))
+            blocks = padded.reshape(-1, step, side, step).amax(dim=(1, 3)).to(torch.uint8)
+            whole[top : top + len(blocks)] |= blocks << bit
+    return whole

@@ -1,0 +1,277 @@
+"""The view *Masks*: what a plan keeps of a text, read from the forward pass that it was run in."""
+
+from __future__ import annotations
+
+import warnings
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparseattn.app.connections import causes, connections, kind, pattern_at, pooled
+from sparseattn.app.jobs import Kept
+from sparseattn.app.reader import Passage, Reader, Run, plan_from
+from sparseattn.counting import LayerCount, MeasuredSparsity, SparsityReport
+from sparseattn.errors import PlanError, SparseAttnError
+from sparseattn.models.sparsify import sparsify
+from sparseattn.plan import CompiledPlan, Plan, select_indices
+from sparseattn.rules import LayerRule
+from sparseattn.words import counted
+
+__all__ = ["ATTENTION", "DENSE", "TILE", "WHOLE", "Asked", "heads_of", "masks", "reach"]
+
+#: Tokens up to which the whole matrix is sent; of longer texts a tile of so many, and a map.
+WHOLE, TILE, MAP = 512, 256, 256
+
+#: Tokens up to which attention is drawn: the weights of a layer take memory by their square.
+ATTENTION = 1024
+
+#: The plan that keeps every pair.
+DENSE = Plan.of("full()")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a picture is asked for.
+
+    Attributes:
+        text: The text.
+        pair: A second one; None for none.
+        plan: As it was typed.
+        layer: Negative ones count back.
+        head: Likewise.
+        top: The first query of the tile of a long text.
+        left: Its first key.
+    """
+
+    text: str
+    pair: str | None = None
+    plan: str = "full()"
+    layer: int = 0
+    head: int = 0
+    top: int = 0
+    left: int = 0
+
+
+class _Shown:
+    """One text under one plan on one model."""
+
+    def __init__(self, reader: Reader, asked: Asked, kept: Kept) -> None:
+        self.reader, self.asked, self.kept = reader, asked, kept
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.plan = plan_from(asked.plan)
+            sparsify(reader.encoder, self.plan, tokenizer=reader.tokenizer)
+        self.notices = [str(warning.message) for warning in caught]
+        self.heads = reader.state.heads
+        (self.layer,) = select_indices(str(asked.layer), len(self.heads), "layer")
+        (self.head,) = select_indices(str(asked.head), self.heads[self.layer], "head")
+        self.pattern = pattern_at(self.plan, self.heads, self.layer, self.head)
+        needs = self.plan.needs & {"tags"}
+        key = ("passage", reader.name, asked.text, asked.pair, needs)
+        self.passage: Passage = kept.get(
+            key,
+            lambda: reader.read(asked.text, asked.pair, self.plan.needs),
+            lambda passage: 100 * len(passage),
+        )
+
+    def run(self, plan: Plan) -> Run:
+        """The passage run under a plan, this one's or the dense one."""
+        length = len(self.passage)
+        watched: tuple[int, ...] = ()
+        if length <= ATTENTION:
+            watched = self.reader.watch(self.layer, length)
+        asked = self.asked
+        key = (self.reader.name, asked.text, asked.pair, plan.spelled, watched)
+        run: Run = self.kept.get(
+            key,
+            lambda: self.reader.run(self.passage, plan, watched),
+            lambda run: run.bytes,
+        )
+        return run
+
+
+def masks(reader: Reader, asked: Asked, kept: Kept) -> dict[str, Any]:
+    """The tokens of a text, the pairs of one head and the attention on them, and what was counted.
+
+    Raises:
+        DataError: A text that cannot be read.
+        PatternError: The plan does not parse; likewise PlanError, also where it does not fit.
+    """
+    shown = _Shown(reader, asked, kept)
+    passage, length = shown.passage, len(shown.passage)
+    run = shown.run(shown.plan)
+    tile = _tile(asked, length)
+    picture = {
+        "model": reader.name,
+        "layers": len(shown.heads),
+        "heads": shown.heads[shown.layer],
+        "layer": shown.layer,
+        "head": shown.head,
+        "plan": shown.plan.spelled,
+        "pattern": str(shown.pattern),
+        "causes": [{"kind": c.kind, "pattern": str(c)} for c in causes(shown.pattern)],
+        "grid": heads_of(shown.plan, shown.heads),
+        "tokens": _tokens(passage),
+        "tile": tile,
+        "mask": _packed(connections(run, shown.pattern, shown.layer, shown.head, *_ranges(tile))),
+        "attention": _attention(shown, run, tile),
+        "counts": _counts(shown, run),
+        "notices": [*shown.notices, *_cut(passage)],
+    }
+    if length > WHOLE:
+        side = min(MAP, length)
+        picture["map"] = {
+            "side": side,
+            "step": -(-length // side),
+            "mask": _packed(pooled(run, shown.pattern, shown.layer, shown.head, side)),
+        }
+    return picture
+
+
+def reach(reader: Reader, asked: Asked, token: int, kept: Kept) -> dict[str, Any]:
+    """From which tokens a token can have heard after each layer, by the masks that were executed.
+
+    Returns:
+        `layers`: for each layer the indices of these tokens, itself included.
+
+    Raises:
+        PlanError: There is no such token, or the text is too long.
+    """
+    shown = _Shown(reader, asked, kept)
+    length = len(shown.passage)
+    if length > ATTENTION:
+        raise PlanError(f"the receptive field is shown of up to {ATTENTION:,} tokens, not {length}")
+    if not 0 <= token < length:
+        raise PlanError(f"there is no token {token} in a text of {length}")
+    unions = [rule.dense[0].any(dim=0) for rule in shown.run(shown.plan).compiled.layers]
+    heard = []
+    for last in range(len(unions)):
+        reached = torch.zeros(length, dtype=torch.bool)
+        reached[token] = True
+        for union in reversed(unions[: last + 1]):
+            reached = union[reached].any(dim=0)
+        heard.append(reached.nonzero()[:, 0].tolist())
+    return {"token": token, "layers": heard}
+
+
+def heads_of(plan: Plan, heads: list[int]) -> dict[str, Any]:
+    """Which pattern, and of which kinds, stands on each head."""
+    patterns: dict[str, int] = {}
+    listed: list[dict[str, Any]] = []
+    grid = []
+    for layer, groups in enumerate(plan.resolve(heads)):
+        row = [0] * heads[layer]
+        for members, pattern in groups:
+            name = str(pattern)
+            if name not in patterns:
+                patterns[name] = len(listed)
+                kinds = [cause.kind for cause in causes(pattern)] or [kind(pattern)]
+                listed.append({"pattern": name, "kinds": kinds})
+            for head in members:
+                row[head] = patterns[name]
+        grid.append(row)
+    return {"patterns": listed, "grid": grid}
+
+
+def _tokens(passage: Passage) -> dict[str, Any]:
+    return {
+        "labels": passage.labels,
+        "spans": passage.spans,
+        "sides": passage.sides,
+        "words": passage.column("word_index"),
+        "sentences": passage.column("sentence_index"),
+        "heads": passage.column("head_index"),
+    }
+
+
+def _tile(asked: Asked, length: int) -> dict[str, int]:
+    """Which queries and keys are sent."""
+    size = length if length <= WHOLE else TILE
+    top, left = (min(max(0, at), length - size) for at in (asked.top, asked.left))
+    return {"top": top, "left": left, "size": size}
+
+
+def _ranges(tile: dict[str, int]) -> tuple[Tensor, Tensor]:
+    top, left, size = tile["top"], tile["left"], tile["size"]
+    return torch.arange(top, top + size), torch.arange(left, left + size)
+
+
+def _attention(shown: _Shown, run: Run, tile: dict[str, int]) -> dict[str, Any]:
+    """Attention of the model as it is, and under the plan, in 65,535ths."""
+    if len(shown.passage) > ATTENTION:
+        return {"why": f"attention is drawn of up to {ATTENTION:,} tokens"}
+    top, left, size = tile["top"], tile["left"], tile["size"]
+    found: dict[str, Any] = {}
+    try:
+        for name, plan in (("dense", DENSE), ("plan", shown.plan)):
+            weights = (run if name == "plan" else shown.run(plan)).weights[shown.layer][shown.head]
+            part = weights[top : top + size, left : left + size]
+            found[name] = _packed((part * 65535).round().to(torch.int32).numpy().astype("<u2"))
+    except (SparseAttnError, KeyError) as error:
+        return {"why": f"this model gives no attention: {error}"}
+    return found
+
+
+def _counts(shown: _Shown, run: Run) -> dict[str, Any]:
+    """Degrees and sparsity of the head, of its layer and of all of them."""
+    layers = run.compiled.layers
+    rule = layers[shown.layer]
+    own = next(group for members, group in rule.groups if shown.head in members)
+    single = LayerRule((((0,), own),), 1, rule.valid, rule.padded)
+    one = SparsityReport.of(CompiledPlan((single,)), ["head"]).layers[0]
+    if len(shown.passage) > ATTENTION:
+        return {"head": _count(one), **_measured(shown, run)}
+    report = SparsityReport.of(run.compiled, [""] * len(layers))
+    return {
+        "head": _count(one),
+        "layer": _count(report.layers[shown.layer]),
+        "plan": _count(report),
+        "layers": [_count(each) for each in report.layers],
+    }
+
+
+def _count(count: LayerCount | SparsityReport) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "allowed": count.allowed,
+        "valid": count.valid,
+        "sparsity": count.sparsity,
+        "degree": count.mean_degree,
+    }
+    if isinstance(count, LayerCount):
+        made |= {"field": count.receptive_field, "degrees": count.degrees}
+    return made
+
+
+def _measured(shown: _Shown, run: Run) -> dict[str, Any]:
+    """The same of a long text: counted pattern by pattern, since all heads at once take memory."""
+    state = shown.reader.state
+    measured = MeasuredSparsity.of(shown.plan, [run.tokens], state.heads, state.windows)
+    parts = {"plan": measured, "layer": measured.on_layers([shown.layer])}
+    return {
+        name: {
+            "allowed": int(part.allowed.sum()),
+            "valid": int(part.valid.sum()),
+            "sparsity": part.sparsity,
+            "degree": part.mean_degree,
+        }
+        for name, part in parts.items()
+    }
+
+
+def _cut(passage: Passage) -> list[str]:
+    if not passage.cut:
+        return []
+    return [
+        f"the text was cut: the model has positions for {passage.longest} tokens, and the last "
+        f"{counted(passage.cut, 'token')} {'was' if passage.cut == 1 else 'were'} left out"
+    ]
+
+
+def _packed(values: Tensor | np.ndarray[Any, Any]) -> str:
+    """Numbers as base64 of their bytes, row by row."""
+    array = values.numpy() if isinstance(values, Tensor) else values
+    return b64encode(np.ascontiguousarray(array).tobytes()).decode()

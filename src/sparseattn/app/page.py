@@ -1,0 +1,85 @@
+"""The files of the page, and the same in one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from sparseattn.palette import DARK, KINDS, LIGHT, Page
+
+__all__ = ["MODULES", "TYPES", "palette_css", "palette_json", "single_page", "static"]
+
+#: The scripts, each after those that it imports.
+MODULES = (
+    "dom.js",
+    "address.js",
+    "api.js",
+    "look.js",
+    "save.js",
+    "matrix.js",
+    "tokens.js",
+    "grid.js",
+    "masks.js",
+    "heads.js",
+    "studies.js",
+    "main.js",
+)
+
+#: What may be asked for, and what it is.
+TYPES = {"index.html": "text/html", "app.css": "text/css"} | dict.fromkeys(
+    MODULES, "text/javascript"
+)
+
+_IMPORT = re.compile(r"^import .*?;\n", re.MULTILINE | re.DOTALL)
+_EXPORT = re.compile(r"^export ", re.MULTILINE)
+
+
+@cache
+def static(name: str) -> str:
+    """The text of one of `TYPES`."""
+    return (files("sparseattn.app") / "static" / name).read_text(encoding="utf-8")
+
+
+def palette_json() -> dict[str, Any]:
+    """Kinds and pages, as scripts need them."""
+    return {
+        "kinds": [
+            {name: getattr(kind, name) for name in ("name", "words", "light", "dark", "marker")}
+            for kind in KINDS.values()
+        ],
+        "light": asdict(LIGHT),
+        "dark": asdict(DARK),
+    }
+
+
+def palette_css() -> str:
+    """The palette as variables, for a light and a dark page."""
+    dark = f"@media (prefers-color-scheme: dark) {{ {_variables(DARK, 'dark')} }}"
+    return f"{_variables(LIGHT, 'light')}\n{dark}\n"
+
+
+def _variables(page: Page, scheme: str) -> str:
+    colours = {name: getattr(page, name) for name in ("page", "ink", "quiet", "rule", "band")}
+    colours |= {f"kind-{kind.name}": getattr(kind, scheme) for kind in KINDS.values()}
+    lines = " ".join(f"--{name}: {colour};" for name, colour in colours.items())
+    return f":root {{ {lines} }}"
+
+
+@cache
+def single_page() -> str:
+    """The page with its styles and scripts inside, and a place for what it is to show.
+
+    The modules become one script: a file cannot import others when it is opened from a disk.
+    """
+    script = "".join(_EXPORT.sub("", _IMPORT.sub("", static(name))) for name in MODULES)
+    assert "</script" not in script
+    page = static("index.html")
+    page = re.sub(r"\s*<link [^>]*>", "", page)
+    page = re.sub(r"\s*<script [^>]*></script>", "", page)
+    style = f"<style>\n{palette_css()}{static('app.css')}</style>"
+    saved = '<script type="application/json" id="saved">SAVED</script>'
+    page = page.replace("</head>", f"{style}\n</head>")
+    return page.replace("</body>", f'{saved}\n<script type="module">\n{script}</script>\n</body>')

@@ -1,0 +1,67 @@
+// Elements, made of names, attributes and children. Text is always text, never markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name === "value" || name === "checked" || name === "selected") node[name] = value;
+    else node.setAttribute(name, value === true ? "" : String(value));
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+export function el(name, attributes = {}, ...children) {
+  return fill(document.createElement(name), attributes, children);
+}
+
+export function svgEl(name, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, name), attributes, children);
+}
+
+export function replace(node, ...children) {
+  node.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+export function say(text) {
+  document.getElementById("status").textContent = text;
+}
+
+export function labelled(label, control, hint) {
+  control.id = control.id || `field-${label.toLowerCase().replace(/\W+/g, "-")}`;
+  return el("div", { class: "field" }, el("label", { for: control.id }, label), control,
+    hint ? el("small", {}, hint) : null);
+}
+
+export function choice(options, value, onchange, attributes = {}) {
+  const made = options.map(([key, words]) => el("option", { value: key, selected: key === value }, words));
+  return el("select", { ...attributes, onchange: (event) => onchange(event.target.value) }, made);
+}
+
+export function table(caption, heads, rows) {
+  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+    el("table", {}, el("caption", {}, caption),
+      el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))),
+      el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, at) =>
+        at ? el("td", {}, cell) : el("th", { scope: "row" }, cell)))))));
+}
+
+export function percent(share, digits = 1) {
+  return share === null || share === undefined || Number.isNaN(share) ? "–" : `${(100 * share).toFixed(digits)}%`;
+}
+
+export function short(text, most) {
+  const letters = [...text];
+  return letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : text;
+}
+
+export function debounced(work, wait) {
+  let timer = 0;
+  return (...given) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => work(...given), wait);
+  };
+}

@@ -1,0 +1,74 @@
+// Colours and marks of kinds, for the page's present scheme.
+
+import { el, svgEl } from "./dom.js";
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+let palette = null;
+const redraws = new Set();
+
+export function setPalette(given) {
+  palette = given;
+  dark.addEventListener("change", () => redraws.forEach((redraw) => redraw()));
+}
+
+export function onScheme(redraw) {
+  redraws.add(redraw);
+}
+
+export function forgetRedraws() {
+  redraws.clear();
+}
+
+export function page() {
+  return dark.matches ? palette.dark : palette.light;
+}
+
+export function kinds() {
+  return palette.kinds;
+}
+
+export function kindOf(name) {
+  return palette.kinds.find((kind) => kind.name === name) ?? palette.kinds.find((kind) => kind.name === "other");
+}
+
+export function colourOf(name) {
+  const kind = kindOf(name);
+  return dark.matches ? kind.dark : kind.light;
+}
+
+export function mixed(one, other, share) {
+  const parts = [one, other].map((colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)));
+  return parts[0].map((value, at) => Math.round(value + (parts[1][at] - value) * share));
+}
+
+export function rgb(parts) {
+  return `rgb(${parts.join(" ")})`;
+}
+
+// The outline of a mark in a square of side 1, as the d of an SVG path; matplotlib's markers.
+const MARKS = {
+  s: "M0 0h1v1h-1z",
+  D: "M.5 0L1 .5L.5 1L0 .5z",
+  "^": "M.5 0L1 1H0z",
+  v: "M0 0H1L.5 1z",
+  o: "M1 .5A.5 .5 0 1 1 0 .5A.5 .5 0 1 1 1 .5z",
+  P: "M.33 0h.34v.33h.33v.34h-.33v.33h-.34v-.33h-.33v-.34h.33z",
+  X: "M0 .2L.2 0L.5 .3L.8 0L1 .2L.7 .5L1 .8L.8 1L.5 .7L.2 1L0 .8L.3 .5z",
+  x: "M.4 .4h.2v.2h-.2z",
+};
+
+export function markOf(name) {
+  return MARKS[kindOf(name).marker] ?? MARKS.s;
+}
+
+export function chip(name, words) {
+  const kind = kindOf(name);
+  const mark = svgEl("svg", { viewBox: "0 0 1 1", width: 11, height: 11, "aria-hidden": "true" },
+    svgEl("path", { d: markOf(name), class: `fill-${kind.name}` }));
+  return el("span", { class: "chip" }, mark, words ?? `${kind.name}: ${kind.words}`);
+}
+
+export function legend(names) {
+  return el("ul", { class: "legend", "aria-label": "Kinds of connection" },
+    names.map((name) => el("li", {}, chip(name))));
+}

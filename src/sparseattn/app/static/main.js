@@ -1,0 +1,58 @@
+// Which view is shown, and the address that brings it back.
+
+import { addressOf, read } from "./address.js";
+import { SAVED, ask, beginUse } from "./api.js";
+import { el, replace } from "./dom.js";
+import { forgetRedraws, setPalette } from "./look.js";
+import { HEADS, headsView } from "./heads.js";
+import { MASKS, masksView } from "./masks.js";
+import { STUDIES, studiesView } from "./studies.js";
+
+const VIEWS = {
+  masks: ["Masks", masksView, MASKS],
+  heads: ["Heads", headsView, HEADS],
+  studies: ["Studies", studiesView, STUDIES],
+};
+
+let current = SAVED ? SAVED.hash : null;
+
+async function show(about, hash) {
+  const [asked, given] = read(hash);
+  const view = asked in VIEWS ? asked : about.studies.length ? "studies" : "masks";
+  beginUse();
+  await ask("about");
+  forgetRedraws();
+  const root = document.getElementById("view");
+  document.title = `${VIEWS[view][0]} – sparseattn`;
+  replace(document.getElementById("views"), SAVED ? el("span", {}, VIEWS[view][0]) : Object.entries(VIEWS).map(([name, [words]]) =>
+    el("a", { href: `#${name}`, "aria-current": name === view ? "page" : null }, words)));
+  const write = (state) => {
+    if (SAVED) return;
+    current = addressOf(view, state, VIEWS[view][2]);
+    history.replaceState(null, "", current);
+  };
+  root.dataset.view = view;
+  await VIEWS[view][1](root, about, given, write);
+  root.dataset.ready = String(Number(root.dataset.ready ?? 0) + 1);
+}
+
+async function start() {
+  const root = document.getElementById("view");
+  try {
+    const about = await ask("about");
+    setPalette(about.palette);
+    if (!SAVED) {
+      window.addEventListener("hashchange", () => {
+        if (location.hash !== current) show(about, location.hash).catch(trouble);
+      });
+    }
+    await show(about, current ?? location.hash);
+  } catch (error) {
+    trouble(error);
+  }
+  function trouble(error) {
+    replace(root, el("p", { class: "trouble", role: "alert" }, error.message));
+  }
+}
+
+start();

@@ -1,0 +1,336 @@
+// Masks: a text and the pairs that a plan keeps of it, beside the model's own attention.
+
+import { ask, bytes, shares } from "./api.js";
+import { chip, kindOf, legend, onScheme } from "./look.js";
+import { choice, debounced, el, labelled, percent, replace, say, short, svgEl, table } from "./dom.js";
+import { Matrix, kindsAt, minimap } from "./matrix.js";
+import { TextPanel, arcs, field } from "./tokens.js";
+import { offerSaving } from "./save.js";
+import { page } from "./look.js";
+import { planGrid, planLegend } from "./grid.js";
+
+export const MASKS = {
+  model: "", text: "The quick brown fox jumps over the lazy dog.",
+  pair: "A fast brown fox leaps over a dog that is lazy.",
+  plan: "neighbor(radius=1) | similarity(k=1) | global(cls)", beside: "",
+  layer: "0", head: "0", show: "both", of: "dense", queries: "all", keys: "all", token: "",
+  arcs: "", field: "", top: "0", left: "0",
+};
+
+const EXAMPLES = [
+  "full()", "neighbor(radius=2) | global(cls)", "similarity(k=2) | global(cls)",
+  "dependency() | global(cls)", "sentence()", "bigbird(radius=1, random=2)",
+  "layers :3: full(); layers 3:: neighbor(radius=1) | global(cls)",
+];
+
+const WAIT = 120; // ms after the last key
+
+export function masksView(root, about, given, write) {
+  const state = { ...MASKS, model: about.models[0] ?? "", ...given };
+  const shown = []; // one or two plans: {matrix, picture, box}
+  let token = state.token === "" ? null : Number(state.token);
+  let pinned = token !== null;
+  let asked = 0;
+
+  const panel = new TextPanel((at, click) => point(at, at, click, 0));
+  const detail = el("section", { "aria-label": "The chosen token" });
+  const boards = el("div", { class: "boards" });
+  const gridPlace = el("div");
+  const below = el("div");
+  const trouble = el("p", { class: "trouble", role: "alert" });
+  const filters = el("div", { class: "row" });
+
+  const change = (values) => {
+    Object.assign(state, values);
+    write(state);
+  };
+  const later = debounced(() => update(), WAIT);
+  const area = (name, rows, attributes = {}) => el("textarea", {
+    rows, value: state[name], spellcheck: "false", ...attributes,
+    oninput: (event) => { change({ [name]: event.target.value, token: "" }); unpin(); later(); },
+  });
+  const models = [...new Set([...about.models, state.model])].filter(Boolean);
+  const plan = area("plan", 3, { class: "code" });
+  const form = el("form", { class: "controls", onsubmit: (event) => { event.preventDefault(); update(); } },
+    labelled("Text", area("text", 3, { dir: "auto" })),
+    labelled("Second text of a pair", area("pair", 2, { dir: "auto" }), "empty for none"),
+    labelled("Pattern or plan", plan, "a pattern, a plan's lines, or its JSON"),
+    labelled("Plan beside it", area("beside", 3, { class: "code" }), "empty for none"),
+    el("div", { class: "row" },
+      labelled("Model", choice(models.map((name) => [name, name]), state.model, (value) => { change({ model: value }); update(); })),
+      labelled("Example", choice([["", "choose a pattern"], ...EXAMPLES.map((each) => [each, short(each, 40)])], "", (value) => {
+        if (value) { plan.value = value; change({ plan: value }); update(); }
+      })),
+      labelled("Show", choice([["both", "mask and attention"], ["mask", "mask"], ["attention", "attention"]], state.show,
+        (value) => { change({ show: value }); redraw(); })),
+      labelled("Attention of", choice([["dense", "the model as it is"], ["plan", "the model under the plan"]], state.of,
+        (value) => { change({ of: value }); redraw(); })),
+      labelled("Arcs of the parse", el("input", { type: "checkbox", checked: state.arcs === "1",
+        onchange: (event) => { change({ arcs: event.target.checked ? "1" : "" }); redraw(); } })),
+    ), filters);
+
+  replace(root, el("h2", {}, "Masks"), form, trouble,
+    el("section", { "aria-label": "The text, token by token" }, panel.node), el("div", { class: "beside" }, boards, gridPlace), detail, below);
+  onScheme(() => redraw());
+  offerSaving("masks", picture);
+
+  function request(text) {
+    const { model, text: first, pair } = state;
+    return { model, text: first, pair, plan: text, layer: Number(state.layer) || 0, head: Number(state.head) || 0,
+      top: Number(state.top) || 0, left: Number(state.left) || 0 };
+  }
+
+  async function update() {
+    const mine = ++asked;
+    const began = performance.now();
+    root.setAttribute("aria-busy", "true");
+    try {
+      const plans = state.beside.trim() ? [state.plan, state.beside] : [state.plan];
+      const pictures = [];
+      for (const each of plans) pictures.push(await ask("masks", request(each)));
+      if (mine !== asked) return;
+      trouble.textContent = "";
+      pictures.forEach(unpack);
+      arrange(pictures);
+      redraw();
+      await showField();
+      root.dataset.milliseconds = Math.round(performance.now() - began);
+    } catch (error) {
+      if (mine === asked) trouble.textContent = error.message;
+    } finally {
+      if (mine === asked) {
+        root.setAttribute("aria-busy", "false");
+        root.dataset.drawn = asked;
+      }
+    }
+  }
+
+  function unpack(picture) {
+    picture.bits ??= bytes(picture.mask);
+    if (picture.map) picture.mapBits ??= bytes(picture.map.mask);
+    for (const name of ["dense", "plan"]) {
+      const packed = picture.attention[name];
+      picture.weights ??= {};
+      if (packed) picture.weights[name] ??= shares(packed);
+    }
+  }
+
+  function arrange(pictures) {
+    shown.length = 0;
+    replace(boards, pictures.map((each, at) => {
+      const matrix = new Matrix(`Plan ${at + 1}: layer ${each.layer}, head ${each.head}, ${each.pattern}`,
+        (query, key, click) => (query === null ? point(null) : point(query, key, click, at)));
+      const readout = el("p", { class: "readout" });
+      const box = el("figure", { class: "board-box" });
+      shown.push({ matrix, picture: each, readout, box });
+      return replace(box, el("figcaption", {}, caption(each)), matrix.node, readout,
+        each.map ? el("div", { class: "row" }, minimap(each, move), movers(each)) : null,
+        el("div", {}, countsTable(each)), ...each.notices.map((notice) => el("p", { class: "note" }, notice)),
+        each.attention.why ? el("p", { class: "note" }, each.attention.why) : null);
+    }));
+    const [first] = pictures;
+    // What the model has, not what was asked for: negative numbers count back.
+    change({ layer: String(first.layer), head: String(first.head), top: String(first.tile.top), left: String(first.tile.left) });
+    gridPlace.classList.toggle("aside", pictures.length === 1);
+    replace(gridPlace, planGrid(first.grid, [first.layer, first.head], (layer, head) => {
+      change({ layer: String(layer), head: String(head) });
+      update();
+    }), planLegend(first.grid));
+    replace(filters, filter("Queries", "queries", first), filter("Keys", "keys", first));
+  }
+
+  function caption(each) {
+    const own = each.counts.head;
+    return [el("strong", {}, each.pattern), ` — layer ${each.layer}, head ${each.head}: sparsity ${percent(own.sparsity)}, ` +
+      `${own.degree.toFixed(1)} keys a query`, legend([...each.causes.map((cause) => cause.kind), "none"])];
+  }
+
+  function countsTable(each) {
+    const line = (words, count) => count && [words, count.allowed.toLocaleString("en"), count.valid.toLocaleString("en"),
+      percent(count.sparsity), count.degree.toFixed(1), percent(count.field)];
+    return table("Counted over real tokens", ["", "pairs allowed", "of", "sparsity", "mean degree", "receptive field"],
+      [line("this head", each.counts.head), line("its layer", each.counts.layer), line("all layers and heads", each.counts.plan)]
+        .filter(Boolean));
+  }
+
+  function move(top, left) {
+    change({ top: String(Math.max(0, top)), left: String(Math.max(0, left)) });
+    update();
+  }
+
+  function movers(each) {
+    const { top, left, size } = each.tile;
+    const button = (words, down, right) => el("button", { type: "button", onclick: () => move(top + down, left + right) }, words);
+    const last = (at) => Math.min(each.tokens.labels.length, at + size) - 1;
+    return el("div", {}, el("p", {}, `queries ${top} to ${last(top)}, keys ${left} to ${last(left)} of ${each.tokens.labels.length}`),
+      button("earlier queries", -size / 2, 0), button("later queries", size / 2, 0),
+      button("earlier keys", 0, -size / 2), button("later keys", 0, size / 2),
+      button("along the diagonal", size / 2, size / 2));
+  }
+
+  function filter(words, name, each) {
+    const { sides, sentences } = each.tokens;
+    const options = [["all", "all"]];
+    if (sides.includes(1)) options.push(["text 0", "first text"], ["text 1", "second text"]);
+    const known = [...new Set(sentences ?? [])].filter((sentence) => sentence >= 0);
+    if (known.length > 1) known.forEach((sentence) => options.push([`sentence ${sentence}`, `sentence ${sentence + 1}`]));
+    if (!options.some(([key]) => key === state[name])) state[name] = "all";
+    return labelled(words, choice(options, state[name], (value) => { change({ [name]: value }); redraw(); }));
+  }
+
+  function selected(each, name) {
+    const { sides, sentences } = each.tokens;
+    const start = name === "queries" ? each.tile.top : each.tile.left;
+    const tokens = Array.from({ length: each.tile.size }, (_, at) => start + at);
+    const [what, which] = state[name].split(" ");
+    if (what === "text") return tokens.filter((at) => sides[at] === Number(which));
+    if (what === "sentence") return tokens.filter((at) => sentences?.[at] === Number(which));
+    return tokens;
+  }
+
+  function redraw() {
+    if (!shown.length) return;
+    const [{ picture: first }] = shown;
+    panel.show(first, [state.text, state.pair]);
+    for (const { matrix, picture: each } of shown) {
+      const view = { mode: state.show, of: state.of, rows: selected(each, "queries"), cols: selected(each, "keys") };
+      matrix.show({ ...each, ...each.weights }, view);
+    }
+    if (token !== null && token >= first.tokens.labels.length) unpin();
+    lightUp(token, token);
+    const { matrix } = shown[0];
+    const seen = selected(first, "queries").filter((at) => selected(first, "keys").includes(at));
+    const drawn = state.arcs === "1" ? arcs(first, seen, (query, key) => matrix.bits(query, key)) : null;
+    replace(below, state.arcs === "1" ? (drawn ?? el("p", { class: "note" }, "there is no parse: pip install \"sparseattn[syntax]\"")) : null);
+  }
+
+  function unpin() {
+    token = null;
+    pinned = false;
+    state.token = "";
+  }
+
+  function point(query, key, click = false, at = 0) {
+    if (query === null) return lightUp(pinned ? token : null, pinned ? token : null);
+    if (click) {
+      const same = pinned && token === query;
+      token = same ? null : query;
+      pinned = !same;
+      change({ token: pinned ? String(token) : "" });
+      showField();
+      say(pinned ? spoken(query, at) : "");
+    }
+    lightUp(query, key, at);
+  }
+
+  function lightUp(query, key, at = 0) {
+    const from = shown[at];
+    if (!from) return;
+    const { rows, cols } = from.matrix.view;
+    panel.light(from.picture, query, rows, cols, (q, k) => from.matrix.bits(q, k));
+    for (const { matrix } of shown) matrix.mark(query === null ? null : { query, key });
+    for (const each of shown) each.readout.textContent = query === null ? "" : readout(each, query, key);
+    if (pinned && token !== null) showDetail(token, at);
+    else replace(detail);
+  }
+
+  function name(each, at) {
+    return `‹${short(each.tokens.labels[at], 24)}›`;
+  }
+
+  function readout({ matrix, picture: each }, query, key) {
+    if (query === key) return spoken(query, shown.findIndex((other) => other.picture === each));
+    if (!matrix.view.rows.includes(query) || !matrix.view.cols.includes(key)) return "";
+    const bits = matrix.bits(query, key);
+    const kinds = kindsAt(each, bits);
+    const why = kinds === null ? "may not attend to" : "may attend to";
+    return `${name(each, query)} ${why} ${name(each, key)}${because(each, bits)}${weights(each, matrix.index(query, key))}`;
+  }
+
+  function because(each, bits) {
+    const found = each.causes.filter((_, at) => (bits >> at) & 1);
+    if (bits & 128 && !found.length) return ": its own place";
+    return found.length ? `: ${found.map((cause) => `${cause.kind}, ${cause.pattern}`).join("; ")}` : "";
+  }
+
+  function patternsOf(each, bits) {
+    return each.causes.filter((_, at) => (bits >> at) & 1).map((cause) => cause.pattern).join("; ");
+  }
+
+  function weights(each, index) {
+    const told = ["dense", "plan"].filter((of) => each.weights[of]).map((of) =>
+      `${each.weights[of][index].toFixed(3)} ${of === "dense" ? "as it is" : "under the plan"}`);
+    return told.length ? `. Attention ${told.join(", ")}` : "";
+  }
+
+  function spoken(at, which = 0) {
+    const from = shown[Math.max(0, which)];
+    const { rows, cols } = from.matrix.view;
+    const keys = rows.includes(at) ? cols.filter((key) => from.matrix.bits(at, key) & 128).length : 0;
+    const queries = cols.includes(at) ? rows.filter((query) => from.matrix.bits(query, at) & 128).length : 0;
+    return `Token ${at}, ${name(from.picture, at)}: may attend to ${keys} of ${cols.length} keys; ` +
+      `${queries} of ${rows.length} queries may attend to it`;
+  }
+
+  function showDetail(at, which) {
+    const from = shown[which] ?? shown[0];
+    const each = from.picture;
+    const { rows, cols } = from.matrix.view;
+    if (!rows.includes(at)) return replace(detail);
+    const keys = cols.filter((key) => from.matrix.bits(at, key) & 128 || (each.weights.dense?.[from.matrix.index(at, key)] ?? 0) > 0.02);
+    const lines = keys.map((key) => {
+      const index = from.matrix.index(at, key);
+      const kinds = kindsAt(each, from.matrix.bits(at, key));
+      return [`${key} ${short(each.tokens.labels[key], 24)}`,
+        kinds ? el("span", {}, kinds.map((kind) => chip(kind, kindOf(kind).name))) : "not kept",
+        patternsOf(each, from.matrix.bits(at, key)),
+        each.weights.dense ? each.weights.dense[index].toFixed(3) : "–", each.weights.plan ? each.weights.plan[index].toFixed(3) : "–"];
+    });
+    replace(detail, el("h3", {}, spoken(at, which)),
+      el("button", { type: "button", "aria-pressed": String(state.field === "1"), onclick: () => {
+        change({ field: state.field === "1" ? "" : "1" });
+        showField();
+      } }, "Receptive field"), el("div", { id: "field-place" }),
+      el("details", { open: true }, el("summary", {}, "Its keys, and those that the model looks at most"),
+        table("Keys of the chosen token", ["key", "kind", "rule", "attention as it is", "under the plan"], lines)));
+    if (heard && heard.token === at && state.field === "1") replace(document.getElementById("field-place"), field(each, heard));
+  }
+
+  let heard = null;
+  async function showField() {
+    if (state.field !== "1" || token === null) return replace(document.getElementById("field-place") ?? el("div"));
+    try {
+      heard = await ask("reach", { ...request(state.plan), token });
+      const place = document.getElementById("field-place");
+      if (place) replace(place, field(shown[0].picture, heard));
+    } catch (error) {
+      trouble.textContent = error.message;
+    }
+    return undefined;
+  }
+
+  // All boards beside each other, with what they are.
+  function picture() {
+    if (!shown.length) return null;
+    const parts = shown.map(({ matrix, picture: each }) => [matrix.svg(), each]);
+    const wide = parts.map(([svg]) => Number(svg.getAttribute("width")));
+    const high = Math.max(...parts.map(([svg]) => Number(svg.getAttribute("height"))));
+    const width = Math.max(420, wide.reduce((sum, each) => sum + each + 16, 16));
+    const made = svgEl("svg", { viewBox: `0 0 ${width} ${high + 66}`, width, height: high + 66,
+      "font-family": "system-ui, sans-serif", fill: page().ink });
+    made.append(svgEl("rect", { width, height: high + 66, fill: page().page }));
+    let x = 16;
+    parts.forEach(([svg, each], at) => {
+      made.append(svgEl("text", { x, y: 22, "font-size": 13, "font-weight": 600 }, short(each.pattern, Math.max(40, wide[at] / 7))));
+      made.append(svgEl("text", { x, y: 38, "font-size": 11, fill: page().quiet },
+        `layer ${each.layer}, head ${each.head}: sparsity ${percent(each.counts.head.sparsity)}`));
+      svg.setAttribute("x", x);
+      svg.setAttribute("y", 50);
+      made.append(svg);
+      x += wide[at] + 16;
+    });
+    return made;
+  }
+
+  return update();
+}

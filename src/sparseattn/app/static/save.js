@@ -1,0 +1,51 @@
+// What is shown, as files: an SVG picture, or a page that holds everything itself.
+
+import { SAVED, usedAnswers } from "./api.js";
+import { el, replace, say } from "./dom.js";
+
+export function download(name, content, type) {
+  const link = el("a", { href: URL.createObjectURL(new Blob([content], { type })), download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+export function svgText(node) {
+  const copy = node.cloneNode(true);
+  copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+  return `<?xml version="1.0" encoding="UTF-8"?>\n${new XMLSerializer().serializeToString(copy)}\n`;
+}
+
+async function savePage(name) {
+  const response = await fetch("saved.html");
+  const page = await response.text();
+  const saved = JSON.stringify({ hash: location.hash, answers: usedAnswers() }).replaceAll("<", "\\u003c");
+  download(`${name}.html`, page.replace("SAVED", () => saved), "text/html");
+  say("saved a page that opens without the explorer");
+}
+
+async function copyLink() {
+  try {
+    await navigator.clipboard.writeText(location.href);
+    say("the link to this view is copied");
+  } catch {
+    say(location.href);
+  }
+}
+
+// `picture` makes the SVG element of the present view.
+export function offerSaving(name, picture) {
+  const place = document.getElementById("saving");
+  const svg = el("button", {
+    type: "button",
+    onclick: () => {
+      const made = picture();
+      if (made) download(`${name}.svg`, svgText(made), "image/svg+xml");
+      else say("there is nothing to save yet");
+    },
+  }, "Save SVG");
+  const html = el("button", { type: "button", onclick: () => savePage(name) }, "Save HTML");
+  const link = el("button", { type: "button", onclick: copyLink }, "Copy link");
+  replace(place, SAVED ? [svg] : [link, svg, html]);
+}

@@ -1,0 +1,299 @@
+// Studies: arms against sparsity, declared contrasts, and the trials behind them.
+
+import { addressOf } from "./address.js";
+import { ask } from "./api.js";
+import { choice, debounced, el, labelled, percent, replace, short, svgEl, table } from "./dom.js";
+import { markOf, onScheme, page } from "./look.js";
+import { MASKS } from "./masks.js";
+import { offerSaving } from "./save.js";
+import { planGrid, planLegend } from "./grid.js";
+
+export const STUDIES = { study: "", off: "", placement: "all", search: "", trial: "" };
+
+const PLACEMENTS = ["random", "near", "parse", "similar", "segment", "global", "other"]; // marks of placements
+const TICKS = [0, 20, 40, 50, 60, 70, 75, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 99.5, 99.9];
+const steps = (sparsity) => -Math.log(1 - Math.min(sparsity, 0.9999));
+
+function ticksOf(low, high, most) {
+  const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50].find((each) => (high - low) / each <= most) ?? 100;
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, at) => Number(((first + at) * step).toFixed(2)));
+}
+
+export function studiesView(root, about, given, write) {
+  const state = { ...STUDIES, study: about.studies[0] ?? "", ...given };
+  const trouble = el("p", { class: "trouble", role: "alert" });
+  const head = el("div");
+  const filters = el("div", { class: "controls" });
+  const plot = el("div");
+  const arms = el("div");
+  const forest = el("div");
+  const trial = el("section", { "aria-label": "The chosen trial", tabindex: "-1" });
+  let study = null;
+  let contrasts = null;
+
+  const change = (values) => { Object.assign(state, values); write(state); };
+  replace(root, el("h2", {}, "Studies"), trouble, head, filters, plot, trial, arms, forest);
+  onScheme(() => redraw());
+  offerSaving("study", () => (study ? scatter(820) : null));
+  const resized = debounced(() => root.isConnected && root.dataset.view === "studies" && redraw(), 200);
+  window.addEventListener("resize", resized);
+
+  async function update() {
+    if (!about.studies.length) {
+      trouble.textContent = "No study was named; start the explorer with its folder: sparseattn app runs/mine";
+      return;
+    }
+    root.setAttribute("aria-busy", "true");
+    try {
+      study = await ask("study", { study: state.study });
+      trouble.textContent = "";
+      describe();
+      redraw();
+      if (state.trial) await showTrial(state.trial);
+      contrasts = await ask("contrasts", { study: state.study });
+      redraw();
+    } catch (error) {
+      trouble.textContent = error.message;
+    } finally {
+      root.setAttribute("aria-busy", "false");
+    }
+  }
+
+  function describe() {
+    replace(head, about.studies.length > 1 ? labelled("Study", choice(about.studies.map((name) => [name, name]), state.study, (value) => {
+      change({ ...STUDIES, study: value });
+      contrasts = null;
+      replace(trial);
+      update();
+    })) : null, el("p", {}, el("strong", {}, study.name), study.question ? ` — ${study.question}` : ""),
+    study.missing ? el("p", { class: "note" }, study.missing) : null);
+    const placements = [...new Set(study.arms.map((arm) => arm.placement))];
+    replace(filters, el("fieldset", { class: "families row" }, el("legend", {}, "Arms"), families().map((name) => {
+      const box = el("input", { type: "checkbox", checked: !off().includes(name), onchange: (event) => {
+        const rest = off().filter((each) => each !== name);
+        change({ off: (event.target.checked ? rest : [...rest, name]).join("\n") });
+        redraw();
+      } });
+      const dot = el("span", { class: "dot" });
+      dot.style.borderColor = colour(name);
+      dot.style.background = hollow(name) ? "transparent" : colour(name);
+      return el("label", {}, box, dot, short(name, 40));
+    })), el("div", { class: "row" },
+      placements.length > 2 ? labelled("Layers", choice([["all", "every placement"], ...placements.filter((each) => each !== "none").map((each) => [each, each])], state.placement,
+        (value) => { change({ placement: value }); redraw(); })) : null,
+      labelled("Names with", el("input", { type: "search", value: state.search, oninput: (event) => { change({ search: event.target.value }); redraw(); } }))));
+  }
+
+  function families() {
+    return [...new Set(study.arms.filter((arm) => arm.address !== study.baseline).map((arm) => arm.family))];
+  }
+
+  function off() {
+    return state.off ? state.off.split("\n") : [];
+  }
+
+  function colour(family) {
+    const series = page().series;
+    return series[families().indexOf(family) % series.length] ?? page().ink;
+  }
+
+  // Families beyond the last colour have the same ones again, and hollow marks.
+  function hollow(family) {
+    return families().indexOf(family) >= page().series.length;
+  }
+
+  // Arms of one sparsity stand side by side: how far each family is moved, in pixels.
+  function dodge(shown, room) {
+    const present = families().filter((name) => shown.some((arm) => arm.family === name));
+    const step = present.length > 2 ? Math.min(9, (0.14 * room) / present.length) : 0;
+    return (arm) => step * (present.indexOf(arm.family) - (present.length - 1) / 2);
+  }
+
+  function visible(arm) {
+    return arm.mean !== null && arm.address !== study.baseline && !off().includes(arm.family) &&
+      (state.placement === "all" || arm.placement === state.placement) && arm.words.toLowerCase().includes(state.search.toLowerCase());
+  }
+
+  function redraw() {
+    if (!study) return;
+    const room = Math.max(300, Math.min(820, plot.clientWidth || 820));
+    replace(plot, scatter(room), el("p", { class: "note" }, "A mark is the mean of three seeds or more, its bar the 95% interval over seeds; small dots are seeds; arms of one sparsity stand side by side. " +
+      "The dashed line is the baseline, the band its interval. A click opens a trial."));
+    replace(arms, el("details", {}, el("summary", {}, "The same as a table"), armsTable()));
+    replace(forest, contrasts ? forests(room) : el("p", { class: "note" }, "The contrasts are being computed …"));
+  }
+
+  function value(number) {
+    return number === null ? "–" : (study.scale === 100 ? (100 * number).toFixed(1) : number.toFixed(3));
+  }
+
+  function scatter(width) {
+    const height = 400;
+    const edge = { left: 52, right: 16, top: 14, bottom: 46 };
+    const colours = page();
+    const shown = study.arms.filter((arm) => visible(arm) && arm.sparsity !== null);
+    const base = study.arms.find((arm) => arm.address === study.baseline);
+    const every = [...shown, ...(base ? [base] : [])];
+    const made = svgEl("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, width, height, "font-family": "system-ui, sans-serif", "font-size": 11,
+      fill: colours.ink, role: "group", "aria-label": `${study.metric} against sparsity, ${shown.length} arms; a table below has the numbers` });
+    made.append(svgEl("rect", { width, height, fill: colours.page }));
+    const values = every.flatMap((arm) => arm.trials.map((each) => each.value)).filter((each) => each !== null);
+    if (!values.length) {
+      made.append(svgEl("text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, "no arm is shown"));
+      return made;
+    }
+    const ends = every.flatMap((arm) => [arm.low, arm.high]).filter((each) => each !== null);
+    const spread = Math.max(...values) - Math.min(...values) || 0.01;
+    const low = Math.max(Math.min(...values, ...ends), Math.min(...values) - 0.4 * spread) - 0.05 * spread;
+    const high = Math.min(Math.max(...values, ...ends), Math.max(...values) + 0.4 * spread) + 0.05 * spread;
+    const places = shown.map((arm) => steps(arm.sparsity));
+    const first = Math.max(-0.02, Math.min(...places, 5) - 0.15);
+    const last = Math.max(...places, first + 0.4) + 0.15;
+    const x = (sparsity) => edge.left + ((steps(sparsity) - first) / (last - first)) * (width - edge.left - edge.right);
+    const y = (number) => edge.top + ((high - Math.max(low, Math.min(high, number))) / (high - low)) * (height - edge.top - edge.bottom);
+    axes(made, { width, height, edge, low, high, first, last, x, y, colours });
+    if (base) {
+      if (base.low !== null) made.append(svgEl("rect", { x: edge.left, y: y(base.high), width: width - edge.left - edge.right, height: y(base.low) - y(base.high), fill: colours.ink, opacity: 0.08 }));
+      made.append(svgEl("line", { x1: edge.left, x2: width - edge.right, y1: y(base.mean), y2: y(base.mean), stroke: colours.ink, "stroke-dasharray": "5 4" }),
+        svgEl("text", { x: width - edge.right - 4, y: y(base.mean) - 5, "text-anchor": "end" }, `${base.name} ${value(base.mean)}`));
+    }
+    const side = dodge(shown, width - edge.left - edge.right);
+    const byLine = Map.groupBy ? Map.groupBy(shown, (arm) => `${arm.family}\n${arm.placement}`) : new Map();
+    for (const cells of byLine.values()) {
+      const sorted = [...cells].sort((a, b) => a.sparsity - b.sparsity);
+      if (sorted.length > 1) made.append(svgEl("polyline", { points: sorted.map((arm) => `${x(arm.sparsity) + side(arm)},${y(arm.mean)}`).join(" "), fill: "none", stroke: colour(sorted[0].family), opacity: 0.6 }));
+    }
+    const placements = [...new Set(study.arms.map((arm) => arm.placement))].filter((each) => each !== "none");
+    for (const arm of shown) {
+      const paint = colour(arm.family);
+      const at = x(arm.sparsity) + side(arm);
+      if (arm.low !== null) made.append(svgEl("line", { x1: at, x2: at, y1: y(arm.low), y2: y(arm.high), stroke: paint, "stroke-width": 1.5 }));
+      for (const each of arm.trials) {
+        if (each.value === null) continue;
+        made.append(svgEl("circle", { cx: at, cy: y(each.value), r: 3, fill: paint, opacity: 0.75, class: "seed", "data-digest": each.digest,
+          onclick: () => open(each.digest) }, svgEl("title", {}, `${arm.words}, seed ${each.seed}: ${value(each.value)}`)));
+      }
+      const words = `${arm.words}: ${study.metric} ${value(arm.mean)}${arm.low === null ? "" : ` (${value(arm.low)} to ${value(arm.high)})`} at sparsity ${percent(arm.sparsity)}`;
+      const done = arm.trials.find((each) => each.value !== null);
+      const chosen = arm.trials.some((each) => each.digest === state.trial);
+      made.append(svgEl("path", { d: markOf(PLACEMENTS[Math.max(0, placements.indexOf(arm.placement)) % PLACEMENTS.length]), fill: hollow(arm.family) ? colours.page : paint, stroke: chosen ? colours.ink : hollow(arm.family) ? paint : colours.page, "stroke-width": chosen || hollow(arm.family) ? 0.2 : 0.1,
+        transform: `translate(${at - 6} ${y(arm.mean) - 6}) scale(12)`, tabindex: "0", role: "button", "aria-label": words, class: "mark", "data-arm": arm.address,
+        onclick: () => open(done.digest), onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); open(done.digest); } } },
+      svgEl("title", {}, words)));
+    }
+    return made;
+  }
+
+  function axes(made, { width, height, edge, low, high, first, last, x, y, colours }) {
+    for (const tick of ticksOf(study.scale * low, study.scale * high, 8)) {
+      const at = y(tick / study.scale);
+      made.append(svgEl("line", { x1: edge.left, x2: width - edge.right, y1: at, y2: at, stroke: colours.rule }),
+        svgEl("text", { x: edge.left - 6, y: at + 4, "text-anchor": "end" }, String(tick)));
+    }
+    let before = -Infinity;
+    for (const tick of TICKS) {
+      const place = steps(tick / 100);
+      const at = x(tick / 100);
+      if (place < first || place > last || at - before < 46) continue;
+      before = at;
+      made.append(svgEl("line", { x1: at, x2: at, y1: height - edge.bottom, y2: height - edge.bottom + 4, stroke: colours.ink }),
+        svgEl("text", { x: at, y: height - edge.bottom + 17, "text-anchor": "middle" }, String(tick)));
+    }
+    made.append(svgEl("text", { x: (edge.left + width - edge.right) / 2, y: height - 8, "text-anchor": "middle" }, "sparsity in percent, log scale of what remains"),
+      svgEl("text", { transform: `translate(13 ${(edge.top + height - edge.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, study.scale === 100 ? `${study.metric}, percent` : study.metric));
+  }
+
+  function armsTable() {
+    const rows = study.arms.filter((arm) => arm.address === study.baseline || visible(arm)).map((arm) => [arm.words, value(arm.mean),
+      arm.low === null ? "–" : `${value(arm.low)} to ${value(arm.high)}`, percent(arm.sparsity),
+      el("span", {}, arm.trials.map((each) => el("button", { type: "button", "aria-label": `${arm.words}, seed ${each.seed}`, onclick: () => open(each.digest) }, `${each.seed}: ${value(each.value)}`)))]);
+    return table(`${study.metric} of the arms that are shown`, ["arm", "mean", "95% interval", "sparsity", "seeds"], rows);
+  }
+
+  function forests(width) {
+    const groups = [...contrasts.questions, ...(contrasts.baseline.length ? [{ text: `Each arm, or ${study.baseline}?`, answer: "", notes: [], comparisons: contrasts.baseline }] : [])];
+    return [el("h3", {}, "Contrasts"), ...groups.map((group) => el("section", {}, el("h4", {}, group.text || "Declared comparisons"),
+      group.answer ? el("p", {}, group.answer) : null, ...group.notes.map((note) => el("p", { class: "note" }, note)),
+      forestPlot(group.comparisons.filter((each) => matches(each)), width)))];
+  }
+
+  // The same axis for all contrasts.
+  function range() {
+    const every = [...contrasts.questions.flatMap((each) => each.comparisons), ...contrasts.baseline];
+    const known = every.flatMap((each) => [each.difference, each.low, each.high, 0]).filter((each) => each !== null && each !== undefined);
+    return [Math.min(...known), Math.max(...known)];
+  }
+
+  function matches(each) {
+    return `${each.a} ${each.b}`.toLowerCase().includes(state.search.toLowerCase());
+  }
+
+  function forestPlot(comparisons, width) {
+    const tested = comparisons.filter((each) => each.difference !== undefined);
+    if (!tested.length) return el("p", { class: "note" }, comparisons.map((each) => each.reason).filter(Boolean).join("; ") || "nothing is compared here");
+    const colours = page();
+    const row = 40;
+    const height = tested.length * row + 26;
+    const [low, high] = range();
+    const x = (number) => 12 + ((number - low) / (high - low || 1)) * (width - 24);
+    const made = svgEl("svg", { class: "plot forest", viewBox: `0 0 ${width} ${height}`, width, height, "font-family": "system-ui, sans-serif", "font-size": 11.5, fill: colours.ink, role: "img",
+      "aria-label": tested.map((each) => each.words).join(" ") });
+    made.append(svgEl("line", { x1: x(0), x2: x(0), y1: 14, y2: height - 20, stroke: colours.quiet }));
+    for (const tick of ticksOf(low * study.scale, high * study.scale, width / 90)) {
+      const at = x(tick / study.scale);
+      if (tick) made.append(svgEl("line", { x1: at, x2: at, y1: 14, y2: height - 20, stroke: colours.rule }));
+      made.append(svgEl("text", { x: Math.max(10, Math.min(width - 10, at)), y: height - 6, "text-anchor": "middle" }, `${tick > 0 ? "+" : ""}${tick}`.replace("-", "−")));
+    }
+    tested.forEach((each, at) => {
+      const y = at * row + 28;
+      const paint = each.verdict === "none" ? colours.quiet : colours.series[0];
+      const numbers = `${each.change}${each.asked === "declared" ? "" : ", post hoc"}, p ${each.probability}`;
+      made.append(svgEl("text", { x: 2, y: y - 13 }, short(`${each.a} − ${each.b}`, Math.floor((width - 150) / 6))),
+        svgEl("text", { x: width - 2, y: y - 13, "text-anchor": "end", fill: colours.quiet }, numbers));
+      if (each.low !== null) made.append(svgEl("line", { x1: x(each.low), x2: x(each.high), y1: y, y2: y, stroke: paint, "stroke-width": 2 }));
+      made.append(svgEl("rect", { x: x(each.difference) - 4, y: y - 4, width: 8, height: 8, fill: each.verdict === "none" ? colours.page : paint, stroke: paint, "stroke-width": 2 }, svgEl("title", {}, each.words)));
+    });
+    return made;
+  }
+
+  function open(digest) {
+    change({ trial: digest });
+    redraw();
+    showTrial(digest).then(() => trial.focus({ preventScroll: false }));
+  }
+
+  async function showTrial(digest) {
+    replace(trial, el("p", { class: "note" }, "The trial is being read …"));
+    try {
+      const found = await ask("trial", { study: state.study, digest });
+      replace(trial, ...drawTrial(found));
+    } catch (error) {
+      replace(trial, el("p", { class: "trouble", role: "alert" }, error.message));
+    }
+    root.dataset.trial = digest;
+  }
+
+  function masksOf(found, values) {
+    return addressOf("masks", { ...MASKS, model: found.model, plan: found.plan ?? "full()", ...values }, { ...MASKS, model: about.models[0] ?? "" });
+  }
+
+  function drawTrial(found) {
+    const { row, changed } = found;
+    const numbers = [[study.metric, value(row[study.metric])], ["sparsity", percent(row.sparsity)], ["keys a query", row.mean_degree?.toFixed(1) ?? "–"],
+      ["training", row.seconds_train ? `${Math.round(row.seconds_train)} s` : "–"], ["status", row.reason ? `${row.status}: ${row.reason}` : row.status]];
+    return [el("h3", {}, `${row.arm}, seed ${row.seed}`), el("p", { class: "note" }, numbers.map(([name, words]) => `${name} ${words}`).join(" · ")),
+      found.grid ? planGrid(found.grid, null, (layer, head) => { location.hash = masksOf(found, { layer: String(layer), head: String(head) }); }) : null,
+      found.grid ? planLegend(found.grid) : null,
+      ...found.notices.map((notice) => el("p", { class: "note" }, notice)),
+      changed.examples ? el("div", {}, el("h4", {}, "Examples that are predicted otherwise than by the dense trial of this seed"),
+        el("p", {}, `Of ${changed.examples} examples ${changed.better} are better and ${changed.worse} worse${changed.other ? `, ${changed.other} different but no better` : ""}. ` +
+          "Trained weights are not kept: Masks shows the pretrained model under this trial's plan."),
+        el("div", { class: "tall" }, table("Changed examples", ["example", "text", "label", "dense", "here", ""], changed.listed.map((each) => [each.example,
+          el("div", {}, each.texts.map((text) => el("blockquote", { dir: "auto" }, short(text, 220)))), short(each.label, 60), short(each.dense, 60),
+          `${short(each.here, 60)}${each.gain > 0 ? " (better)" : each.gain < 0 ? " (worse)" : ""}`,
+          each.texts.length ? el("a", { href: masksOf(found, { text: each.texts[0], pair: each.texts[1] ?? "" }), "aria-label": `Open example ${each.example} in Masks` }, "Masks") : ""])))) : null];
+  }
+
+  return update();
+}

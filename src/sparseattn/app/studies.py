@@ -1,0 +1,261 @@
+"""The view *Studies*: arms, contrasts and trials of a study, by the report's own numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sparseattn.app.masks import heads_of
+from sparseattn.errors import SparseAttnError, StudyError
+from sparseattn.models.load import load_part
+from sparseattn.plan import Plan
+from sparseattn.report.comparison import Comparison, questions
+from sparseattn.report.data import StudyData
+from sparseattn.report.load import load_study
+from sparseattn.report.summary import ArmSummary, Summary, summarise
+from sparseattn.report.text import points, probability, spell, unit
+from sparseattn.study.arms import DENSE, is_method
+from sparseattn.study.store import Store
+from sparseattn.study.study import Study
+from sparseattn.tasks.prepare import read_examples
+
+__all__ = ["LISTED", "OpenStudy"]
+
+#: Changed examples that are listed.
+LISTED = 100
+
+#: Letters of a question's context that are shown.
+_CONTEXT = 2000
+
+
+class OpenStudy:
+    """A study's folder; what is read of it is kept.
+
+    Raises:
+        StudyError: It is not a study's folder, or no trial of it has finished.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data: StudyData = load_study(folder)
+
+    @property
+    def model(self) -> str:
+        """The model that was trained."""
+        return str(self.data.spec.get("model"))
+
+    @cached_property
+    def _summary(self) -> Summary:
+        return summarise(self.data)
+
+    @cached_property
+    def overview(self) -> dict[str, Any]:
+        """The arms: means and intervals of the report, and every trial."""
+        data = self.data
+        return {
+            "name": data.name,
+            "question": data.question,
+            "model": self.model,
+            "metric": data.headline,
+            "scale": unit(data.headline),
+            "baseline": data.reference.address if data.reference else None,
+            "missing": data.missing,
+            "hidden": self._summary.hidden,
+            "arms": [_arm(each, data.headline) for each in self._summary.arms],
+        }
+
+    @cached_property
+    def contrasts(self) -> dict[str, Any]:
+        """The comparisons that the study declared, and those of each arm with the baseline."""
+        asked = questions(self.data)
+        return {
+            "metric": self.data.headline,
+            "questions": [
+                {
+                    "text": each.text,
+                    "answer": each.answer,
+                    "notes": each.notes,
+                    "comparisons": [_comparison(one) for one in each.comparisons],
+                }
+                for each in asked
+            ],
+            "baseline": [
+                _comparison(each.comparison) for each in self._summary.arms if each.comparison
+            ],
+        }
+
+    @cached_property
+    def _examples(self) -> Mapping[str, tuple[str, ...]]:
+        """Text, or texts, of each evaluation example by its name."""
+        rows = read_examples(Study.load(self.folder).spec.task).evaluation
+        columns = [
+            rows[name] for name in ("text", "text_pair", "question", "context") if name in rows
+        ]
+        if "tokens" in rows:
+            columns = [[" ".join(words) for words in rows["tokens"]]]
+        named = zip(map(str, rows["example"]), zip(*columns, strict=True), strict=True)
+        return {name: tuple(text[:_CONTEXT] for text in texts) for name, texts in named}
+
+    @property
+    def texts(self) -> list[tuple[str, ...]]:
+        """The evaluation texts.
+
+        Raises:
+            DataError: The data are not there.
+        """
+        return list(self._examples.values())
+
+    def trial(self, digest: str) -> dict[str, Any]:
+        """A trial: its numbers, its plan by heads, and the examples that changed against dense.
+
+        Raises:
+            StudyError: The study has no such trial.
+        """
+        rows = self.data.rows[self.data.rows["digest"] == digest]
+        if rows.empty:
+            raise StudyError(f"the study has no trial {digest!r}")
+        row = {name: _plain(value) for name, value in rows.iloc[0].items()}
+        plan, why = self._plan(digest, row)
+        changed, notices = self._changed(digest, row)
+        return {
+            "digest": digest,
+            "row": row,
+            "model": self.model,
+            "plan": plan.spelled if plan else None,
+            "grid": self._grid(plan),
+            "changed": changed,
+            "notices": [*([why] if why else []), *notices],
+        }
+
+    def _plan(self, digest: str, row: Mapping[str, Any]) -> tuple[Plan | None, str]:
+        """What a trial trained under, or why that is not known."""
+        files = Store(self.folder).files(digest)
+        if "plan.json" in files:
+            return Plan.from_json(json.loads(files["plan.json"])), ""
+        pattern = str(row["pattern"])
+        if is_method(pattern):
+            return None, "the trial keeps no plan"
+        if pattern == DENSE:
+            return Plan.of("full()"), ""
+        plan = Plan.of(pattern) if pattern.startswith("layer") else None
+        return plan or Plan.of(pattern, str(row["layers"]) or ":"), ""
+
+    def _grid(self, plan: Plan | None) -> dict[str, Any] | None:
+        if plan is None:
+            return None
+        if plan.shape:
+            return heads_of(plan, list(plan.shape))
+        try:
+            config = load_part(self.model, "AutoConfig")
+            heads = [config.num_attention_heads] * config.num_hidden_layers
+            return heads_of(plan, heads)
+        except (SparseAttnError, AttributeError):
+            return None
+
+    def _changed(self, digest: str, row: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The examples that are predicted otherwise than by the dense trial of the same seed."""
+        data = self.data
+        dense = data.done_in(data.reference)[["seed", "digest"]] if data.reference else None
+        same = dense[dense["seed"] == row["seed"]] if dense is not None else None
+        if same is None or same.empty or row["status"] != "done":
+            return {}, ["there is no dense trial of this seed to compare with"]
+        other = str(same["digest"].iloc[0])
+        if other == digest:
+            return {}, []
+        ours, theirs = (data.predictions(d).set_index("example") for d in (digest, other))
+        both = theirs.add_suffix("_dense").join(ours.add_suffix("_here"), how="inner")
+        differing = both[both["prediction_dense"] != both["prediction_here"]]
+        gains = differing["score_here"] - differing["score_dense"]
+        order = differing.loc[gains.abs().sort_values(ascending=False, kind="stable").index]
+        try:
+            texts: Mapping[str, tuple[str, ...]] = self._examples
+            notices = []
+        except SparseAttnError as error:
+            texts, notices = {}, [f"the texts are not shown: {error}"]
+        return {
+            "dense": other,
+            "examples": len(both),
+            "better": int((gains > 0).sum()),
+            "worse": int((gains < 0).sum()),
+            "other": int((gains == 0).sum()),
+            "listed": [
+                _example(str(name), each, texts.get(str(name), ()))
+                for name, each in order.head(LISTED).iterrows()
+            ],
+        }, notices
+
+
+def _arm(each: ArmSummary, metric: str) -> dict[str, Any]:
+    mean = each.metrics.get(metric)
+    columns = ["seed", "digest", "status", "sparsity", "seconds_train"]
+    kept = each.rows[[name for name in columns if name in each.rows]].copy()
+    kept["value"] = each.rows.get(metric, math.nan)
+    return {
+        "address": each.arm.address,
+        "name": each.arm.name,
+        "family": each.arm.family,
+        "placement": each.arm.placement,
+        "words": str(each.arm),
+        "pattern": each.pattern,
+        "sparsity": _plain(each.mean("sparsity")),
+        "mean": _plain(mean.value) if mean else None,
+        # Two seeds or one have no interval in the report's figures either.
+        "low": _plain(mean.low) if mean and mean.count > 2 else None,
+        "high": _plain(mean.high) if mean and mean.count > 2 else None,
+        "verdict": each.verdict,
+        "trials": [
+            {name: _plain(value) for name, value in row.items()} for row in kept.to_dict("records")
+        ],
+    }
+
+
+def _comparison(each: Comparison) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "a": str(each.a),
+        "b": str(each.b),
+        "asked": each.asked,
+        "verdict": each.verdict,
+        "words": str(each),
+    }
+    if each.result is None:
+        return {**made, "reason": each.reason}
+    found = each.result
+    return made | {
+        "difference": _plain(found.difference),
+        "low": _plain(found.low),
+        "high": _plain(found.high),
+        "p": _plain(each.p),
+        "change": points(each.metric, found.difference),
+        "probability": probability(each.p),
+    }
+
+
+def _example(name: str, row: pd.Series, texts: tuple[str, ...]) -> dict[str, Any]:
+    gain = float(row["score_here"] - row["score_dense"])
+    return {
+        "example": name,
+        "label": _word(row["label_here"]),
+        "dense": _word(row["prediction_dense"]),
+        "here": _word(row["prediction_here"]),
+        "gain": _plain(gain),
+        "texts": texts,
+    }
+
+
+def _word(value: Any) -> str:
+    return spell("loss", value) if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """A number as JSON knows it; None for what is not known."""
+    if hasattr(value, "item"):
+        value = value.item()
+    if value is None or value is pd.NA:
+        return None
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,289 @@
+"""The views in a real browser, walked as a user would, beside values computed apart."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import uvicorn
+
+import sparseattn as sa
+from sparseattn.app.answers import Answers
+from sparseattn.app.server import make_app
+from sparseattn.app.sources import Sources
+from sparseattn.models.names import DEFAULT
+from sparseattn.report import load_study, questions
+from tests.app.conftest import ARMS, HOSTILE
+from tests.app.test_heads_and_studies import LINES
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+
+pytestmark = pytest.mark.skipif(
+    not Path(CHROMIUM).exists(), reason=f"no browser at {CHROMIUM}: apt-get install chromium"
+)
+
+TEXT = "The quick brown fox jumps over the lazy dog."
+
+
+@pytest.fixture(scope="module")
+def address(study_folder, reader) -> Iterator[str]:
+    answers = Answers(Sources({"tiny": study_folder}, (DEFAULT,), {"lines.tsv": LINES}))
+    answers._readers[DEFAULT] = reader
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(make_app(answers), log_level="error", lifespan="off", ws="none")
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join(10)
+    answers.jobs.close()
+    listening.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser, address) -> Iterator[Any]:
+    """A page that fails the test for a console error, or for a request to anywhere else."""
+    opened = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    opened.set_default_timeout(60_000)
+    troubles: list[str] = []
+    opened.on("console", lambda message: message.type == "error" and troubles.append(message.text))
+    opened.on("pageerror", lambda error: troubles.append(str(error)))
+    allowed = (address, "data:", "blob:")
+    opened.on(
+        "request",
+        lambda request: request.url.startswith(allowed) or troubles.append(request.url),
+    )
+    yield opened
+    expected = "the server responded with a status of 400"
+    assert [each for each in troubles if expected not in each] == []
+    opened.context.close()
+
+
+def visit(page, address: str, fragment: str = "") -> None:
+    page.goto("about:blank")
+    page.goto(address + fragment)
+    page.wait_for_selector("#view[data-ready]")
+
+
+def settled(page, before: str | None) -> None:
+    page.wait_for_function(
+        "before => document.getElementById('view').dataset.drawn !== before"
+        " && document.getElementById('view').getAttribute('aria-busy') === 'false'",
+        arg=before,
+    )
+
+
+def counted_as(page, row: str) -> list[str]:
+    cells = page.locator(f"tr:has(th:text-is('{row}')) td").all_inner_texts()
+    return [cell.strip() for cell in cells]
+
+
+def test_masks_as_a_user_walks_them(page, address, reader) -> None:
+    visit(page, address, "#masks")
+    page.get_by_label("Second text of a pair").fill("")
+    page.get_by_label("Text", exact=True).fill(TEXT)
+    drawn = page.locator("#view").get_attribute("data-drawn")
+    page.get_by_label("Pattern or plan").fill("neighbor(radius=1) | similarity(k=1)")
+    settled(page, drawn)
+    with sa.sparsified(reader.encoder, "neighbor(radius=1) | similarity(k=1)"):
+        columns = reader.read(TEXT, None, frozenset()).columns
+        report = sa.describe(reader.encoder, columns)
+        own = reader.state.compile(reader.state.tokens(columns)).layers[0].dense[0, 0, 4]
+    assert counted_as(page, "all layers and heads")[:3] == [
+        f"{report.allowed:,}",
+        f"{report.valid:,}",
+        f"{report.sparsity:.1%}",
+    ]
+    # Hover in the text: its keys and queries light up there and in the matrix.
+    fox = page.get_by_role("option", name="fox")
+    fox.hover()
+    lit = page.locator(".token.key").all_inner_texts()
+    labels = ["", *TEXT.removesuffix(".").split(), ".", ""]
+    assert lit == [labels[at] for at in own.nonzero()[:, 0].tolist()]
+    assert page.locator(".token.key[data-kind=near]").count() == 3
+    assert f"may attend to {len(lit)} of" in page.locator(".readout").inner_text()
+    over = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)"
+    assert page.locator("canvas.over").evaluate(f"canvas => ({over})(canvas).data.some(Boolean)")
+    # A click pins it, and the table says what the picture shows.
+    fox.click()
+    table = page.get_by_role("region", name="Keys of the chosen token").inner_text()
+    assert "neighbor(radius=1)" in table
+    assert "similarity(k=1)" in table
+    # The link brings it back, on another head.
+    page.get_by_role("button", name="layer 2, head 3:").click()
+    page.wait_for_function("location.hash.includes('head=3')")
+    settled(page, None)
+    link = page.url
+    visit(page, address, link.removeprefix(address))
+    assert page.get_by_label("Text", exact=True).input_value() == TEXT
+    assert page.locator(".token.chosen").inner_text() == "fox"
+    assert "layer 2, head 3" in page.locator("figcaption").inner_text()
+    # By the keyboard.
+    page.locator(".token.chosen").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".token.chosen").inner_text() == "jumps"
+    page.locator("canvas.matrix").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert page.locator(".readout").inner_text()
+
+
+def test_pixels_are_the_executed_pairs(page, address, reader) -> None:
+    """The canvas itself, cell by cell, beside a mask compiled apart."""
+    plan = "neighbor(radius=1) | global(cls)"
+    visit(page, address, f"#masks?text={TEXT}&pair=&plan={plan}&show=mask")
+    found = page.locator("canvas.matrix").evaluate(
+        """(canvas) => {
+            const count = 12, cell = 20, edge = 78, side = count * cell;
+            const { data } = canvas.getContext('2d').getImageData(edge, edge, side, side);
+            const at = (row, col) => 4 * ((row * cell + 9) * side + col * cell + 9);
+            const line = Array.from({ length: count }, (_, place) => place);
+            return line.map((row) =>
+                line.map((col) => data.slice(at(row, col), at(row, col) + 3).join()));
+        }"""
+    )
+    band = "234,238,242"
+    tokens = sa.TokenBatch(
+        torch.ones(1, 12, dtype=torch.bool), separators=torch.zeros(1, 12, dtype=torch.bool)
+    )
+    mask = sa.Plan.of(plan).compile(tokens, [12] * 6).layers[0].dense[0, 0]
+    assert [[colour != band for colour in row] for row in found] == mask.tolist()
+
+
+def test_two_plans_filters_and_what_is_wrong(page, address) -> None:
+    visit(page, address, "#masks?beside=full()&layer=1")
+    assert page.locator("canvas.matrix").count() == 2
+    second = page.locator("canvas.matrix").nth(1)
+    assert "25 queries by 25 keys, 625 pairs" in second.get_attribute("aria-label")
+    page.get_by_label("Queries", exact=True).select_option("text 0")
+    page.get_by_label("Keys", exact=True).select_option("text 1")
+    assert "10 queries by 12 keys, 120 pairs" in second.get_attribute("aria-label")
+    page.get_by_label("Pattern or plan").fill("neighbour(1)")
+    page.get_by_text("did you mean 'neighbor'?").wait_for()
+    drawn = page.locator("#view").get_attribute("data-drawn")
+    page.get_by_label("Pattern or plan").fill("self()")
+    settled(page, drawn)
+    assert page.locator(".trouble").inner_text() == "", "it goes on"
+
+
+def test_hostile_texts_are_texts(page, address) -> None:
+    text = f"{HOSTILE} שלום 🙂 {'x' * 5000} end"
+    visit(page, address, "#masks?pair=")
+    drawn = page.locator("#view").get_attribute("data-drawn")
+    page.get_by_label("Text", exact=True).fill(text)
+    settled(page, drawn)
+    shown = page.locator(".text p").all_inner_texts()
+    assert "".join(shown).replace("[CLS]", "").replace("[SEP]", "").strip() == text
+    assert page.locator(".text script, .text img").count() == 0
+    assert page.title() == "Masks – sparseattn"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    page.get_by_label("Text", exact=True).fill("  ")
+    page.get_by_text("the text is empty").wait_for()
+
+
+def test_heads_as_a_user_walks_them(page, address, reader) -> None:
+    visit(page, address, "#heads?source=file:lines.tsv")
+    alone = sa.probe(reader.encoder, "similarity(k=1)", LINES, tokenizer=reader.tokenizer)
+    best = alone.rows()[0]
+    first = page.locator(".ranking tbody tr").first
+    assert first.locator("th").inner_text() == f"{best['layer']}.{best['head']}"
+    assert first.locator("td").nth(1).inner_text() == f"{100 * best['mass']:.0f}%"
+    cell = page.get_by_role("button", name=f"layer {best['layer']}, head {best['head']}: ")
+    assert cell.inner_text() == f"{100 * best['mass']:.0f}"
+    cell.click()
+    page.get_by_label("Plan to compare with").fill("similarity(k=1)")
+    kept = page.get_by_text("of this head's attention in this text")
+    kept.wait_for()
+    share = float(re.search(r"([\d.]+)%", kept.inner_text()).group(1))
+    assert 0 < share <= 100
+    assert page.get_by_role("link", name="open in Masks").count() == 2
+    page.get_by_role("button", name="mixture").click()
+    assert page.locator("th[aria-sort=descending]").inner_text() == "mixture"
+    page.get_by_role("link", name="open in Masks").last.click()
+    page.wait_for_selector("#view[data-view=masks] .token")
+    assert page.get_by_label("Pattern or plan").input_value() == "similarity(k=1)"
+
+
+def test_studies_as_a_user_walks_them(page, address, study_folder) -> None:
+    visit(page, address)
+    assert page.title() == "Studies – sparseattn"
+    assert HOSTILE in page.locator("#view").inner_text()
+    data = load_study(study_folder)
+    (asked,) = questions(data)
+    page.get_by_role("heading", name="Contrasts").wait_for()
+    assert asked.answer in page.locator("#view").inner_text()
+    forest = page.locator(".forest").first.get_attribute("aria-label")
+    assert str(asked.comparisons[0]) in forest
+    assert page.locator("path.mark").count() == 2
+    assert page.locator("circle.seed").count() == 6
+    page.get_by_label("Names with").fill("similar")
+    assert page.locator("path.mark").count() == 1
+    page.get_by_label("Names with").fill("")
+    # A point, its trial, an example that changed, and that one in Masks.
+    near = page.locator("path.mark").first
+    mean = 100 * data.rows[data.rows["arm"] == list(ARMS)[1]]["accuracy"].mean()
+    assert f"accuracy {mean:.1f} " in near.get_attribute("aria-label")
+    near.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Examples that are predicted otherwise").wait_for()
+    assert page.locator("#view script, #view img").count() == 0
+    page.get_by_role("link", name="Open example").first.click()
+    page.wait_for_selector("#view[data-view=masks] .token")
+    assert page.get_by_label("Text", exact=True).input_value().startswith("Text ")
+    plan = page.get_by_label("Pattern or plan").input_value()
+    assert plan == "layers :: neighbor(radius=1) | global(cls)"
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        "masks?token=3",
+        pytest.param("heads?source=file:lines.tsv&layer=1&head=1", marks=pytest.mark.slow),
+        pytest.param("studies", marks=pytest.mark.slow),
+    ],
+)
+def test_a_view_is_saved_as_a_page_and_as_a_picture(page, address, browser, tmp_path, view) -> None:
+    visit(page, address, f"#{view}")
+    saved = {}
+    for name in ("SVG", "HTML"):
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name=f"Save {name}").click()
+        saved[name] = tmp_path / waiting.value.suggested_filename
+        waiting.value.save_as(saved[name])
+    words = page.locator("#view").inner_text()
+    alone = browser.new_context().new_page()
+    asked: list[str] = []
+    alone.on("request", lambda request: asked.append(request.url))
+    alone.on("console", lambda message: asked.append(message.text))
+    alone.on("pageerror", lambda error: asked.append(str(error)))
+    alone.goto(saved["HTML"].as_uri())
+    alone.wait_for_selector("#view[data-ready]")
+    assert [url for url in asked if not url.startswith("data:")] == [saved["HTML"].as_uri()]
+    assert alone.locator("#view").inner_text() == words
+    assert alone.locator("#view script, #view img").count() == 0
+    picture = alone.context.new_page()
+    picture.goto(saved["SVG"].as_uri())
+    assert picture.locator("svg *").count() > 30
+    assert picture.locator("svg text").count() > 5
+    alone.context.close()
