@@ -12,6 +12,7 @@ import transformers
 
 import sparseattn as sa
 from sparseattn.errors import PlanError, PlanNotAppliedError
+from sparseattn.models.card import write_card
 from tests.models.families import FAMILIES, batch, build, run
 
 PLAN = {1: "neighbor(radius=1) | global(cls)", 2: {"0,3": "random(degree=2, seed=4)"}}
@@ -49,6 +50,20 @@ def test_a_config_of_the_wrong_types_is_one_line(entry, value, message, tmp_path
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(PlanError, match=message):
         sa.load(tmp_path)
+
+
+def test_a_card_says_plan_and_measurements_and_never_replaces_one(tmp_path):
+    plan = sa.Plan.of(PLAN)
+    write_card(tmp_path, plan, "owner/name", ["accuracy 0.9 on 872 sentences"])
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("---\nlibrary_name: sparseattn\ntags: [sparse-attention]\nbase_model: ")
+    assert all(f"    {line}\n" in text for line in str(plan).splitlines())
+    assert "    accuracy 0.9 on 872 sentences\n" in text
+    write_card(tmp_path, plan, "another")
+    assert (tmp_path / "README.md").read_text() == text
+    (tmp_path / "README.md").unlink()
+    write_card(tmp_path, plan, str(tmp_path))
+    assert "base_model" not in (tmp_path / "README.md").read_text(), "a path of this machine"
 
 
 def test_what_the_tokenizer_told_is_saved(tmp_path):

@@ -16,6 +16,7 @@ from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.discretize import Discretized
 from sparseattn.degrees.picture import draw_degrees, draw_frontier
 from sparseattn.files import write_whole
+from sparseattn.models.card import write_card
 from sparseattn.plan import Plan
 from sparseattn.words import counted
 
@@ -185,6 +186,7 @@ class Learned:
         paths = [place / name for name in ("plan.json", "model", "learned.json", "degrees.png")]
         self.plan.save(paths[0])
         self.model.save_pretrained(paths[1])
+        write_card(paths[1], self.plan, self.model.name_or_path, str(self).splitlines())
         write_whole(paths[2], json.dumps(self.to_json(), indent=1) + "\n")
         self.draw().savefig(paths[3], dpi=150)
         return paths

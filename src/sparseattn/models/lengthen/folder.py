@@ -14,6 +14,7 @@ import torch
 import transformers
 
 from sparseattn.errors import DataError, PlanNotAppliedError, first_line, reason
+from sparseattn.models.card import write_card
 from sparseattn.models.encoder import encoder_of, owner_of
 from sparseattn.models.lengthen.growth import tensors
 from sparseattn.models.lengthen.lengthening import (
@@ -58,6 +59,8 @@ def lengthen_folder(name: str, to: int, out: Path, plan: str) -> Iterator[str]:
             model.save_pretrained(str(draft))
             if is_bare and tokenizer is not None:
                 tokenizer.save_pretrained(draft)
+            if done.plan is not None:
+                write_card(draft, done.plan, name, str(done).splitlines())
         problem = _read_back(done, draft)
     yield f"wrote {out}; read back, its tensors and outputs are the same"
     yield from _how_to_load(done, out, problem)
