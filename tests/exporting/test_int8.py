@@ -1,0 +1,143 @@
+"""Exported files with linear layers in 8-bit integers."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+import sparseattn as sa
+from sparseattn.exporting import files
+from sparseattn.exporting.formats import FORMATS
+from tests.models.families import batch, build
+
+PLAN = "neighbor(radius=3) | global(cls)"
+
+
+def calibration():
+    return [columns((length,)) for length in (9, 40, 90)]
+
+
+def columns(lengths, side="right"):
+    columns = batch(lengths, side)
+    return {**columns, "token_type_ids": torch.zeros_like(columns["input_ids"])}
+
+
+def states(run, texts, inputs):
+    return run({name: texts[name] for name in inputs})["last_hidden_state"]
+
+
+@pytest.fixture(
+    scope="module", params=[("onnx", None), ("openvino", None), ("openvino", calibration)], ids=str
+)
+def exported(request, tmp_path_factory, exported_as):
+    """A model of one layer, what was exported in int8, and the file, opened."""
+    name, texts = request.param
+    form = FORMATS[name]
+    for package in form.needs_int8:
+        pytest.importorskip(package)
+    model, floating, _ = exported_as(name)
+
+    def write(_program, path):  # what was written before: to trace it again takes long
+        for file in floating.path.parent.iterdir():
+            shutil.copy(file, path.with_suffix(file.suffix))
+
+    path = tmp_path_factory.mktemp("out") / f"out{form.suffix}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FORMATS, name, replace(form, write=write))
+        patch.setattr(files, "program_of", lambda exportable: None)
+        done = sa.export(model, path, int8=True, calibration=texts and texts())
+    return model, done, form.run(done.path, 1)
+
+
+def test_a_file_is_near_its_model(exported):
+    model, done, run = exported
+    assert 1e-4 < done.share < 0.02  # not in single precision
+    assert "linear layers in int8; scales of their inputs: " in str(done)
+    assert ("fixed, from 3 texts" in str(done)) is (done.int8.count("fixed") == 1)
+    for lengths in ((1,), (9, 4, 2, 1), (150, 149)):
+        texts = columns(lengths, "left")
+        mask = texts["attention_mask"].bool()
+        with torch.no_grad():
+            expected = model(**texts).last_hidden_state[mask]
+        output = states(run, texts, done.inputs)[mask]
+        assert (output - expected).norm() < 0.02 * expected.norm()
+
+
+def test_a_file_keeps_to_its_windows(exported):
+    _, done, run = exported
+    texts = columns((100,))
+    before = states(run, texts, done.inputs)[0]
+    texts["input_ids"][0, 50] += 1
+    after = states(run, texts, done.inputs)[0]
+    changed = (before != after).any(dim=1).nonzero().flatten().tolist()
+    assert changed == [0, *range(47, 54)]
+
+
+def test_layers_alone_become_integers(exported):
+    _, done, _ = exported
+    if done.format == "onnx":
+        import onnx
+
+        kinds = [node.op_type for node in onnx.load(done.path).graph.node]
+        assert kinds.count("MatMulNBits") == 6
+        assert kinds.count("MatMul") > 0  # the attention's own
+        return
+    import openvino
+
+    model = openvino.Core().read_model(done.path)
+    quantized = [op for op in model.get_ops() if op.get_type_name() == "FakeQuantize"]
+    users = {
+        port.get_node().get_type_name()
+        for op in quantized
+        for port in op.output(0).get_target_inputs()
+    }
+    assert users == ({"MatMul"} if "fixed" in done.int8 else set())
+    integers = [
+        op.get_shape()
+        for op in model.get_ops()
+        if op.get_type_name() == "Constant" and str(op.get_element_type()) == "<Type: 'int8_t'>"
+    ]
+    assert len(integers) == 6
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "message"),
+    [
+        ("out.pt2", {"int8": True}, "export to torch has no int8"),
+        ("out.onnx", {"int8": True, "calibration": [columns((9,))]}, "takes no texts for calib"),
+        ("out.xml", {"calibration": [columns((9,))]}, "are for int8 files"),
+        ("out.xml", {"int8": True, "calibration": []}, "there is none"),
+        ("out.xml", {"int8": True, "calibration": ["a text"]}, "needs the tensor input_ids"),
+        ("out.xml", {"int8": True, "calibration": [columns((161,))]}, "more than the 160 pos"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(tmp_path, path, more, message):
+    pytest.importorskip("nncf")
+    model = sa.sparsify(build("bert", num_hidden_layers=1), PLAN)
+    with pytest.raises(sa.errors.DataError, match=message) as caught:
+        sa.export(model, tmp_path / path, **more)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_is_int8_already(tmp_path):
+    model = sa.quantize(sa.sparsify(build("bert", num_hidden_layers=1), PLAN))
+    with pytest.raises(sa.errors.UnsupportedModelError, match="export the model as it was"):
+        sa.export(model, tmp_path / "out.pt2")
+
+
+def test_a_file_that_computes_something_else_is_not_kept():
+    model = sa.sparsify(build("bert", num_hidden_layers=1), PLAN)
+
+    def off(by):
+        def run(texts):
+            with torch.no_grad():
+                return {"last_hidden_state": by * model(**texts).last_hidden_state}
+
+        return files.compared(model, run, ("input_ids", "attention_mask"), (9,), int8=True)
+
+    assert off(1.1)[1] == pytest.approx(0.1, rel=1e-3)
+    for by in (1.3, float("nan")):
+        with pytest.raises(sa.errors.DataError, match="differs from the model by"):
+            off(by)
