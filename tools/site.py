@@ -22,6 +22,7 @@ _LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
+    """Adds the pages that stand outside of docs/."""
     for source, target in PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         text = text.replace('"docs/', '"').replace("(docs/", "(")
@@ -32,6 +33,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
+    """Makes text of links to what is no page."""
     folder = posixpath.dirname(page.file.src_uri)
 
     def link(match: re.Match[str]) -> str:
