@@ -15,7 +15,7 @@ from pathlib import Path
 
 from shared import options
 
-SCRIPTS = ("attention", "encoders", "memory", "overhead", "prediction", "learn_cost")
+SCRIPTS = ("attention", "encoders", "memory", "overhead", "prediction", "learn_cost", "packing")
 #: Options of all scripts.
 SHARED = ("busy", "quick", "again")
 

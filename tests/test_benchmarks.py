@@ -18,7 +18,7 @@ from sparseattn.bench import measure, predict
 from tests.models.families import build
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-SCRIPTS = ["attention", "encoders", "memory", "overhead", "prediction", "learn_cost"]
+SCRIPTS = ["attention", "encoders", "memory", "overhead", "prediction", "learn_cost", "packing"]
 WINDOW = "neighbor(radius=32)"
 
 

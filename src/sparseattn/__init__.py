@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sparseattn.models.lengthen.lengthening import lengthen as lengthen
     from sparseattn.models.load import load as load
     from sparseattn.models.names import resolve as resolve
+    from sparseattn.models.packing import packed as packed
     from sparseattn.models.sparsify import plan_of as plan_of
     from sparseattn.models.sparsify import restore as restore
     from sparseattn.models.sparsify import sparsified as sparsified
@@ -54,6 +55,7 @@ _PUBLIC = {
     "learn_degrees": "degrees.learn",
     "lengthen": "models.lengthen.lengthening",
     "load": "models.load",
+    "packed": "models.packing",
     "parse": "pattern",
     "plan_of": "models.sparsify",
     "probe": "degrees.probe",
@@ -80,6 +82,7 @@ __all__ = [
     "learn_degrees",
     "lengthen",
     "load",
+    "packed",
     "parse",
     "plan_of",
     "probe",

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from sparseattn.auto import select
-from sparseattn.backend import Call
+from sparseattn.backend import AUTO, Call
 from sparseattn.errors import PlanNotAppliedError, UnsupportedModelError
 from sparseattn.models.config import FIELD, NAME, SparsityConfig
+from sparseattn.models.layout import Layout
 from sparseattn.plan import CompiledPlan
 from sparseattn.rules import LayerRule
 from sparseattn.tokens import TokenBatch
@@ -53,6 +54,8 @@ class Pass:
         outer: The pass that this one runs inside; see `masks.RUNNING`.
         calls: How often each attention module that computes several layers has been called.
         chosen: The backend that computed each layer, and why.
+        layout: Where the batch's tokens stand in the one row that the layers are handed; None where
+            they are handed the batch.
         watched: The layers whose attention weights are kept.
         weights: Those, without dropout or gradient. Shape: [batch, heads, length, length] each.
     """
@@ -61,6 +64,7 @@ class Pass:
     backend: str
     watched: Collection[int] = ()
     outer: Pass | None = None
+    layout: Layout | None = None
     calls: Counter[int] = field(default_factory=Counter)
     chosen: dict[int, tuple[str, str]] = field(default_factory=dict)
     weights: dict[int, Tensor] = field(default_factory=dict)
@@ -150,22 +154,36 @@ def attention(
         rule = current.compiled.layers[index]
         if sliding_window is not None:
             rule = rule.within(sliding_window - 1)
-    _check(module, key, rule, keywords)
+    layout, scale = current.layout, query.shape[-1] ** -0.5 if scaling is None else scaling
+    _check(module, key, rule.length if layout is None else len(layout.index), keywords)
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:  # every query head gets its own copy of a shared key or value head
+        key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
     bias = current.compiled.bias(index)
+    if layout is not None:
+        if bias is None is position_bias and _dense_text_by_text(current, index, rule):
+            context = layout.attend_within_texts(query, key, value, scale, dropout)
+            return context.transpose(1, 2).contiguous(), None
+        query, key, value = map(layout.unpack_heads, (query, key, value))
     if bias is None or position_bias is None:
         bias = position_bias if bias is None else bias
     else:
         bias = bias + position_bias
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:  # every query head gets its own copy of a shared key or value head
-        key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     call = Call(query, key, value, rule, scale, dropout, bias)
     if index in current.watched:
         current.weights[index] = _weights(call)
     chosen, reason = select(current.backend, call)
     current.chosen[index] = (chosen.name, reason)
-    return chosen.attend(call).transpose(1, 2).contiguous(), None
+    context = chosen.attend(call).transpose(1, 2)
+    return (context.contiguous() if layout is None else layout.pack(context)), None
+
+
+def _dense_text_by_text(current: Pass, index: int, rule: LayerRule) -> bool:
+    """Whether a packed layer is dense, so that each text can be attended to by itself."""
+    if not rule.is_full or index in current.watched or current.backend not in (AUTO, "masked"):
+        return False
+    current.chosen[index] = ("masked", "dense, each text of a packed batch by itself")
+    return True
 
 
 @torch.no_grad()
@@ -176,15 +194,15 @@ def _weights(call: Call) -> Tensor:
     return scores.masked_fill(~call.rule.finite, float("-inf")).softmax(dim=-1)
 
 
-def _check(module: nn.Module, key: Tensor, rule: LayerRule, keywords: dict[str, Any]) -> None:
+def _check(module: nn.Module, key: Tensor, tokens: int, keywords: dict[str, Any]) -> None:
     for name in _UNKNOWN:
         if keywords.get(name) is not None:
             raise UnsupportedModelError(
                 f"{type(module).__name__} passes {name}, which sparse attention does not compute"
             )
-    if key.shape[2] != rule.length:
+    if key.shape[2] != tokens:
         raise UnsupportedModelError(
-            f"{type(module).__name__} attends to {key.shape[2]} keys in a batch of {rule.length} "
+            f"{type(module).__name__} attends to {key.shape[2]} keys in a batch of {tokens} "
             "tokens; cached keys, prefix tuning and cross-attention are not supported"
         )
 

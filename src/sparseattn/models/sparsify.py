@@ -20,6 +20,7 @@ from sparseattn.models.encoder import default_implementation, encoder_of, owner_
 from sparseattn.models.int8 import is_quantized
 from sparseattn.models.interface import LAYERS, register
 from sparseattn.models.replaced import refuse_dense
+from sparseattn.models.rows import pack_inputs, unpack_outputs
 from sparseattn.models.state import ATTRIBUTE, SparsityState, followed, refuse_replica
 from sparseattn.plan import Plan, Selection
 
@@ -159,9 +160,13 @@ def _clear(encoder: Any) -> None:
     for module in encoder.modules():
         vars(module).pop(LAYERS, None)
         for key, hook in list(module._forward_pre_hooks.items()):
-            if hook is masks.rewrite_mask:
+            if hook in (masks.rewrite_mask, pack_inputs):
                 del module._forward_pre_hooks[key]
                 module._forward_pre_hooks_with_kwargs.pop(key, None)
+        for key, hook in list(module._forward_hooks.items()):
+            if hook is unpack_outputs:
+                del module._forward_hooks[key]
+                module._forward_hooks_with_kwargs.pop(key, None)
 
 
 @cache

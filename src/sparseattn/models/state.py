@@ -24,6 +24,7 @@ from sparseattn.models.encoder import (
     encoder_of,
 )
 from sparseattn.models.interface import KEYWORD, Pass
+from sparseattn.models.layout import Layout
 from sparseattn.models.positions import position_tables
 from sparseattn.plan import CompiledPlan
 from sparseattn.tokens import TokenBatch
@@ -60,6 +61,7 @@ class SparsityState:
         last: The last pass, for `describe`; in several threads that of any.
         compiler: Makes the compiled plan of a batch in place of the plan itself; for plans that are
             being learned.
+        packs: Whether the layers get the real tokens in one row; see `packing`.
         watched: The layers whose attention weights each pass keeps; for calibration.
     """
 
@@ -77,6 +79,7 @@ class SparsityState:
     owners: list[nn.Module] = field(default_factory=list)
     last: Pass | None = None
     compiler: Callable[[TokenBatch], CompiledPlan] | None = None
+    packs: bool = False
     watched: Collection[int] = ()
 
     @classmethod
@@ -197,6 +200,8 @@ class SparsityState:
         columns |= dict(zip(self.names, args, strict=False)) | kwargs
         tokens = self.tokens(columns)
         current = Pass(self.compile(tokens), self.config.backend, self.watched)
+        if self.packs and not self._gives_hidden_states(columns):
+            current.layout = Layout.of(tokens.valid)
         if not self.mask_route:
             return args, {**kwargs, KEYWORD: current}, current
         current.outer = masks.RUNNING.get()
@@ -208,6 +213,12 @@ class SparsityState:
         if at < len(args):
             return (*args[:at], mask, *args[at + 1 :]), kwargs, current
         return args, {**kwargs, "attention_mask": mask}, current
+
+    def _gives_hidden_states(self, columns: dict[str, Any]) -> bool:
+        """Whether transformers keeps what goes on between the layers, which must not be packed."""
+        name = "output_hidden_states"
+        asked = columns.get(name)
+        return bool(getattr(self.encoder.config, name, False) if asked is None else asked)
 
     def displaced(self) -> str | None:
         """What happened to the attention layers since `sparsify`; None if all are in their places.
