@@ -1,16 +1,25 @@
-"""Exported files: windows against the dense model, each in the same runtime, and our own backend.
+"""Serving long texts on a CPU: stock encoders in three runtimes, and sparse ones.
 
-MiniLM, lengthened, one text. Before a length is timed, each file's output is compared with its
-model's in single precision; a difference ends the row. Then all take turns; the results are
-medians. *auto* is the sparse model in torch, with this package's backends.
+One text, one thread, one process; all take turns, and the results are medians. Before a length is
+timed, each output is compared with that of its model (dense or sparse) in single precision: single
+precision and bfloat16 must be close, of 8-bit integers the difference is reported. The files of
+peers are exports of the same dense model: ONNX with all of ONNX Runtime's own optimisations and its
+dynamic int8, OpenVINO with int8 linear layers whose scales come from the same texts as ours.
+*Chunks* cuts the text into pieces of 256 tokens and averages what the fastest dense runtime gives.
+Memory is the peak that a run adds in a process of its own.
 
-    python benchmarks/serving.py [--lengths 512 ...] [--repeats N] [--threads N] [--again]
+    python benchmarks/serving.py [--model minilm|base] [--lengths 512 ...] [--repeats N]
+                                 [--threads N] [--memory 8192] [--files FOLDER] [--again]
 """
 
 from __future__ import annotations
 
+import argparse
+import os
+import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -18,99 +27,250 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 
 import sparseattn as sa
+from memory import added
 from shared import Record, options, parse
 from sparseattn.bench.timing import samples
 from sparseattn.exporting.exportable import Exportable
-from sparseattn.exporting.files import batch_of
 from sparseattn.exporting.formats import FORMATS, Run, open_openvino, program_of
+from sparseattn.exporting.int8 import quietly
 from sparseattn.models.load import load_part
 from sparseattn.models.names import DEFAULT
 from sparseattn.plan import Plan
 
 PLAN = "neighbor(radius=64) | global(cls)"
 COLUMNS = (
-    "tokens",
-    "auto fp32",
-    "ONNX Runtime fp32: dense, windows",
-    "OpenVINO fp32: dense, windows",
-    "OpenVINO bf16: dense, windows",
-    "windows / auto (ONNX, OpenVINO)",
-    "difference",
+    *("tokens", "fastest dense", "chunks of 256", "fastest of ours", "ratio", "goal"),
+    *("ours in torch: fp32, bf16, int8", "ours in OpenVINO: fp32, bf16, int8"),
 )
-#: Largest differences of outputs: single precision, and bfloat16, which has 8 bits.
-LIMITS = {"fp32": 1e-3, "bf16": 0.5}
+#: How many times as fast as the fastest dense one.
+GOALS = {128: 1.0, 512: 1.1, 1024: 1.5, 2048: 2.3, 4096: 4.0, 8192: 7.0}
+#: Largest difference as a share of the outputs, root mean squares; None: reported alone.
+LIMITS = {"fp32": 1e-4, "bf16": 0.05, "int8": None}
+CHUNK = 256
+#: Texts: what is read, and what scales are found on.
+DOCS = Path(__file__).parents[1] / "docs"
+READ, SCALES = "log.md", ("benchmarks.md", "degrees.md", "patterns.md", "studies.md")
 
 
-def files(model: Any, folder: Path, threads: int) -> dict[str, Run]:
-    """Every file, opened."""
-    runs: dict[str, Run] = {}
-    for name, plan in (("dense", "full()"), ("windows", PLAN)):
+# --- models and texts
+
+
+def model_of(kind: str, longest: int) -> Any:
+    """A sparse model: MiniLM, or one of BERT-base's size with random weights, for its speed."""
+    if kind == "minilm":
+        model = load_part(DEFAULT, "AutoModel", add_pooling_layer=False)
+        sa.lengthen(model, load_part(DEFAULT, "AutoTokenizer"), to=longest, plan=PLAN)
+        return model
+    torch.manual_seed(0)
+    config = transformers.BertConfig(max_position_embeddings=longest)
+    return sa.sparsify(transformers.BertModel(config, add_pooling_layer=False).eval(), PLAN)
+
+
+def longest(args: argparse.Namespace) -> int:
+    """How many positions the model needs: more than the packaged model has."""
+    return max(1024, args.memory, *args.lengths)
+
+
+def text_of(name: str, length: int) -> dict[str, Tensor]:
+    """The first tokens of a page."""
+    tokenizer = load_part(DEFAULT, "AutoTokenizer")
+    page = (DOCS / name).read_text(encoding="utf-8")
+    batch = tokenizer(page, truncation=True, max_length=length, return_tensors="pt")
+    if batch["input_ids"].shape[1] < length:
+        sys.exit(f"docs/{name} has fewer than {length} tokens")
+    return dict(batch)
+
+
+def chunks_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Pieces of a text as a batch."""
+    return {name: column.view(-1, min(CHUNK, column.shape[1])) for name, column in batch.items()}
+
+
+# --- contenders
+
+
+def write_files(model: Any, folder: Path) -> None:
+    """Every file that is not there yet."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    texts = [text_of(name, 512) for name in SCALES]
+    for who, plan in (("dense", "full()"), ("sparse", PLAN)):
         for form in ("onnx", "openvino"):
-            path = folder / f"{name}{FORMATS[form].suffix}"
-            FORMATS[form].write(program_of(Exportable(model, Plan.of(plan))), path)
-            runs[f"{form} fp32 {name}"] = FORMATS[form].run(path, threads)
-        runs[f"openvino bf16 {name}"] = open_openvino(folder / f"{name}.xml", threads, "bf16")
-    return runs
+            path = folder / f"{who}{FORMATS[form].suffix}"
+            if not path.exists():
+                FORMATS[form].write(program_of(Exportable(model, Plan.of(plan))), path)
+        xml = folder / f"{who}.xml"
+        for name, scales in (("int8", texts), ("int8-token", None)):
+            path = folder / f"{who}-{name}.xml"
+            if not path.exists():
+                for suffix in (".bin", ".xml"):
+                    path.with_suffix(suffix).write_bytes(xml.with_suffix(suffix).read_bytes())
+                with quietly():
+                    FORMATS["openvino"].quantize(path, scales)
+    sparse, dense = folder / "sparse-int8.onnx", folder / "dense-int8.onnx"
+    if not sparse.exists():
+        sparse.write_bytes((folder / "sparse.onnx").read_bytes())
+        with quietly():
+            FORMATS["onnx"].quantize(sparse, None)
+    if not dense.exists():
+        with quietly():
+            quantize_dynamic(folder / "dense.onnx", dense, per_channel=True,
+                             op_types_to_quantize=["MatMul", "Gemm"],
+                             extra_options={"MatMulConstBOnly": True})  # fmt: skip
 
 
-def outputs(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    with torch.no_grad():
-        return model(**batch).last_hidden_state
+def in_torch(model: Any) -> Run:
+    def run(batch: Any) -> dict[str, Tensor]:
+        with torch.no_grad():
+            return {"last_hidden_state": model(**batch).last_hidden_state.float()}
+
+    return run
+
+
+def torch_model(model: Any, who: str, numbers: str) -> Any:
+    model = deepcopy(model)
+    if who == "dense":
+        sa.restore(model)
+    if "int8" in numbers:
+        sa.quantize(model)
+    return model.to(torch.bfloat16) if "bf16" in numbers else model
+
+
+def contenders(model: Any, folder: Path, threads: int) -> dict[str, Callable[[], Run]]:
+    """What opens each contender, by whose, runtime and numbers."""
+    opens: dict[str, Callable[[], Run]] = {}
+    for who in ("dense", "sparse"):
+        kinds = ("fp32", "bf16") if who == "dense" else ("fp32", "bf16", "int8", "int8+bf16")
+        for numbers in kinds:
+            make = partial(torch_model, model, who, numbers)
+            opens[f"{who}, torch, {numbers}"] = lambda make=make: in_torch(make())
+        for numbers, end in (("fp32", ""), ("int8", "-int8")):
+            path = folder / f"{who}{end}.onnx"
+            opens[f"{who}, onnx, {numbers}"] = partial(FORMATS["onnx"].run, path, threads)
+        for numbers, end, precision in (
+            ("fp32", "", "f32"),
+            ("bf16", "", "bf16"),
+            ("int8", "-int8", "bf16"),
+            ("int8 by token", "-int8-token", "bf16"),
+        ):
+            path = folder / f"{who}{end}.xml"
+            opens[f"{who}, openvino, {numbers}"] = partial(open_openvino, path, threads, precision)
+    return opens
+
+
+# --- measuring
 
 
 def compared(model: Any, runs: dict[str, Run], batch: dict[str, Tensor]) -> dict[str, float]:
-    """The largest difference of each file from its model."""
-    sparse = outputs(model, batch)
-    with sa.sparsified(model, "full()"):
-        dense = outputs(model, batch)
-    apart = {}
+    """How far each is from its model, as a share of the outputs."""
+    stock = deepcopy(model)
+    expected = {"sparse": in_torch(model)(batch), "dense": in_torch(sa.restore(stock))(batch)}
+    shares = {}
     for name, run in runs.items():
-        expected = dense if name.endswith("dense") else sparse
-        apart[name] = float((run(batch)["last_hidden_state"] - expected).abs().max())
-        limit = LIMITS[name.split()[1]]
-        if not apart[name] < limit:
-            sys.exit(f"not timed: {name} differs from its model by {apart[name]:.2g} ({limit:g})")
-    return apart
+        who, _, numbers = name.split(", ")
+        right = expected[who]["last_hidden_state"]
+        apart = run(batch)["last_hidden_state"] - right
+        shares[name] = float(apart.norm() / right.norm())
+        limit = LIMITS[numbers[:4]]
+        if limit is not None and not shares[name] < limit:
+            sys.exit(f"not timed: {name} is {shares[name]:.2g} off its model ({limit:g})")
+    return shares
 
 
 def measure(model: Any, runs: dict[str, Run], length: int, repeats: int) -> dict[str, Any]:
-    batch = batch_of(model, ("input_ids", "attention_mask"), 1, length)
-    batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
-    apart = compared(model, runs, batch)
+    batch = text_of(READ, length)
+    shares = compared(model, runs, batch)
+    dense = [name for name in runs if name.startswith("dense")]
     turns: dict[str, Callable[[], object]] = {n: partial(run, batch) for n, run in runs.items()}
-    turns["auto"] = partial(outputs, model, batch)
-    times = {name: 1000 * median(taken) for name, taken in samples(turns, repeats).items()}
-    cells = [f"{length:,}", f"{times['auto']:.0f} ms"]
-    for kind in ("onnx fp32", "openvino fp32", "openvino bf16"):
-        dense, windows = times[f"{kind} dense"], times[f"{kind} windows"]
-        cells.append(f"{dense:.0f}, {windows:.0f} ms ({dense / windows:.2f}x)")
-    ratios = [times[f"{kind} fp32 windows"] / times["auto"] for kind in ("onnx", "openvino")]
-    worst = {kind: max(v for n, v in apart.items() if kind in n) for kind in LIMITS}
-    cells += [", ".join(f"{ratio:.2f}" for ratio in ratios),
-              ", ".join(f"{kind} {value:.0e}" for kind, value in worst.items())]  # fmt: skip
-    return {"rows": [cells], "milliseconds": times, "differences": apart}
+    for name in dense:
+        if "openvino" in name:
+            turns[f"chunks, {name}"] = partial(runs[name], chunks_of(batch))
+    slow = {name: 2 for name in dense if length > 2048 and "openvino" not in name}
+    taken = samples(turns, repeats, most=slow)
+    times = {name: 1000 * median(each) for name, each in taken.items()}
+    best = {
+        who: min((n for n in times if n.startswith(who)), key=times.__getitem__)
+        for who in ("dense", "chunks", "sparse")
+    }
+    ratio = times[best["dense"]] / times[best["sparse"]]
+
+    def named(who: str) -> str:
+        return f"{times[best[who]]:.0f} ms ({best[who].replace('dense, ', '').split(', ', 1)[-1]})"
+
+    def of_ours(runtime: str) -> str:
+        kinds = ("fp32", "bf16", "int8")
+        return ", ".join(f"{times[f'sparse, {runtime}, {kind}']:.0f}" for kind in kinds) + " ms"
+
+    cells = [f"{length:,}", named("dense"), named("chunks"), named("sparse"), f"{ratio:.2f}",
+             f">= {GOALS.get(length, 1.0):g}", of_ours("torch"), of_ours("openvino")]  # fmt: skip
+    return {"rows": [cells], "milliseconds": times, "differences": shares}
+
+
+def memory(args: argparse.Namespace, names: list[str], folder: Path) -> dict[str, Any]:
+    """The peak memory that one run adds, each in a process of its own."""
+    sizes = {}
+    for name in names:
+        command = [sys.executable, __file__, "--model", args.model, "--inside", name, str(folder),
+                   str(args.memory), "--lengths", str(longest(args))]  # fmt: skip
+        settings = {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": str(args.threads)}
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, env={**os.environ, **settings}
+        )
+        if done.returncode:
+            sys.exit(f"{name}: {(done.stderr.strip().splitlines() or ['killed'])[-1]}")
+        sizes[name] = float(done.stdout.splitlines()[-1]) / 2**20
+    dense, sparse = ({n: s for n, s in sizes.items() if n.startswith(w)} for w in ("dense", "sp"))
+    lean, ours = min(dense, key=dense.__getitem__), min(sparse, key=sparse.__getitem__)
+    cells = [f"{args.memory:,}: memory", f"{dense[lean]:.0f} MB ({lean[7:]})", "-",
+             f"{sparse[ours]:.0f} MB ({ours[8:]})", f"{dense[lean] / sparse[ours]:.1f} x less",
+             ">= 4", "-", "-"]  # fmt: skip
+    return {"rows": [cells], "megabytes": sizes}
+
+
+def peak(args: argparse.Namespace, name: str, folder: Path, length: int) -> float:
+    model = model_of(args.model, longest(args))
+    run = contenders(model, folder, args.threads)[name]()
+    run(text_of(READ, 64))
+    batch = text_of(READ, length)
+    return added(lambda: run(batch))
 
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--lengths", nargs="*", type=int, default=[512, 1024, 2048, 4096])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--model", choices=("minilm", "base"), default="minilm")
+    parser.add_argument("--lengths", nargs="*", type=int, default=list(GOALS))
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--memory", type=int, default=0, help="tokens; 0 leaves it out")
+    parser.add_argument("--files", type=Path, help="keeps the exported files here")
+    parser.add_argument("--inside", nargs=3, help=argparse.SUPPRESS)
     args = parse(parser)
     if args.busy:
         parser.exit(2, "--busy counts one thread of Python, and runtimes have their own\n")
+    torch.set_num_threads(args.threads)
+    if args.inside:
+        name, folder, length = args.inside
+        print(peak(args, name, Path(folder), int(length)))
+        return
     if args.quick:
         args.lengths, args.repeats = args.lengths[:1], 1
-    torch.set_num_threads(args.threads)
-    model = load_part(DEFAULT, "AutoModel", add_pooling_layer=False)
-    sa.lengthen(model, load_part(DEFAULT, "AutoTokenizer"), to=max(args.lengths), plan=PLAN)
-    setting = f"MiniLM, one text, {PLAN}, {args.threads} threads, {args.repeats} rounds"
+    model = model_of(args.model, longest(args))
+    what = {"minilm": "MiniLM", "base": "BERT-base's size (random weights)"}[args.model]
+    setting = f"{what}, one text, {PLAN.replace('|', 'and')}, {args.threads} threads"
+    setting += f", {args.repeats} rounds"
     record = Record("serving", COLUMNS, setting, args.out, args.again)
-    with TemporaryDirectory() as folder:
-        runs = files(model, Path(folder), args.threads)
+    with TemporaryDirectory() as temporary:
+        folder = args.files or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_files(model, folder)
+        opens = contenders(model, folder, args.threads)
+        if args.memory:
+            record.part(f"memory {args.memory}", partial(memory, args, list(opens), folder))
+        runs = {name: open_() for name, open_ in opens.items()}
         for length in args.lengths:
             record.part(f"{length}", partial(measure, model, runs, length, args.repeats))
     record.done()
