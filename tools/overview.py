@@ -8,7 +8,8 @@ from typing import Any
 from headline import OVER, Published
 from matplotlib.figure import Figure
 
-from sparseattn.report.drawing import Drawing
+from sparseattn.drawing import Drawing, new_figure
+from sparseattn.palette import Page
 from sparseattn.report.figures import Marks, Point, legend, points_of, scatter
 from sparseattn.report.summary import Summary
 
@@ -31,14 +32,14 @@ def overview(studies: Mapping[str, Published]) -> Drawing:
     every = [point for _, _, points, _ in frames for point in points]
     marks = Marks(point.arm for point in every)
 
-    def draw() -> Figure:
-        figure = Figure(figsize=(10.8, 4.2), layout="constrained")
+    def draw(page: Page) -> Figure:
+        figure = new_figure(10.8, 4.2)
         for place, (task, metric, points, base) in enumerate(frames, 1):
             axes: Any = figure.add_subplot(1, 3, place)
             axes.set_title(f"{task}, {metric.replace('f1', 'F1')}")
-            scatter(axes, points, metric, marks, base)
+            scatter(axes, points, metric, marks, base, page)
             axes.set_xlabel("measured sparsity of all layers (%)")
-        legend(figure, marks, every, frames[0][3])
+        legend(figure, marks, every, frames[0][3], page)
         return figure
 
     words = [

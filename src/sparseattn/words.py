@@ -1,8 +1,8 @@
-"""Numbers in sentences."""
+"""Numbers in sentences, and any text as a line."""
 
 from __future__ import annotations
 
-__all__ = ["counted"]
+__all__ = ["counted", "one_line"]
 
 
 def counted(count: int, noun: str) -> str:
@@ -12,3 +12,13 @@ def counted(count: int, noun: str) -> str:
     ('1 text', '0 texts', '1,200 real tokens')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def one_line(text: object, length: int) -> str:
+    r"""Any text as one line of printable letters that is not too long.
+
+    >>> one_line("a\n b", 9), one_line("neighbor", 5)
+    ('a b', 'neig…')
+    """
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return line if len(line) <= length else f"{line[: length - 1]}…"

@@ -8,7 +8,6 @@ import pytest
 
 from sparseattn.palette import LIGHT
 from sparseattn.report import ArmKey, summarise
-from sparseattn.report.drawing import styled
 from sparseattn.report.figures import Marks, Point, limits, placement_figure, sparsity_figure
 from tests.report.fake import EFFECTS, changed, study
 
@@ -18,8 +17,7 @@ def point(mean: float, half: float, *values: float, name: str = "an arm") -> Poi
 
 
 def axes_of(drawing):
-    with styled(""):
-        return drawing.draw().axes[0]
+    return drawing.figure().axes[0]
 
 
 def single_marks(axes, shapes: str = "os^D") -> list:
@@ -106,8 +104,7 @@ def test_cells_of_a_grid_share_a_colour_and_are_joined() -> None:
     drawing = sparsity_figure(summarise(changed(data, sparsity=shares)))
     lines = [[round(float(x), 6) for x in line.get_xdata()] for line in axes_of(drawing).lines]
     assert [70.0, 80.0] in lines, "from the densest to the sparsest"
-    with styled(""):
-        (legend,) = drawing.draw().legends
+    (legend,) = drawing.figure().legends
     assert [text.get_text() for text in legend.get_texts()] == ["learned", "layers: all", "dense"]
 
 

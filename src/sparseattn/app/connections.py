@@ -2,76 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sparseattn.app.reader import Run
-from sparseattn.palette import kind_of
-from sparseattn.pattern import Difference, Intersection, Pattern, Union, rule_of
-from sparseattn.patterns._mix import Mix
+from sparseattn.causes import causes
+from sparseattn.pattern import Pattern, rule_of
 from sparseattn.plan import Plan
 
-__all__ = ["EXECUTED", "Cause", "causes", "connections", "kind", "pattern_at", "pooled"]
+__all__ = ["EXECUTED", "connections", "pattern_at", "pooled"]
 
 #: The bit of a pair that was computed; those below say by which causes.
 EXECUTED = 1 << 7
 
-#: Causes that there are bits for.
-_CAUSES = 7
-
 #: Pairs that are looked at at a time.
 _PAIRS = 1 << 21
-
-
-@dataclass(frozen=True)
-class Cause:
-    """The parts of a pattern that are of one kind.
-
-    Attributes:
-        kind: A name of `sparseattn.palette.KINDS`.
-        patterns: The parts.
-    """
-
-    kind: str
-    patterns: tuple[Pattern, ...]
-
-    def __str__(self) -> str:
-        """The parts as a spec string."""
-        return " | ".join(map(str, self.patterns))
-
-
-def _parts(pattern: Pattern) -> Iterator[Pattern]:
-    """What a pattern is a union of."""
-    if isinstance(pattern, Union):
-        yield from _parts(pattern.left)
-        yield from _parts(pattern.right)
-    elif isinstance(pattern, Mix):
-        for part in pattern.parts:
-            yield from _parts(part)
-    else:
-        yield pattern
-
-
-def kind(pattern: Pattern) -> str:
-    """The kind of a pattern's pairs; of what is cut out of another, that of the other."""
-    while isinstance(pattern, Difference | Intersection):
-        pattern = pattern.left
-    return kind_of(pattern.name).name
-
-
-def causes(pattern: Pattern) -> tuple[Cause, ...]:
-    """A pattern's parts by their kind, in their order."""
-    found: dict[str, list[Pattern]] = {}
-    for part in _parts(pattern):
-        found.setdefault(kind(part), []).append(part)
-    made = [Cause(name, tuple(parts)) for name, parts in found.items() if name != "none"]
-    if len(made) > _CAUSES:
-        rest = tuple(part for cause in made[_CAUSES - 1 :] for part in cause.patterns)
-        made = [*made[: _CAUSES - 1], Cause("other", rest)]
-    return tuple(made)
 
 
 def pattern_at(plan: Plan, heads: Sequence[int], layer: int, head: int) -> Pattern:

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseattn.app.connections import causes, connections, kind, pattern_at, pooled
+from sparseattn.app.connections import connections, pattern_at, pooled
 from sparseattn.app.jobs import Kept
 from sparseattn.app.reader import Passage, Reader, Run, plan_from
+from sparseattn.causes import causes, kind
 from sparseattn.counting import LayerCount, MeasuredSparsity, SparsityReport
 from sparseattn.errors import PlanError, SparseAttnError
 from sparseattn.models.sparsify import sparsify

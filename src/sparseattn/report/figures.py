@@ -7,18 +7,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from sparseattn.drawing import SERIES, Drawing, new_figure
+from sparseattn.palette import Page
 from sparseattn.report.data import ArmKey
-from sparseattn.report.drawing import SERIES, Drawing
 from sparseattn.report.summary import Summary
 from sparseattn.report.tables import mean_text
-from sparseattn.report.text import fraction, one_line, unit
+from sparseattn.report.text import fraction, unit
 from sparseattn.stats import Mean
+from sparseattn.words import one_line
 
 __all__ = [
     "MARKS_ARE",
@@ -144,16 +145,15 @@ def limits(points: Sequence[Point], metric: str) -> tuple[float, float]:
 
 
 def scatter(
-    axes: Any, points: Sequence[Point], metric: str, marks: Marks, base: Point | None
+    axes: Any, points: Sequence[Point], metric: str, marks: Marks, base: Point | None, page: Page
 ) -> None:
     """Draws arms against sparsity on matplotlib's axes, and the baseline as a line across."""
     axes.set_ylim(*limits([*points, *([base] if base else [])], metric))
     axes.grid(axis="y")
-    ink = matplotlib.rcParams["text.color"]
     if base:
         if base.interval:
-            axes.axhspan(*base.interval, color=ink, alpha=0.1, linewidth=0)
-        axes.axhline(base.mean, color=ink, linewidth=1, linestyle="--")
+            axes.axhspan(*base.interval, color=page.ink, alpha=0.1, linewidth=0)
+        axes.axhline(base.mean, color=page.ink, linewidth=1, linestyle="--")
     lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for point in points:
         lines.setdefault((point.arm.family, point.arm.layers), []).append(
@@ -208,9 +208,10 @@ def _mark(axes: Any, point: Point, marks: Marks, place: float, upright: bool) ->
     plot([point.mean], **look, markersize=7)
 
 
-def legend(figure: Figure, marks: Marks, points: Sequence[Point], base: Point | None) -> None:
+def legend(
+    figure: Figure, marks: Marks, points: Sequence[Point], base: Point | None, page: Page
+) -> None:
     """A legend below the axes: families by colour, placements by shape, the baseline."""
-    ink = matplotlib.rcParams["text.color"]
     families = dict.fromkeys(point.arm.family for point in points)
     placements = dict.fromkeys(point.arm.placement for point in points)
     handles = [
@@ -220,12 +221,12 @@ def legend(figure: Figure, marks: Marks, points: Sequence[Point], base: Point | 
     shapes = [_SHAPES[marks.placements.index(place) % len(_SHAPES)] for place in placements]
     handles += [
         Line2D([], [], label=one_line(f"layers: {place}", 24), linestyle="none", marker=shape,
-               markerfacecolor="none", markeredgecolor=ink)
+               markerfacecolor="none", markeredgecolor=page.ink)
         for place, shape in zip(placements, shapes, strict=True)
     ]  # fmt: skip
     if base:
         name = one_line(base.arm.name, 32)
-        handles.append(Line2D([], [], label=name, color=ink, linewidth=1, linestyle="--"))
+        handles.append(Line2D([], [], label=name, color=page.ink, linewidth=1, linestyle="--"))
     longest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, min(len(handles), int(figure.get_figwidth() / (0.4 + 0.085 * longest))))
     rows = math.ceil(len(handles) / columns)
@@ -253,12 +254,12 @@ def sparsity_figure(summary: Summary) -> Drawing | None:
     if not points and (base is None or math.isnan(base.sparsity)):
         return None
 
-    def draw() -> Figure:
-        figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    def draw(page: Page) -> Figure:
+        figure = new_figure(7.2, 4.0)
         axes: Any = figure.add_subplot()
         axes.set_ylabel(one_line(metric, 26))
-        scatter(axes, points, metric, marks, base)
-        legend(figure, marks, points, base)
+        scatter(axes, points, metric, marks, base, page)
+        legend(figure, marks, points, base, page)
         return figure
 
     return Drawing(
@@ -288,26 +289,24 @@ def placement_figure(summary: Summary) -> Drawing | None:
     drawn = [point for each in rows.values() for point in each]
     places = list(dict.fromkeys(point.arm.placement for point in drawn))
 
-    def draw() -> Figure:
-        height = 0.7 + 0.2 * len(places) * len(rows)
-        figure = Figure(figsize=(7.2, height), layout="constrained")
+    def draw(page: Page) -> Figure:
+        figure = new_figure(7.2, 0.7 + 0.2 * len(places) * len(rows))
         axes: Any = figure.add_subplot()
-        ink = matplotlib.rcParams["text.color"]
         axes.set_xlim(*limits([*drawn, *([base] if base else [])], metric))
         axes.set_xlabel(one_line(metric, 26))
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [one_line(name, 28) for name in rows])
         for border in range(1, len(rows)):
-            axes.axhline(border - 0.5, color=matplotlib.rcParams["grid.color"], linewidth=0.8)
+            axes.axhline(border - 0.5, color=page.rule, linewidth=0.8)
         if base:
             if base.interval:
-                axes.axvspan(*base.interval, color=ink, alpha=0.1, linewidth=0)
-            axes.axvline(base.mean, color=ink, linewidth=1, linestyle="--")
+                axes.axvspan(*base.interval, color=page.ink, alpha=0.1, linewidth=0)
+            axes.axvline(base.mean, color=page.ink, linewidth=1, linestyle="--")
         for row, each in enumerate(rows.values()):
             for point in each:
                 lane = (places.index(point.arm.placement) + 0.5) / len(places) - 0.5
                 _mark(axes, point, marks, row + 0.8 * lane, upright=False)
-        legend(figure, marks, drawn, base)
+        legend(figure, marks, drawn, base, page)
         return figure
 
     more = f" {len(several) - len(rows)} more arms are not drawn." if len(several) > _ROWS else ""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,9 +14,9 @@ from markupsafe import Markup
 
 from sparseattn import __version__
 from sparseattn.files import write_whole
+from sparseattn.palette import DARK
 from sparseattn.report.comparison import Question, over_page, questions
 from sparseattn.report.data import StudyData
-from sparseattn.report.drawing import Drawing
 from sparseattn.report.figures import placement_figure, sparsity_figure
 from sparseattn.report.setting import environments_table, setting_lines, spec_text
 from sparseattn.report.summary import Summary, summarise
@@ -69,6 +68,7 @@ def write_report(study: StudyData | Summary, folder: str | Path) -> list[Path]:
     drawings = [d for d in (sparsity_figure(summary), placement_figure(summary)) if d]
     context = {
         "data": data,
+        "dark": DARK,
         "questions": [(each, comparisons_table(each.comparisons)) for each in declared],
         "summary": summary,
         "glance": _glance(summary),
@@ -118,7 +118,6 @@ def _template(ending: str) -> Any:
         lstrip_blocks=True,
         finalize=escaped,
     )
-    env.filters["svg_uri"] = _svg_uri
     env.filters["raw"] = Markup
     env.filters["indent_code"] = lambda text: Markup(
         "\n".join(f"    {line}" for line in text.split("\n"))
@@ -127,11 +126,7 @@ def _template(ending: str) -> Any:
 
 
 def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{quote(base64.b64encode(content), safe='=/+')}"
-
-
-def _svg_uri(drawing: Drawing, suffix: str) -> str:
-    return _uri("image/svg+xml", drawing.svg(suffix))
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _downloads(summary: Summary, declared: list[Question]) -> list[tuple[str, str, str]]:

@@ -22,13 +22,13 @@ from sparseattn.report.text import (
     fraction,
     interval,
     learned,
-    one_line,
     points,
     probability,
     spell,
 )
 from sparseattn.stats import Mean, mean_interval
 from sparseattn.study.results import COLUMNS
+from sparseattn.words import one_line
 
 __all__ = [
     "Column",

@@ -16,7 +16,6 @@ __all__ = [
     "interval",
     "learned",
     "markdown",
-    "one_line",
     "points",
     "probability",
     "scale",
@@ -148,16 +147,6 @@ def probability(p: float | None) -> str:
     if p is None:
         return NONE
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
-
-
-def one_line(text: object, length: int) -> str:
-    r"""Any text as one line of printable letters that is not too long.
-
-    >>> one_line("a\n b", 9), one_line("neighbor", 5)
-    ('a b', 'neig…')
-    """
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
 def markdown(text: object) -> str:
