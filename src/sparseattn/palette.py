@@ -94,7 +94,7 @@ KINDS = {
         _kind(2, "parse", "along the parse", "^", "dependency part_of_speech", "dependency"),
         _kind(3, "random", "drawn at random", "o", "random matched_random", "random"),
         _kind(4, "global", "global tokens", "P", "global"),
-        _kind(6, "segment", "the same sentence", "v", "sentence"),
+        _kind(6, "segment", "the same sentence or text", "v", "sentence segment"),
         _kind(7, "other", "another pattern", "X", ""),
         Kind("dense", "every pair", "#6e7781", "#6e7781", "s", ("full",)),
         Kind("none", "its own place alone", LIGHT.band, DARK.band, "x", ("self",)),

@@ -119,7 +119,10 @@ class Reader:
         self.config = load_part(name, "AutoConfig")
         self.tokenizer = load_part(name, "AutoTokenizer")
         carries = getattr(self.config, FIELD, None) is not None
-        loaded = load_model(name) if carries else load_part(name, "AutoModel")
+        # T5's is half a model: an automatic class would load the decoder, too.
+        saved = (self.config.architectures or [""])[0]
+        kind = saved if saved.endswith("EncoderModel") else "AutoModel"
+        loaded = load_model(name) if carries else load_part(name, kind)
         self.encoder = encoder_of(loaded).eval()
         self.own_plan = plan_of(self.encoder)
         sparsify(self.encoder, self.own_plan or "full()", tokenizer=self.tokenizer)

@@ -44,10 +44,13 @@ async function fetched(name, body) {
 }
 
 export function bytes(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
   return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 }
 
 export function shares(text) {
-  const packed = bytes(text);
-  return Float32Array.from(new Uint16Array(packed.buffer), (value) => value / 65535);
+  const packed = new Uint16Array(bytes(text).buffer);
+  const made = new Float32Array(packed.length);
+  for (let at = 0; at < packed.length; at++) made[at] = packed[at] / 65535;
+  return made;
 }

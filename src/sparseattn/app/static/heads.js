@@ -3,7 +3,7 @@
 import { addressOf } from "./address.js";
 import { ask, bytes, shares } from "./api.js";
 import { choice, debounced, el, labelled, percent, replace, short, svgEl } from "./dom.js";
-import { chip, colourOf, kindOf, mixed, onScheme, page, rgb } from "./look.js";
+import { chip, colourOf, kindOf, luminance, mixed, onScheme, page, rgb } from "./look.js";
 import { MASKS } from "./masks.js";
 import { Matrix } from "./matrix.js";
 import { offerSaving } from "./save.js";
@@ -114,8 +114,7 @@ export function headsView(root, about, given, write) {
 
   function paint(now, value) {
     const ground = mixed(page().page, colourOf(look(now.kind)), 0.85 * strength(now, value));
-    const light = (0.299 * ground[0] + 0.587 * ground[1] + 0.114 * ground[2]) / 255;
-    return [rgb(ground), light > 0.52 ? "#000" : "#fff"];
+    return [rgb(ground), luminance(ground) > 0.179 ? "#000" : "#fff"];
   }
 
   function heatTable(now) {

@@ -41,6 +41,12 @@ export function mixed(one, other, share) {
   return parts[0].map((value, at) => Math.round(value + (parts[1][at] - value) * share));
 }
 
+// Relative luminance, as contrasts are reckoned by; above 0.179 black reads better than white.
+export function luminance(parts) {
+  const linear = parts.map((part) => part / 255).map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+}
+
 export function rgb(parts) {
   return `rgb(${parts.join(" ")})`;
 }

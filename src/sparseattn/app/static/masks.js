@@ -125,7 +125,7 @@ export function masksView(root, about, given, write) {
       shown.push({ matrix, picture: each, readout, box });
       return replace(box, el("figcaption", {}, caption(each)), matrix.node, readout,
         each.map ? el("div", { class: "row" }, minimap(each, move), movers(each)) : null,
-        el("div", {}, countsTable(each)), ...each.notices.map((notice) => el("p", { class: "note" }, notice)),
+        el("div", {}, countsTable(each, at)), ...each.notices.map((notice) => el("p", { class: "note" }, notice)),
         each.attention.why ? el("p", { class: "note" }, each.attention.why) : null);
     }));
     const [first] = pictures;
@@ -145,10 +145,10 @@ export function masksView(root, about, given, write) {
       `${own.degree.toFixed(1)} keys a query`, legend([...each.causes.map((cause) => cause.kind), "none"])];
   }
 
-  function countsTable(each) {
+  function countsTable(each, which) {
     const line = (words, count) => count && [words, count.allowed.toLocaleString("en"), count.valid.toLocaleString("en"),
       percent(count.sparsity), count.degree.toFixed(1), percent(count.field)];
-    return table("Counted over real tokens", ["", "pairs allowed", "of", "sparsity", "mean degree", "receptive field"],
+    return table(`Counted over real tokens${which ? ", the plan beside" : ""}`, ["what", "pairs allowed", "of", "sparsity", "mean degree", "receptive field"],
       [line("this head", each.counts.head), line("its layer", each.counts.layer), line("all layers and heads", each.counts.plan)]
         .filter(Boolean));
   }

@@ -7,6 +7,7 @@ const EXECUTED = 128;
 const LARGEST = 20; // pixels of a cell
 const SHAPES = 7; // pixels of a cell from which on it has its kind's mark
 const LABELS = 9; // likewise labels
+const STEPS = 16; // of attention in a small cell
 const VECTORS = 140; // tokens up to which a saved picture is made of paths
 
 export function kindsAt(picture, bits) {
@@ -130,33 +131,32 @@ export class Matrix {
   drawPixels(pen) {
     const { rows, cols, mode } = this.view;
     const image = new ImageData(cols.length, rows.length);
-    const ink = page().ink;
-    const empty = page().band;
-    const bases = new Map();
-    const colourOfBits = (bits) => {
-      if (!bases.has(bits)) {
-        const kinds = mode === "attention" ? null : kindsAt(this.picture, bits);
-        bases.set(bits, kinds ? colourOf(kinds[0] === "none" ? "dense" : kinds[0]) : empty);
-      }
-      return bases.get(bits);
-    };
-    const cache = new Map();
+    const pixels = new Uint32Array(image.data.buffer);
+    const { top, left, size } = this.picture.tile;
+    const { bits } = this.picture;
+    const weights = mode === "mask" ? null : this.picture[this.view.of];
+    const known = new Uint32Array(256 * STEPS); // a colour for each bits and strength of attention
     let at = 0;
     for (const query of rows) {
+      const start = (query - top) * size - left;
       for (const key of cols) {
-        const base = colourOfBits(this.bits(query, key));
-        const step = mode === "mask" ? 0 : Math.min(15, Math.floor(16 * Math.sqrt(this.weight(query, key))));
-        const id = `${base}${step}`;
-        if (!cache.has(id)) cache.set(id, mixed(base, ink, step / 16));
-        image.data.set(cache.get(id), at);
-        image.data[at + 3] = 255;
-        at += 4;
+        const index = start + key;
+        const step = weights ? Math.min(STEPS - 1, Math.floor(STEPS * Math.sqrt(weights[index]))) : 0;
+        const id = bits[index] * STEPS + step;
+        pixels[at++] = known[id] ||= this.pixel(bits[index], step / STEPS);
       }
     }
     const small = el("canvas", { width: cols.length, height: rows.length });
     small.getContext("2d").putImageData(image, 0, 0);
     pen.imageSmoothingEnabled = false;
     pen.drawImage(small, this.left, this.top, cols.length * this.cell, rows.length * this.cell);
+  }
+
+  pixel(bits, share) {
+    const kinds = this.view.mode === "attention" ? null : kindsAt(this.picture, bits);
+    const base = kinds ? colourOf(kinds[0] === "none" ? "dense" : kinds[0]) : page().band;
+    const [red, green, blue] = mixed(base, page().ink, share);
+    return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
   }
 
   drawLabels(pen) {
@@ -166,13 +166,13 @@ export class Matrix {
     pen.textBaseline = "middle";
     pen.textAlign = "right";
     this.view.rows.forEach((query, row) =>
-      pen.fillText(short(labels[query], 12), this.left - 4, this.top + (row + 0.5) * this.cell));
+      pen.fillText(fitting(pen, labels[query]), this.left - 4, this.top + (row + 0.5) * this.cell));
     pen.textAlign = "left";
     this.view.cols.forEach((key, col) => {
       pen.save();
       pen.translate(this.left + (col + 0.5) * this.cell, this.top - 4);
       pen.rotate(-Math.PI / 2);
-      pen.fillText(short(labels[key], 12), 0, 0);
+      pen.fillText(fitting(pen, labels[key]), 0, 0);
       pen.restore();
     });
   }
@@ -260,6 +260,13 @@ export class Matrix {
       transform: `translate(${edge + col * cell + 9} ${edge - 4}) rotate(-90)` }, short(labels[key], 14))));
     return made;
   }
+}
+
+// As much of a label as there is room for.
+function fitting(pen, label) {
+  let most = 14;
+  while (most > 2 && pen.measureText(short(label, most)).width > 72) most--;
+  return short(label, most);
 }
 
 function marksOf(kind, places, colours) {

@@ -129,8 +129,9 @@ export function studiesView(root, about, given, write) {
   }
 
   function scatter(width) {
-    const height = 400;
-    const edge = { left: 52, right: 16, top: 14, bottom: 46 };
+    const names = legendOf(width);
+    const height = 400 + names.height;
+    const edge = { left: 52, right: 16, top: 14, bottom: 46 + names.height };
     const colours = page();
     const shown = study.arms.filter((arm) => visible(arm) && arm.sparsity !== null);
     const base = study.arms.find((arm) => arm.address === study.baseline);
@@ -158,6 +159,7 @@ export function studiesView(root, about, given, write) {
       made.append(svgEl("line", { x1: edge.left, x2: width - edge.right, y1: y(base.mean), y2: y(base.mean), stroke: colours.ink, "stroke-dasharray": "5 4" }),
         svgEl("text", { x: width - edge.right - 4, y: y(base.mean) - 5, "text-anchor": "end" }, `${base.name} ${value(base.mean)}`));
     }
+    made.append(svgEl("g", { transform: `translate(${edge.left} ${height - names.height})` }, names.items));
     const side = dodge(shown, width - edge.left - edge.right);
     const byLine = Map.groupBy ? Map.groupBy(shown, (arm) => `${arm.family}\n${arm.placement}`) : new Map();
     for (const cells of byLine.values()) {
@@ -185,6 +187,21 @@ export function studiesView(root, about, given, write) {
     return made;
   }
 
+  // The families that are shown, in rows below the axes.
+  function legendOf(width) {
+    const items = [];
+    let [x, y] = [0, 12];
+    for (const name of families().filter((family) => study.arms.some((arm) => arm.family === family && visible(arm)))) {
+      const words = short(name, 32);
+      const wide = 24 + 6.4 * [...words].length;
+      if (x && x + wide > width - 68) [x, y] = [0, y + 18];
+      items.push(svgEl("circle", { cx: x + 5, cy: y - 4, r: 4.5, fill: hollow(name) ? page().page : colour(name), stroke: colour(name), "stroke-width": 2 }),
+        svgEl("text", { x: x + 15, y }, words));
+      x += wide;
+    }
+    return { items, height: items.length ? y + 8 : 0 };
+  }
+
   function axes(made, { width, height, edge, low, high, first, last, x, y, colours }) {
     for (const tick of ticksOf(study.scale * low, study.scale * high, 8)) {
       const at = y(tick / study.scale);
@@ -200,7 +217,7 @@ export function studiesView(root, about, given, write) {
       made.append(svgEl("line", { x1: at, x2: at, y1: height - edge.bottom, y2: height - edge.bottom + 4, stroke: colours.ink }),
         svgEl("text", { x: at, y: height - edge.bottom + 17, "text-anchor": "middle" }, String(tick)));
     }
-    made.append(svgEl("text", { x: (edge.left + width - edge.right) / 2, y: height - 8, "text-anchor": "middle" }, "sparsity in percent, log scale of what remains"),
+    made.append(svgEl("text", { x: (edge.left + width - edge.right) / 2, y: height - edge.bottom + 38, "text-anchor": "middle" }, "sparsity in percent, log scale of what remains"),
       svgEl("text", { transform: `translate(13 ${(edge.top + height - edge.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, study.scale === 100 ? `${study.metric}, percent` : study.metric));
   }
 
@@ -289,7 +306,7 @@ export function studiesView(root, about, given, write) {
       changed.examples ? el("div", {}, el("h4", {}, "Examples that are predicted otherwise than by the dense trial of this seed"),
         el("p", {}, `Of ${changed.examples} examples ${changed.better} are better and ${changed.worse} worse${changed.other ? `, ${changed.other} different but no better` : ""}. ` +
           "Trained weights are not kept: Masks shows the pretrained model under this trial's plan."),
-        el("div", { class: "tall" }, table("Changed examples", ["example", "text", "label", "dense", "here", ""], changed.listed.map((each) => [each.example,
+        el("div", { class: "tall" }, table("Changed examples", ["example", "text", "label", "dense", "here", "open in"], changed.listed.map((each) => [each.example,
           el("div", {}, each.texts.map((text) => el("blockquote", { dir: "auto" }, short(text, 220)))), short(each.label, 60), short(each.dense, 60),
           `${short(each.here, 60)}${each.gain > 0 ? " (better)" : each.gain < 0 ? " (worse)" : ""}`,
           each.texts.length ? el("a", { href: masksOf(found, { text: each.texts[0], pair: each.texts[1] ?? "" }), "aria-label": `Open example ${each.example} in Masks` }, "Masks") : ""])))) : null];
