@@ -3,7 +3,7 @@
 import { addressOf } from "./address.js";
 import { ask, bytes, shares } from "./api.js";
 import { choice, debounced, el, labelled, percent, replace, short, svgEl } from "./dom.js";
-import { chip, colourOf, kindOf, luminance, mixed, onScheme, page, rgb } from "./look.js";
+import { chip, colourOf, kindOf, luminance, mixed, onLook, page, rgb } from "./look.js";
 import { MASKS } from "./masks.js";
 import { Matrix } from "./matrix.js";
 import { offerSaving } from "./save.js";
@@ -48,7 +48,7 @@ export function headsView(root, about, given, write) {
         oninput: (event) => { change({ plan: event.target.value }); showHead(); } }), "what it keeps of the chosen head")),
     trouble, result, detail);
   offerTyping();
-  onScheme(() => redraw());
+  onLook(() => redraw());
   offerSaving("heads", () => (probed ? heat(kindNow()) : null));
 
   function offerTyping() {
@@ -204,8 +204,10 @@ export function headsView(root, about, given, write) {
   async function boards(into, at, [text, pair]) {
     const asking = { model: state.model, text, pair: pair ?? "", ...at, top: 0, left: 0 };
     const plans = state.plan.trim() ? ["full()", state.plan] : ["full()"];
-    for (const [which, plan] of plans.entries()) {
-      const answer = await ask("masks", { ...asking, plan });
+    const answers = [];
+    for (const plan of plans) answers.push(await ask("masks", { ...asking, plan }));
+    const draws = [];
+    for (const [which, answer] of answers.entries()) {
       answer.bits ??= bytes(answer.mask);
       answer.weights ??= {};
       if (answer.attention.dense) answer.weights.dense ??= shares(answer.attention.dense);
@@ -217,13 +219,15 @@ export function headsView(root, about, given, write) {
           `${matrix.bits(query, key) ? "" : "not kept, "}attention ${matrix.weight(query, key).toFixed(3)}`;
       });
       const tokens = Array.from({ length: answer.tile.size }, (_, token) => token);
-      const link = addressOf("masks", { ...MASKS, model: state.model, text, pair: pair ?? "", plan, layer: state.layer, head: state.head }, { ...MASKS, model: about.models[0] ?? "" });
+      const link = addressOf("masks", { ...MASKS, model: state.model, text, pair: pair ?? "", plan: plans[which], layer: state.layer, head: state.head }, { ...MASKS, model: about.models[0] ?? "" });
       into.append(el("figure", { class: "board-box" }, el("figcaption", {}, which ? `What the plan keeps: ${answer.pattern}` : "Its attention, the model as it is",
         " ", el("a", { href: link }, "open in Masks")), matrix.node, readout));
       const lost = which ? keptMass(answer) : null;
       if (lost !== null) into.lastChild.append(el("p", { class: "note" }, `The plan keeps ${percent(lost)} of this head's attention in this text.`));
-      matrix.show({ ...answer, ...answer.weights }, { mode: which ? "both" : "attention", of: "dense", rows: tokens, cols: tokens });
+      draws.push(() => matrix.show({ ...answer, ...answer.weights }, { mode: which ? "both" : "attention", of: "dense", rows: tokens, cols: tokens }));
     }
+    // Once all are there, since they share the width.
+    draws.forEach((draw) => draw());
   }
 
   function heat(now) {

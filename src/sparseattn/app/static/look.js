@@ -1,6 +1,6 @@
 // Colours and marks of kinds, for the page's present scheme.
 
-import { el, svgEl } from "./dom.js";
+import { debounced, el, svgEl } from "./dom.js";
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 let palette = null;
@@ -8,10 +8,13 @@ const redraws = new Set();
 
 export function setPalette(given) {
   palette = given;
-  dark.addEventListener("change", () => redraws.forEach((redraw) => redraw()));
+  const all = () => redraws.forEach((redraw) => redraw());
+  dark.addEventListener("change", all);
+  addEventListener("resize", debounced(all, 200));
 }
 
-export function onScheme(redraw) {
+// Of the view, when the scheme or the size of the page changes.
+export function onLook(redraw) {
   redraws.add(redraw);
 }
 

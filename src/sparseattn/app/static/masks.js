@@ -1,7 +1,7 @@
 // Masks: a text and the pairs that a plan keeps of it, beside the model's own attention.
 
 import { ask, bytes, shares } from "./api.js";
-import { chip, kindOf, legend, onScheme } from "./look.js";
+import { chip, kindOf, legend, onLook } from "./look.js";
 import { choice, debounced, el, labelled, percent, replace, say, short, svgEl, table } from "./dom.js";
 import { Matrix, kindsAt, minimap } from "./matrix.js";
 import { TextPanel, arcs, field } from "./tokens.js";
@@ -71,7 +71,7 @@ export function masksView(root, about, given, write) {
 
   replace(root, el("h2", {}, "Masks"), form, trouble,
     el("section", { "aria-label": "The text, token by token" }, panel.node), el("div", { class: "beside" }, boards, gridPlace), detail, below);
-  onScheme(() => redraw());
+  onLook(() => redraw());
   offerSaving("masks", picture);
 
   function request(text) {

@@ -7,6 +7,7 @@ const EXECUTED = 128;
 const LARGEST = 20; // pixels of a cell
 const SHAPES = 7; // pixels of a cell from which on it has its kind's mark
 const LABELS = 9; // likewise labels
+const WEIGHT = 0.8; // side of the square of all attention, so that a mark is seen around it
 const STEPS = 16; // of attention in a small cell
 const VECTORS = 140; // tokens up to which a saved picture is made of paths
 
@@ -116,9 +117,9 @@ export class Matrix {
     }));
   }
 
-  // A square whose area is the weight, with a rim, so that it is seen on any colour.
+  // A square whose area goes with the weight, with a rim, so that it is seen on any colour.
   drawWeight(pen, x, y, inner, weight) {
-    const side = inner * Math.sqrt(weight);
+    const side = WEIGHT * inner * Math.sqrt(weight);
     if (side < 1.2) return;
     const at = (inner - side) / 2;
     pen.fillStyle = page().ink;
@@ -248,7 +249,7 @@ export class Matrix {
         if (!paths.has(kind)) paths.set(kind, []);
         paths.get(kind).push([x + (at * 11) / cells.length, y, 11 / cells.length]);
       });
-      const side = mode === "mask" ? 0 : 11 * Math.sqrt(this.weight(query, key));
+      const side = mode === "mask" ? 0 : 11 * WEIGHT * Math.sqrt(this.weight(query, key));
       if (side >= 1) weights.push(`M${x + (11 - side) / 2} ${y + (11 - side) / 2}h${side}v${side}h${-side}z`);
     }));
     for (const [kind, places] of paths) made.append(marksOf(kind, places, colours));

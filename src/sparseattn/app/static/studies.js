@@ -2,8 +2,8 @@
 
 import { addressOf } from "./address.js";
 import { ask } from "./api.js";
-import { choice, debounced, el, labelled, percent, replace, short, svgEl, table } from "./dom.js";
-import { markOf, onScheme, page } from "./look.js";
+import { choice, el, labelled, percent, replace, short, svgEl, table } from "./dom.js";
+import { markOf, onLook, page } from "./look.js";
 import { MASKS } from "./masks.js";
 import { offerSaving } from "./save.js";
 import { planGrid, planLegend } from "./grid.js";
@@ -34,10 +34,8 @@ export function studiesView(root, about, given, write) {
 
   const change = (values) => { Object.assign(state, values); write(state); };
   replace(root, el("h2", {}, "Studies"), trouble, head, filters, plot, trial, arms, forest);
-  onScheme(() => redraw());
+  onLook(() => redraw());
   offerSaving("study", () => (study ? scatter(820) : null));
-  const resized = debounced(() => root.isConnected && root.dataset.view === "studies" && redraw(), 200);
-  window.addEventListener("resize", resized);
 
   async function update() {
     if (!about.studies.length) {
