@@ -32,15 +32,16 @@ class Table:
     """What a span needs to attend, for one batch.
 
     Attributes:
-        mask: Added to the scores. Shape of a window: [batch * blocks, 1, queries, keys]; else
-            [batch, 1, 1 or length, length].
+        mask: Added to the scores. Shape of a window: [1, batch * blocks, queries, keys]; else
+            [1, batch, 1 or length, length].
         valid: 1 for a real token that is no global one. Shape: [batch, length, 1].
-        queries: Which token each query of a block is. Shape: [blocks * queries], int64.
+        queries: Which token of the flattened batch each query of a block is. Shape:
+            [batch * blocks * queries], int64.
         keys: Which token of the flattened batch each key is. Shape: [batch * blocks * keys], int64.
         block: Queries of a block; 0 for what is no window.
         rows: Which token of the flattened batch each global one is. Shape: [batch * slots], int64.
         spots: Where it stands. Shape: [batch, length, slots].
-        padding: Added to the scores of global tokens. Shape: [batch, 1, 1, length].
+        padding: Added to the scores of global tokens. Shape: [1, batch, 1, length].
     """
 
     mask: Tensor
@@ -67,9 +68,9 @@ def tables_of(spans: Iterable[Span], valid: Tensor, dtype: torch.dtype) -> dict[
 def _table(span: Span, valid: Tensor, dtype: torch.dtype) -> Table:
     if isinstance(span, Window):
         return _window_table(span, valid, dtype)
-    allowed = valid[:, None, None]
+    allowed = valid[None, :, None]
     if isinstance(span, Masked):
-        allowed = allowed & _rule_mask(span, valid)
+        allowed = allowed & _rule_mask(span, valid).transpose(0, 1)
     return Table(_added(allowed, dtype), valid[:, :, None].to(dtype))
 
 
@@ -108,7 +109,7 @@ def _window_table(window: Window, valid: Tensor, dtype: torch.dtype) -> Table:
         valid=others[:, :, None].to(dtype),
         rows=_flat(rows, valid),
         spots=spots.transpose(1, 2).to(dtype),
-        padding=_added(valid[:, None, None], dtype),
+        padding=_added(valid[None, :, None], dtype),
     )
 
 
@@ -116,9 +117,9 @@ def _table_of(
     grid: _Grid, allowed: Tensor, keys: Tensor, valid: Tensor, dtype: torch.dtype
 ) -> Table:
     return Table(
-        mask=_added(allowed.flatten(0, 1)[:, None], dtype),
+        mask=_added(allowed.flatten(0, 1)[None], dtype),
         valid=valid[:, :, None].to(dtype),
-        queries=grid.queries,
+        queries=_flat(grid.queries[None].expand(valid.shape[0], -1), valid),
         keys=_flat(keys.expand(valid.shape[0], -1, -1).flatten(1), valid),
         block=grid.block,
     )
@@ -215,17 +216,18 @@ def attend(query: Tensor, key: Tensor, value: Tensor, table: Table, scale: float
     Returns:
         The context, 0 for padding. Shape: [batch, length, heads * head width].
     """
+    # Heads first, before keys are gathered, each several times: to move them later takes longer.
+    query, key, value = (states.permute(2, 0, 1, 3) for states in (query * scale, key, value))
     if table.queries is None or table.keys is None:
-        return _sdpa(query, key, value, table.mask, scale) * table.valid
-    length = query.shape[1]
-    queries = cut(query.index_select(1, table.queries), 1, table.block).flatten(0, 1)
+        return _sdpa(query, key, value, table.mask) * table.valid
+    queries = _picked(query, table.queries, table.block)
     keys, values = (_picked(x, table.keys, table.mask.shape[3]) for x in (key, value))
-    context = _sdpa(queries, keys, values, table.mask, scale)
-    context = context.reshape(query.shape[0], -1, context.shape[2]).narrow(1, 0, length)
+    context = _sdpa(queries, keys, values, table.mask)
+    context = context.reshape(query.shape[1], -1, context.shape[2]).narrow(1, 0, query.shape[2])
     if table.rows is None or table.spots is None or table.padding is None:
         return context * table.valid
     rows = _picked(query, table.rows, table.spots.shape[2])
-    rows = _sdpa(rows, key, value, table.padding, scale)
+    rows = _sdpa(rows, key, value, table.padding)
     return context * table.valid + table.spots @ rows
 
 
@@ -236,11 +238,16 @@ def cut(states: Tensor, dim: int, size: int) -> Tensor:
 
 
 def _picked(states: Tensor, index: Tensor, count: int) -> Tensor:
-    """States of listed tokens, so many at a time."""
-    return cut(states.flatten(0, 1).index_select(0, index), 0, count)
+    """States of listed tokens, so many at a time. Shape: [heads, lists, count, width]."""
+    return cut(states.flatten(1, 2).index_select(1, index), 1, count)
 
 
-def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
-    query, key, value = (states.transpose(1, 2) for states in (query, key, value))
-    context = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
-    return context.transpose(1, 2).flatten(2)
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The context of states with heads first. Shape: [batch, queries, heads * width]."""
+    context = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0)
+    return _tokens_first(context)
+
+
+def _tokens_first(context: Tensor) -> Tensor:
+    """From [heads, batch, tokens, width] to [batch, tokens, heads * width]."""
+    return context.permute(1, 2, 0, 3).flatten(2)
