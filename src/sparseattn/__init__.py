@@ -17,6 +17,7 @@ from sparseattn import errors
 from sparseattn.models.lazy import register_when_imported
 
 if TYPE_CHECKING:
+    from sparseattn import plots as plots
     from sparseattn.counting import SparsityReport as SparsityReport
     from sparseattn.degrees.calibrate import calibrate as calibrate
     from sparseattn.degrees.learn import learn_degrees as learn_degrees
@@ -85,6 +86,7 @@ __all__ = [
     "packed",
     "parse",
     "plan_of",
+    "plots",
     "probe",
     "quantize",
     "resolve",
@@ -97,6 +99,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Imports a public name, or a pattern by the name it has in spec strings."""
+    if name == "plots":
+        return import_module("sparseattn.plots")
     if name in _PUBLIC:
         return getattr(import_module(f"sparseattn.{_PUBLIC[name]}"), name)
     if not name.startswith("_"):

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,11 +177,18 @@ class Drawing:
 
     def svg(self, page: Page = LIGHT) -> bytes:
         """The SVG file; it holds title and description."""
-        words = {
-            "Title": one_line(self.title, 200),
-            "Description": one_line(self.description, 9999),
-        }
-        return self._bytes("svg", page, words)
+        if page not in self._svgs:
+            words = {
+                "Title": one_line(self.title, 200),
+                "Description": one_line(self.description, 9999),
+            }
+            self._svgs[page] = self._bytes("svg", page, words)
+        return self._svgs[page]
+
+    @cached_property
+    def _svgs(self) -> dict[Page, bytes]:
+        """What was drawn before: a report has each figure in its page and as a file."""
+        return {}
 
     def uri(self, page: Page = LIGHT) -> str:
         """The SVG file as an address that holds it."""

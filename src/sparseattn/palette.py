@@ -77,6 +77,10 @@ class Kind:
     patterns: tuple[str, ...] = ()
     rankings: tuple[str, ...] = ()
 
+    def on(self, page: Page) -> str:
+        """Its colour on a page."""
+        return self.dark if page == DARK else self.light
+
 
 def _kind(at: int, name: str, words: str, marker: str, patterns: str, rankings: str = "") -> Kind:
     colours = LIGHT.series[at], DARK.series[at]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import reduce
+from operator import or_
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from rich import box
 from rich.cells import cell_len, set_cell_size
@@ -18,12 +19,13 @@ from rich.text import Text
 from torch import Tensor
 
 from sparseattn.backend import AUTO, Backend, Call, backends
+from sparseattn.causes import causes
 from sparseattn.counting import SparsityReport
-from sparseattn.errors import DataError, MissingExtraError
+from sparseattn.drawing import Drawing, new_figure
 from sparseattn.models.names import DEFAULT
 from sparseattn.models.read import read
-from sparseattn.palette import LIGHT
-from sparseattn.pattern import Pattern, catalogue, parse
+from sparseattn.palette import KINDS, Page
+from sparseattn.pattern import Pattern, catalogue, parse, rule_of
 from sparseattn.patterns.neighbor import Neighbor
 from sparseattn.plan import CompiledPlan, Plan, select_indices
 from sparseattn.rules import LayerRule
@@ -31,14 +33,12 @@ from sparseattn.tokens import TokenBatch
 from sparseattn.words import counted
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
     "Picture",
     "backend_lines",
     "backends_table",
-    "new_figure",
     "patterns_table",
     "picture",
 ]
@@ -52,8 +52,8 @@ BOARD = 18.0
 #: Fonts that together cover most scripts.
 _FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Arial Unicode MS")
 
-#: Pictures that matplotlib can write.
-FORMATS = (".png", ".svg", ".pdf")
+#: Tokens up to which each pair is named in words, and has a mark besides its colour.
+WORDS, MARKED = 64, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +67,8 @@ class Picture:
         labels: What each token looks like.
         mask: Shape: [tokens, tokens], bool.
         counts: What was counted, in a line.
+        parts: The pairs of each kind of connection, by its name in `sparseattn.palette.KINDS`; a
+            pair that several kinds allow belongs to the first. Shape: [tokens, tokens], bool each.
         notices: What the reader must know, a line each.
     """
 
@@ -74,6 +76,7 @@ class Picture:
     labels: tuple[str, ...]
     mask: Tensor
     counts: str
+    parts: tuple[tuple[str, Tensor], ...]
     notices: tuple[str, ...] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -102,58 +105,35 @@ class Picture:
             )
         yield from (Text(notice, style="yellow") for notice in self.notices)
 
-    def save(self, path: str | Path) -> Path:
-        """Draws the picture into a file.
+    @property
+    def drawing(self) -> Drawing:
+        """The picture as a drawing: a colour and a mark for each kind of connection."""
+        title = f"What {self.spec} allows"
+        caption = "A coloured square is a query and a key that it may attend to."
+        if len(self.parts) > 1:
+            caption += " A pair of several kinds has the colour of the first."
+        below = "\n".join([caption, f"{self.counts}.", *(f"{each}." for each in self.notices)])
+        return Drawing("mask", title, "\n".join(self._words()), below, self._draw)
 
-        Args:
-            path: A name that ends in .png, .svg or .pdf.
+    def _words(self) -> Iterator[str]:
+        """What each token attends to, a line each; of a long text what was counted alone."""
+        yield f"{self.spec}, {self.counts}"
+        if len(self.labels) <= WORDS:
+            for label, row in zip(self.labels, self.mask.tolist(), strict=True):
+                keys = [key for key, allowed in zip(self.labels, row, strict=True) if allowed]
+                yield f"{label} attends to {' '.join(keys) or 'nothing'}"
 
-        Raises:
-            DataError: The name ends otherwise, or the file cannot be written.
-            MissingExtraError: matplotlib is not installed.
-        """
-        path = Path(path)
-        if path.suffix.lower() not in FORMATS:
-            raise DataError(f"a picture's name ends in {', '.join(FORMATS)}; got {str(path)!r}")
-        figure = self.figure()
-        try:
-            with warnings.catch_warnings():
-                # A letter that no font has is drawn as a box, which says enough.
-                warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-                figure.savefig(path, dpi=150)
-        except OSError as error:
-            raise DataError(f"cannot write {str(path)!r}: {error.strerror}") from None
-        return path
-
-    def figure(self) -> Figure:
-        """The picture as a matplotlib figure.
-
-        Raises:
-            MissingExtraError: matplotlib is not installed.
-        """
+    def _draw(self, page: Page) -> Figure:
         size = 2.5 + min(max(0.24 * len(self.labels), 3.0), BOARD)
         figure = new_figure(size, size + 0.4)
-        _draw(figure.add_subplot(), self)
+        axes = figure.add_subplot()
+        _draw_squares(axes, self, page)
+        _draw_labels(axes, self.labels, page)
         # Letters an inch at these sizes; constrained layout leaves room, but does not break lines.
         figure.suptitle(fill(self.spec, int(9 * size)), fontsize=12, fontweight="bold")
         below = [fill(line, int(14 * size)) for line in (self.counts, *self.notices)]
         figure.supxlabel("\n".join(below), fontsize=9)
         return figure
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty matplotlib figure; sizes in inches.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise MissingExtraError(
-            'a picture needs matplotlib, which is not there: pip install "sparseattn[study]"'
-        ) from None
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def picture(
@@ -205,7 +185,26 @@ def picture(
             f"the text was cut: the model has positions for {reading.longest} tokens, and the last "
             f"{reading.cut} were left out"
         )
-    return Picture(str(pattern), reading.labels, rule.dense[0, 0], counts, tuple(notices))
+    mask = rule.dense[0, 0]
+    parts = _parts(pattern, mask, reading.tokens, index)
+    return Picture(str(pattern), reading.labels, mask, counts, parts, tuple(notices))
+
+
+def _parts(
+    pattern: Pattern, mask: Tensor, tokens: TokenBatch, layer: int
+) -> tuple[tuple[str, Tensor], ...]:
+    """The pairs of a mask by the kind of connection; what no part of the pattern made is `dense`.
+
+    That is a token's own place, which is always allowed.
+    """
+    found, rest = [], mask.clone()
+    for cause in causes(pattern):
+        rules = [rule_of(part, tokens, layer) for part in cause.patterns]
+        made = reduce(or_, (rule.dense(tokens.length)[0, 0] for rule in rules))
+        found.append((cause.kind, rest & made))
+        rest = rest & ~made
+    found.append(("none", rest))
+    return tuple((name, pairs) for name, pairs in found if pairs.any())
 
 
 def _short(label: str) -> str:
@@ -225,24 +224,49 @@ def _heading(labels: Sequence[str], margin: int, cell: int) -> list[Text]:
     return lines
 
 
-def _draw(axes: Axes, shown: Picture) -> None:
-    from matplotlib.colors import ListedColormap
+def _draw_squares(axes: Any, shown: Picture, page: Page) -> None:
+    """A coloured square for each pair, with the mark of its kind where there are several kinds."""
+    from matplotlib.colors import to_rgb
+    from matplotlib.lines import Line2D
+
+    count = len(shown.labels)
+    colours = np.tile(np.array(to_rgb(page.band)), (count, count, 1))
+    handles = []
+    for name, pairs in shown.parts:
+        kind = KINDS[name]
+        # Pairs that no part made stand out from those that are not allowed.
+        colour = KINDS["dense" if name == "none" else name].on(page)
+        colours[pairs.numpy()] = to_rgb(colour)
+        queries, keys = np.nonzero(pairs.numpy())
+        if len(shown.parts) > 1 and count <= MARKED:
+            axes.plot(keys, queries, kind.marker, color=page.page, markersize=5, linestyle="none")
+        handles.append(
+            Line2D([], [], linestyle="none", marker=kind.marker, color=colour, label=kind.words)
+        )
+    axes.imshow(colours)
+    axes.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(0, -0.8 / count), ncols=2 + count // 30,
+        borderaxespad=0, handletextpad=0.2, columnspacing=1,
+    )  # fmt: skip
+
+
+def _draw_labels(axes: Any, labels: Sequence[str], page: Page) -> None:
+    """The tokens at both sides, as many as fit, and lines between the squares."""
     from matplotlib.font_manager import get_font_names
 
-    count, installed = len(shown.labels), set(get_font_names())
+    count, installed = len(labels), set(get_font_names())
     fonts = [font for font in _FONTS if font in installed]
-    colours = ListedColormap([LIGHT.band, LIGHT.series[0]])
-    axes.imshow(shown.mask.int().numpy(), cmap=colours, vmin=0, vmax=1)
     step = 1 + int(0.15 * count / BOARD)  # a label takes 0.15 inches
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_ticks(range(0, count, step), [_short(label) for label in shown.labels[::step]])
+        axis.set_ticks(range(0, count, step), [_short(label) for label in labels[::step]])
         axis.set_ticks([edge - 0.5 for edge in range(1, count)] if step == 1 else [], minor=True)
         for label in axis.get_ticklabels():
             label.set(parse_math=False, fontfamily=fonts, fontsize=9)
     axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
     axes.tick_params(axis="x", labelrotation=90)
     axes.tick_params(which="both", length=0)
-    axes.grid(which="minor", color="white", linewidth=1)
+    axes.grid(which="minor", color=page.page, linewidth=1)
     axes.set_xlabel("key: what is attended to")
     axes.set_ylabel("query: what attends")
     axes.spines[:].set_visible(False)

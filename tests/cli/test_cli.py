@@ -14,14 +14,18 @@ from tests.models.families import build
 
 
 def test_show(run, tmp_path):
-    path = tmp_path / "mask.png"
+    path, page = tmp_path / "mask.png", tmp_path / "mask.html"
     code, out, err = run("show", "neighbor(2) | global(cls)", "The quick brown fox.", "--png",
-                         str(path))  # fmt: skip
+                         str(path), "--html", str(page))  # fmt: skip
     assert (code, err) == (0, "")
     assert "fox   ██· ████████" in out
     assert "over 7 real tokens: 37 of 49 pairs allowed, sparsity 24.5%, mean degree 5.3" in out
     assert f"wrote {path}" in out.replace("\n", "")
     assert path.read_bytes().startswith(b"\x89PNG")
+    assert "fox attends to [CLS] quick brown fox . [SEP]" in page.read_text(encoding="utf-8")
+    code, _, err = run("show", "self()", "One.", "--svg", str(path))
+    assert code == 2
+    assert "name ends in .svg; got" in err
 
 
 def test_show_takes_a_pair_a_layer_and_a_model(run):

@@ -7,13 +7,16 @@ import re
 import sys
 import warnings
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from rich.cells import cell_len
 from rich.console import Console
 
 import sparseattn as sa
 from sparseattn.errors import DataError, MissingExtraError, PatternError, PlanError
+from sparseattn.palette import DARK, KINDS, LIGHT
 from sparseattn.pattern import catalogue
 from sparseattn.show import Picture, backends_table, patterns_table, picture
 
@@ -31,7 +34,8 @@ def printed(what: object, width: int = 80, encoding: str = "utf-8") -> list[str]
 def of_labels(*labels: str) -> Picture:
     size = len(labels)
     distance = torch.arange(size)[:, None] - torch.arange(size)
-    return Picture("neighbor(radius=1)", labels, distance.abs() <= 1, "counts")
+    mask = distance.abs() <= 1
+    return Picture("neighbor(radius=1)", labels, mask, "counts", (("near", mask),))
 
 
 def test_the_terminal_shows_labels_and_cells():
@@ -184,24 +188,64 @@ def test_what_cannot_be_shown(words, options, error, message):
 
 
 def labels_in(shown: Picture) -> tuple[list[str], list[str]]:
-    axes = shown.figure().axes[0]
+    axes = shown.drawing.figure().axes[0]
     return tuple([t.get_text() for t in axis.get_ticklabels()] for axis in (axes.xaxis, axes.yaxis))
 
 
 def test_a_picture_shows_the_mask_with_its_labels(tmp_path):
     shown = picture("neighbor(radius=1)", FOX)
-    figure = shown.figure()
+    figure = shown.drawing.figure()
     assert figure.get_suptitle() == "neighbor(radius=1)"
     assert figure.get_supxlabel() == shown.counts
     (image,) = figure.axes[0].get_images()
-    assert torch.equal(torch.from_numpy(image.get_array().data).bool(), shown.mask)
+    squares = np.asarray(image.get_array())
+    assert np.array_equal((squares != to_rgb(LIGHT.band)).any(-1), shown.mask.numpy())
     assert labels_in(shown) == (list(shown.labels),) * 2
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_pair_has_the_colour_of_its_kind(dark):
+    """Against each pattern alone; a pair of several kinds has that of the first."""
+    pattern = "neighbor(radius=1) | global(cls)"
+    axes = sa.plots.mask(pattern, FOX, dark=dark).axes[0]
+    squares = np.asarray(axes.get_images()[0].get_array())
+    near = picture("neighbor(radius=1)", FOX).mask.numpy()
+    column = np.zeros_like(near)
+    column[0] = column[:, 0] = True
+    page = DARK if dark else LIGHT
+    for kind, pairs in (("near", near), ("global", column & ~near)):
+        assert (squares[pairs] == to_rgb(KINDS[kind].on(page))).all()
+    assert (squares[~near & ~column] == to_rgb(page.band)).all()
+    marks = {line.get_marker(): len(line.get_xdata()) for line in axes.lines}
+    assert marks == {"s": near.sum(), "P": (column & ~near).sum()}, "told apart in grey, too"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "near in the text", "global tokens"
+    ]  # fmt: skip
+
+
+def test_a_tokens_own_place_stands_out_where_no_pattern_made_it():
+    shown = picture("similarity(k=1)", FOX)
+    own = dict(shown.parts)["none"]
+    assert torch.equal(own, torch.eye(len(shown.labels), dtype=torch.bool))
+    assert torch.equal(own | dict(shown.parts)["similar"], shown.mask)
+    squares = np.asarray(shown.drawing.figure().axes[0].get_images()[0].get_array())
+    assert (squares[own.numpy()] != to_rgb(LIGHT.band)).any(-1).all()
+
+
+def test_the_page_has_the_picture_and_its_words(tmp_path):
+    hostile = "<script>alert(1)</script>", "\u202eabc", "\U0001f389", "a" * 5000
+    html = of_labels(*hostile).drawing.save(tmp_path / "mask.html").read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; attends to &lt;script&gt;" in html
+    assert html.count("data:image/svg+xml;base64,") == 2, "light and dark"
+    assert not re.search(r"(src|href|srcset)=\"(?!data:)", html)
+    assert 'aria-describedby="words"' in html
 
 
 @pytest.mark.parametrize("count", [1, 40, 119, 300])
 def test_a_picture_of_any_length_keeps_within_bounds(count):
     shown = of_labels(*(f"t{i}" for i in range(count)))
-    figure = shown.figure()
+    figure = shown.drawing.figure()
     assert max(figure.get_size_inches()) < 22
     across, down = labels_in(shown)
     assert across == down
@@ -210,26 +254,27 @@ def test_a_picture_of_any_length_keeps_within_bounds(count):
     assert across == list(shown.labels[::step])
 
 
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf", ".PNG"])
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf", ".PNG", ".html"])
 def test_a_picture_is_written(tmp_path, suffix):
     shown = of_labels("$", "a$b^2$", "東", "\U0001f389", "very_long_label_that_is_cut")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        path = shown.save(tmp_path / f"mask{suffix}")
-    start = path.read_bytes()[:5]
-    assert start.startswith({".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix.lower()])
+        path = shown.drawing.save(tmp_path / f"mask{suffix}")
+    starts = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF", ".html": b"<!DOC"}
+    assert path.read_bytes().startswith(starts[suffix.lower()])
+    assert shown.drawing.save(tmp_path / f"again{suffix}").read_bytes() == path.read_bytes()
 
 
 def test_a_picture_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     shown = of_labels("a")
-    with pytest.raises(DataError, match=r"^a picture's name ends in .png, .svg, .pdf; got 'mask'$"):
-        shown.save("mask")
+    with pytest.raises(DataError, match=r"^a picture's name ends in .*, .html; got 'mask'$"):
+        shown.drawing.save("mask")
     target = tmp_path / "none" / "mask.png"
     with pytest.raises(DataError, match=r"^cannot write '.*mask.png': No such file or directory$"):
-        shown.save(target)
+        shown.drawing.save(target)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r'pip install "sparseattn\[study\]"$'):
-        shown.figure()
+        shown.drawing.figure()
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
@@ -250,7 +295,7 @@ def test_signatures_show_defaults():
     signatures = {name: kind.signature() for name, kind in catalogue.items()}
     assert signatures["neighbor"] == "neighbor(radius)"
     assert signatures["bigbird"] == "bigbird(radius, random, globals=[cls], seed=0)"
-    assert signatures["global"] == "global(cls, sep, first=0, positions=[])"
+    assert signatures["global"].startswith("global(cls, sep, first=0, positions=[], rows=true, ")
     assert signatures["matched_random"] == "matched_random(pattern, seed=0, per_layer=true, [keep])"
     assert signatures["full"] == "full()"
 

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback
 import sparseattn as sa
 from sparseattn.counting import MeasuredSparsity
 from sparseattn.degrees.learn import Learner, learn_degrees, steps_of
-from sparseattn.degrees.picture import draw_frontier
+from sparseattn.degrees.picture import frontier_drawing
 from sparseattn.degrees.result import kind_lines
 from sparseattn.degrees.search import DualAscent, Schedule
 from sparseattn.degrees.settings import Settings
@@ -159,7 +159,7 @@ def test_what_is_printed_says_which_heads_use_what(tmp_path):
 
 def test_the_picture_has_a_marker_for_each_kind_of_each_head(tmp_path):
     learned = learn(tmp_path, 0.7, steps=4, over="neighbor, random, similarity")
-    figure, chosen = learned.draw(), learned.discretized.chosen
+    figure, chosen = sa.plots.degrees(learned), learned.discretized.chosen
     axes = figure.axes[0]
     candidates = learned.costs.candidates
     drawn = {each.get_label().partition(":")[0]: each for each in axes.collections}
@@ -202,7 +202,7 @@ def test_the_frontier_has_the_dense_model_across(dense):
         {"measured_sparsity": x, "search_f1": 0.9, "discretized_f1": 0.8, "final_f1": 0.85, **score}
         for x in (0.5, 0.7)
     ]
-    axes = draw_frontier(rows_, "f1").axes[0]
+    axes = frontier_drawing(rows_, "f1").figure().axes[0]
     lines = {line.get_label(): line for line in axes.lines}
     assert list(lines) == ["search", "discretized", "final", *(["dense"] if score else [])]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == list(lines)

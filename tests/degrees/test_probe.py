@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 from typer.testing import CliRunner
 
 import sparseattn as sa
@@ -14,6 +16,7 @@ from sparseattn.cli.main import app
 from sparseattn.degrees.probe import ProbeResult, probe_texts
 from sparseattn.degrees.texts import Texts
 from sparseattn.errors import DataError, PatternError, UnsupportedModelError
+from sparseattn.palette import DARK, KINDS, LIGHT
 from tests.degrees.small import classifier, collate, rows
 from tests.degrees.test_calibrate import sharp
 from tests.models.families import build
@@ -164,6 +167,24 @@ def test_of_many_texts_some_are_read(minilm, monkeypatch):
     assert sa.probe(minilm[0], "full()", ["a text", *[""] * 3] * 3, tokenizer=minilm[1]).texts == 3
 
 
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_picture_has_the_mass_of_each_head(dark):
+    mass = torch.tensor([[0.5, 0.125, math.nan], [0.0, 1.0, 0.25]], dtype=torch.float64)
+    uniform = torch.tensor([0.1, 0.2], dtype=torch.float64)
+    found = ProbeResult("similarity(k=1) - sentence()", mass, uniform, (3, 4), 9, 2)
+    axes = sa.plots.heads(found, dark=dark).axes[0]
+    (image,) = axes.get_images()
+    assert np.array_equal(np.asarray(image.get_array().filled(math.nan)), mass, equal_nan=True)
+    assert [text.get_text() for text in axes.texts] == ["50", "12", "–", "0", "100", "25"]
+    page = DARK if dark else LIGHT
+    assert to_hex(image.cmap(0.0)) == page.page
+    assert to_hex(image.cmap(1.0)) == KINDS["similar"].on(page), "the colour of similar words"
+    assert found.drawing.description.splitlines() == [
+        "layer 0, uniform attention 10.0%: head 0 50.0%, head 1 12.5%, head 2 no pair",
+        "layer 1, uniform attention 20.0%: head 0 0.0%, head 1 100.0%, head 2 25.0%",
+    ]
+
+
 def run(*words):
     return CliRunner().invoke(app, ["probe", *map(str, words)])
 
@@ -173,7 +194,8 @@ def test_the_command_shows_the_first_heads_and_writes_all(tmp_path):
     path, out = tmp_path / "texts.tsv", tmp_path / "a[b].csv"
     path.write_text("".join(f"{a}\t{b}\n" for a, b in PAIRS), encoding="utf-8")
     alone, paired = (
-        run("global(sep)", "--text", path, "--out", out, *more) for more in ([], ["--pairs"])
+        run("global(sep)", "--text", path, "--out", out, *more)
+        for more in ([], ["--pairs", "--html", tmp_path / "heads.html"])
     )
     assert alone.exit_code == paired.exit_code == 0, alone.output
     assert "attention on global(sep)" in alone.output
@@ -186,6 +208,8 @@ def test_the_command_shows_the_first_heads_and_writes_all(tmp_path):
         for done in (alone, paired)
     )
     assert one < 0.7 * two
+    page = (tmp_path / "heads.html").read_text(encoding="utf-8")
+    assert page.count("head 11 ") == 6, "every layer in words"
     path.write_text("one\ttwo\n\nthree\n", encoding="utf-8")
     failed = run("full()", "--text", path, "--pairs")
     assert "line 3: expected 2 texts with a tab between" in str(failed.exception)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.skipif(
     not Path(CHROMIUM).exists(), reason=f"no browser at {CHROMIUM}: apt-get install chromium"
 )
 
-#: An arm with a name that no line can break.
+#: A question that tries to be something else, and an arm whose name no line can break.
+HOSTILE = "<script>alert(1)</script> \u202eabc 🙂 " * 9
 LONG = "neighbor-with-a-very-long-name-that-does-not-break-anywhere-at-all"
 
 
@@ -36,7 +38,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     effects = {"neighbor": (0.05, 0.4), "random": (0.1, 0.9), LONG: (0.2, 1.0)}
-    return write_report(study(effects, failures=1), tmp_path_factory.mktemp("report"))[0]
+    data = replace(study(effects, failures=1), contrasts={HOSTILE: [("neighbor", "random")]})
+    return write_report(data, tmp_path_factory.mktemp("report"))[0]
 
 
 def _opened(browser: Any, page_file: Path, width: int, scheme: str) -> tuple[Any, list[str]]:
@@ -58,7 +61,7 @@ def test_the_page_in_a_browser(browser, page_file, width: int, scheme: str) -> N
     page, troubles = _opened(browser, page_file, width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     figures = page.locator("figure img:visible")
-    assert figures.count() == 2
+    assert figures.count() == 3
     for each in figures.all():
         assert len(each.get_attribute("alt")) > 10
         assert each.evaluate("each => each.complete && each.naturalWidth > 300")
@@ -91,7 +94,7 @@ def test_dark_is_dark_and_figures_follow(browser, page_file) -> None:
 
 def test_no_text_of_a_figure_is_cut_off(browser, page_file) -> None:
     """Texts are set by the browser's font, not by the one that laid the figure out."""
-    for name in ("sparsity", "sparsity-dark", "placement"):
+    for name in ("sparsity", "sparsity-dark", "placement", "forest"):
         page = browser.new_context().new_page()
         page.goto((page_file.parent / f"{name}.svg").as_uri())
         cut = page.evaluate(

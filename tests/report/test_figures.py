@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.colors import to_rgba
 
-from sparseattn.palette import LIGHT
-from sparseattn.report import ArmKey, summarise
+import sparseattn as sa
+from sparseattn.errors import StudyError
+from sparseattn.palette import DARK, LIGHT
+from sparseattn.report import ArmKey, questions, summarise
 from sparseattn.report.figures import Marks, Point, limits, placement_figure, sparsity_figure
+from sparseattn.report.forest import forest_figure
+from sparseattn.report.summary import over_summary
 from tests.report.fake import EFFECTS, changed, study
 
 
@@ -111,10 +117,89 @@ def test_cells_of_a_grid_share_a_colour_and_are_joined() -> None:
 def test_files_are_whole_whatever_names_hold(tmp_path) -> None:
     data = study({"名前 \x00\x1b[31m 🙂 $x_{$": (0.1, 0.4), "a" * 80: (0.1, 0.3)}, examples=60)
     summary = summarise(data)
-    for drawing in (sparsity_figure(summary), placement_figure(summary)):
+    for drawing in (
+        sparsity_figure(summary),
+        placement_figure(summary),
+        forest_figure(summary, []),
+    ):
         light, dark, png = drawing.write(tmp_path)
         for path, page in ((light, "#ffffff"), (dark, "#14181d")):
             ElementTree.fromstring(path.read_text(encoding="utf-8"))
             assert f"fill: {page}" in path.read_text(encoding="utf-8")
         assert png.read_bytes().startswith(b"\x89PNG")
-        assert "at sparsity" in light.read_text(encoding="utf-8")
+        said = light.read_text(encoding="utf-8")
+        assert "at sparsity" in said or "against dense" in said
+
+
+CONTRASTS = {"Does it <i>matter</i> which?": [("neighbor", "similarity"), ("neighbor", "random")]}
+
+
+def forest_of(data):
+    return forest_figure(*over_summary(summarise(data), questions(data)))
+
+
+def test_the_forest_has_each_comparison_with_its_interval_and_seeds() -> None:
+    added = {next(iter(CONTRASTS)): [("neighbor", "random")]}
+    data = replace(study(seed=1), contrasts=CONTRASTS, added=added)
+    drawing = forest_of(data)
+    axes = axes_of(drawing)
+    (asked,) = questions(data)
+    rows = data.rows.set_index(["arm", "layers", "seed"])["accuracy"]
+    marks = [line for line in axes.lines if line.get_marker() in ("D", "o")]
+    dots = [line for line in axes.lines if line.get_marker() == "."]
+    bars = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_ydata()[0] > 0]
+    bars = [line for line in bars if line.get_marker() == "None"]
+    assert len(marks) == len(dots) == len(bars) == len(asked.comparisons) == 4
+    low, high = axes.get_xlim()
+    for each, mark, dot, bar in zip(asked.comparisons, marks, dots, bars, strict=True):
+        assert mark.get_xdata()[0] == pytest.approx(100 * each.result.difference)
+        assert list(bar.get_xdata()) == pytest.approx(
+            [100 * each.result.low, 100 * each.result.high]
+        )
+        seeds = [
+            100 * (rows[each.a.name, each.a.layers, s] - rows[each.b.name, each.b.layers, s])
+            for s in range(3)
+        ]
+        assert list(dot.get_xdata()) == pytest.approx(seeds)
+        assert low < min(seeds)
+        assert max(seeds) < high
+        assert mark.get_marker() == ("D" if each.differs else "o")
+        filled = mark.get_markerfacecolor() != LIGHT.page
+        assert filled == each.declared == (each.b.name == "similarity")
+    said = [text.get_text() for text in axes.texts]
+    assert "Does it <i>matter</i> which?" in said
+    shown = " ".join(said)
+    for each in asked.comparisons:
+        assert str(each.a) in shown
+        assert f"{100 * each.result.difference:+.1f} (".replace("-", "−") in shown
+    for words in ("post hoc", "declared", "p ", "q "):
+        assert words in drawing.description
+
+
+def test_without_contrasts_the_forest_has_the_baseline() -> None:
+    drawing = forest_of(study())
+    marks = [line for line in axes_of(drawing).lines if line.get_marker() in ("D", "o")]
+    assert len(marks) == 8
+    assert "comparisons with dense" in drawing.title
+    assert "post hoc" in drawing.description
+    assert forest_of(study(effects={}, examples=40)) is None
+
+
+def test_a_forest_of_very_many_says_what_it_leaves_out() -> None:
+    effects = {f"arm {number}": (0.1, 0.2) for number in range(40)}
+    names = [(f"arm {number}", "arm 0") for number in range(1, 40)]
+    data = replace(study(effects, seeds=2, examples=40), contrasts={"": names})
+    drawing = forest_of(data)
+    assert "18 more comparisons are not drawn." in drawing.caption
+    assert drawing.figure().get_figheight() < 25
+
+
+def test_plots_are_those_of_the_report() -> None:
+    data = replace(study(examples=60), contrasts=CONTRASTS)
+    frontier, forest = sa.plots.frontier(data), sa.plots.forest(summarise(data), dark=True)
+    assert frontier.axes[0].get_ylabel() == "accuracy"
+    assert forest.get_facecolor() == to_rgba(DARK.page)
+    with pytest.raises(StudyError, match="both a metric and a sparsity"):
+        sa.plots.frontier(changed(data, sparsity=float("nan")))
+    with pytest.raises(StudyError, match=r"study"):
+        sa.plots.forest("/nowhere")

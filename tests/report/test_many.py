@@ -53,7 +53,7 @@ def many(arms: int, seeds: int) -> StudyData:
 
 @pytest.mark.parametrize(
     ("arms", "seeds", "read"),
-    [(3333, 3, 180), pytest.param(10, 1000, 200, marks=pytest.mark.slow)],
+    [(3333, 3, 189), pytest.param(10, 1000, 260, marks=pytest.mark.slow)],
 )
 def test_ten_thousand_trials(tmp_path, arms: int, seeds: int, read: int) -> None:
     data = many(arms, seeds)
@@ -61,7 +61,7 @@ def test_ten_thousand_trials(tmp_path, arms: int, seeds: int, read: int) -> None
     start = time.process_time()
     html, text = write_report(data, tmp_path)[:2]
     assert time.process_time() - start < 20
-    assert len(seen) == read  # 60 arms at most, 20 seeds of each at most
+    assert len(seen) == read  # 60 arms at most, 20 seeds of each; three again
     assert html.stat().st_size < 1_500_000
     said = text.read_text(encoding="utf-8")
     assert "650 more failed trials are not shown." in said

@@ -11,8 +11,10 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from sparseattn.report import StudyData, write_report
-from tests.report.fake import DATA, study
+from sparseattn.report import StudyData, questions, summarise, write_report
+from sparseattn.report.changed import changed_examples
+from sparseattn.report.findings import findings
+from tests.report.fake import DATA, changed, study
 
 ENDINGS = (".svg", "-dark.svg", ".png")
 NASTY = [
@@ -110,11 +112,12 @@ def test_ids_are_unique_and_figures_have_words(ordinary) -> None:
     assert len(ids) == len(set(ids))
     assert {a["aria-labelledby"] for _, a in page.tags if "aria-labelledby" in a} <= set(ids)
     words = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
-    assert len(words) == 2
+    assert len(words) == 3
+    assert "neighbor, layers all against dense: −" in words.pop()
     for text in words:
         assert "neighbor, layers all: 88.8 ± 2.0 at sparsity 80.0%" in text
     dark = [attrs["media"] for tag, attrs in page.tags if tag == "source"]
-    assert dark == ["(prefers-color-scheme: dark)"] * 2
+    assert dark == ["(prefers-color-scheme: dark)"] * 3
 
 
 def test_declared_comparisons_stand_on_the_pages(tmp_path) -> None:
@@ -173,7 +176,7 @@ def test_the_same_study_gives_the_same_bytes(tmp_path) -> None:
     assert [path.name for path in paths] == [
         "report.html",
         "report.md",
-        *(f"{name}{ending}" for name in ("sparsity", "placement") for ending in ENDINGS),
+        *(f"{name}{ending}" for name in ("sparsity", "placement", "forest") for ending in ENDINGS),
     ]
     first = [path.read_bytes() for path in paths]
     assert [path.read_bytes() for path in write_report(DATA, tmp_path)] == first
@@ -208,3 +211,83 @@ def test_different_environments_stand_side_by_side(tmp_path) -> None:
     data = replace(study(examples=60), environments=[{"torch": "2.12"}, {"torch": "2.13"}] * 9)
     _, text = _written(data, tmp_path)
     assert "| torch | 2.12 | 2.13 |" in text
+
+
+def test_three_sentences_say_what_was_found(tmp_path) -> None:
+    pairs = [("neighbor", "similarity"), ("neighbor", "random")]
+    data = replace(DATA, contrasts={"Does it matter which?": pairs})
+    summary = summarise(data)
+    first, second, third = findings(summary, questions(data))
+    sparse = [each for each in summary.arms if each.comparison and each.comparison.result]
+    kept = [
+        e for e in sparse if e.comparison.result.p >= 0.05 or e.comparison.result.difference > 0
+    ]
+    best = max(kept, key=lambda each: each.rows["sparsity"].mean())
+    change = 100 * (best.rows["accuracy"].mean() - data.done_in(data.reference)["accuracy"].mean())
+    assert f"correction, is {best.arm}, at sparsity {best.rows['sparsity'].mean():.1%}: " in first
+    assert f"{change:+.1f} points (95% interval ".replace("-", "−") in first
+    (asked,) = questions(data)
+    found = [each for each in asked.comparisons if each.differs]
+    assert f"Of 4 declared comparisons a difference was found in {len(found)};" in second
+    largest = max(found, key=lambda each: each.result.difference)
+    assert f"{largest.a} is {largest.verdict} than {largest.b}, " in second
+    assert third.startswith("Where no difference was found there may still be one: 80% of such")
+    write_report(data, tmp_path)
+    for sentence in (first, second, third):
+        for file in ("report.html", "report.md"):
+            assert sentence in (tmp_path / file).read_text(encoding="utf-8").replace("&lt;", "<")
+
+
+def test_a_loss_that_only_the_correction_hides_is_not_recommended() -> None:
+    many = {f"arm {number}": (0.0,) for number in range(30)} | {"lossy": (0.3,)}
+    data = study(many, layers=(":",), seeds=3)
+    sparser = data.rows["sparsity"].where(data.rows["arm"] != "lossy", 0.99)
+    summary = summarise(changed(data, sparsity=sparser))
+    lossy = next(each for each in summary.arms if each.arm.name == "lossy").comparison
+    assert lossy.verdict == "none"
+    assert lossy.result.p < 0.05
+    (first, *_) = findings(summary, [])
+    assert "is lossy" not in first
+
+
+def test_no_difference_is_never_called_equality(ordinary) -> None:
+    page, _, text = ordinary
+    said = " ".join("".join(page.words).split())
+    assert not re.search(r"\b(equal to|identical|as good as|the same as dense)\b", said + text)
+    assert "declared no comparison: all of these are post hoc" in said
+
+
+def test_changed_examples_are_those_predicted_otherwise(tmp_path) -> None:
+    (first, second) = changed_examples(summarise(DATA))
+    means = DATA.rows[DATA.rows["arm"] != "dense"].groupby(["arm", "layers"])["accuracy"].mean()
+    best = means.sort_values(ascending=False, kind="stable").index[:2]
+    assert [(each.arm.name, each.arm.layers) for each in (first, second)] == list(best)
+    rows = DATA.rows.set_index(["arm", "layers", "seed"])["digest"]
+    differs = pd.Series(0, index=[f"dev-{i}" for i in range(872)])
+    for seed in range(3):
+        here, dense = (
+            DATA.predictions(rows[name, at, seed]).set_index("example")["prediction"]
+            for name, at in ((first.arm.name, first.arm.layers), ("dense", ""))
+        )
+        differs += here != dense
+    assert f": {(differs > 0).sum()} of 872 examples" in first.words
+    assert first.table.left_out == (differs > 0).sum() - len(first.table.rows)
+    assert len(first.table.rows) == 10
+    for example, label, before, after, seeds, better, worse in first.table.rows:
+        assert int(seeds) == differs[example]
+        assert before != after
+        assert (int(better) > int(worse)) == (after == label)
+    page, _ = _written(DATA, tmp_path)
+    assert "Changed examples" in page.words
+
+
+def test_changed_examples_are_text_and_none_where_they_mean_nothing(tmp_path) -> None:
+    def hostile(digest: str) -> pd.DataFrame:
+        frame = DATA.predictions(digest)
+        return frame.assign(prediction=[f"<script>{p}</script>" for p in frame["prediction"]])
+
+    page, _ = _written(replace(DATA, predictions=hostile), tmp_path)
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert "<script>1</script>" in page.words
+    regression = replace(DATA, spec={"task": {"kind": "regression"}})
+    assert changed_examples(summarise(regression)) == []

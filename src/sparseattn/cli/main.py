@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import sparseattn
-from sparseattn.cli import calibrate, env, explore, export, learn, probe, verify
+from sparseattn.cli import calibrate, env, explore, export, learn, options, probe, verify
 from sparseattn.cli.bench import app as bench
 from sparseattn.cli.options import examples
 from sparseattn.cli.study import app as study
@@ -120,7 +120,7 @@ def lengthen(
 
 @app.command(
     epilog=examples(
-        "show 'similarity(k=3)' 'A cat sat.' --pair 'Cats sit.' --png a.png",
+        "show 'similarity(k=3)' 'A cat sat.' --pair 'Cats sit.' --html a.html",
         "show runs/learned/plan.json 'A cat sat.' --layer 2 --head 5",
     )
 )
@@ -133,9 +133,9 @@ def show(
         ),
     ],
     text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to apply it to.")],
-    png: Annotated[
-        Path | None, typer.Option(help="Also draw it into this file (.png, .svg or .pdf).")
-    ] = None,
+    png: options.Png = None,
+    svg: options.Svg = None,
+    html: options.Html = None,
     model: Annotated[
         str, typer.Option(help="Tokenizer and embeddings: a folder, a Hub name or package:NAME.")
     ] = DEFAULT,
@@ -146,11 +146,13 @@ def show(
     """Show which tokens of a text a pattern, or a head of a plan, connects."""
     from sparseattn.show import picture
 
+    files = options.picture_files(png, svg, html)
     shown = picture(pattern, text, pair, model=model, layer=layer, head=head)
-    written = None if png is None else shown.save(png)  # what cannot be written is told first
+    for file in files:  # what cannot be written is told first
+        shown.drawing.save(file)
     _print(shown)
-    if written is not None:
-        typer.echo(f"wrote {written}")
+    for file in files:
+        typer.echo(f"wrote {file}")
 
 
 @app.command(epilog=examples("patterns", "show 'neighbor(radius=1)' 'One of them, drawn.'"))

@@ -20,12 +20,16 @@ __all__ = [
     "DenseLayers",
     "Globals",
     "Granularity",
+    "Html",
     "Over",
+    "Png",
+    "Svg",
     "check_file",
     "examples",
     "globals_of",
     "number",
     "parse_lengths",
+    "picture_files",
     "read_lines",
     "study_of",
 ]
@@ -44,7 +48,12 @@ DenseLayers = Annotated[str, typer.Option(help="Layers that stay dense, such as 
 Globals = Annotated[
     str, typer.Option("--globals", help="Kinds: cls, or cls,sep; how many first tokens; or none.")
 ]
-
+Png = Annotated[Path | None, typer.Option(help="Also draw it into this file (.png, .svg or .pdf).")]
+Svg = Annotated[Path | None, typer.Option(help="Also draw it into this file (.svg).")]
+Html = Annotated[
+    Path | None,
+    typer.Option(help="Also draw it into this page, in words too (.html)."),
+]
 
 #: Ends of the names of files that hold a text a line.
 _TEXT = {".txt", ".tsv", ".text", ""}
@@ -104,6 +113,23 @@ def check_file(out: Path | None) -> None:
         raise PlanError(f"cannot write {out}: there is no folder {out.parent}")
     if out.is_dir():
         raise PlanError(f"cannot write {out}: it is a folder")
+
+
+def picture_files(png: Path | None, svg: Path | None, html: Path | None) -> list[Path]:
+    """The files that a picture is to be drawn into, each of which can be written.
+
+    Raises:
+        DataError: A name ends otherwise than its option says.
+    """
+    made = []
+    for out, endings in ((png, (".png", ".svg", ".pdf")), (svg, (".svg",)), (html, (".html",))):
+        if out is None:
+            continue
+        if out.suffix.lower() not in endings:
+            raise DataError(f"a picture's name ends in {', '.join(endings)}; got {str(out)!r}")
+        check_file(out)
+        made.append(out)
+    return made
 
 
 def read_lines(path: Path, wanted: int = 1) -> list[tuple[str, ...]]:

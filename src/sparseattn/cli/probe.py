@@ -37,6 +37,9 @@ def probe(
         str | None, typer.Option(help="Instead of the task's, or of the packaged MiniLM.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write all heads into this CSV.")] = None,
+    png: options.Png = None,
+    svg: options.Svg = None,
+    html: options.Html = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Such as task.max_length=64; repeatable."),
@@ -52,6 +55,7 @@ def probe(
     if text is not None and changes:
         raise DataError("--set goes with --task")
     options.check_file(out)
+    files = options.picture_files(png, svg, html)
     from sparseattn.degrees.probe import pattern_of, probe_texts
     from sparseattn.degrees.probe import probe as probe_attention
     from sparseattn.degrees.texts import Texts
@@ -78,3 +82,5 @@ def probe(
 
         pd.DataFrame(result.rows()).to_csv(out, index=False)
         typer.echo(f"wrote {out}")
+    for file in files:
+        typer.echo(f"wrote {result.drawing.save(file)}")

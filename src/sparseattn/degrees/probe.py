@@ -13,7 +13,9 @@ from torch import Tensor
 
 from sparseattn.degrees.method import is_method
 from sparseattn.degrees.observe import Observation, observe
+from sparseattn.degrees.picture import heads_drawing
 from sparseattn.degrees.texts import Texts, check, spread_indices, tokenize
+from sparseattn.drawing import Drawing
 from sparseattn.errors import PatternError
 from sparseattn.pattern import Pattern, parse
 from sparseattn.plan import Plan
@@ -62,6 +64,11 @@ class ProbeResult:
     def lift(self) -> Tensor:
         """Mass over that of uniform attention. Shape: [layers, heads], float64."""
         return self.mass / self.uniform[:, None]
+
+    @property
+    def drawing(self) -> Drawing:
+        """The mass of each head, as a drawing."""
+        return heads_drawing(self)
 
     def rows(self) -> list[dict[str, float | int]]:
         """A row a head, those with the most mass first."""

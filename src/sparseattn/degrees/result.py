@@ -7,21 +7,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from sparseattn.counting import MeasuredSparsity
 from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.discretize import Discretized
-from sparseattn.degrees.picture import draw_degrees, draw_frontier
+from sparseattn.degrees.picture import degrees_drawing, frontier_drawing
+from sparseattn.drawing import Drawing
 from sparseattn.files import write_whole
 from sparseattn.models.card import write_card
 from sparseattn.plan import Plan
 from sparseattn.words import counted
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["Learned", "kind_lines", "save_frontier", "sparsity_lines"]
 
@@ -155,18 +153,14 @@ class Learned:
             "history": self.history,
         }
 
-    def draw(self) -> Figure:
-        """Draws the degrees of each head, and sparsity and loss over the steps of the search.
-
-        Raises:
-            MissingExtraError: matplotlib is not installed.
-        """
-        figure = draw_degrees(self.discretized, self.history, self.measured_sparsity)
-        figure.suptitle(
+    @property
+    def drawing(self) -> Drawing:
+        """The degrees of each head, and sparsity and loss over the steps of the search."""
+        title = (
             f"Learned degrees: target sparsity {self.target_sparsity:.3f}, measured "
             f"{self.measured_sparsity:.3f} on {len(self.measured.lengths):,} {self.split} texts"
         )
-        return figure
+        return degrees_drawing(title, self.discretized, self.history, self.measured_sparsity)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Writes plan, model, history and a picture.
@@ -188,7 +182,7 @@ class Learned:
         self.model.save_pretrained(paths[1])
         write_card(paths[1], self.plan, self.model.name_or_path, str(self).splitlines())
         write_whole(paths[2], json.dumps(self.to_json(), indent=1) + "\n")
-        self.draw().savefig(paths[3], dpi=150)
+        self.drawing.save(paths[3])
         return paths
 
     def __str__(self) -> str:
@@ -269,5 +263,5 @@ def save_frontier(results: Sequence[Learned], folder: Path) -> list[Path]:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows({name: round(value, 6) for name, value in row.items()} for row in rows)
-    draw_frontier(rows, names[-1]).savefig(paths[1], dpi=150)
+    frontier_drawing(rows, names[-1]).save(paths[1])
     return paths

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,14 @@ from markupsafe import Markup
 from sparseattn import __version__
 from sparseattn.files import write_whole
 from sparseattn.palette import DARK
-from sparseattn.report.comparison import Question, over_page, questions
+from sparseattn.report.changed import changed_examples
+from sparseattn.report.comparison import Question, questions
 from sparseattn.report.data import StudyData
 from sparseattn.report.figures import placement_figure, sparsity_figure
+from sparseattn.report.findings import findings
+from sparseattn.report.forest import forest_figure
 from sparseattn.report.setting import environments_table, setting_lines, spec_text
-from sparseattn.report.summary import Summary, summarise
+from sparseattn.report.summary import Summary, over_summary, summarise
 from sparseattn.report.tables import (
     arms_frame,
     arms_table,
@@ -30,7 +31,6 @@ from sparseattn.report.tables import (
     seeds_table,
 )
 from sparseattn.report.text import markdown, scale, spell
-from sparseattn.words import counted
 
 __all__ = ["write_report"]
 
@@ -63,15 +63,19 @@ def write_report(study: StudyData | Summary, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     summary = study if isinstance(study, Summary) else summarise(study)
-    summary, declared = _over_page(summary, questions(summary.data))
+    summary, declared = over_summary(summary, questions(summary.data))
     data = summary.data
-    drawings = [d for d in (sparsity_figure(summary), placement_figure(summary)) if d]
+    figures = (sparsity_figure(summary), placement_figure(summary))
+    forest, found = forest_figure(summary, declared), findings(summary, declared)
+    drawings = [drawing for drawing in (*figures, forest) if drawing]
+    unfinished = f"This study is not complete. {data.missing} " if data.missing else ""
     context = {
         "data": data,
         "dark": DARK,
         "questions": [(each, comparisons_table(each.comparisons)) for each in declared],
         "summary": summary,
-        "glance": _glance(summary),
+        "glance": f"{unfinished}{found[0]}",
+        "more": found[1:],
         "setting": setting_lines(data),
         "spec": spec_text(data),
         "arms": arms_table(summary),
@@ -79,6 +83,8 @@ def write_report(study: StudyData | Summary, folder: str | Path) -> list[Path]:
         "declared": _DECLARED.format(_scale(data.headline, "Means", "changes")),
         "notes": _notes(summary),
         "drawings": drawings,
+        "forest": forest,
+        "changed": changed_examples(summary),
         "details": [(each, seeds_table(each)) for each in summary.arms],
         "failures": failures_table(data),
         "environments": environments_table(data),
@@ -89,18 +95,6 @@ def write_report(study: StudyData | Summary, folder: str | Path) -> list[Path]:
     write_whole(html, _template("html").render(context))
     write_whole(text, _template("md").render(context))
     return [html, text, *(path for drawing in drawings for path in drawing.write(folder))]
-
-
-def _over_page(summary: Summary, asked: Sequence[Question]) -> tuple[Summary, list[Question]]:
-    """The same with the q-values over all comparisons of the page."""
-    base = [each.comparison for each in summary.arms if each.comparison]
-    base_table, *tables = over_page([base, *(each.comparisons for each in asked)])
-    found = iter(base_table)
-    arms = tuple(
-        replace(each, comparison=next(found)) if each.comparison else each for each in summary.arms
-    )
-    answered = [replace(q, comparisons=t) for q, t in zip(asked, tables, strict=True)]
-    return replace(summary, arms=arms), answered
 
 
 def _template(ending: str) -> Any:
@@ -145,23 +139,6 @@ def _downloads(summary: Summary, declared: list[Question]) -> list[tuple[str, st
         for label, name, content in files
         if len(content) <= _EMBEDDED
     ]
-
-
-def _glance(summary: Summary) -> str:
-    """The main finding in a sentence."""
-    data = summary.data
-    verdicts = [each.verdict for each in summary.arms if each.comparison and each.comparison.result]
-    if not verdicts:
-        why = "" if data.reference else ": no trial of it finished"
-        finding = f"No arm could be compared with {data.baseline}{why}."
-    else:
-        lower, higher = verdicts.count("lower"), verdicts.count("higher")
-        finding = (
-            f"Of {counted(len(verdicts), 'arm')} compared with {data.baseline} in {data.headline}, "
-            f"{lower} {'is' if lower == 1 else 'are'} lower, {higher} higher, and for "
-            f"{len(verdicts) - lower - higher} no difference was found."
-        )
-    return f"This study is not complete. {data.missing} {finding}" if data.missing else finding
 
 
 def _legend(summary: Summary) -> str:

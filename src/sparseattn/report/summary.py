@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,14 +11,16 @@ import pandas as pd
 from sparseattn.report.comparison import (
     SHOWN,
     Comparison,
+    Question,
     baseline_pairs,
     compare_pairs,
     declared_pairs,
+    over_page,
 )
 from sparseattn.report.data import ArmKey, StudyData
 from sparseattn.stats import LearnedRuns, Mean, mean_interval
 
-__all__ = ["ArmSummary", "Summary", "summarise"]
+__all__ = ["ArmSummary", "Summary", "over_summary", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -115,3 +117,20 @@ def summarise(data: StudyData, shown: int = SHOWN) -> Summary:
             learned = LearnedRuns.among(values[data.headline].to_numpy(float), data.threshold)
         made.append(ArmSummary(arm, data.groups[arm], means, compared.get(arm), learned))
     return Summary(data, tuple(made), len(data.groups) - len(arms))
+
+
+def over_summary(summary: Summary, asked: Sequence[Question]) -> tuple[Summary, list[Question]]:
+    """The same with the q-values over all comparisons of a page.
+
+    Args:
+        summary: The study, with the comparisons with its baseline.
+        asked: Its questions.
+    """
+    base = [each.comparison for each in summary.arms if each.comparison]
+    base_table, *tables = over_page([base, *(each.comparisons for each in asked)])
+    found = iter(base_table)
+    arms = tuple(
+        replace(each, comparison=next(found)) if each.comparison else each for each in summary.arms
+    )
+    answered = [replace(q, comparisons=t) for q, t in zip(asked, tables, strict=True)]
+    return replace(summary, arms=arms), answered

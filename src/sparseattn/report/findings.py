@@ -1,0 +1,127 @@
+"""What a study found, in up to three sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sparseattn.report.comparison import Comparison, Question
+from sparseattn.report.summary import ArmSummary, Summary
+from sparseattn.report.text import fraction, interval, points, probability, spell, unit
+from sparseattn.stats import LEVEL
+from sparseattn.words import counted
+
+__all__ = ["findings"]
+
+#: Share of the whole scale from which on a detectable difference says nothing.
+_HALF = 0.5
+
+
+def findings(summary: Summary, asked: Sequence[Question]) -> list[str]:
+    """How arms compare with the baseline, what was declared, and what could not be told.
+
+    Args:
+        summary: The study.
+        asked: Its questions.
+    """
+    compared = [each for each in summary.arms if each.comparison and each.comparison.result]
+    first = _against(summary, compared) if compared else _not_compared(summary)
+    every = [each.comparison for each in compared if each.comparison]
+    every += [each for one in asked for each in one.comparisons if each.result]
+    sentences = [first, _declared(asked) if every or asked else "", _open(every)]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _not_compared(summary: Summary) -> str:
+    why = "" if summary.data.reference else ": no trial of it finished"
+    return f"No arm could be compared with {summary.data.baseline}{why}."
+
+
+def _against(summary: Summary, compared: Sequence[ArmSummary]) -> str:
+    """How many arms differ from the baseline, and the one to look at."""
+    data, verdicts = summary.data, [each.verdict for each in compared]
+    lower, higher = verdicts.count("lower"), verdicts.count("higher")
+    counts = (
+        f"Of {counted(len(verdicts), 'arm')} compared with {data.baseline} in {data.headline}, "
+        f"{lower} {'is' if lower == 1 else 'are'} lower, {higher} higher, and for "
+        f"{len(verdicts) - lower - higher} no difference was found"
+    )
+    sparse = [each for each in compared if (each.mean("sparsity") or 0) > 0]
+    kept = [each for each in sparse if each.comparison and not _may_lose(each.comparison)]
+    if kept:
+        best = max(kept, key=lambda each: each.mean("sparsity") or 0)
+        which = "the sparsest arm for which no loss was found, with or without correction,"
+    elif sparse:
+        best = max(sparse, key=lambda each: _difference(each.comparison))
+        which = "the smallest loss, which as the best of several may look too small,"
+    else:
+        return f"{counts}."
+    at = f"at sparsity {fraction(best.mean('sparsity'))}"
+    return f"{counts}; {which} is {best.arm}, {at}: {_change(best.comparison)}."
+
+
+def _may_lose(each: Comparison) -> bool:
+    """Whether a loss was found by the p-value before correction.
+
+    After the correction for many comparisons a study with few runs finds next to nothing, which
+    would recommend the arm that loses most.
+    """
+    return each.result is not None and each.result.p < LEVEL and each.result.difference < 0
+
+
+def _difference(each: Comparison | None) -> float:
+    return each.result.difference if each and each.result else -math.inf
+
+
+def _change(each: Comparison | None) -> str:
+    """A difference with its interval."""
+    if each is None or each.result is None:
+        return "not compared"
+    low, high = each.result.low, each.result.high
+    ends = "" if math.isnan(low) else f" (95% interval {interval(each.metric, low, high)})"
+    scale = " points" if unit(each.metric) == 100 else ""
+    return f"{points(each.metric, each.result.difference)}{scale}{ends}"
+
+
+def _declared(asked: Sequence[Question]) -> str:
+    """In how many of the declared comparisons a difference was found, and the largest."""
+    tested = [each for one in asked for each in one.comparisons if each.result]
+    if not asked:
+        return "The study file declared no comparison: all of these are post hoc."
+    if not tested:
+        return "None of the declared comparisons could be made."
+    before = [each for each in tested if each.declared]
+    what, counted_ones = ("declared", before) if before else ("post hoc", tested)
+    found = [each for each in counted_ones if each.differs]
+    many = counted(len(counted_ones), f"{what} comparison")
+    if not found:
+        where = f"the one {what} comparison" if len(counted_ones) == 1 else f"any of {many}"
+        return f"No difference was found in {where}."
+    largest = max(found, key=lambda each: abs(_difference(each)))
+    return (
+        f"Of {many} a difference was found in {len(found)}; the largest: {largest.a} is "
+        f"{largest.verdict} than {largest.b}, {_change(largest)}, p {probability(largest.p)} after "
+        "Holm."
+    )
+
+
+def _open(every: Sequence[Comparison]) -> str:
+    """How large a difference may have been missed, where none was found."""
+    none = {frozenset((each.a, each.b)): each for each in every if not each.differs}
+    results = [(each.metric, each.result) for each in none.values() if each.result]
+    if not results:
+        return "A difference was found in every comparison." if every else ""
+    metric = results[0][0]
+    sizes = sorted(each.detectable for _, each in results if not math.isnan(each.detectable))
+    told = [size for size in sizes if unit(metric) != 100 or size < _HALF]
+    if not told:
+        return "Where no difference was found, the runs are too few to find even a large one."
+    ends = list(dict.fromkeys(spell(metric, size) for size in (told[0], told[-1])))
+    scale = " points" if unit(metric) == 100 else ""
+    few = len(results) - len(told)
+    rest = f"; in {few} of {len(results)} the runs are too few to tell" if few else ""
+    which = ", depending on the comparison" if len(ends) > 1 else ""
+    return (
+        "Where no difference was found there may still be one: 80% of such studies would find it "
+        f"only if it were at least {' to '.join(ends)}{scale}{which}{rest}."
+    )
