@@ -32,6 +32,7 @@ def test_exports_compares_and_times(run, saved):
         ("dense", (), "carries no plan; give --plan"),
         ("dense", ("--plan", "same_word()"), "it needs words"),
         ("sparse", ("--lengths", "9,x"), "is no list of lengths"),
+        ("sparse", ("--lengths", "9,9999"), "9999 is more than the"),
         ("sparse", ("--to", "onnx"), "its name must end with .onnx"),
         ("sparse", ("--int8",), "export to torch has no int8"),
         ("sparse", ("--text", "none.txt"), "cannot read none.txt"),

@@ -121,6 +121,17 @@ def test_what_cannot_be_is_refused_in_a_line(tmp_path, path, more, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_texts_that_give_no_good_scales_are_named(tmp_path, monkeypatch):
+    pytest.importorskip("nncf")
+    monkeypatch.setattr(files, "_CLOSE_INT8", 0.0)
+    model = sa.sparsify(build("bert", num_hidden_layers=1), PLAN)
+    with pytest.raises(
+        sa.errors.DataError, match="not kept; leave out the texts, or give more and longer ones"
+    ):
+        sa.export(model, tmp_path / "out.xml", int8=True, calibration=[columns((9,))])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_model_that_is_int8_already(tmp_path):
     model = sa.quantize(sa.sparsify(build("bert", num_hidden_layers=1), PLAN))
     with pytest.raises(sa.errors.UnsupportedModelError, match="export the model as it was"):

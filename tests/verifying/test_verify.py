@@ -167,7 +167,7 @@ def test_texts_are_drawn_where_none_are_given():
         (build("bert"), None, TEXTS, "there is no plan to verify"),
         (build("bert"), PLAN, texts(3), "give texts of at least 4 tokens"),
         (build("bert"), PLAN, texts(170), "170 tokens is more than the 160"),
-        (build("bert"), PLAN, ["words"], "nothing says how they become tokens"),
+        (build("bert"), PLAN, ["words"], "give tokenizer=, model= as a name"),
         (build("bert"), PLAN, [[0.5]], "a text is a string or a list of token ids"),
         (build("bert"), PLAN, "words", "texts are a list"),
         (build("bert"), {7: PLAN}, TEXTS, "layer"),

@@ -9,7 +9,7 @@ import typer
 
 from sparseattn.cli import options
 from sparseattn.cli.options import examples, parse_lengths
-from sparseattn.errors import PlanError
+from sparseattn.errors import DataError, PlanError
 
 __all__ = ["EXAMPLES", "export"]
 
@@ -19,6 +19,8 @@ EXAMPLES = examples(
     "--int8 --text texts.txt --out minilm.xml",
 )
 
+#: Those that the model has positions for are timed; a length of one's own must fit.
+_LENGTHS = "128,512"
 #: Texts that scales are found on; more change little.
 _TEXTS = 128
 
@@ -42,13 +44,15 @@ def export(
     ] = None,
     lengths: Annotated[
         str, typer.Option(help="Tokens of the texts that are timed; empty for no timing.")
-    ] = "128,512",
+    ] = _LENGTHS,
 ) -> None:
     """Export a sparse model, attention and all, and compare the file with it."""
     from sparseattn.exporting.files import export as export_file
     from sparseattn.exporting.formats import format_of
     from sparseattn.exporting.speed import against_dense
+    from sparseattn.models.encoder import encoder_of
     from sparseattn.models.load import load_model, quiet
+    from sparseattn.models.positions import max_tokens
     from sparseattn.models.sparsify import plan_of, sparsify
     from sparseattn.plan import Plan
 
@@ -61,6 +65,9 @@ def export(
         sparsify(loaded, Plan.read(plan))
     elif plan_of(loaded) is None:
         raise PlanError(f"{model} carries no plan; give --plan 'neighbor(64) | global(cls)'")
+    most = max_tokens(encoder_of(loaded).config)
+    if lengths != _LENGTHS and most and max(numbers, default=0) > most:
+        raise DataError(f"--lengths {max(numbers)} is more than the {most:,} positions of {model}")
     calibration = None if texts is None else _tokenized(model, loaded, texts)
     exported = export_file(loaded, out, to, int8=int8, calibration=calibration)
     typer.echo(exported)

@@ -128,7 +128,8 @@ def export(
         if exportable.longest and len(lengths) < len(LENGTHS):
             lengths = (*lengths, exportable.longest)
         run = form.run(draft, None)
-        difference, share = compared(model, run, exportable.inputs, lengths, int8)
+        advice = "" if batches is None else "; leave out the texts, or give more and longer ones"
+        difference, share = compared(model, run, exportable.inputs, lengths, int8, advice)
     return Exported(
         path, form.name, exportable.inputs, exportable.longest, _counted(exportable), lengths,
         difference, share, _described(batches) if int8 else "",
@@ -176,7 +177,12 @@ def _draft(path: Path) -> Iterator[Path]:
 
 
 def compared(
-    model: Any, run: Run, inputs: tuple[str, ...], lengths: tuple[int, ...], int8: bool = False
+    model: Any,
+    run: Run,
+    inputs: tuple[str, ...],
+    lengths: tuple[int, ...],
+    int8: bool = False,
+    advice: str = "",
 ) -> tuple[float, float]:
     """Compares what a file computes with its model, at each length, batch and side of padding.
 
@@ -200,7 +206,9 @@ def compared(
     worst, share = float(max(p[0] for p in parts)), float((apart.sum() / whole.sum()).sqrt())
     if not (share < _CLOSE_INT8 if int8 else worst < _CLOSE):
         by = f"{share:.0%} of its outputs" if int8 else f"{worst:.2g}"
-        raise DataError(f"the exported file differs from the model by {by}, so it was not kept")
+        raise DataError(
+            f"the exported file differs from the model by {by}, so it was not kept{advice}"
+        )
     return worst, share
 
 

@@ -154,8 +154,8 @@ def _read(
 def _read_string(text: str, tokenizer: Any, annotator: Annotator | None) -> Text:
     if tokenizer is None:
         raise DataError(
-            "texts are strings, and nothing says how they become tokens: give tokenizer= or "
-            "model=, or lists of token ids"
+            "texts are strings, and nothing says how they become tokens: give tokenizer=, model= "
+            "as a name or folder, or lists of token ids"
         )
     read = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
     spans, edges = read.pop("offset_mapping"), read["special_tokens_mask"]
