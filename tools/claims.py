@@ -241,8 +241,8 @@ CLAIMS = (
     Claim(
         "Masks by part of speech cost nothing (arXiv 2605.24518, 0.8200 with and without)",
         "SST-2",
-        "does not hold for content words as the only keys: it costs 4 points, at least as much as "
-        "as many random keys by the estimates",
+        "does not hold for content words as the only keys: they cost 4 points, and are no better "
+        "than as many random keys",
         [
             ("content words − dense", "claims-sst2", "part of speech@:", "dense"),
             (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -174,6 +175,18 @@ def test_the_forest_has_each_comparison_with_its_interval_and_seeds() -> None:
         assert f"{100 * each.result.difference:+.1f} (".replace("-", "−") in shown
     for words in ("post hoc", "declared", "p ", "q "):
         assert words in drawing.description
+
+
+def test_a_forest_without_any_interval_shows_the_means() -> None:
+    data = replace(study(examples=60), contrasts=CONTRASTS)
+    (asked,) = questions(data)
+    bare = [
+        replace(each, result=replace(each.result, low=math.nan, high=math.nan))
+        for each in asked.comparisons
+    ]
+    drawing = forest_figure(summarise(data), [replace(asked, comparisons=bare)])
+    low, high = axes_of(drawing).get_xlim()
+    assert all(low < 100 * each.result.difference < high for each in bare)
 
 
 def test_without_contrasts_the_forest_has_the_baseline() -> None:
