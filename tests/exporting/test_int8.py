@@ -28,7 +28,9 @@ def states(run, texts, inputs):
 
 
 @pytest.fixture(
-    scope="module", params=[("onnx", None), ("openvino", None), ("openvino", calibration)], ids=str
+    scope="module",
+    params=[("onnx", None), ("openvino", None), ("openvino", calibration)],
+    ids=["onnx", "openvino", "openvino calibrated"],
 )
 def exported(request, tmp_path_factory, exported_as):
     """A model of one layer, what was exported in int8, and the file, opened."""
