@@ -74,7 +74,14 @@ TASKS = {
         2,
         3,
     ),
-    "mrpc": Setting("neighbor(radius=16) | global(cls)", ("train.jsonl", "dev.jsonl"), {}, 3, 3),
+    # Under near keys alone MRPC was not learned (70.1%, seed 0), so it could show nothing.
+    "mrpc": Setting(
+        "neighbor(radius=8) | similarity(k=8) | global(cls)",
+        ("train.jsonl", "dev.jsonl"),
+        {},
+        3,
+        3,
+    ),
     "imdb": Setting(
         "neighbor(radius=64) | global(cls)",
         ("train.jsonl.gz", "test.jsonl.gz"),
@@ -106,7 +113,7 @@ def trained(name: str, seed: int, quick: bool) -> dict[str, Any]:
     """Trains a model; the answers of each version to each example."""
     setting, place = TASKS[name], resolve(DEFAULT)
     tokenizer = load_part(DEFAULT, "AutoTokenizer")
-    prepared = prepare(setting.task(name, quick), tokenizer, frozenset())
+    prepared = prepare(setting.task(name, quick), tokenizer, sa.Plan.of(setting.plan).needs)
     training = TrainingSpec(epochs=setting.epochs, learning_rate=RATE, length_grouped=True)
     with quiet(), tempfile.TemporaryDirectory() as folder:
         model = prepared.build_model(place, seed)
