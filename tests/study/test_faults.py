@@ -226,7 +226,7 @@ def test_a_study_file_that_is_damaged(tmp_path):
     fakes.begin(tmp_path / "s", ["a"])
     for text, problem in (
         ("{", r"study\.json is damaged: it is not JSON"),
-        ('{"format": "sparseattn-study-1"}', r"study\.json is damaged: 'spec'"),
+        ('{"format": "sparseattn-study-1"}', r"study\.json is damaged: the key 'spec' is missing"),
         ('{"format": "sparseattn-study-0"}', "is not the 'sparseattn-study-1' of this version"),
     ):
         (tmp_path / "s" / STUDY).write_text(text)
