@@ -1,4 +1,6 @@
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -12,3 +14,17 @@ def log(tmp_path, monkeypatch):
     monkeypatch.setenv(fakes.LOG, str(path))
     monkeypatch.setenv("PYTHONPATH", str(fakes.ROOT), prepend=os.pathsep)
     return path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium, headless; tests that look at pages are skipped without it."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or "/usr/bin/chromium"
+    if not Path(chromium).exists():
+        pytest.skip(f"no browser at {chromium}: apt-get install chromium")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=chromium, args=flags)
+        yield opened
+        opened.close()

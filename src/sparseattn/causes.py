@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sparseattn.palette import kind_of
-from sparseattn.pattern import Difference, Intersection, Pattern, Union
-from sparseattn.patterns._mix import Mix
+from sparseattn.pattern import Difference, Intersection, Pattern
+from sparseattn.patterns._mix import united
 
 __all__ = ["Cause", "causes", "kind"]
 
@@ -32,18 +31,6 @@ class Cause:
         return " | ".join(map(str, self.patterns))
 
 
-def _parts(pattern: Pattern) -> Iterator[Pattern]:
-    """What a pattern is a union of."""
-    if isinstance(pattern, Union):
-        yield from _parts(pattern.left)
-        yield from _parts(pattern.right)
-    elif isinstance(pattern, Mix):
-        for part in pattern.parts:
-            yield from _parts(part)
-    else:
-        yield pattern
-
-
 def kind(pattern: Pattern) -> str:
     """The kind of a pattern's pairs; of what is cut out of another, that of the other."""
     while isinstance(pattern, Difference | Intersection):
@@ -54,7 +41,7 @@ def kind(pattern: Pattern) -> str:
 def causes(pattern: Pattern) -> tuple[Cause, ...]:
     """A pattern's parts by their kind, in their order."""
     found: dict[str, list[Pattern]] = {}
-    for part in _parts(pattern):
+    for part in united(pattern):
         found.setdefault(kind(part), []).append(part)
     made = [Cause(name, tuple(parts)) for name, parts in found.items() if name != "none"]
     if len(made) > _MOST:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,14 +20,6 @@ from sparseattn.models.names import DEFAULT
 from sparseattn.report import load_study, questions
 from tests.app.conftest import ARMS, HOSTILE
 from tests.app.test_heads_and_studies import LINES
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-
-pytestmark = pytest.mark.skipif(
-    not Path(CHROMIUM).exists(), reason=f"no browser at {CHROMIUM}: apt-get install chromium"
-)
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 
@@ -50,15 +40,6 @@ def address(study_folder, reader) -> Iterator[str]:
     thread.join(10)
     answers.jobs.close()
     listening.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

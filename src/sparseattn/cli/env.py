@@ -21,27 +21,23 @@ def env(
     ] = None,
 ) -> None:
     """Print versions, machine and backends, for an issue."""
+    import torch
+
     from sparseattn.auto import processor
     from sparseattn.models.load import load_part
     from sparseattn.show import backend_lines
     from sparseattn.training.environment import environment
 
     config = None if model is None else load_part(model, "AutoConfig")
-    device, precision = _device()
-    for name, value in environment(device, precision).items():
-        if value is not None and name != "dtype":
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for name, value in environment(device, precision="").items():
+        if value:
             typer.echo(f"{name}: {value}")
     typer.echo(f"processor: {processor()}")
     for line in backend_lines():
         typer.echo(f"backend {line}")
     for line in () if config is None else _model_lines(config):
         typer.echo(line)
-
-
-def _device() -> tuple[str, str]:
-    import torch
-
-    return ("cuda" if torch.cuda.is_available() else "cpu"), "fp32"
 
 
 def _model_lines(config: object) -> Iterator[str]:

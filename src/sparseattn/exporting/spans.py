@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparseattn.errors import PatternError, PlanError, first_line
-from sparseattn.pattern import Pattern, Union
-from sparseattn.patterns._mix import Mix
+from sparseattn.pattern import Pattern
+from sparseattn.patterns._mix import united
 from sparseattn.patterns.dilated import Dilated
 from sparseattn.patterns.full import Full
 from sparseattn.patterns.global_ import Global
@@ -109,7 +109,7 @@ def spans_of(plan: Plan, heads: Sequence[int], limits: Sequence[int | None]) -> 
 
 
 def _span(pattern: Pattern, layer: int, limit: int | None) -> Span:
-    parts = list(_parts(pattern))
+    parts = list(united(pattern))
     if any(isinstance(part, Full) for part in parts):
         return Dense() if limit is None else Window(((limit, 1),))
     if not all(isinstance(part, Self | Neighbor | Dilated) or _is_placed(part) for part in parts):
@@ -120,18 +120,6 @@ def _span(pattern: Pattern, layer: int, limit: int | None) -> Span:
     if limit is not None:
         bands = {(min(radius, limit // dilation), dilation) for radius, dilation in bands}
     return Window(tuple(sorted(bands)), tuple(sorted(slots)), limit)
-
-
-def _parts(pattern: Pattern) -> Iterator[Pattern]:
-    """The patterns that one is a union of."""
-    if isinstance(pattern, Union):
-        yield from _parts(pattern.left)
-        yield from _parts(pattern.right)
-    elif isinstance(pattern, Mix):
-        for part in pattern.parts:
-            yield from _parts(part)
-    else:
-        yield pattern
 
 
 def _is_placed(pattern: Pattern) -> bool:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 from numbers import Integral
 from operator import or_
 from typing import Any
 
-from sparseattn.pattern import Pattern, rule_of
+from sparseattn.pattern import Pattern, Union, rule_of
 from sparseattn.patterns._checks import at_least, distinct_names, refused
 from sparseattn.patterns.global_ import KINDS, Global
 from sparseattn.rules import Rule
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Mix", "check_globals", "global_tokens"]
+__all__ = ["Mix", "check_globals", "global_tokens", "united"]
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,15 @@ def global_tokens(value: int | tuple[str, ...]) -> tuple[Pattern, ...]:
     if not value:
         return ()
     return (Global(first=value) if isinstance(value, int) else Global(kinds=value),)
+
+
+def united(pattern: Pattern) -> Iterator[Pattern]:
+    """The patterns that one is a union of, in their order; itself if it is none."""
+    if isinstance(pattern, Union):
+        yield from united(pattern.left)
+        yield from united(pattern.right)
+    elif isinstance(pattern, Mix):
+        for part in pattern.parts:
+            yield from united(part)
+    else:
+        yield pattern
