@@ -105,7 +105,7 @@ def write_files(model: Any, folder: Path) -> None:
         for form in ("onnx", "openvino"):
             path = folder / f"{who}{FORMATS[form].suffix}"
             if not path.exists():
-                FORMATS[form].write(program_of(Exportable(model, Plan.of(plan))), path)
+                FORMATS[form].write(program_of(Exportable(model, Plan.of(plan))), path, "")
         xml = folder / f"{who}.xml"
         for name, scales in (("int8", texts), ("int8-token", None)):
             path = folder / f"{who}-{name}.xml"

@@ -24,6 +24,9 @@ def test_exports_compares_and_times(run, saved):
     assert "4 heads: chunks with 3 tokens to each side, global tokens 0" in said
     assert "largest difference from the model" in said
     assert "9 tokens, one text: " in said
+    status, said, _ = run("verify", out)
+    assert (status, said.split(":")[0]) == (0, "kept")
+    assert run("verify", out, "--plan", "neighbor(3)")[0] == 1
 
 
 @pytest.mark.parametrize(

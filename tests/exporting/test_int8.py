@@ -40,7 +40,7 @@ def exported(request, tmp_path_factory, exported_as):
         pytest.importorskip(package)
     model, floating, _ = exported_as(name)
 
-    def write(_program, path):  # what was written before: to trace it again takes long
+    def write(_program, path, _record):  # what was written before: to trace it again takes long
         for file in floating.path.parent.iterdir():
             shutil.copy(file, path.with_suffix(file.suffix))
 
@@ -74,6 +74,13 @@ def test_a_file_keeps_to_its_windows(exported):
     after = states(run, texts, done.inputs)[0]
     changed = (before != after).any(dim=1).nonzero().flatten().tolist()
     assert changed == [0, *range(47, 54)]
+
+
+def test_a_file_alone_is_verified(exported):
+    model, done, _ = exported
+    found = sa.verify(done.path)
+    assert found, str(found)
+    assert found.plan == sa.plan_of(model)
 
 
 def test_layers_alone_become_integers(exported):

@@ -82,6 +82,12 @@ def test_global_tokens_hide_nothing_from_a_look_at_each_layer():
     assert sa.verify(wider, PLAN, TEXTS).verdict == "ignored"
 
 
+def test_more_changes_than_fit_into_two_batches():
+    found = sa.verify(sa.sparsify(build("bert"), PLAN), None, texts(100), changes=70)
+    assert found, str(found)
+    assert found.changed == 70
+
+
 def test_the_model_is_left_as_it_was():
     model = sa.sparsify(build("bert"), PLAN).train()
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]

@@ -12,7 +12,7 @@ from sparseattn.cli.options import examples, read_lines
 __all__ = ["EXAMPLES", "verify"]
 
 EXAMPLES = examples(
-    "verify mine.onnx --model runs/mine",
+    "verify mine.onnx",
     "verify http://localhost:8080 --model runs/mine --text texts.txt",
 )
 
@@ -28,7 +28,7 @@ def verify(
     ],
     plan: Annotated[
         str | None,
-        typer.Option(help="A pattern or a plan's file.", show_default="that of the model"),
+        typer.Option(help="A pattern or a plan's file.", show_default="that of the model or file"),
     ] = None,
     text: Annotated[
         Path | None, typer.Option(help="A file with a text a line.", show_default="random tokens")

@@ -12,9 +12,16 @@ from torch import Tensor, nn
 
 from sparseattn.errors import PlanError, UnsupportedModelError
 from sparseattn.exporting.attention import Table, attend, cut, tables_of
+from sparseattn.exporting.record import Record
 from sparseattn.exporting.spans import Groups, Span, spans_of
 from sparseattn.models import masks
-from sparseattn.models.encoder import Attention, attention_layers, encoder_of, owner_of
+from sparseattn.models.encoder import (
+    Attention,
+    attention_layers,
+    encoder_of,
+    owner_of,
+    special_of,
+)
 from sparseattn.models.int8 import is_quantized
 from sparseattn.models.interface import LAYERS, register
 from sparseattn.models.positions import position_tables
@@ -57,6 +64,7 @@ class Exportable(nn.Module):
         inputs: Names of what it takes, in order.
         longest: The most tokens that it takes; None without a limit.
         layers: What the heads of each layer became.
+        record: What a file of it says of itself.
 
     Raises:
         PlanError: There is no plan, or it cannot be exported.
@@ -66,7 +74,8 @@ class Exportable(nn.Module):
     def __init__(self, model: Any, plan: Plan | None = None) -> None:
         super().__init__()
         own = plan_of(model)
-        if (plan or own) is None:
+        plan = plan or own
+        if plan is None:
             raise PlanError(
                 f"{type(model).__name__} carries no plan, so there is nothing sparse to export; "
                 "call sparsify(model, 'neighbor(radius=64) | global(cls)') before"
@@ -80,10 +89,18 @@ class Exportable(nn.Module):
         self.model = owner_of(copy if own is None else restore(copy)).eval()
         encoder = encoder_of(self.model)
         attentions = _checked(encoder)
-        heads, windows = zip(*((layer.heads, layer.window) for layer in attentions), strict=True)
-        self.layers = spans_of(plan or own, heads, windows)  # type: ignore[arg-type]
+        heads, windows = [x.heads for x in attentions], [x.window for x in attentions]
+        self.layers = spans_of(plan, heads, windows)
         self.inputs = _inputs(self.model)
         self.longest = _longest(encoder)
+        self.record = Record(
+            plan=plan.to_json(),
+            heads=heads,
+            windows=windows,
+            vocabulary=encoder.get_input_embeddings().weight.shape[0],
+            special=sorted(special_of(encoder.config)),
+            longest=self.longest,
+        )
         self._mask_at = list(inspect.signature(encoder.forward).parameters).index("attention_mask")
         _replace_attention(encoder, attentions)
         encoder.register_forward_pre_hook(self._hand_tables, with_kwargs=True)

@@ -145,7 +145,7 @@ def _described(batches: Batches | None) -> str:
 
 def _write(form: Format, exportable: Exportable, path: Path) -> None:
     try:
-        form.write(program_of(exportable), path)
+        form.write(program_of(exportable), path, exportable.record.model_dump_json())
     except SparseAttnError:
         raise
     except Exception as error:

@@ -16,15 +16,37 @@ from sparseattn.errors import DataError, MissingExtraError, unknown
 from sparseattn.exporting.exportable import Exportable
 from sparseattn.exporting.int8 import Batches, quantize_onnx, quantize_openvino, quietly
 
-__all__ = ["FORMATS", "Format", "Run", "format_of", "open_openvino", "program_of"]
+__all__ = ["FORMATS", "Format", "Opened", "Run", "format_of", "open_openvino", "program_of"]
 
 #: Runs a file: from input names and tensors to output names and tensors.
 Run = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+
+#: Under which name a file keeps its `Record`.
+_RECORD = "sparseattn"
 
 #: The batch that is traced: no size in it is 1, which a tracer would take for a constant.
 _BATCH, _LENGTH = 2, 70
 #: First version of ONNX's operators with all that is used.
 _OPSET = 20
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file that can be run.
+
+    Attributes:
+        run: Runs it on what it takes.
+        inputs: Names of what it takes.
+        record: The text of its `Record`; empty in a file of another program.
+    """
+
+    run: Run
+    inputs: tuple[str, ...]
+    record: str
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Runs it; columns that it does not take are left out."""
+        return self.run({name: batch[name] for name in self.inputs})
 
 
 @dataclass(frozen=True)
@@ -34,8 +56,8 @@ class Format:
     Attributes:
         suffix: How the names of its files end.
         needs: Packages that write and run it, which the extra of its name installs.
-        write: Writes a traced program to a path.
-        run: Opens what was written, for a number of threads; None for all.
+        write: Writes a traced program to a path, with the text of its `Record`.
+        run: Opens a file, for a number of threads; None for all.
         quantize: Turns the linear layers of what was written into 8-bit integers.
         needs_int8: Packages that this takes beside the others.
         calibrates: Whether it can find scales on texts.
@@ -44,8 +66,8 @@ class Format:
     name: str
     suffix: str
     needs: tuple[str, ...]
-    write: Callable[[Any, Path], None]
-    run: Callable[[Path, int | None], Run]
+    write: Callable[[Any, Path, str], None]
+    run: Callable[[Path, int | None], Opened]
     quantize: Callable[[Path, Batches | None], None] | None = None
     needs_int8: tuple[str, ...] = ()
     calibrates: bool = False
@@ -98,23 +120,29 @@ def format_of(path: Path, name: str | None = None) -> Format:
 # --- ONNX
 
 
-def _write_onnx(program: Any, path: Path) -> None:
+def _write_onnx(program: Any, path: Path, record: str) -> None:
     with quietly():
         names = list(program.graph_signature.user_inputs)
-        torch.onnx.export(
+        made = torch.onnx.export(
             program,
-            f=path,
             input_names=names,
             output_names=_outputs(program),
             dynamic_shapes=({0: "batch", 1: "length"},) * len(names),
             opset_version=_OPSET,
             dynamo=True,
-            external_data=False,
             verbose=False,
         )
+        assert made is not None
+        made.model.metadata_props[_RECORD] = record
+        made.save(path, external_data=False)
 
 
-def _run_onnx(path: Path, threads: int | None = None) -> Run:
+def _outputs(program: Any) -> list[str]:
+    """The names of a program's outputs, which are a dict."""
+    return list(program.call_spec.out_spec.context)
+
+
+def _open_onnx(path: Path, threads: int | None = None) -> Opened:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -127,63 +155,66 @@ def _run_onnx(path: Path, threads: int | None = None) -> Run:
         arrays = session.run(names, {name: value.numpy() for name, value in batch.items()})
         return dict(zip(names, map(torch.from_numpy, arrays), strict=True))
 
-    return run
-
-
-def _outputs(program: Any) -> list[str]:
-    """The names of a program's outputs, which are a dict."""
-    return list(program.call_spec.out_spec.context)
+    record = session.get_modelmeta().custom_metadata_map.get(_RECORD, "")
+    return Opened(run, tuple(each.name for each in session.get_inputs()), record)
 
 
 # --- OpenVINO
 
 
-def _write_openvino(program: Any, path: Path) -> None:
+def _write_openvino(program: Any, path: Path, record: str) -> None:
     import openvino
 
     with TemporaryDirectory() as folder:
         # OpenVINO reads a program of torch, too, but not one with several kinds of windows.
         draft = Path(folder, "model.onnx")
-        _write_onnx(program, draft)
+        _write_onnx(program, draft, record)
         model = openvino.convert_model(draft)
+    model.set_rt_info(record, [_RECORD])
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def open_openvino(path: Path, threads: int | None = None, precision: str = "f32") -> Run:
+def open_openvino(path: Path, threads: int | None = None, precision: str = "f32") -> Opened:
     """Opens a file of OpenVINO, to compute in `f32` or `bf16`."""
     import openvino
 
     settings = {"INFERENCE_PRECISION_HINT": precision}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    core = openvino.Core()
+    model = core.read_model(path)
+    compiled = core.compile_model(model, "CPU", settings)
     names = [port.get_any_name() for port in compiled.outputs]
 
     def run(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         arrays = compiled({name: value.numpy() for name, value in batch.items()})
         return {name: torch.from_numpy(arrays[name].copy()) for name in names}
 
-    return run
+    known = model.has_rt_info([_RECORD])
+    record = str(model.get_rt_info([_RECORD]).value) if known else ""
+    return Opened(run, tuple(port.get_any_name() for port in compiled.inputs), record)
 
 
 # --- torch
 
 
-def _write_torch(program: Any, path: Path) -> None:
+def _write_torch(program: Any, path: Path, record: str) -> None:
     with quietly():
-        torch.export.save(program, path)
+        torch.export.save(program, path, extra_files={_RECORD: record})
 
 
-def _run_torch(path: Path, _threads: int | None = None) -> Run:
+def _open_torch(path: Path, _threads: int | None = None) -> Opened:
+    files = {_RECORD: ""}
     with quietly():
-        module = torch.export.load(path).module()
+        program = torch.export.load(path, extra_files=files)
+    module, inputs = program.module(), tuple(map(str, program.graph_signature.user_inputs))
 
     def run(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with torch.no_grad():
-            output: dict[str, Tensor] = module(*batch.values())
+            output: dict[str, Tensor] = module(*(batch[name] for name in inputs))
         return output
 
-    return run
+    return Opened(run, inputs, files[_RECORD])
 
 
 FORMATS = {
@@ -194,7 +225,7 @@ FORMATS = {
             ".onnx",
             ("onnx", "onnxscript", "onnxruntime"),
             _write_onnx,
-            _run_onnx,
+            _open_onnx,
             quantize_onnx,
         ),
         Format(
@@ -207,6 +238,6 @@ FORMATS = {
             ("nncf",),
             calibrates=True,
         ),
-        Format("torch", ".pt2", (), _write_torch, _run_torch),
+        Format("torch", ".pt2", (), _write_torch, _open_torch),
     )
 }

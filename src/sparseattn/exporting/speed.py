@@ -35,7 +35,7 @@ def against_dense(
     dense = Exportable(model, Plan.of("full()"))
     with TemporaryDirectory() as folder:
         stock = Path(folder, path.name)
-        FORMATS[form].write(program_of(dense), stock)
+        FORMATS[form].write(program_of(dense), stock, "")
         runs: dict[str, Run] = {
             "dense": FORMATS[form].run(stock, None),
             "sparse": FORMATS[form].run(path, None),

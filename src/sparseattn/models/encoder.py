@@ -24,6 +24,7 @@ __all__ = [
     "owner_of",
     "random_batch",
     "random_outputs",
+    "special_of",
 ]
 
 _WORKING = (
@@ -194,6 +195,12 @@ def _refuse_grafted(encoder: Any, name: str) -> None:
             )
 
 
+def special_of(config: Any) -> set[int]:
+    """Ids that a config names, such as that of the padding token."""
+    named = {value for name, value in vars(config).items() if name.endswith("_token_id")}
+    return {value for value in named if isinstance(value, int)}
+
+
 def random_batch(
     encoder: Any, lengths: Sequence[int], annotated: bool = False
 ) -> dict[str, Tensor]:
@@ -202,7 +209,7 @@ def random_batch(
     The annotations are one sentence of one-token words of one kind, all under the first.
     """
     config = encoder.config
-    special = {value for name, value in vars(config).items() if name.endswith("_token_id")}
+    special = special_of(config)
     size = getattr(config, "vocab_size", None) or 8
     ordinary = torch.tensor([index for index in range(size) if index not in special])
     generator = torch.Generator().manual_seed(0)

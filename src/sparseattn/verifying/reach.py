@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -34,11 +33,8 @@ class Reach:
     @classmethod
     def of(cls, compiled: CompiledPlan) -> Reach:
         """Reads the plan compiled for a batch of one text without padding."""
-        shares: dict[int, Tensor] = {}
-        for rule in compiled.layers:
-            if id(rule) not in shares:
-                shares[id(rule)] = _shares(rule.dense[0])
-        return cls(tuple(shares[id(rule)] for rule in compiled.layers))
+        shares = {rule: _shares(rule.dense[0]) for rule in dict.fromkeys(compiled.layers)}
+        return cls(tuple(shares[rule] for rule in compiled.layers))
 
     def joined(self, other: Reach, token: int) -> Reach:
         """What either allows, where `token` is what makes them differ.
@@ -53,14 +49,23 @@ class Reach:
             layers.append(share)
         return Reach(tuple(layers))
 
-    @property
-    def is_full(self) -> bool:
-        """Whether every token reaches every other in every layer."""
-        return all(bool((share > 0).all()) for share in self._distinct)
+    def hides_from_layers(self) -> bool:
+        """Whether anything is out of reach in some layer."""
+        distinct = {id(share): share for share in self.layers}.values()
+        return any(bool((share == 0).any()) for share in distinct)
 
-    @cached_property
-    def _distinct(self) -> list[Tensor]:
-        return list({id(share): share for share in self.layers}.values())
+    def hides_from_tokens(self) -> bool:
+        """Whether anything is out of reach of some token's output."""
+        length = len(self.layers[0])
+        return bool((self.changed_by_tokens(sorted({0, length // 2, length - 1})) == 0).any())
+
+    def hides_from_vector(self) -> bool:
+        """Whether of two tokens at the ends no output is reached by both."""
+        length = len(self.layers[0])
+        if length < 4:
+            return False
+        effects = self.changed_by_tokens([1, length - 2])
+        return not bool((effects[:, 0] * effects[:, 1]).any())
 
     def changed_by(self, starts: Tensor, part: float = 0.5) -> Tensor:
         """How much the last layer's outputs change with some of the first layer's inputs.
@@ -76,6 +81,26 @@ class Reach:
             starts = (1 - part) * starts + part * (share @ starts)
         return starts
 
+    def changed_by_tokens(self, tokens: Sequence[int]) -> Tensor:
+        """`changed_by` where each change is one of one token. Shape: [length, tokens]."""
+        share = self.layers[0]
+        return self.changed_by(torch.eye(len(share), dtype=share.dtype)[:, list(tokens)])
+
+    def sources_of(self, tokens: int | Tensor) -> Tensor:
+        """How much the last outputs of a token, or of some, change with each input.
+
+        Args:
+            tokens: A token, or which ones. Shape: [length], bool.
+
+        Returns:
+            0 where nothing arrives. Shape: [length].
+        """
+        row = torch.zeros_like(self.layers[0][0])
+        row[tokens] = 1
+        for share in reversed(self.layers):
+            row = (row + row @ share) / 2
+        return row
+
     def part_of_attention(self, place: int, difference: NDArray[np.float64]) -> float:
         """What comes from attention, as far as one layer's attention carries a token's change.
 
@@ -83,28 +108,12 @@ class Reach:
             place: The token.
             difference: How much each output changes with it. Shape: [length].
         """
-        direct = sum(share[:, place] for share in self.layers).numpy()  # type: ignore[union-attr]
+        direct = torch.stack([share[:, place] for share in self.layers]).sum(dim=0).numpy()
         near = (direct > 0) & (difference > 0) & (np.arange(len(direct)) != place)
         if not near.any() or not difference[place]:
             return 0.5
         part = np.median(difference[near] / direct[near]) / difference[place]
         return float(np.clip(part, 1e-4, 0.5))
-
-    def changed_by_tokens(self, tokens: Sequence[int]) -> Tensor:
-        """`changed_by` where each change is one of one token. Shape: [length, tokens]."""
-        share = self.layers[0]
-        return self.changed_by(torch.eye(len(share), dtype=share.dtype)[:, list(tokens)])
-
-    def sources_of(self, token: int) -> Tensor:
-        """How much the last output of one token changes with each input. Shape: [length]."""
-        return self.sources_of_any(torch.arange(len(self.layers[0])) == token)
-
-    def sources_of_any(self, tokens: Tensor) -> Tensor:
-        """How much some tokens' last outputs change. Shape of it and them: [length]."""
-        row = tokens.to(self.layers[0].dtype)
-        for share in reversed(self.layers):
-            row = (row + row @ share) / 2
-        return row
 
 
 def _shares(allowed: Tensor) -> Tensor:

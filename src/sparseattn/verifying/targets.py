@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparseattn.errors import DataError, SparseAttnError, first_line
-from sparseattn.exporting.formats import FORMATS
+from sparseattn.exporting.formats import FORMATS, Opened
+from sparseattn.exporting.record import Record
 from sparseattn.verifying.texts import Text
 
-__all__ = ["Outputs", "Run", "is_file", "of_file", "of_function"]
+__all__ = ["File", "Outputs", "Run", "is_file", "of_function"]
 
 #: One text's output. Shape: [length, width] for its tokens, or [width] for a vector.
 Outputs = NDArray[np.float64]
@@ -27,84 +28,56 @@ Run = Callable[[Sequence[Text]], list[Outputs]]
 _PREFERRED = ("token_embeddings", "last_hidden_state", "sentence_embedding", "logits")
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A file that can be run, and the names of what it takes."""
-
-    path: Path
-    inputs: tuple[str, ...]
-    run: Callable[[dict[str, Tensor]], dict[str, Tensor]]
-
-    def __call__(self, texts: Sequence[Text]) -> list[Outputs]:
-        ids = torch.cat([text.columns["input_ids"] for text in texts])
-        known = {
-            name: torch.cat([text.columns[name] for text in texts]) for name in texts[0].columns
-        }
-        known |= {"position_ids": torch.arange(ids.shape[1]).expand_as(ids)}
-        try:
-            outputs = self.run({n: known.get(n, torch.zeros_like(ids)) for n in self.inputs})
-        except Exception as error:
-            raise DataError(
-                f"{self.path} does not run on {ids.shape[1]:,} tokens: {first_line(error)}"
-            ) from error
-        first = next((name for name in _PREFERRED if name in outputs), next(iter(outputs)))
-        return [value.double().numpy() for value in outputs[first]]
-
-
 def is_file(what: Any) -> bool:
     """Whether it is the path of an exported file."""
     ends = tuple(form.suffix for form in FORMATS.values())
     return isinstance(what, str | Path) and str(what).endswith(ends)
 
 
-def of_file(path: Path) -> Run:
-    """Opens an exported file.
+@dataclass(frozen=True)
+class File:
+    """An exported file that can be run."""
 
-    Raises:
-        DataError: There is none, or it cannot be read.
-        MissingExtraError: What runs it is not installed.
-    """
-    form = next(form for form in FORMATS.values() if path.suffix == form.suffix)
-    if not path.is_file():
-        raise DataError(f"there is no file {path}")
-    form.check_installed()
-    try:
-        if form.name == "torch":
-            return _opened_torch(path)
-        return _Opened(path, _INPUTS[form.name](path), form.run(path, None))
-    except SparseAttnError:
-        raise
-    except Exception as error:
-        raise DataError(f"{path} is no file of {form.name}: {first_line(error)}") from error
+    path: Path
+    opened: Opened
 
+    @classmethod
+    def open(cls, path: Path) -> File:
+        """Opens it.
 
-def _inputs_onnx(path: Path) -> tuple[str, ...]:
-    import onnx
+        Raises:
+            DataError: There is none, or it cannot be read.
+            MissingExtraError: What runs it is not installed.
+        """
+        form = next(form for form in FORMATS.values() if path.suffix == form.suffix)
+        if not path.is_file():
+            raise DataError(f"there is no file {path}")
+        form.check_installed()
+        try:
+            return cls(path, form.run(path, None))
+        except SparseAttnError:
+            raise
+        except Exception as error:
+            raise DataError(f"{path} is no file of {form.name}: {first_line(error)}") from error
 
-    graph = onnx.load(path, load_external_data=False).graph
-    weights = {each.name for each in graph.initializer}
-    return tuple(each.name for each in graph.input if each.name not in weights)
+    def record(self) -> Record:
+        """What it says of itself; a `DataError` where it says nothing."""
+        return Record.read(self.opened.record, self.path)
 
-
-def _inputs_openvino(path: Path) -> tuple[str, ...]:
-    import openvino
-
-    return tuple(port.get_any_name() for port in openvino.Core().read_model(path).inputs)
-
-
-def _opened_torch(path: Path) -> _Opened:
-    program = torch.export.load(path)
-    module = program.module()
-
-    def run(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        with torch.no_grad():
-            outputs: dict[str, Tensor] = module(*batch.values())
-        return outputs
-
-    return _Opened(path, tuple(map(str, program.graph_signature.user_inputs)), run)
-
-
-_INPUTS = {"onnx": _inputs_onnx, "openvino": _inputs_openvino}
+    def __call__(self, texts: Sequence[Text]) -> list[Outputs]:
+        """Runs it."""
+        ids = torch.cat([text.columns["input_ids"] for text in texts])
+        blank = dict.fromkeys(self.opened.inputs, torch.zeros_like(ids))
+        known = {n: torch.cat([text.columns[n] for text in texts]) for n in texts[0].columns}
+        known |= {"position_ids": torch.arange(ids.shape[1]).expand_as(ids)}
+        try:
+            outputs = self.opened({**blank, **known})
+        except Exception as error:
+            raise DataError(
+                f"{self.path} does not run on {ids.shape[1]:,} tokens: {first_line(error)}"
+            ) from error
+        first = next((name for name in _PREFERRED if name in outputs), next(iter(outputs)))
+        return [value.double().numpy() for value in outputs[first]]
 
 
 def of_function(function: Callable[[list[Any]], Any], name: str) -> Run:

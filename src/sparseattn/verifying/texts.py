@@ -113,7 +113,11 @@ def _with_ids(text: Text, source: Source, ids: list[int]) -> Text:
 
 
 def read_texts(
-    texts: Sequence[Any], tokenizer: Any, needs: Collection[str], special: Collection[int] | None
+    texts: Any,
+    tokenizer: Any,
+    needs: Collection[str],
+    special: Collection[int] | None,
+    longest: int | None,
 ) -> list[Text]:
     """Reads strings with a tokenizer, and lists of ids as they are.
 
@@ -122,16 +126,23 @@ def read_texts(
         tokenizer: May be None for ids.
         needs: The annotations that the plan reads.
         special: Ids that are not changed; None for those of a first and last token.
+        longest: The most tokens of a text; None without a limit.
 
     Raises:
-        DataError: There are none, or one is neither, or is empty.
+        DataError: There are none, or one is neither, or is empty or too long.
     """
     if isinstance(texts, str) or not texts:
         raise DataError(f"texts are a list of strings or of lists of token ids; got {texts!r}")
     annotator = None
     if tokenizer is not None:
         annotator = Annotator.for_needs(tokenizer, frozenset(needs))
-    return [_read(text, tokenizer, annotator, special) for text in texts]
+    read = [_read(text, tokenizer, annotator, special) for text in texts]
+    if longest is not None and (most := max(map(len, read))) > longest:
+        raise DataError(
+            f"a text of {most:,} tokens is more than the {longest:,} that the model has positions "
+            "for"
+        )
+    return read
 
 
 def _read(

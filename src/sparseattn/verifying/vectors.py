@@ -9,22 +9,25 @@ space of three dimensions, so that is what is tested; a linear layer after the p
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
+from sparseattn.errors import DataError
+from sparseattn.verifying.changes import Changed, Measured, measured
 from sparseattn.verifying.judging import Check, Pairs, judge
 from sparseattn.verifying.reach import Reach
 from sparseattn.verifying.subject import Subject
 from sparseattn.verifying.targets import Outputs, Run
 from sparseattn.verifying.texts import Text, Vocabulary
-from sparseattn.verifying.views import Changed, Measured, measured
 
 __all__ = ["changed_for", "check_vectors", "interaction"]
 
 #: Where the first of two blocks ends, and the part of a text that a block is.
 _STARTS, _BLOCK = 3, 8
+
+#: A text with one block of tokens changed, with another, and with both.
+_Copies = tuple[Text, Text, Text]
 
 
 def changed_for(text: Text, vocabulary: Vocabulary, subject: Subject, count: int) -> Changed:
@@ -32,119 +35,93 @@ def changed_for(text: Text, vocabulary: Vocabulary, subject: Subject, count: int
     reach = Reach.of(subject.compile(text.columns))
     chosen = set(text.spread(count))
     for token in (0, len(text) - 1):
-        within = (reach.sources_of(token) > 0).nonzero().flatten()
+        within = reach.sources_of(token).nonzero().flatten()
         for edge in (int(within[0]), int(within[-1])):
             chosen |= {edge - 1, edge, edge + 1}
     return Changed.of(text, vocabulary, subject, sorted(chosen & set(text.ordinary)))
 
 
-def _steps(length: int) -> list[int]:
-    """1, 2, 4 and so on."""
-    return [1 << power for power in range(length.bit_length())]
-
-
 def check_vectors(run: Run, texts: Sequence[Changed], vocabulary: Vocabulary) -> Check:
     """Finds out what a vector is made of, and judges by that."""
-    seen = [measured(run, changed.text, changed.copies) for changed in texts]
     full = all(texts[0].full)
-    single = [_single(*each) for each in zip(texts, seen, strict=True)]
-    pairs = Pairs.joined(single)
-    tolerance = judge("", pairs).tolerance
-    silent = pairs.difference <= tolerance
+    pairs = Pairs.joined([_single(run, changed) for changed in texts])
+    silent = pairs.difference <= judge("", pairs).tolerance
     if silent.any() and not silent.all():
         return judge("vector, made of one token's output", pairs, full=full, fading=True)
-    joint = [_joint(run, changed, vocabulary) for changed in texts]
-    return judge(
-        "vector, made of many tokens' outputs", Pairs.joined(joint), full=full, exact=False
-    )
+    joint = Pairs.joined([_joint(run, changed, vocabulary) for changed in texts])
+    return judge("vector, made of many tokens' outputs", joint, full=full, exact=False)
 
 
-def _single(changed: Changed, seen: Measured) -> Pairs:
+def _single(run: Run, changed: Changed) -> Pairs:
     """Single changes, taking the vector for the output of the token that they are nearest to."""
+    seen = measured(run, changed.text, changed.copies)
     difference = np.linalg.norm(seen.after - seen.before, axis=1)
     places, length = np.array(changed.places), len(changed.text)
     centre = np.average(places, weights=difference) if difference.any() else 0
     token = 0 if centre < length / 2 else length - 1
     effects = changed.effects()[token]
-    return Pairs(effects, np.abs(places - token), difference, _norm(seen), _scale(seen))
+    return Pairs(effects, np.abs(places - token), difference, *_noise_and_scale(seen))
 
 
-def _norm(seen: Measured) -> float:
-    """The noise of a vector's length."""
-    return seen.noise * float(np.sqrt(seen.before.shape[1]))
-
-
-def _scale(seen: Measured) -> float:
-    return float(np.linalg.norm(seen.before, axis=1).max())
-
-
-@dataclass(frozen=True, eq=False)
-class _Joint:
-    """A text with two blocks of changed tokens: neither, each alone, and both.
-
-    Attributes:
-        copies: With the first block, the second, and both.
-        expected: What they share: 0 where they reach no output in common.
-        distance: Tokens between the two blocks.
-    """
-
-    copies: tuple[Text, Text, Text]
-    expected: float
-    distance: int
+def _noise_and_scale(seen: Measured) -> tuple[float, float]:
+    """The noise of a vector's length, and the largest length."""
+    noise = seen.noise * float(np.sqrt(seen.before.shape[1]))
+    return noise, float(np.linalg.norm(seen.before, axis=1).max())
 
 
 def _joint(run: Run, changed: Changed, vocabulary: Vocabulary) -> Pairs:
     """Two blocks of tokens: what changing both does beyond what each does alone."""
-    joints = list(_joints(changed, vocabulary))
-    copies = {tuple(copy.ids): copy for joint in joints for copy in joint.copies}
+    found = list(_joints(changed, vocabulary))
+    if not found:
+        raise DataError("no two blocks of tokens can be changed; give longer texts, or token ids")
+    joints, expected, distance = zip(*found, strict=True)
+    copies = {tuple(copy.ids): copy for joint in joints for copy in joint}
     seen = measured(run, changed.text, list(copies.values()))
     after = dict(zip(copies, seen.after, strict=True))
     difference = [
-        interaction(seen.before[0], *(after[tuple(copy.ids)] for copy in joint.copies))
-        for joint in joints
+        interaction(seen.before[0], *(after[tuple(copy.ids)] for copy in joint)) for joint in joints
     ]
-    return Pairs(
-        np.array([joint.expected for joint in joints]),
-        np.array([joint.distance for joint in joints]),
-        np.array(difference),
-        2 * _norm(seen),  # four vectors
-        _scale(seen),
-    )
+    noise, scale = _noise_and_scale(seen)
+    arrays = np.array(expected), np.array(distance), np.array(difference)
+    return Pairs(*arrays, 2 * noise, scale)  # of four vectors
 
 
-def _joints(changed: Changed, vocabulary: Vocabulary) -> Iterator[_Joint]:
-    """Blocks one, two, four and so on tokens apart, and the nearest that share no output."""
+def _joints(changed: Changed, vocabulary: Vocabulary) -> Iterator[tuple[_Copies, float, int]]:
+    """Blocks one, two, four and so on tokens apart, and the nearest that share no output.
+
+    Yields:
+        Their copies; what they share, 0 where they reach no output in common; tokens between them.
+    """
     text, reach = changed.text, changed.reach
     size = max(1, len(text) // _BLOCK)
     for start in text.spread(_STARTS):
         first = [place for place in text.ordinary if start - size < place <= start]
         effect = reach.changed_by_tokens(first).sum(dim=1)
-        for step in [*_steps(len(text)), _apart(changed, effect, start)]:
+        steps = [1 << power for power in range(len(text).bit_length())]
+        for step in [*steps, _apart(changed, effect, start)]:
             ahead = range(start + step, start + step + size)
             second = [place for place in text.ordinary if place in ahead]
             if second and (copies := _copies(vocabulary, text, first, second)):
-                shared = float(effect @ reach.changed_by_tokens(second).sum(dim=1))
-                yield _Joint(copies, shared, step)
+                yield copies, float(effect @ reach.changed_by_tokens(second).sum(dim=1)), step
 
 
 def _apart(changed: Changed, effect: Tensor, start: int) -> int:
     """The fewest tokens between a block and the next that shares no output with it."""
-    reached = changed.reach.sources_of_any(effect > 0)
+    reached = changed.reach.sources_of(effect > 0)
     far = (reached == 0).nonzero().flatten() - start
     return next((int(step) for step in far if step > 0), len(reached))
 
 
 def _copies(
     vocabulary: Vocabulary, text: Text, first: Sequence[int], second: Sequence[int]
-) -> tuple[Text, Text, Text] | None:
+) -> _Copies | None:
     """The text with one block changed, with the other, and with the same tokens in both."""
-    alone = vocabulary.changed(text, first), vocabulary.changed(text, second)
-    if alone[0] is None or alone[1] is None:
+    one, other = vocabulary.changed(text, first), vocabulary.changed(text, second)
+    both = None if one is None else vocabulary.changed(one, second)
+    if one is None or other is None or both is None:
         return None
-    both = vocabulary.changed(alone[0], second)
-    if both is None or any(both.ids[place] != alone[1].ids[place] for place in second):
-        return None
-    return alone[0], alone[1], both
+    same = all(both.ids[place] == other.ids[place] for place in second)
+    return (one, other, both) if same else None
 
 
 def interaction(neither: Outputs, first: Outputs, second: Outputs, both: Outputs) -> float:

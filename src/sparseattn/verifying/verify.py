@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,26 +10,20 @@ from typing import Any
 from torch import nn
 
 from sparseattn.errors import DataError
-from sparseattn.models.encoder import random_batch
+from sparseattn.models.load import load_model, load_part, quiet
 from sparseattn.plan import Plan
-from sparseattn.verifying import enough, vectors, views
+from sparseattn.verifying.changes import Changed, measured, token_pairs
 from sparseattn.verifying.endpoint import Endpoint
 from sparseattn.verifying.judging import IGNORED, KEPT, NARROWER, UNPROVEN, Check, Pairs, judge
-from sparseattn.verifying.layers import settled
-from sparseattn.verifying.subject import Subject, loaded, plan_for, tokenizer_for
-from sparseattn.verifying.targets import Run, is_file, of_file, of_function
+from sparseattn.verifying.layers import Inside, settled
+from sparseattn.verifying.reach import Reach
+from sparseattn.verifying.subject import Subject
+from sparseattn.verifying.targets import File, Run, is_file, of_function
 from sparseattn.verifying.texts import Text, Vocabulary, read_texts
-from sparseattn.verifying.views import Changed
+from sparseattn.verifying.vectors import changed_for, check_vectors
 from sparseattn.words import counted
 
 __all__ = ["Verified", "verify"]
-
-#: What the outputs of tokens are called.
-_TOKENS_OUT = "output of each token"
-#: Tokens of each random text where none are given, at least.
-_TOKENS = 64
-#: So many of these.
-_TEXTS = 3
 
 
 @dataclass(frozen=True)
@@ -95,11 +89,12 @@ def verify(
             exported file; the URL of an endpoint in OpenAI's format or that of
             text-embeddings-inference; or any function from a list of texts to as many vectors, of
             the texts or of their tokens.
-        plan: See `Plan.of`; by default that of the model.
+        plan: See `Plan.of`; by default that of the model, or that which a file names.
         texts: Strings, or lists of token ids, special tokens included; random tokens by default.
             A function gets them as they are.
         model: The model that should be running, or its name, where `what` is none: it says how many
-            layers and heads there are, and how strings become tokens.
+            layers and heads there are, and how strings become tokens. A file that `export` wrote
+            knows all but the latter.
         tokenizer: Instead of the model's.
         changes: Tokens to change in each text.
 
@@ -113,116 +108,53 @@ def verify(
         MissingExtraError: What runs the file is not installed.
     """
     name = what if isinstance(what, str) else getattr(what, "__name__", type(what).__name__)
-    named, tokenizer = model, tokenizer_for(tokenizer, what, model)
-    if isinstance(what, str) and not is_file(what) and not what.startswith(("http:", "https:")):
-        if "://" in what:
-            raise DataError(f"{what!r} is no endpoint: give an http or https URL")
-        tokenizer = tokenizer_for(tokenizer, what, what)
-        what = loaded(what)
-    model = _reference(what, loaded(model))
-    subject = Subject.of(plan_for(plan, model), model, tokenizer)
-    read = _texts(texts, subject)
+    tokenizer = _tokenizer(tokenizer, what, model)
+    runs = _opened(what, model, name)
+    found = runs if isinstance(runs, nn.Module) else getattr(what, "__self__", None)
+    reference = _loaded(model) or (found if isinstance(found, nn.Module) else None)
+    record = runs.record if isinstance(runs, File) else None
+    subject = Subject.of(plan, tokenizer, reference, record)
+    texts = subject.random_texts() if texts is None else texts
+    read = read_texts(texts, tokenizer, subject.plan.needs, subject.special, subject.longest)
     vocabulary = Vocabulary(read, tokenizer)
-    if isinstance(what, nn.Module):
-        changed = [_spread(text, vocabulary, subject, changes) for text in read]
-        checks = _checks_of_model(what, subject, changed, changes)
-    else:
-        changed, checks = _checks_of_run(
-            _run_of(what, named, name), subject, read, vocabulary, changes
-        )
+    check = _check_model if isinstance(runs, nn.Module) else _check_run
+    changed, checks = check(runs, subject, read, vocabulary, changes)
     count = sum(len(each.places) for each in changed)
     return Verified(name, subject.plan, len(read), count, tuple(checks))
 
 
-def _spread(text: Text, vocabulary: Vocabulary, subject: Subject, count: int) -> Changed:
-    return Changed.of(text, vocabulary, subject, text.spread(count))
+def _is_name(what: Any) -> bool:
+    """Whether it is the name of a model."""
+    return isinstance(what, str) and not is_file(what) and "://" not in what
 
 
-def _texts(texts: Any, subject: Subject) -> list[Text]:
-    """The texts, or random ones long enough."""
-    if texts is None:
-        if subject.encoder is None:
-            raise DataError("there are no texts: give some, or model= for random ones")
-        wanted = max(_TOKENS, 2 * (enough.shortest(subject, enough.of_vector) or 0))
-        length = min(wanted, subject.longest or wanted)
-        texts = random_batch(subject.encoder, [length] * _TEXTS)["input_ids"].tolist()
-    read = read_texts(texts, subject.tokenizer, subject.plan.needs, subject.special)
-    for text in read:
-        if len(text) > (subject.longest or len(text)):
-            raise DataError(
-                f"a text of {len(text):,} tokens is more than the {subject.longest:,} that the "
-                "model has positions for"
-            )
-    return read
+def _loaded(model: Any) -> Any:
+    """A model, loaded if it is a name."""
+    if isinstance(model, str):
+        with quiet():
+            return load_model(model)
+    return model
 
 
-def _checks_of_model(
-    model: Any, subject: Subject, changed: Sequence[Changed], count: int
-) -> list[Check]:
-    """Each layer, and the outputs where anything is out of their reach."""
-    checks: list[Check] = []
-    with settled(model):
-        if subject.state is not None:
-            parts = [views.layer_pairs(model, subject, each, count) for each in changed]
-            for index, layer in enumerate(zip(*parts, strict=True)):
-                full = changed[0].full[index]
-                checks.append(judge(f"layer {index}", Pairs.joined(layer), full=full))
-            _refuse_short(checks, subject, changed, enough.of_layers)
-        if not subject.mixes(model):
-            pairs = Pairs.joined([views.model_pairs(model, subject, each) for each in changed])
-            last = judge(_TOKENS_OUT, pairs, full=all(changed[0].full), exact=subject.exact)
-            if not checks or last.verdict != UNPROVEN:
-                checks.append(last)
-    return checks
+def _tokenizer(tokenizer: Any, what: Any, model: Any) -> Any:
+    """The tokenizer that was given, or that of a wrapper or a name; None without any."""
+    if tokenizer is not None:
+        return tokenizer
+    for each in (what, getattr(what, "__self__", None), model):
+        if isinstance(each, nn.Module) and hasattr(each, "tokenizer"):
+            return each.tokenizer
+    name = next((each for each in (model, what) if _is_name(each)), None)
+    return None if name is None else load_part(name, "AutoTokenizer")
 
 
-def _checks_of_run(
-    run: Run, subject: Subject, texts: Sequence[Text], vocabulary: Vocabulary, count: int
-) -> tuple[list[Changed], list[Check]]:
-    """The outputs of tokens, or a vector."""
-    if run([texts[0]])[0].ndim == 2:
-        changed = [_spread(text, vocabulary, subject, count) for text in texts]
-        pairs = [
-            views.token_pairs(each, views.measured(run, each.text, each.copies)) for each in changed
-        ]
-        check = judge(
-            _TOKENS_OUT, Pairs.joined(pairs), full=all(changed[0].full), exact=subject.exact
-        )
-        needed = enough.of_tokens
-    else:
-        changed = [vectors.changed_for(text, vocabulary, subject, count) for text in texts]
-        check = vectors.check_vectors(run, changed, vocabulary)
-        needed = enough.of_vector
-    _refuse_short([check], subject, changed, needed)
-    return changed, [check]
-
-
-def _refuse_short(
-    checks: Sequence[Check], subject: Subject, changed: Sequence[Changed], needed: enough.Enough
-) -> None:
-    """Raises a DataError where longer texts would show what these cannot."""
-    if not any(check.verdict == UNPROVEN and not check.outside for check in checks):
-        return
-    longest = max(len(each.text) for each in changed)
-    length = enough.shortest(subject, needed)
-    if length is not None and length > longest:
-        raise DataError(
-            f"texts of at most {longest:,} tokens are too short for any to be out of reach under "
-            f"this plan: give texts of at least {length:,} tokens"
-        )
-
-
-def _reference(what: Any, model: Any) -> Any:
-    """The model that says how many layers there are; None without any."""
-    for each in (model, what, getattr(what, "__self__", None)):
-        if isinstance(each, nn.Module):
-            return each
-    return None
-
-
-def _run_of(what: Any, model: Any, name: str) -> Run:
+def _opened(what: Any, model: Any, name: str) -> Any:
+    """A torch model, or a `Run`."""
+    if isinstance(what, nn.Module):
+        return what
     if is_file(what):
-        return of_file(Path(what))
+        return File.open(Path(what))
+    if _is_name(what):
+        return _loaded(what)
     if isinstance(what, str):
         return of_function(Endpoint(what, model if isinstance(model, str) else None), name)
     if callable(what):
@@ -231,3 +163,62 @@ def _run_of(what: Any, model: Any, name: str) -> Run:
         "what runs is a torch model or its name, an exported file, a URL or a function; got "
         f"{what!r}"
     )
+
+
+def _check_model(
+    model: nn.Module, subject: Subject, texts: Sequence[Text], vocabulary: Vocabulary, count: int
+) -> tuple[list[Changed], list[Check]]:
+    """Each layer, and the outputs where anything is out of their reach."""
+    changed = [_spread(text, vocabulary, subject, count) for text in texts]
+    full, inside = changed[0].full, Inside.of(model, subject)
+    with settled(model):
+        layers = zip(*(inside.layer_pairs(each, count) for each in changed), strict=True)
+        checks = [
+            judge(f"layer {index}", Pairs.joined(layer), full=full[index])
+            for index, layer in enumerate(layers)
+        ]
+        _refuse_short(checks, subject, texts, Reach.hides_from_layers)
+        if not inside.mixes:
+            last = _token_check(map(inside.token_pairs, changed), all(full), subject)
+            checks += [last] * (last.verdict != UNPROVEN)
+    return changed, checks
+
+
+def _check_run(
+    run: Run, subject: Subject, texts: Sequence[Text], vocabulary: Vocabulary, count: int
+) -> tuple[list[Changed], list[Check]]:
+    """The outputs of tokens, or a vector."""
+    if run([texts[0]])[0].ndim == 2:
+        changed = [_spread(text, vocabulary, subject, count) for text in texts]
+        pairs = (token_pairs(each, measured(run, each.text, each.copies)) for each in changed)
+        check, enough = _token_check(pairs, all(changed[0].full), subject), Reach.hides_from_tokens
+    else:
+        changed = [changed_for(text, vocabulary, subject, count) for text in texts]
+        check, enough = check_vectors(run, changed, vocabulary), Reach.hides_from_vector
+    _refuse_short([check], subject, texts, enough)
+    return changed, [check]
+
+
+def _spread(text: Text, vocabulary: Vocabulary, subject: Subject, count: int) -> Changed:
+    return Changed.of(text, vocabulary, subject, text.spread(count))
+
+
+def _token_check(pairs: Iterable[Pairs], full: bool, subject: Subject) -> Check:
+    return judge("output of each token", Pairs.joined(list(pairs)), full=full, exact=subject.exact)
+
+
+def _refuse_short(
+    checks: Sequence[Check],
+    subject: Subject,
+    texts: Sequence[Text],
+    enough: Callable[[Reach], bool],
+) -> None:
+    """Raises a DataError where longer texts would show what these cannot."""
+    if not any(check.verdict == UNPROVEN and not check.outside for check in checks):
+        return
+    longest, length = max(map(len, texts)), subject.shortest(enough)
+    if length is not None and length > longest:
+        raise DataError(
+            f"texts of at most {longest:,} tokens are too short for any to be out of reach under "
+            f"this plan: give texts of at least {length:,} tokens"
+        )
