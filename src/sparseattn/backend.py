@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -20,12 +21,37 @@ from sparseattn.errors import BackendError
 from sparseattn.registry import Registry
 from sparseattn.rules import LayerRule
 
-__all__ = ["AUTO", "BY_NAME", "Backend", "Call", "backend", "backends"]
+__all__ = ["AUTO", "BY_NAME", "Backend", "Call", "DistanceBias", "backend", "backends"]
 
 #: The name that leaves the choice to `select`.
 AUTO = "auto"
 #: The reason of a choice by name.
 BY_NAME = "chosen by name"
+
+
+@dataclass(frozen=True, eq=False)
+class DistanceBias:
+    """A number for each head and distance, as the relative positions of MPNet and T5 add.
+
+    Attributes:
+        values: What is added where the key stands `d` tokens after the query, at
+            `d + length - 1`. Shape: [heads, 2 * length - 1].
+    """
+
+    values: Tensor
+
+    def dense(self) -> Tensor:
+        """The same for each pair. Shape: [1, heads, length, length]."""
+        # With gradient it is made anew: a layer that is checkpointed must find what it had.
+        return self._spread() if torch.is_grad_enabled() else self._kept
+
+    @cached_property
+    def _kept(self) -> Tensor:
+        return self._spread()
+
+    def _spread(self) -> Tensor:
+        length = (self.values.shape[1] + 1) // 2
+        return self.values.unfold(1, length, 1).flip(1)[None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +66,7 @@ class Call:
         scale: Factor of the scores, usually `head width ** -0.5`.
         dropout: Chance that an attention weight is dropped, in [0, 1). 0 outside training.
         bias: Added to the scaled scores before masking; gradients flow into it.
-            Shape: broadcastable to [batch, heads, length, length].
+            Shape: broadcastable to [batch, heads, length, length], or a number a distance.
     """
 
     query: Tensor
@@ -49,13 +75,19 @@ class Call:
     rule: LayerRule
     scale: float
     dropout: float = 0.0
-    bias: Tensor | None = None
+    bias: Tensor | DistanceBias | None = None
 
     @property
     def trains(self) -> bool:
         """Whether gradients are computed."""
-        states = (self.query, self.key, self.value)
-        return torch.is_grad_enabled() and any(x.requires_grad for x in states)
+        bias = self.bias.values if isinstance(self.bias, DistanceBias) else self.bias
+        states = (self.query, self.key, self.value, bias)
+        return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in states)
+
+    @property
+    def dense_bias(self) -> Tensor | None:
+        """The bias of each pair. Shape: broadcastable to [batch, heads, length, length]."""
+        return self.bias.dense() if isinstance(self.bias, DistanceBias) else self.bias
 
 
 class Backend(ABC):

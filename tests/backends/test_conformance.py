@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sparseattn as sa
 from sparseattn.auto import select
-from sparseattn.backend import Backend, Call, backend, backends
+from sparseattn.backend import Backend, Call, DistanceBias, backend, backends
 from sparseattn.errors import BackendError, PatternError
 from sparseattn.rules import (
     Band,
@@ -119,6 +119,15 @@ def test_reference_equals_a_loop(plan, length, padding):
     torch.testing.assert_close(backend("reference").attend(call), by_hand(call))
 
 
+def test_reference_adds_a_number_for_each_distance():
+    call = case("neighbor(radius=3) | global(cls)", 7)
+    values = torch.randn(HEADS, 13, dtype=torch.float64)
+    pairs = [[[row[j - i + 6] for j in range(7)] for i in range(7)] for row in values.tolist()]
+    out = backend("reference").attend(replace(call, bias=DistanceBias(values)))
+    by_pair = replace(call, bias=torch.tensor(pairs, dtype=torch.float64)[None])
+    torch.testing.assert_close(out, by_hand(by_pair))
+
+
 def test_reference_adds_the_bias():
     call = case("neighbor(radius=2)", 7)
     call = replace(call, bias=torch.randn(1, HEADS, 7, 7, dtype=torch.float64))
@@ -194,6 +203,23 @@ def test_bias_with_gradient(name):
         grads.append((out.detach(), bias.grad))
     torch.testing.assert_close(grads[1], grads[0])
     assert grads[1][1].isfinite().all()
+
+
+@pytest.mark.parametrize("padding", ["right", "left", "none"])
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_number_for_each_distance_with_gradient(name, plan, length, padding):
+    call = case(plan, length, padding)
+    generator = torch.Generator().manual_seed(length)
+    values = torch.randn(HEADS, 2 * length - 1, dtype=torch.float64, generator=generator)
+    able(name, replace(call, bias=DistanceBias(values)))
+    results = []
+    for each in ("reference", name):
+        leaf = values.clone().requires_grad_()
+        out, states = gradients(backend(each), replace(call, bias=DistanceBias(leaf)))
+        results.append((out, *states, leaf.grad))
+    torch.testing.assert_close(results[1], results[0])
 
 
 @pytest.mark.parametrize("name", NAMES)

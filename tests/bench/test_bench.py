@@ -276,7 +276,7 @@ def test_the_stock_model_carries_no_plan(name, tmp_path):
 
 
 def test_models_that_take_only_a_mask_are_not_forecast(tmp_path):
-    build("mpnet").config.save_pretrained(tmp_path)
+    build("deberta").config.save_pretrained(tmp_path)
     subject = load(str(tmp_path), 64, trains=False)
     with pytest.raises(UnsupportedModelError, match="so no plan makes it faster"):
         Predictor(subject, PLAN).at(64)

@@ -1,4 +1,4 @@
-"""Families that are reached through a mask which is added to their scores."""
+"""Learning on families that compute their own attention, which is replaced."""
 
 from __future__ import annotations
 
@@ -24,19 +24,14 @@ from sparseattn.degrees.texts import Texts
 from sparseattn.errors import UnsupportedModelError
 from sparseattn.models.describe import measure
 from tests.degrees.small import arguments, collate, rows
-from tests.models.families import MASKED, batch, build
+from tests.models.families import MASKED, OWN, batch, build
 
-ADDED = ["mpnet", "roformer", "rembert", "megatron-bert"]
-BOOLEAN = ["deberta", "deberta-v2"]
+ADDED = list(OWN)
 #: MPNet has no gradient checkpointing.
 CHECKPOINTED = ADDED[1:]
 
 RADII = (0, 1, 4, 9)
 CANDIDATES = Candidates(parse_rankings("neighbor(degrees=[0, 1, 4, 9])"))
-
-
-def test_these_are_all_families_that_take_a_mask():
-    assert {*ADDED, *BOOLEAN} == set(MASKED)
 
 
 @contextmanager
@@ -258,7 +253,7 @@ class Untouched:
         raise AssertionError
 
 
-@pytest.mark.parametrize("family", BOOLEAN)
+@pytest.mark.parametrize("family", MASKED)
 @pytest.mark.parametrize(
     "start",
     [

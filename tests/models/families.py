@@ -53,15 +53,18 @@ INTERFACE: dict[str, tuple[str, dict[str, Any]]] = {
     "markuplm": ("MarkupLM", {**DROP, "xpath_unit_hidden_size": 4, "max_depth": 4}),
     "t5-encoder": ("T5", T5),
 }
-MASKED: dict[str, tuple[str, dict[str, Any]]] = {
+#: Those that compute their own attention: under a plan it is replaced, or handed a mask alone.
+OWN: dict[str, tuple[str, dict[str, Any]]] = {
     "mpnet": ("MPNet", ROBERTA),
-    "deberta": ("Deberta", DISENTANGLED),
-    "deberta-v2": ("DebertaV2", {**DISENTANGLED, "conv_kernel_size": 3, "conv_act": "gelu"}),
     "roformer": ("RoFormer", {**DROP, "embedding_size": 32}),
     "rembert": ("RemBert", {**DROP, "input_embedding_size": 16, "output_embedding_size": 16}),
     "megatron-bert": ("MegatronBert", DROP),
 }
-FAMILIES = {**INTERFACE, **MASKED}
+MASKED: dict[str, tuple[str, dict[str, Any]]] = {
+    "deberta": ("Deberta", DISENTANGLED),
+    "deberta-v2": ("DebertaV2", {**DISENTANGLED, "conv_kernel_size": 3, "conv_act": "gelu"}),
+}
+FAMILIES = {**INTERFACE, **OWN, **MASKED}
 
 
 def build(family: str, kind: str | None = None, **changes: Any) -> Any:

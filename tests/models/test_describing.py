@@ -9,7 +9,7 @@ import sparseattn as sa
 from sparseattn import auto as cost
 from sparseattn.auto import Cost
 from sparseattn.errors import DataError
-from tests.models.families import batch, build
+from tests.models.families import batch, build, run
 
 #: Seconds: tiled costs ten times as much an entry, and more in training.
 INFERENCE = {"masked": Cost(1e-4, 1e-9), "tiled": Cost(2e-4, 1e-8)}
@@ -63,17 +63,20 @@ def test_what_is_expected_is_what_is_then_taken():
         assert expected.layers[0].reason.startswith(taken.layers[0].reason)
 
 
-def test_what_a_backend_cannot_do_is_the_reason():
-    model = sa.sparsify(build("t5-encoder"), "neighbor(radius=2)")
-    layer = sa.describe(model, batch((200,))).layers[0]
-    assert layer.backend == "masked"
-    assert "the only backend that can (tiled cannot: it adds no bias" in layer.reason
+@pytest.mark.parametrize("family", ["t5-encoder", "mpnet"])
+def test_relative_positions_are_predicted(family):
+    model = sa.sparsify(build(family, max_position_embeddings=600), "neighbor(radius=2)")
+    expected = sa.describe(model, batch((500,))).layers[0]
+    run(model, **batch((500,)))
+    taken = sa.describe(model, batch((500,))).layers[0]
+    assert "cannot" not in expected.reason
+    assert (expected.backend, expected.reason.split(";")[0]) == (taken.backend, taken.reason)
 
 
 def test_names_and_masks_are_reasons():
     named = sa.sparsify(build("bert"), "neighbor(radius=2)", backend="tiled")
     assert sa.describe(named, batch((20,))).layers[0].reason == "chosen by name"
-    hooked = sa.sparsify(build("mpnet"), "neighbor(radius=2)")
+    hooked = sa.sparsify(build("deberta"), "neighbor(radius=2)")
     assert "only one for this model family" in sa.describe(hooked, batch((20,))).layers[0].reason
 
 

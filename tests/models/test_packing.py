@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sparseattn as sa
-from tests.models.families import INTERFACE, MASKED, batch, build, run, sentence_transformer
+from tests.models.families import INTERFACE, MASKED, OWN, batch, build, run, sentence_transformer
 
 FAMILIES = ["bert", "roberta", "distilbert", "albert", "modernbert", "nomic-bert", "eurobert"]
 PLANS = [None, {0: "neighbor(2) | global(cls)", 1: {"0": "self()", "1:": "dilated(2, 3)"}}]
@@ -145,7 +145,7 @@ def test_the_plan_may_change():
     assert rows_of(model, inputs) == 31
 
 
-@pytest.mark.parametrize("family", [*MASKED, "t5-encoder"])
+@pytest.mark.parametrize("family", [*OWN, *MASKED, "t5-encoder"])
 @pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
 def test_others_are_refused_and_stay_as_they_are(family):
     model, inputs = build(family), batch()

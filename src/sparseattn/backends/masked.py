@@ -26,8 +26,8 @@ class Masked(Backend):
         """See `Backend.attend`."""
         rule = call.rule
         mask: Tensor | None = None
-        if call.bias is not None:
-            mask = call.bias.to(call.query.dtype).masked_fill(~_mask(rule), float("-inf"))
+        if (bias := call.dense_bias) is not None:
+            mask = bias.to(call.query.dtype).masked_fill(~_mask(rule), float("-inf"))
         elif rule.padded or not rule.is_full:
             mask = _mask(rule)
         context = scaled_dot_product_attention(

@@ -20,8 +20,8 @@ class Reference(Backend):
     def attend(self, call: Call) -> Tensor:
         """See `Backend.attend`."""
         scores = call.query @ call.key.transpose(-2, -1) * call.scale
-        if call.bias is not None:
-            scores = scores + call.bias
+        if (bias := call.dense_bias) is not None:
+            scores = scores + bias
         allowed = call.rule.dense
         scores = scores.masked_fill(~allowed, float("-inf"))
         empty = ~allowed.any(dim=-1, keepdim=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from sparseattn.backend import Backend, Call
+from sparseattn.backend import Backend, Call, DistanceBias
 from sparseattn.backends.kernels.cpu import launch as cpu
 from sparseattn.backends.kernels.gathered import attend_gathered, gathered_tiles
 from sparseattn.backends.kernels.tiles import Tiles, tiles_of
@@ -35,8 +35,8 @@ class Tiled(Backend):
     def reasons(self, call: Call) -> list[str]:
         """See `Backend.reasons`."""
         reasons = []
-        if call.bias is not None:
-            reasons.append("it adds no bias to the scores (relative positions, learned soft masks)")
+        if isinstance(call.bias, Tensor):
+            reasons.append("it adds no bias of its own to each pair (learned soft masks)")
         if not call.query.is_floating_point():
             reasons.append(f"it computes with floating-point numbers, not {call.query.dtype}")
         return reasons
@@ -92,8 +92,11 @@ def _attend_native(call: Call) -> Tensor:
     width = call.query.shape[-1]
     states = [_readable(x.to(dtype)) for x in (call.query, call.key, call.value)]
     seed = int(torch.randint(2**31, ())) if call.dropout else 0
+    bias = None
+    if isinstance(call.bias, DistanceBias):  # from the farthest key behind to that ahead
+        bias = pad(call.bias.values.to(dtype).flip(1), (_LANES, _LANES))
     context: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
-        *states, _tiles(call.rule), cpu.Setting(call.scale, call.dropout, seed)
+        *states, bias, _tiles(call.rule), cpu.Setting(call.scale, call.dropout, seed)
     )
     return context[..., :width].to(call.query.dtype)
 
@@ -110,26 +113,36 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, tiles: Tiles, setting: cpu.Setting
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        bias: Tensor | None,
+        tiles: Tiles,
+        setting: cpu.Setting,
     ) -> Tensor:
         launch = cpu.Launch(tiles, setting, q)
         context = cpu.empty_result(q, zero=tiles.partial)
         lse = torch.empty(q.shape[:3], dtype=q.dtype)
         launch.tensors(Q=q, K=k, V=v, OUT=context, LSE=lse)
+        launch.add_bias(BIAS=bias)
         launch.run("forward")
-        ctx.save_for_backward(q, k, v, context, lse)
+        ctx.save_for_backward(q, k, v, bias, context, lse)
         ctx.tiles, ctx.setting = tiles, setting
         return context
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, context, lse = ctx.saved_tensors
+        q, k, v, bias, context, lse = ctx.saved_tensors
         launch = cpu.Launch(ctx.tiles, ctx.setting, q)
         dq = cpu.empty_result(q, zero=ctx.tiles.partial)
         dk, dv = cpu.empty_result(k, zero=True), cpu.empty_result(v, zero=True)
         launch.tensors(
             Q=q, K=k, V=v, OUT=context, LSE=lse, DOUT=_readable(grad), DQ=dq, DK=dk, DV=dv
         )
+        # One for each text: threads share no sums.
+        dbias = None if bias is None else bias.new_zeros(len(q), *bias.shape)
+        launch.add_bias(BIAS=bias, DBIAS=dbias)
         launch.run("backward")
-        return dq, dk, dv, None, None
+        return dq, dk, dv, None if dbias is None else dbias.sum(0), None, None

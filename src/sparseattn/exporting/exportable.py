@@ -14,7 +14,7 @@ from sparseattn.errors import PlanError, UnsupportedModelError
 from sparseattn.exporting.attention import Table, attend, cut, tables_of
 from sparseattn.exporting.record import Record
 from sparseattn.exporting.spans import Groups, Span, spans_of
-from sparseattn.models import masks
+from sparseattn.models import masks, own_attention
 from sparseattn.models.encoder import (
     Attention,
     attention_layers,
@@ -130,7 +130,7 @@ class Exportable(nn.Module):
 def _checked(encoder: Any) -> list[Attention]:
     """The attention layers; refuses those that cannot be replaced."""
     who = f"{type(encoder).__name__} cannot be exported"
-    if masks.modules_of(encoder):
+    if masks.modules_of(encoder) or own_attention.modules_of(encoder):
         raise UnsupportedModelError(
             f"{who}: it computes its own attention, which would stay dense in the file"
         )

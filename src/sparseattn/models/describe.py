@@ -107,7 +107,7 @@ def _backend_of(
         before = last.compiled.layers[index].valid
         if torch.equal(before, rule.valid.to(before.device)):
             return last.chosen[index]
-    if state.mask_route:
+    if state.mask_only:
         return masks.ONLY
     if state.config.backend != backends.AUTO:
         return state.config.backend, backends.BY_NAME
@@ -116,10 +116,11 @@ def _backend_of(
     # One number that looks like all of them: only shape, type and device are asked about.
     one = torch.empty((), dtype=encoder.dtype, device=rule.valid.device).requires_grad_(trains)
     states = one.expand(len(rule.valid), layer.heads, rule.length, layer.width)
+    added: Any = bias
     if layer.biased and bias is None:
-        bias = states.new_zeros(1, 1, 1, 1)
+        added = backends.DistanceBias(states.new_zeros(layer.heads, 2 * rule.length - 1))
     dropout = attention_dropout(encoder.config) if encoder.training else 0.0
     chosen, reason = select(
-        backends.AUTO, backends.Call(states, states, states, rule, 1.0, dropout, bias)
+        backends.AUTO, backends.Call(states, states, states, rule, 1.0, dropout, added)
     )
     return chosen.name, f"{reason}; a prediction: this batch was not run"

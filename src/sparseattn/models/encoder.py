@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseattn.errors import SparseAttnError, UnsupportedModelError, first_line
-from sparseattn.models import interface, masks
+from sparseattn.models import interface, masks, own_attention
 from sparseattn.models.config import NAME
 
 __all__ = [
@@ -122,6 +122,12 @@ def attention_layers(encoder: Any) -> list[Attention]:
     """
     if modules := masks.modules_of(encoder):
         return [Attention(module, module.num_attention_heads) for module in modules]
+    if modules := own_attention.modules_of(encoder):
+        biased = encoder.config.model_type == "mpnet"
+        return [
+            Attention(m, m.num_attention_heads, width=m.attention_head_size, biased=biased)
+            for m in modules
+        ]
     calls: list[Attention] = []
 
     def record(

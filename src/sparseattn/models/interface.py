@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseattn.auto import select
-from sparseattn.backend import AUTO, Call
+from sparseattn.backend import AUTO, Call, DistanceBias
 from sparseattn.errors import PlanNotAppliedError, UnsupportedModelError
 from sparseattn.models.config import FIELD, NAME, SparsityConfig
 from sparseattn.models.layout import Layout
@@ -119,7 +119,7 @@ def attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    position_bias: Tensor | None = None,
+    position_bias: Tensor | DistanceBias | None = None,
     sliding_window: int | None = None,
     **keywords: Any,
 ) -> tuple[Tensor, None]:
@@ -133,7 +133,8 @@ def attention(
         attention_mask: The padding mask; a plan that `sparsify` compiled knows it already.
         scaling: Factor of the scores; `head width ** -0.5` by default.
         dropout: Chance that an attention weight is dropped.
-        position_bias: Added to the scaled scores. Shape: [1 or batch, heads, length, length].
+        position_bias: Added to the scaled scores. Shape: [1 or batch, heads, length, length], or a
+            number a distance.
         sliding_window: One more than the radius that a local layer never exceeds; the compiled
             plan of `sparsify` knows it, too.
         **keywords: The rest of the forward keywords, the plan among them.
@@ -165,11 +166,7 @@ def attention(
             context = layout.attend_within_texts(query, key, value, scale, dropout)
             return context.transpose(1, 2).contiguous(), None
         query, key, value = map(layout.unpack_heads, (query, key, value))
-    if bias is None or position_bias is None:
-        bias = position_bias if bias is None else bias
-    else:
-        bias = bias + position_bias
-    call = Call(query, key, value, rule, scale, dropout, bias)
+    call = Call(query, key, value, rule, scale, dropout, _sum(bias, position_bias))
     if index in current.watched:
         current.weights[index] = _weights(call)
     chosen, reason = select(current.backend, call)
@@ -186,11 +183,18 @@ def _dense_text_by_text(current: Pass, index: int, rule: LayerRule) -> bool:
     return True
 
 
+def _sum(soft: Tensor | None, positions: Tensor | DistanceBias | None) -> Any:
+    """What a soft mask and relative positions add to the scores together."""
+    if soft is None or positions is None:
+        return positions if soft is None else soft
+    return soft + (positions.dense() if isinstance(positions, DistanceBias) else positions)
+
+
 @torch.no_grad()
 def _weights(call: Call) -> Tensor:
     scores = (call.query @ call.key.transpose(-2, -1) * call.scale).float()
-    if call.bias is not None:
-        scores = scores + call.bias
+    if (bias := call.dense_bias) is not None:
+        scores = scores + bias
     return scores.masked_fill(~call.rule.finite, float("-inf")).softmax(dim=-1)
 
 

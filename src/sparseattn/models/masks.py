@@ -1,10 +1,7 @@
-"""Families that compute their own attention: the plan reaches them through their mask.
+"""DeBERTa: its scores are more than products, so the plan reaches its attention through the mask.
 
-These do not use transformers' AttentionInterface (setting another implementation only logs a
-warning), but their self-attention takes a mask that broadcasts over [batch, heads, q, k]. A
-forward pre-hook rewrites it. What they compute stays dense, as with the `masked` backend.
-
-Where the mask is added to the scores it carries the bias of a compiled plan as well.
+Its self-attention takes a mask of 1 where a pair is allowed, over [batch, heads, q, k]. A forward
+pre-hook rewrites it. What is computed stays dense, as with the `masked` backend.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sparseattn.errors import PlanNotAppliedError, UnsupportedModelError
 from sparseattn.models.interface import KEYWORD, Pass
@@ -22,9 +19,10 @@ __all__ = [
     "ONLY",
     "RUNNING",
     "check_scores",
-    "entry_mask",
     "keep_weights",
     "modules_of",
+    "no_plan",
+    "pass_of",
     "rewrite_mask",
 ]
 
@@ -34,38 +32,44 @@ ONLY = ("masked", "the only one for this model family")
 #: The pass that the innermost encoder of such a family runs in this thread.
 RUNNING: ContextVar[Pass | None] = ContextVar("sparseattn_running", default=None)
 
-#: The self-attention classes of these families, and whether their mask is added to the scores;
-#: otherwise it is 1 where a pair is allowed.
-_ADDED = {
-    "transformers.models.mpnet.modeling_mpnet.MPNetSelfAttention": True,
-    "transformers.models.deberta.modeling_deberta.DisentangledSelfAttention": False,
-    "transformers.models.deberta_v2.modeling_deberta_v2.DisentangledSelfAttention": False,
-    "transformers.models.roformer.modeling_roformer.RoFormerSelfAttention": True,
-    "transformers.models.rembert.modeling_rembert.RemBertSelfAttention": True,
-    "transformers.models.megatron_bert.modeling_megatron_bert.MegatronBertSelfAttention": True,
-}
-
-
-#: The types of the models whose mask is not.
-_BOOLEAN = {name.split(".")[2].replace("_", "-") for name, added in _ADDED.items() if not added}
-
-
-def _name(module: nn.Module) -> str:
-    return f"{type(module).__module__}.{type(module).__qualname__}"
+#: The self-attention classes of these families.
+_CLASSES = (
+    "transformers.models.deberta.modeling_deberta.DisentangledSelfAttention",
+    "transformers.models.deberta_v2.modeling_deberta_v2.DisentangledSelfAttention",
+)
+#: The types of the models.
+_TYPES = ("deberta", "deberta-v2")
 
 
 def modules_of(encoder: nn.Module) -> list[Any]:
     """The self-attention modules that take a mask, in the order of the layers; maybe none."""
-    return [module for module in encoder.modules() if _name(module) in _ADDED]
+    names = ((f"{type(m).__module__}.{type(m).__qualname__}", m) for m in encoder.modules())
+    return [module for name, module in names if name in _CLASSES]
 
 
-def entry_mask(module: nn.Module, valid: Tensor) -> Tensor:
-    """The mask to call an encoder with, such that its layers are handed one.
+def pass_of(module: nn.Module, mask: Any) -> Pass:
+    """The pass that a self-attention is called in, with what mask it is handed.
 
-    Given a mask of two dimensions and no padding, most families hand their layers None; one of four
-    dimensions they hand on as it is. `valid` has the shape [batch, length].
+    The mask is marked with the pass: activation checkpointing hands the same one in again, in
+    whichever thread, when other passes may have come since.
+
+    Raises:
+        PlanNotAppliedError: There is none.
     """
-    return valid[:, None, None, :] if _ADDED[_name(module)] else valid.long()
+    current: Pass | None = getattr(mask, KEYWORD, None) or RUNNING.get()
+    if current is None:
+        raise no_plan(module)
+    if mask is not None:
+        setattr(mask, KEYWORD, current)
+    return current
+
+
+def no_plan(module: nn.Module) -> PlanNotAppliedError:
+    """The error where no plan reaches a self-attention."""
+    return PlanNotAppliedError(
+        f"no plan reached {type(module).__name__}; call sparsify() again, and checkpoint "
+        "activations with use_reentrant=False"
+    )
 
 
 def check_scores(config: Any) -> None:
@@ -74,7 +78,7 @@ def check_scores(config: Any) -> None:
     Raises:
         UnsupportedModelError: It is one.
     """
-    if config.model_type in _BOOLEAN:
+    if config.model_type in _TYPES:
         raise UnsupportedModelError(_refusal(f"a model of type {config.model_type!r}"))
 
 
@@ -94,31 +98,14 @@ def keep_weights(current: Pass, output: Any) -> None:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def rewrite_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Pre-hook of a self-attention: gives it its layer's rule, and bias, for a mask.
-
-    The mask that it is handed is marked with the pass: activation checkpointing hands the same one
-    in again, in whichever thread, when other passes may have come since.
-    """
+    """Pre-hook of a self-attention: gives it its layer's rule for a mask."""
     hidden = args[0] if args else kwargs["hidden_states"]
-    mask = args[1] if len(args) > 1 else kwargs.get("attention_mask")
-    current: Pass | None = getattr(mask, KEYWORD, None) or RUNNING.get()
-    if current is None:
-        raise PlanNotAppliedError(
-            f"no plan reached {type(module).__name__}; call sparsify() again, and checkpoint "
-            "activations with use_reentrant=False"
-        )
-    if mask is not None:
-        setattr(mask, KEYWORD, current)
+    current = pass_of(module, args[1] if len(args) > 1 else kwargs.get("attention_mask"))
     index = current.layer(module)
-    rule, bias = current.compiled.layers[index], current.compiled.bias(index)
     current.chosen[index] = ONLY
-    if _ADDED[_name(module)]:
-        added = hidden.new_zeros(()) if bias is None else bias.to(hidden.dtype)
-        mask = torch.where(rule.finite, added, torch.finfo(hidden.dtype).min)
-    elif bias is None:
-        mask = rule.dense.long()
-    else:
+    if current.compiled.bias(index) is not None:
         raise UnsupportedModelError(_refusal(type(module).__name__))
+    mask = current.compiled.layers[index].dense.long()
     if len(args) > 1:
         return (hidden, mask, *args[2:]), kwargs
     return args, {**kwargs, "attention_mask": mask}

@@ -65,10 +65,8 @@ def packed(model: Any) -> Any:
 
 def _pack(state: SparsityState) -> None:
     who = f"{type(state.encoder).__name__} cannot be packed"
-    if state.mask_route:
-        raise UnsupportedModelError(
-            f"{who}: it computes its own attention, to which only a mask can be handed"
-        )
+    if state.own:
+        raise UnsupportedModelError(f"{who}: it computes its own attention")
     if any(layer.biased for layer in state.layers):
         raise UnsupportedModelError(f"{who}: its attention adds a bias for each pair of places")
     handles: list[RemovableHandle] = []

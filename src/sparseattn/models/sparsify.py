@@ -14,7 +14,7 @@ from torch import nn
 
 from sparseattn import backend as backends
 from sparseattn.errors import BackendError, PlanError, UnsupportedModelError
-from sparseattn.models import masks
+from sparseattn.models import masks, own_attention
 from sparseattn.models.config import FIELD, NAME, QUANTIZED, SparsityConfig, remove_plan
 from sparseattn.models.encoder import default_implementation, encoder_of, owner_of
 from sparseattn.models.int8 import is_quantized
@@ -97,7 +97,7 @@ def attach(model: Any, config: SparsityConfig) -> Any:
         register()
     new = state or SparsityState.of(encoder, config)
     config.plan.resolve(new.heads)
-    if new.mask_route and config.backend not in (backends.AUTO, "masked"):
+    if new.mask_only and config.backend not in (backends.AUTO, "masked"):
         raise BackendError(
             f"backend {config.backend!r} cannot serve {type(encoder).__name__}: it computes its "
             "own attention and takes only a mask; choose from: auto, masked"
@@ -112,7 +112,7 @@ def attach(model: Any, config: SparsityConfig) -> Any:
         setattr(carrier, FIELD, config.to_json() | quantized)
         # A public name in config.json: plain from_pretrained() then asks for this implementation,
         # and fails where it could only run dense, instead of running dense without a word.
-        carrier.attn_implementation = _NEEDS_LOAD if new.mask_route else NAME
+        carrier.attn_implementation = _NEEDS_LOAD if new.own else NAME
     return model
 
 
@@ -151,16 +151,18 @@ def _intact(encoder: Any, state: SparsityState) -> bool:
         and getattr(own, "__func__", None) is not type(encoder).forward
         and state.displaced() is None
         and all(hook.id in (hook.hooks_dict_ref() or {}) for hook in state.hooks)
-        and (state.mask_route or encoder.config._attn_implementation == NAME)
+        and own_attention.is_replaced(encoder)
+        and (state.own or encoder.config._attn_implementation == NAME)
     )
 
 
 def _clear(encoder: Any) -> None:
     """Takes off what layers of another sparsified model brought along."""
+    own_attention.put_back(encoder)
     for module in encoder.modules():
         vars(module).pop(LAYERS, None)
         for key, hook in list(module._forward_pre_hooks.items()):
-            if hook in (masks.rewrite_mask, pack_inputs):
+            if hook in (masks.rewrite_mask, own_attention.refuse_outside, pack_inputs):
                 del module._forward_pre_hooks[key]
                 module._forward_pre_hooks_with_kwargs.pop(key, None)
         for key, hook in list(module._forward_hooks.items()):
@@ -185,18 +187,20 @@ def _following(kind: Any) -> Callable[..., Any]:
 def _attach(encoder: Any, state: SparsityState) -> None:
     for index, layer in enumerate(state.layers):
         setattr(layer.module, LAYERS, (*getattr(layer.module, LAYERS, ()), index))
-    if not state.mask_route:
+    if not state.own:
         encoder.set_attn_implementation(NAME)
+    own_attention.replace(encoder)
     setattr(encoder, ATTRIBUTE, state)
     state.hooks.append(encoder.register_forward_pre_hook(refuse_replica))
     # Not a hook: PEFT and sentence-transformers call `forward` itself, which passes hooks by. A
     # bound method is copied together with its model.
     state.inner = encoder.__dict__.get("forward")
     encoder.forward = MethodType(_following(encoder.__class__), encoder)
-    if state.mask_route:
+    if state.own:
+        hook = masks.rewrite_mask if state.mask_only else own_attention.refuse_outside
         for layer in state.layers:
-            hook = layer.module.register_forward_pre_hook(masks.rewrite_mask, with_kwargs=True)
-            state.hooks.append(hook)
+            handle = layer.module.register_forward_pre_hook(hook, with_kwargs=True)
+            state.hooks.append(handle)
 
 
 def _attach_owner(owner: nn.Module, encoder: Any, state: SparsityState) -> None:
@@ -282,6 +286,7 @@ def _detach(encoder: Any, state: SparsityState) -> None:
         del encoder.forward
     if state.inner is not None:
         encoder.forward = state.inner
+    own_attention.put_back(encoder)
     for layer in state.layers:
         if hasattr(layer.module, LAYERS):
             delattr(layer.module, LAYERS)

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sparseattn.annotations import COLUMNS
 from sparseattn.errors import DataError, PlanError, PlanNotAppliedError
-from sparseattn.models import masks
+from sparseattn.models import masks, own_attention
 from sparseattn.models.config import FIELD, NAME, SparsityConfig
 from sparseattn.models.encoder import (
     Attention,
@@ -49,7 +49,8 @@ class SparsityState:
 
     Attributes:
         layers: The encoder's attention layers, in the order of their calls.
-        mask_route: Whether the plan reaches the layers through their masks.
+        own: Whether the layers compute their own attention; see `own_attention` and `masks`.
+        mask_only: Whether the plan reaches them through their masks.
         paths: Where each layer's module stands in the encoder.
         order: These modules, each once, in the order in which they stand there.
         names: Names of the encoder's positional parameters.
@@ -68,7 +69,8 @@ class SparsityState:
     config: SparsityConfig
     encoder: Any
     layers: list[Attention]
-    mask_route: bool
+    own: bool
+    mask_only: bool
     paths: list[tuple[str, ...]]
     order: list[nn.Module]
     names: list[str]
@@ -92,7 +94,8 @@ class SparsityState:
             config,
             encoder,
             layers,
-            mask_route=bool(masks.modules_of(encoder)),
+            own=bool(own_attention.modules_of(encoder) or masks.modules_of(encoder)),
+            mask_only=bool(masks.modules_of(encoder)),
             paths=[paths[layer.module] for layer in layers],
             order=_standing(layers, encoder),
             names=list(inspect.signature(encoder.forward).parameters),
@@ -171,9 +174,9 @@ class SparsityState:
         try:
             output = own(*args, **kwargs)
         finally:
-            if self.mask_route:
+            if self.own:
                 _leave(current)
-        if self.mask_route and current.watched:
+        if self.mask_only and current.watched:
             masks.keep_weights(current, output)
         self.after_forward(current)
         return output
@@ -185,7 +188,7 @@ class SparsityState:
     ) -> tuple[tuple[Any, ...], dict[str, Any], Pass]:
         """Compiles the plan for a batch, and hands its pass to the layers."""
         encoder = self.encoder
-        if not self.mask_route and encoder.config._attn_implementation != NAME:
+        if not self.own and encoder.config._attn_implementation != NAME:
             raise PlanNotAppliedError(
                 f"this model was sparsified, but its attn_implementation is now "
                 f"{encoder.config._attn_implementation!r}; call sparsify() again, or restore()"
@@ -202,13 +205,15 @@ class SparsityState:
         current = Pass(self.compile(tokens), self.config.backend, self.watched)
         if self.packs and not self._gives_hidden_states(columns):
             current.layout = Layout.of(tokens.valid)
-        if not self.mask_route:
+        if not self.own:
             return args, {**kwargs, KEYWORD: current}, current
         current.outer = masks.RUNNING.get()
         masks.RUNNING.set(current)
-        if current.watched:
+        if self.mask_only and current.watched:
             kwargs = {**kwargs, "output_attentions": True}
-        mask = masks.entry_mask(self.layers[0].module, tokens.valid)
+        # Given a mask of two dimensions and no padding, most families hand their layers None; one
+        # of four dimensions they hand on as it is.
+        mask = tokens.valid.long() if self.mask_only else tokens.valid[:, None, None, :]
         at = self.names.index("attention_mask")
         if at < len(args):
             return (*args[:at], mask, *args[at + 1 :]), kwargs, current

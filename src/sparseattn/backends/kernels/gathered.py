@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from sparseattn.backend import Call
+from sparseattn.backend import Call, DistanceBias
 from sparseattn.backends.kernels.tiles import Tiles, tiles_of
 from sparseattn.rules import LayerRule
 
@@ -39,7 +39,8 @@ def attend_gathered(call: Call) -> Tensor:
     for group in range(len(tiles.first)):
         members = (tiles.group == group).nonzero().flatten()
         q, k, v = states if len(members) == heads else [x[members] for x in states]
-        for queries, keys, mask in _batches(tiles, group):
+        for queries, keys, allowed in _batches(tiles, group):
+            mask = _with_bias(call, members, queries, keys, allowed[:, None])
             part = _computed(call, (q, k, v), queries, keys, mask)
             place = queries.flatten().masked_fill(queries.flatten() < 0, batch * length)
             rows = context if len(members) == heads else context[members]
@@ -59,6 +60,15 @@ def gathered_tiles(rule: LayerRule) -> Tiles:
     return tiles_of(rule, SIZES[1]) if wide else tiles
 
 
+def _with_bias(call: Call, heads: Tensor, queries: Tensor, keys: Tensor, allowed: Tensor) -> Tensor:
+    """What the scores are masked with. Shape: [tiles, 1 or heads, size, longest]."""
+    if not isinstance(call.bias, DistanceBias):
+        return allowed
+    ahead = keys[:, None, :] % call.rule.length - queries[:, :, None] % call.rule.length
+    bias = call.bias.values[heads][:, ahead + call.rule.length - 1].transpose(0, 1)
+    return bias.to(call.query.dtype).masked_fill(~allowed, float("-inf"))
+
+
 def _computed(
     call: Call, states: tuple[Tensor, Tensor, Tensor], queries: Tensor, keys: Tensor, mask: Tensor
 ) -> Tensor:
@@ -69,7 +79,7 @@ def _computed(
         tile.transpose(0, 1),
         k[:, keys].to(q.dtype).transpose(0, 1),
         v[:, keys].to(q.dtype).transpose(0, 1),
-        attn_mask=mask[:, None],
+        attn_mask=mask,
         dropout_p=call.dropout,
         scale=call.scale,
     )

@@ -20,8 +20,8 @@ __all__ = ["ARGUMENTS", "head_rows", "list_of", "pairs_of", "queries_of", "seeds
 (SIZE, POISON, NUMBERS, QUERIES, STARTS, COUNTS, KEYS, BITS) = range(11, 19)
 (PAIRS, PAIR_STARTS, PAIR_COUNTS, PAIR_KEYS, PAIR_PLACES) = range(19, 24)
 (FIRST, GROUP, ORDER, PART, LSE) = range(24, 29)
-(Q, K, V, OUT, DOUT, DQ, DK, DV) = range(29, 61, 4)
-ARGUMENTS = 61
+(Q, K, V, OUT, DOUT, DQ, DK, DV, BIAS, DBIAS) = range(29, 69, 4)
+ARGUMENTS = 69
 # The array at NUMBERS, in the type that is computed with.
 (SCALE, KEEP, ZERO, ONE, LOWEST, NOTHING) = range(6)
 

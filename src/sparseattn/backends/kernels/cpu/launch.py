@@ -220,6 +220,12 @@ class Launch:
                 at = getattr(self.places, name)
                 self.values[at + 1 : at + 4] = array("q", tensor.stride()[:3])
 
+    def add_bias(self, **named: Tensor | None) -> None:
+        """Sets numbers a distance. Shape: [heads, numbers], or [batch, heads, numbers]."""
+        for name, tensor in named.items():
+            if tensor is not None:
+                self.tensors(**{name: tensor.expand(self.tiles.texts, -1, -1)})
+
     def run(self, direction: str) -> None:
         """Runs `forward` or `backward` on as many threads as PyTorch uses."""
         threads = torch.get_num_threads()

@@ -41,6 +41,7 @@ from sparseattn.backends.kernels.cpu.arguments import (
     queries_of,
     seeds,
 )
+from sparseattn.backends.kernels.cpu.bias import add_bias, add_bias_gradients
 from sparseattn.backends.kernels.cpu.products import (
     UNROLL,
     compiled,
@@ -133,6 +134,7 @@ def forward_tile(a, text, head, tile, memory, states, like):
     products(key, a[K + 3], keys, n, columns, width, scores)
     _fill(own, rows, numbers[LOWEST])
     pair_products(key, a[K + 3], pairs, copy, width, offset(own, rows * LANES), own)
+    add_bias(a, text, head, queries, keys, n, scores, pairs, own, like)
     top, divisor = _softmax(scores, bits, n, own, rows, numbers)
     store(sums, 0, top)
     store(sums, LANES, divisor)
@@ -227,12 +229,14 @@ def backward_tile(a, text, head, tile, memory, states, like):
     _fill(own, rows, numbers[LOWEST])
     _fill(own_back, rows, numbers[ZERO])
     pair_products(key, a[K + 3], pairs, q, width, rest, own)
+    add_bias(a, text, head, queries, keys, n, scores, pairs, own, like)
     pair_products(value, a[V + 3], pairs, grads, width, rest, own_back)
     _delta(a, text, head, queries, sums, like)
     if a[THRESHOLD] > 0:
         seeds(a, text, head, queries, states)
     _score_gradients(a, scores, back, keys, bits, n, sums, states, numbers)
     _pair_gradients(a, own, own_back, pairs, rows, sums, states, numbers)
+    add_bias_gradients(a, text, head, queries, keys, n, back, pairs, own_back, like)
     value_grad, key_grad = head_rows(a, DV, text, head, like), head_rows(a, DK, text, head, like)
     scatter(scores, keys, n, grads, width, value_grad, a[DV + 3])
     scatter_pairs(own, pairs, grads, width, value_grad, a[DV + 3])
