@@ -558,7 +558,7 @@ def test_labels_far_apart_do_not_cost_the_whole_square():
 
 def test_a_bias_is_refused():
     call = replace(case("full()", 4), bias=torch.zeros(1, 1, 4, 4))
-    with pytest.raises(BackendError, match=r"backend .tiled. .* adds no bias of its own to each pair"):
+    with pytest.raises(BackendError, match=r"adds no bias of its own to each pair"):
         select("tiled", call)
 
 
