@@ -4,6 +4,7 @@
     python benchmarks/statistics_level.py studies  # whole studies, as the report judges them
     python benchmarks/statistics_level.py bootstrap  # metrics that are no mean over examples
     python benchmarks/statistics_level.py paired     # seeds that are paired, and that are not
+    python benchmarks/statistics_level.py clusters   # examples that belong together
 
 Simulated studies have the structure of real ones: an example is as hard in every run, may suit one
 arm (taste), a run may be lucky as a whole (luck), and on each example. Scores are right or wrong.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -249,7 +250,7 @@ RESAMPLED = {
 }
 
 #: The kind of task that each is a metric of.
-KINDS = {"f1": "classification", "pearson": "regression"}
+KINDS = {"f1": "classification", "pearson": "regression", "accuracy": "classification"}
 
 #: Arms that are alike in everything have the same expected metric, whichever it is.
 ALIKE = [one for one in SETTINGS if one.luck[0] == one.luck[1]]
@@ -298,6 +299,67 @@ def resampled(studies: int = 2000) -> None:
         print(f"| {setting.name} | {' | '.join(f'{s:.1f}' for s in shares)} |", flush=True)
 
 
+@dataclass(frozen=True)
+class Clusters:
+    """Examples that belong together: a cluster of `size` is as hard, and suits an arm, as a whole.
+
+    `lost` is what one arm loses, in logits; both arms have `seeds` runs.
+    """
+
+    name: str
+    size: int
+    seeds: int = 3
+    luck: float = 0.1
+    taste: float = 0.7
+    lost: float = 0.0
+
+
+CLUSTERS = (
+    Clusters("clusters of 4", 4),
+    Clusters("clusters of 8", 8),
+    Clusters("clusters of 8, 5 seeds", 8, seeds=5),
+    Clusters("clusters of 8, 1 seed", 8, seeds=1, luck=0.0),
+    Clusters("109 examples a cluster", 109),
+)
+
+
+def clustered_runs(draw: np.random.Generator, setting: Clusters) -> list[pd.DataFrame]:
+    """Right and wrong answers of two arms, a run a frame, the first arm's first."""
+    number = np.arange(EXAMPLES) // setting.size
+    count = int(number[-1]) + 1
+    ease = draw.normal(EASE, 1.5, count)[number] + draw.normal(0, 1.3, EXAMPLES)
+    taste = draw.normal(0, setting.taste, (2, 1, count))[..., number]
+    luck = draw.normal(0, setting.luck, (2, setting.seeds, 1))
+    noise = draw.normal(0, 1, (2, setting.seeds, EXAMPLES))
+    right = ease + taste + luck + noise - np.array([0, setting.lost])[:, None, None] > 0
+    return [
+        pd.DataFrame({"label": 1, "prediction": one, "score": one, "cluster": number})
+        for one in right.reshape(-1, EXAMPLES).astype(float)
+    ]
+
+
+def clustered_calls(setting: Clusters, studies: int, seed: int = 1) -> tuple[float, float]:
+    """The share of studies with p under 0.05: each example by itself, and clusters whole."""
+    draw, called = np.random.default_rng(seed), np.zeros(2)
+    for _ in range(studies):
+        frames = clustered_runs(draw, setting)
+        values = np.array([frame["score"].mean() for frame in frames])
+        alone = [frame.drop(columns="cluster") for frame in frames]
+        called += [by_report("accuracy", each, values) for each in (alone, frames)]
+    return float(called[0] / studies), float(called[1] / studies)
+
+
+def clusters(studies: int = 1000) -> None:
+    """Prints a row a setting: false calls, and calls of an effect of about 3 points."""
+    print("| clusters | level, by examples | level, by clusters | power, by clusters |")
+    print("| --- | ---: | ---: | ---: |")
+    for setting in CLUSTERS:
+        alone, whole = clustered_calls(setting, studies)
+        _, power = clustered_calls(replace(setting, lost=0.5), studies // 4)
+        cells = " | ".join(f"{100 * share:.1f}" for share in (alone, whole, power))
+        print(f"| {setting.name} | {cells} |", flush=True)
+
+
 def pairs() -> None:
     """Prints a row a setting: without an effect, and with one of about 3.3 points."""
     for effect, studies in ((0.0, 2000), (0.4, 500)):
@@ -342,4 +404,5 @@ def paired(studies: int = 2000) -> None:
 
 if __name__ == "__main__":
     modes = {"studies": whole_studies, "bootstrap": resampled, "paired": paired}
+    modes["clusters"] = clusters
     modes.get("".join(sys.argv[1:]), pairs)()

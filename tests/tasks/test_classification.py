@@ -35,6 +35,17 @@ def test_two_classes_are_scored_as_scikit_learn_does(tmp_path):
     assert prepared.headline == "accuracy"
 
 
+def test_a_column_says_what_belongs_together(tmp_path):
+    rows = [{"text": f"text {n}", "label": n % 2, "page": f"p{n // 2}"} for n in range(6)]
+    prepared = prepared_of(tmp_path, rows, columns={"cluster": "page"})
+    table = prepared.score(logits_for(prepared, np.zeros((6, 2)))).examples
+    assert table["cluster"].to_pylist() == ["p0", "p0", "p1", "p1", "p2", "p2"]
+    assert (
+        "cluster"
+        not in prepared_of(tmp_path).score(np.zeros((len(REVIEWS), 2))).examples.column_names
+    )
+
+
 def test_more_classes_have_a_macro_f1_over_all_of_them(tmp_path):
     rows = [{"text": f"text {n}", "label": "abc"[n % 3]} for n in range(9)]
     prepared = prepared_of(tmp_path, rows, labels=["a", "b", "c", "never"])

@@ -98,6 +98,14 @@ def test_hand_worked_scores(tmp_path, predicted, answers, exact, f1):
     assert scored(tmp_path, predicted, *answers) == pytest.approx((exact, f1))
 
 
+def test_questions_about_one_context_are_a_cluster(tmp_path):
+    one, other = "Denver won in 2016.", "Carolina lost in 2016."
+    asked = [question(one, "Denver"), question(other, "Carolina"), question(one, "2016")]
+    prepared = prepared_of(tmp_path, asked)
+    logits = np.zeros((2, len(prepared.evaluation), 64))
+    assert prepared.score(logits).examples["cluster"].to_pylist() == [0, 1, 0]
+
+
 def test_every_answer_of_a_long_context_is_in_some_window(tmp_path):
     rows = []
     for seed in range(40):

@@ -127,7 +127,7 @@ class Comparison:
             f"{'A' if self.differs else 'No'} difference was found: "
             f"{points(self.metric, result.difference)} points, {self._interval(result)}"
             f"p {probability(self.p)}, {self._corrected(result)} ({result.test}; "
-            f"{seeds}, {counted(result.examples, 'example')}).",
+            f"{seeds}, {counted(result.examples, 'example')}{self._clusters(result)}).",
         ]
         if self.learned:
             each = zip((self.a, self.b), self.learned, strict=True)
@@ -138,6 +138,9 @@ class Comparison:
         if result.caveat:
             sentences.append(f"Note: {result.caveat}.")
         return " ".join(sentences)
+
+    def _clusters(self, result: TestResult) -> str:
+        return f" in {counted(result.clusters, 'cluster')}" if result.clusters else ""
 
     def _interval(self, result: TestResult) -> str:
         if math.isnan(result.low):

@@ -28,6 +28,7 @@ from sparseattn.stats import (
 __all__ = ["Evidence", "read", "test_difference"]
 
 Array = NDArray[np.float64]
+Clusters = NDArray[np.int64]
 
 #: Trials of an arm whose predictions are read. The variance over seeds comes from all of them; that
 #: over examples is known well enough from these.
@@ -48,7 +49,8 @@ class Evidence:
         arm: The arm.
         values: The main metric of each trial.
         seeds: Their seeds.
-        frames: The predictions of the first trials, by example.
+        frames: The predictions of the first trials, by example; their `cluster`, where they have
+            one, says which examples belong together.
     """
 
     arm: ArmKey
@@ -136,11 +138,14 @@ def test_difference(
     if not exact:
         means = np.array([each.once(len(frames[0])) for each in measures])
         of_a, of_b = means[: len(a.frames)], means[len(a.frames) :]
+    clusters = _clusters(frames[0])
     if len(of_a) == 1 or len(of_b) == 1:
-        result = _one_seed(measures, len(frames[0]), comparisons)
+        result = _one_seed(measures, len(frames[0]), comparisons, clusters)
     else:
-        examples = _over_examples(frames, measures, len(a.frames), paired)
+        examples = _over_examples(frames, measures, len(a.frames), paired, clusters)
         result = compare_runs(of_a, of_b, examples, comparisons, paired)
+    if clusters is not None:
+        result = replace(result, examples=len(clusters), clusters=int(clusters.max()) + 1)
     if not exact:
         note = f"{metric} could not be computed again from the predictions: example scores are "
         result = replace(result, caveat="; ".join(filter(None, [result.caveat, f"{note}compared"])))
@@ -179,24 +184,53 @@ def _measures(
     return [mean_of(frame["score"]) for frame in frames], False
 
 
-def _one_seed(measures: Sequence[Measure], n: int, comparisons: int) -> TestResult:
+def _clusters(frame: pd.DataFrame) -> Clusters | None:
+    """The number of each example's cluster; None where each is one by itself."""
+    if "cluster" not in frame:
+        return None
+    numbers, found = pd.factorize(frame["cluster"])
+    if len(found) < 2:
+        raise StudyError("all evaluation examples belong to one cluster; a comparison needs two")
+    return None if len(found) == len(frame) else numbers
+
+
+def _one_seed(
+    measures: Sequence[Measure], n: int, comparisons: int, clusters: Clusters | None
+) -> TestResult:
     a, b = (each.scores for each in measures)
-    if a is not None and b is not None and np.isin(np.concatenate([a, b]), (0.0, 1.0)).all():
+    binary = a is not None and b is not None and np.isin([*a, *b], (0.0, 1.0)).all()
+    if a is not None and b is not None and binary and clusters is None:
         return compare_binary(a, b, comparisons)
     difference = measures[0].once(n) - measures[1].once(n)
-    values = replicates(measures, n)
-    return compare_bootstrap(difference, values[0] - values[1], n, comparisons)
+    values = replicates(measures, n, clusters=clusters)
+    units = n if clusters is None else int(clusters.max()) + 1
+    return compare_bootstrap(difference, values[0] - values[1], units, comparisons)
 
 
 def _over_examples(
-    frames: Sequence[pd.DataFrame], measures: Sequence[Measure], first: int, paired: bool
+    frames: Sequence[pd.DataFrame],
+    measures: Sequence[Measure],
+    first: int,
+    paired: bool,
+    clusters: Clusters | None,
 ) -> OverExamples:
-    """The variance over examples: exact for a mean of scores, else by the paired bootstrap."""
+    """The variance over examples: exact for a mean of scores, else by the paired bootstrap.
+
+    The variance of a mean of clusters is that of their sums of deviations (Liang and Zeger, 1986).
+    """
     means = [each.scores for each in measures if each.scores is not None]
     scores = np.stack(means or [frame["score"].to_numpy(float) for frame in frames])
     n = scores.shape[1]
-    covariance = np.cov(scores) / n if means else np.cov(replicates(measures, n))
-    differing = int((np.ptp(scores, axis=0) > 0).sum())
+    differs, sums = np.ptp(scores, axis=0) > 0, scores
+    if clusters is not None:
+        differs = np.bincount(clusters, differs) > 0
+        away = scores - scores.mean(axis=1, keepdims=True)
+        sums = np.stack([np.bincount(clusters, row) for row in away])
+    units = sums.shape[1]
+    if means:
+        covariance = np.cov(sums) * units / n**2
+    else:
+        covariance = np.cov(replicates(measures, n, clusters=clusters))
     if paired:
-        return OverExamples.paired(covariance, n, differing)
-    return OverExamples.of(covariance, first, n, differing)
+        return OverExamples.paired(covariance, units, int(differs.sum()))
+    return OverExamples.of(covariance, first, units, int(differs.sum()))

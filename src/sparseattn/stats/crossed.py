@@ -33,8 +33,8 @@ class OverExamples:
         variance: With the runs being what they are.
         common: The part that more runs would not take away: examples that suit one arm better
             whatever the seed. At least 0.
-        count: Examples.
-        differing: Examples on which any two runs of the arms differ.
+        count: Examples, or clusters of examples that belong together.
+        differing: Those on which any two runs of the arms differ.
     """
 
     variance: float
@@ -50,8 +50,8 @@ class OverExamples:
             covariance: Of the runs' metrics over draws of the examples, [runs, runs]: the runs of
                 the first arm, then those of the second.
             first: How many of them are the first arm's.
-            count: Examples.
-            differing: Examples on which any two runs differ.
+            count: Examples, or clusters.
+            differing: Those on which any two runs differ.
         """
         second = len(covariance) - first
         weights = np.concatenate([np.full(first, 1 / first), np.full(second, -1 / second)])
@@ -65,8 +65,8 @@ class OverExamples:
 
         Args:
             covariance: Of the runs' metrics, [2 pairs, 2 pairs], both arms in the same order.
-            count: Examples.
-            differing: Examples on which any two runs differ.
+            count: Examples, or clusters.
+            differing: Those on which any two runs differ.
         """
         half = len(covariance) // 2
         contrast = np.hstack([np.eye(half), -np.eye(half)])

@@ -29,6 +29,8 @@ class TestResult:
         test: The name of the test.
         examples: Evaluation examples that both arms saw.
         caveat: What the test does not cover; may be empty.
+        clusters: How many groups of examples were taken together; 0 where each example counts by
+            itself.
     """
 
     __test__ = False  # not a test class, whatever pytest makes of its name
@@ -42,6 +44,7 @@ class TestResult:
     test: str
     examples: int
     caveat: str = ""
+    clusters: int = 0
 
 
 def fewest_examples(level: float) -> int:

@@ -84,7 +84,7 @@ class TrialSpec(StrictModel):
         del values["training"]["report_to"]
         if self.training.early_stopping is None:
             del values["training"]["checkpoint_steps"]
-        _drop_of_rankings(values["task"])
+        _drop_unsaid(values["task"])
         if (files := values["task"]["data"]["files"]) and files["format"] is None:
             del files["format"]
         if self.start == "pretrained":  # as in trials that were published without it
@@ -97,8 +97,10 @@ class TrialSpec(StrictModel):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _drop_of_rankings(task: dict[str, Any]) -> None:
-    """Takes what rankings alone read out of a task's values, where it says nothing."""
+def _drop_unsaid(task: dict[str, Any]) -> None:
+    """Takes what few tasks say out of a task's values, where it says nothing."""
+    if task["columns"]["cluster"] is None:
+        del task["columns"]["cluster"]
     if task["kind"] != "ranking":
         for name in ("query", "document", "relevance", "group"):
             del task["columns"][name]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseattn.tasks.data import Split
-from sparseattn.tasks.examples import Labels, Rows, located, names_of, texts, values
+from sparseattn.tasks.examples import Labels, Rows, clusters_of, located, names_of, texts, values
 from sparseattn.tasks.kind import Encoded, Scores, TaskKind, example_table, model_inputs
 
 __all__ = ["Classification", "Regression"]
@@ -32,6 +32,7 @@ class _OfTexts(TaskKind):
         }
         if columns.text_pair is not None:
             found["text_pair"] = texts(split, columns.text_pair, chosen)
+        found |= clusters_of(split, columns.cluster, chosen)
         labels = values(split, columns.label, chosen)
         found["label"] = [
             self.label(split, row, value) for row, value in zip(chosen, labels, strict=True)

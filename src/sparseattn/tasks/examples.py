@@ -21,6 +21,7 @@ __all__ = [
     "Rows",
     "check_columns",
     "choose",
+    "clusters_of",
     "digest",
     "draw",
     "fitting",
@@ -80,6 +81,13 @@ def names_of(split: Split, column: str | None, chosen: Sequence[int]) -> list[st
             raise located(split, row, column, f"{value!r} names row {seen[str(value)]} already")
         seen[str(value)] = row
     return list(seen)
+
+
+def clusters_of(split: Split, column: str | None, chosen: Sequence[int]) -> Rows:
+    """What each chosen example belongs to, as `cluster`; nothing without such a column."""
+    if column is None:
+        return {}
+    return {"cluster": [str(value) for value in values(split, column, chosen)]}
 
 
 def choose(split: Split, subset: Subset, column: str) -> list[int]:

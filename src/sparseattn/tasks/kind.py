@@ -144,4 +144,5 @@ def model_inputs(encoding: Any) -> Rows:
 
 def example_table(rows: Rows, **columns: Any) -> pyarrow.Table:
     """The table of `Scores`, from a sequence or an array a column."""
-    return pyarrow.table({"example": rows["example"], **columns})
+    names: Rows = {name: rows[name] for name in ("example", "cluster") if name in rows}
+    return pyarrow.table({**names, **columns})

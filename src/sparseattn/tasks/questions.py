@@ -53,6 +53,8 @@ class QuestionAnswering(TaskKind):
             "answers": [],
             "starts": [],
         }
+        number: dict[str, int] = {}
+        found["cluster"] = [number.setdefault(text, len(number)) for text in found["context"]]
         given = values(split, columns.answers, chosen)
         for row, answers, context in zip(chosen, given, found["context"], strict=True):
             problem = _problem(answers, context)

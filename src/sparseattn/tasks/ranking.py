@@ -187,7 +187,6 @@ class Ranking(TaskKind):
                 prediction=[int(np.argmax(grades > 0)) + 1 for grades in ranked],
                 score=columns[self.headline],
                 **columns,
-                **{name: rows[name] for name in ("cluster",) if name in rows},
             ),
         )
 

@@ -51,9 +51,9 @@ Positive = Annotated[Integer, Field(ge=1)]
 
 #: The columns of a data set that each kind of task reads, and those without which it cannot.
 ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "classification": (("text", "text_pair", "label", "id"), ("text", "label")),
-    "regression": (("text", "text_pair", "label", "id"), ("text", "label")),
-    "token-classification": (("tokens", "tags", "id"), ("tokens", "tags")),
+    "classification": (("text", "text_pair", "label", "cluster", "id"), ("text", "label")),
+    "regression": (("text", "text_pair", "label", "cluster", "id"), ("text", "label")),
+    "token-classification": (("tokens", "tags", "cluster", "id"), ("tokens", "tags")),
     "question-answering": (
         ("question", "context", "answers", "id"),
         ("question", "context", "answers"),
@@ -157,6 +157,9 @@ class Columns(StrictModel):
             without one of the same query, are one query and its candidates.
         group: In place of `relevance`: each row is a query with the document that answers it, and
             the other documents of the same group do not.
+        cluster: What examples belong to that are not independent, such as sentences of one
+            document: the statistics take them together. Questions about one context, and queries
+            of one document, are taken together without it.
         id: A name for each example; its row number by default.
     """
 
@@ -172,6 +175,7 @@ class Columns(StrictModel):
     document: str = "document"
     relevance: str | None = None
     group: str | None = None
+    cluster: str | None = None
     id: str | None = None
 
 

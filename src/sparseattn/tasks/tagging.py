@@ -10,7 +10,7 @@ import numpy as np
 
 from sparseattn.errors import DataError
 from sparseattn.tasks.data import Split
-from sparseattn.tasks.examples import Labels, Rows, located, names_of, values
+from sparseattn.tasks.examples import Labels, Rows, clusters_of, located, names_of, values
 from sparseattn.tasks.kind import Encoded, Scores, TaskKind, example_table, model_inputs
 
 __all__ = ["IGNORED", "TokenClassification"]
@@ -50,6 +50,7 @@ class TokenClassification(TaskKind):
             "example": names_of(split, columns.id, chosen),
             "tokens": values(split, columns.tokens, chosen),
             "tags": [],
+            **clusters_of(split, columns.cluster, chosen),
         }
         tags = values(split, columns.tags, chosen)
         for row, tokens, given in zip(chosen, found["tokens"], tags, strict=True):
