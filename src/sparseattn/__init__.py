@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sparseattn.pattern import Pattern as Pattern
     from sparseattn.pattern import parse as parse
     from sparseattn.plan import Plan as Plan
+    from sparseattn.show import picture as picture
     from sparseattn.syntax import Annotator as Annotator
     from sparseattn.syntax import Collator as Collator
     from sparseattn.tokens import TokenBatch as TokenBatch
@@ -58,6 +59,7 @@ _PUBLIC = {
     "load": "models.load",
     "packed": "models.packing",
     "parse": "pattern",
+    "picture": "show",
     "plan_of": "models.sparsify",
     "probe": "degrees.probe",
     "quantize": "models.int8",
@@ -85,6 +87,7 @@ __all__ = [
     "load",
     "packed",
     "parse",
+    "picture",
     "plan_of",
     "plots",
     "probe",

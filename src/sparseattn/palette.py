@@ -101,7 +101,7 @@ KINDS = {
         _kind(6, "segment", "the same sentence or text", "v", "sentence segment"),
         _kind(7, "other", "another pattern", "X", ""),
         Kind("dense", "every pair", "#6e7781", "#6e7781", "s", ("full",)),
-        Kind("none", "its own place alone", LIGHT.band, DARK.band, "x", ("self",)),
+        Kind("none", "its own place alone", "#6e7781", "#6e7781", "x", ("self",)),
     )
 }  # fmt: skip
 

@@ -1,7 +1,8 @@
 """The pictures of commands and reports, as matplotlib figures.
 
 >>> import sparseattn as sa
->>> figure = sa.plots.mask("neighbor(radius=1) | global(cls)", "A cat sat.")  # doctest: +SKIP
+>>> shown = sa.picture("neighbor(radius=1) | global(cls)", "A cat sat.")  # doctest: +SKIP
+>>> figure = sa.plots.mask(shown)  # doctest: +SKIP
 
 A colour and a mark stand for a kind of connection in all of them (`sparseattn.palette`). They are
 for a light page; `dark=True` draws for a dark one. All need matplotlib
@@ -10,10 +11,10 @@ for a light page; `dark=True` draws for a dark one. All need matplotlib
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparseattn.models.names import DEFAULT
 from sparseattn.palette import DARK, LIGHT
 
 if TYPE_CHECKING:
@@ -22,46 +23,23 @@ if TYPE_CHECKING:
     from sparseattn.degrees.probe import ProbeResult
     from sparseattn.degrees.result import Learned
     from sparseattn.drawing import Drawing
-    from sparseattn.pattern import Pattern
-    from sparseattn.plan import Plan
     from sparseattn.report.data import StudyData
     from sparseattn.report.summary import Summary
+    from sparseattn.show import Picture
 
 __all__ = ["degrees", "forest", "frontier", "heads", "mask"]
 
 
-def mask(
-    pattern: str | Pattern | Plan,
-    text: str,
-    pair: str | None = None,
-    *,
-    model: str = DEFAULT,
-    layer: int = 0,
-    head: int = 0,
-    dark: bool = False,
-) -> Figure:
+def mask(shown: Picture, *, dark: bool = False) -> Figure:
     """Which tokens of a text a pattern, or a head of a plan, connects: `sparseattn show --png`.
 
     Args:
-        pattern: A pattern or its spec string; a plan, its JSON file or its lines.
-        text: The text, of any number of tokens that the model takes.
-        pair: A second text, for models that read pairs.
-        model: Whose tokenizer and embeddings to use: a folder, a Hub name or `package:NAME`.
-        layer: The attention layer; negative ones count back.
-        head: The head; negative ones count back.
+        shown: What `sparseattn.picture` returns.
         dark: Whether it is for a dark page.
 
     Returns:
         A row a query, a column a key: [tokens, tokens] squares.
-
-    Raises:
-        PatternError: The spec string is wrong.
-        DataError: A text is empty, or the model cannot be loaded.
-        PlanError: The model lacks the layer or head, or the file holds no plan for it.
     """
-    from sparseattn.show import picture
-
-    shown = picture(pattern, text, pair, model=model, layer=layer, head=head)
     return _figure(shown.drawing, dark)
 
 
@@ -92,11 +70,14 @@ def degrees(learned: Learned, *, dark: bool = False) -> Figure:
     return _figure(learned.drawing, dark)
 
 
-def frontier(study: str | Path | StudyData | Summary, *, dark: bool = False) -> Figure:
+def frontier(
+    study: str | Path | StudyData | Summary | Sequence[Learned], *, dark: bool = False
+) -> Figure:
     """The main metric against sparsity, with seeds and 95% intervals: `sparseattn study report`.
 
     Args:
-        study: A study's folder, or what `sparseattn.report` made of it.
+        study: A study's folder, or what `sparseattn.report` made of it; or what was learned for
+            several targets, as in the `frontier.png` of `sparseattn learn`.
         dark: Whether it is for a dark page.
 
     Returns:
@@ -106,8 +87,12 @@ def frontier(study: str | Path | StudyData | Summary, *, dark: bool = False) -> 
         StudyError: It is no study's folder, or no arm has both a metric and a sparsity.
     """
     from sparseattn.errors import StudyError
-    from sparseattn.report.figures import sparsity_figure
+    from sparseattn.report.figures import learned_figure, sparsity_figure
 
+    if isinstance(study, Sequence) and not isinstance(study, str):
+        from sparseattn.degrees.result import frontier_rows
+
+        return _figure(learned_figure(frontier_rows(study)), dark)
     drawing = sparsity_figure(_summary(study))
     if drawing is None:
         raise StudyError("no arm of the study has both a metric and a sparsity")

@@ -234,8 +234,7 @@ def _draw_squares(axes: Any, shown: Picture, page: Page) -> None:
     handles = []
     for name, pairs in shown.parts:
         kind = KINDS[name]
-        # Pairs that no part made stand out from those that are not allowed.
-        colour = KINDS["dense" if name == "none" else name].on(page)
+        colour = kind.on(page)
         colours[pairs.numpy()] = to_rgb(colour)
         queries, keys = np.nonzero(pairs.numpy())
         if len(shown.parts) > 1 and count <= MARKED:

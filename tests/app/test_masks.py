@@ -56,10 +56,8 @@ def test_the_mask_and_the_counts_are_those_of_describe(reader, kept) -> None:
     dense = model._sparseattn_state.last.compiled.layers[1].dense[0, 0].numpy()
     assert ((bits_of(picture) & EXECUTED > 0) == dense).all()
     assert picture["counts"]["plan"]["sparsity"] == report.sparsity
-    assert [each["allowed"] for each in picture["counts"]["layers"]] == [
-        each.allowed for each in report.layers
-    ]
-    assert picture["counts"]["layer"]["field"] == report.layers[1].receptive_field
+    assert picture["counts"]["plan"]["degree"] == pytest.approx(report.mean_degree)
+    assert picture["counts"]["layer"]["allowed"] == report.layers[1].allowed
     assert picture["counts"]["head"]["allowed"] == dense.sum()
 
 
@@ -131,9 +129,11 @@ def test_the_receptive_field_is_a_product_of_masks(reader, kept) -> None:
     length = len(masks(reader, asked, kept)["tokens"]["labels"])
     assert found[0] == [4, 5, 6]
     assert found[2] == [at for at in range(length) if abs(at - 5) <= 3]
-    fields = masks(reader, asked, kept)["counts"]["layers"]
-    mean = np.mean([len(reach(reader, asked, at, kept)["layers"][1]) for at in range(length)])
-    assert fields[1]["field"] == pytest.approx(mean / length)
+    reached = [reach(reader, Asked(TEXT, None, PLAN), at, kept)["layers"] for at in range(length)]
+    with sa.sparsified(reader.encoder, PLAN, tokenizer=reader.tokenizer):
+        report = sa.describe(reader.encoder, reader.read(TEXT, None, frozenset({"words"})).columns)
+    means = [np.mean([len(each[layer]) for each in reached]) / length for layer in range(6)]
+    assert means == pytest.approx([layer.receptive_field for layer in report.layers])
 
 
 def test_a_long_text_is_sent_in_tiles_with_a_map(reader, kept, monkeypatch) -> None:
@@ -156,16 +156,48 @@ def test_a_long_text_is_sent_in_tiles_with_a_map(reader, kept, monkeypatch) -> N
             assert small[row, col] == expected
 
 
-def test_beyond_its_limit_counts_stay_and_attention_goes(reader, kept, monkeypatch) -> None:
-    asked = Asked(TEXT, PAIR, PLAN, 1, 3)
-    whole = masks(reader, asked, kept)["counts"]
-    monkeypatch.setattr(view, "ATTENTION", 8)
-    long = masks(reader, asked, kept)
-    assert "attention is drawn of up to 8 tokens" in long["attention"]["why"]
-    for part in ("plan", "layer"):
-        assert long["counts"][part] == {name: whole[part][name] for name in long["counts"][part]}
-    with pytest.raises(PlanError, match="up to 8 tokens"):
-        reach(reader, asked, 0, kept)
+@pytest.fixture
+def modern(tmp_path) -> Reader:
+    """A ModernBERT of random weights, with local layers and no limit that matters here."""
+    from transformers import ModernBertConfig, ModernBertModel
+
+    torch.manual_seed(0)
+    small = ModernBertConfig(
+        num_hidden_layers=2, num_attention_heads=2, hidden_size=32, intermediate_size=32,
+        vocab_size=30522, local_attention=16, global_attn_every_n_layers=2, pad_token_id=0,
+        max_position_embeddings=8192, cls_token_id=101, sep_token_id=102,
+    )  # fmt: skip
+    ModernBertModel(small).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(resolve(DEFAULT))
+    tokenizer.model_max_length = 8192
+    tokenizer.save_pretrained(tmp_path)
+    return Reader(str(tmp_path))
+
+
+def test_a_text_of_1500_tokens_has_all_that_a_short_one_has(modern, kept) -> None:
+    """Attention and receptive fields against transformers' own, in a tile of a local layer."""
+    text, plan = "fox dog " * 750, "neighbor(radius=3) | similarity(k=2) | global(cls)"
+    asked = Asked(text, None, plan, 1, 1, 900, 700)
+    long = masks(modern, asked, kept)
+    size = long["tile"]["size"]
+    assert (long["tile"]["top"], long["tile"]["left"], size) == (900, 700, view.TILE)
+    stock = AutoModel.from_pretrained(modern.name, attn_implementation="eager").eval()
+    batch = modern.tokenizer(text, return_tensors="pt")
+    with torch.no_grad():
+        weights = stock(**batch, output_attentions=True).attentions[1][0, 1].numpy()
+    tile = weights[900 : 900 + size, 700 : 700 + size]
+    assert tile.max() > 0.01
+    assert abs(weights_of(long, "dense") - tile).max() < 2e-5
+    assert not weights_of(long, "plan")[bits_of(long) == 0].any()
+    with sa.sparsified(modern.encoder, plan, tokenizer=modern.tokenizer):
+        report = sa.describe(modern.encoder, batch)
+        compiled = modern.state.compile(modern.state.tokens(dict(batch)))
+    assert long["counts"]["plan"]["allowed"] == report.allowed
+    assert long["counts"]["layer"]["sparsity"] == pytest.approx(report.layers[1].sparsity)
+    first, second = (rule.dense[0].any(dim=0) for rule in compiled.layers)
+    heard = reach(modern, asked, 1000, kept)["layers"]
+    assert heard[0] == first[1000].nonzero()[:, 0].tolist()
+    assert heard[1] == first[second[1000]].any(dim=0).nonzero()[:, 0].tolist()
 
 
 def test_spans_are_places_in_the_text(reader, kept) -> None:

@@ -252,6 +252,7 @@ def test_a_view_is_saved_as_a_page_and_as_a_picture(page, address, browser, tmp_
             page.get_by_role("button", name=f"Save {name}").click()
         saved[name] = tmp_path / waiting.value.suggested_filename
         waiting.value.save_as(saved[name])
+    assert saved["HTML"].stat().st_size < 500_000
     words = page.locator("#view").inner_text()
     alone = browser.new_context().new_page()
     asked: list[str] = []

@@ -207,7 +207,7 @@ def test_a_picture_shows_the_mask_with_its_labels(tmp_path):
 def test_a_pair_has_the_colour_of_its_kind(dark):
     """Against each pattern alone; a pair of several kinds has that of the first."""
     pattern = "neighbor(radius=1) | global(cls)"
-    axes = sa.plots.mask(pattern, FOX, dark=dark).axes[0]
+    axes = sa.plots.mask(sa.picture(pattern, FOX), dark=dark).axes[0]
     squares = np.asarray(axes.get_images()[0].get_array())
     near = picture("neighbor(radius=1)", FOX).mask.numpy()
     column = np.zeros_like(near)

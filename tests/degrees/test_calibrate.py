@@ -19,7 +19,6 @@ from sparseattn.errors import (
     DataError,
     PlanError,
     SparseAttnError,
-    UnsupportedModelError,
 )
 from sparseattn.plan import Plan
 from tests.degrees.small import classifier, collate, rows
@@ -170,9 +169,6 @@ def test_what_cannot_be_calibrated():
     settings = Settings(over="neighbor")
     with pytest.raises(PlanError, match=r"0.99 cannot be reached.*global tokens keep their rows"):
         calibrate_rows(classifier(), rows(8), collate, 0.99, settings)
-    deberta = build("deberta", "ForSequenceClassification")
-    with pytest.raises(UnsupportedModelError, match="'deberta' takes only a boolean mask"):
-        calibrate_rows(deberta, rows(8), collate, 0.6, settings)
     with pytest.raises(AnnotationError, match=r"dependency\(hops=3\) needs 'words'.*Annotator"):
         calibrate_rows(classifier(), rows(8), collate, 0.6, Settings(over="dependency"))
     with pytest.raises(AnnotationError, match=r"needs 'special'.*pass tokenizer="):

@@ -13,7 +13,6 @@ from transformers import Trainer, TrainerCallback
 import sparseattn as sa
 from sparseattn.counting import MeasuredSparsity
 from sparseattn.degrees.learn import Learner, learn_degrees, steps_of
-from sparseattn.degrees.picture import frontier_drawing
 from sparseattn.degrees.result import kind_lines
 from sparseattn.degrees.search import DualAscent, Schedule
 from sparseattn.degrees.settings import Settings
@@ -193,22 +192,6 @@ def test_the_picture_has_a_marker_for_each_kind_of_each_head(tmp_path):
     shares = learned.discretized.shares
     assert named == [round(100 * share) for share in shares.values()]
     assert abs(sum(named) - 100) <= len(named) / 2
-
-
-@pytest.mark.parametrize("dense", [0.93, None])
-def test_the_frontier_has_the_dense_model_across(dense):
-    score: dict[str, float] = {} if dense is None else {"dense_f1": dense}
-    rows_ = [
-        {"measured_sparsity": x, "search_f1": 0.9, "discretized_f1": 0.8, "final_f1": 0.85, **score}
-        for x in (0.5, 0.7)
-    ]
-    axes = frontier_drawing(rows_, "f1").figure().axes[0]
-    lines = {line.get_label(): line for line in axes.lines}
-    assert list(lines) == ["search", "discretized", "final", *(["dense"] if score else [])]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(lines)
-    if dense is not None:
-        assert set(lines["dense"].get_ydata()) == {dense}
-        assert list(lines["dense"].get_xdata()) == [0, 1]  # the whole width
 
 
 def test_a_learned_plan_reloads_and_gives_the_same_logits(tmp_path):

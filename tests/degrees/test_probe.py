@@ -15,7 +15,7 @@ import sparseattn as sa
 from sparseattn.cli.main import app
 from sparseattn.degrees.probe import ProbeResult, probe_texts
 from sparseattn.degrees.texts import Texts
-from sparseattn.errors import DataError, PatternError, UnsupportedModelError
+from sparseattn.errors import DataError, PatternError
 from sparseattn.palette import DARK, KINDS, LIGHT
 from tests.degrees.small import classifier, collate, rows
 from tests.degrees.test_calibrate import sharp
@@ -108,8 +108,6 @@ def test_the_model_is_as_it_was():
 def test_what_cannot_be_measured():
     with pytest.raises(PatternError, match=r"no token of these texts has a key under self\(\) - "):
         over(classifier(), rows(3), "self() - self()")
-    with pytest.raises(UnsupportedModelError, match="'deberta' takes only a boolean mask"):
-        over(build("deberta"), rows(3), "full()")
 
 
 @pytest.fixture(scope="module")

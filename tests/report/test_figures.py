@@ -13,7 +13,14 @@ import sparseattn as sa
 from sparseattn.errors import StudyError
 from sparseattn.palette import DARK, LIGHT
 from sparseattn.report import ArmKey, questions, summarise
-from sparseattn.report.figures import Marks, Point, limits, placement_figure, sparsity_figure
+from sparseattn.report.figures import (
+    Marks,
+    Point,
+    learned_figure,
+    limits,
+    placement_figure,
+    sparsity_figure,
+)
 from sparseattn.report.forest import forest_figure
 from sparseattn.report.summary import over_summary
 from tests.report.fake import EFFECTS, changed, study
@@ -205,6 +212,33 @@ def test_a_forest_of_very_many_says_what_it_leaves_out() -> None:
     drawing = forest_of(data)
     assert "18 more comparisons are not drawn." in drawing.caption
     assert drawing.figure().get_figheight() < 25
+
+
+@pytest.mark.parametrize("dense", [0.93, None])
+def test_the_frontier_of_what_was_learned(dense) -> None:
+    """A line a phase, the dense model across, all in percent; what was not measured is left out."""
+    rows = [
+        {"measured_sparsity": x, "search_f1": 0.9, "discretized_f1": 0.8, "final_f1": final}
+        for x, final in ((0.5, 0.85), (0.7, math.nan), (0.6, 0.84))
+    ]
+    for row in rows:
+        row |= {} if dense is None else {"dense_f1": dense}
+    drawing = learned_figure(rows)
+    axes = axes_of(drawing)
+    phases = ("search", "discretized", "final")
+    (legend,) = drawing.figure().legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert shown == [*phases, *(["dense"] if dense else [])]
+    lines = [line for line in axes.lines if line.get_linestyle() == "-" and len(line.get_xdata())]
+    found = [list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in lines]
+    assert found == [
+        [(50, 90), (60, 90), (70, 90)],
+        [(50, 80), (60, 80), (70, 80)],
+        [(50, 85), (60, 84)],
+    ]
+    across = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert [set(line.get_ydata()) for line in across] == ([{93}] if dense else [])
+    assert "final: 84.0 at sparsity 60.0%" in drawing.description
 
 
 def test_plots_are_those_of_the_report() -> None:

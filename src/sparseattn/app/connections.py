@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sparseattn.app.reader import Run
+from sparseattn.app.reader import PAIRS, Run
 from sparseattn.causes import causes
 from sparseattn.pattern import Pattern, rule_of
 from sparseattn.plan import Plan
@@ -16,9 +18,6 @@ __all__ = ["EXECUTED", "connections", "pattern_at", "pooled"]
 
 #: The bit of a pair that was computed; those below say by which causes.
 EXECUTED = 1 << 7
-
-#: Pairs that are looked at at a time.
-_PAIRS = 1 << 21
 
 
 def pattern_at(plan: Plan, heads: Sequence[int], layer: int, head: int) -> Pattern:
@@ -43,7 +42,7 @@ def connections(
     Returns:
         Bits: `EXECUTED`, and one for each of `causes`. Shape: [queries, keys], uint8.
     """
-    executed = run.compiled.layers[layer].allowed(queries, keys, [head])[0, 0]
+    executed = run.layers[layer].allowed(queries, keys, [head])[0, 0]
     bits = executed.to(torch.uint8) * EXECUTED
     for at, cause in enumerate(causes(pattern)):
         for part in cause.patterns:
@@ -53,7 +52,7 @@ def connections(
     return bits
 
 
-def pooled(run: Run, pattern: Pattern, layer: int, head: int, side: int) -> Tensor:
+def pooled(run: Run, pattern: Pattern, layer: int, head: int, side: int) -> Any:
     """The whole matrix of a long text at a glance: each entry joins the bits of a square of pairs.
 
     Shape: [side, side], uint8.
@@ -61,16 +60,12 @@ def pooled(run: Run, pattern: Pattern, layer: int, head: int, side: int) -> Tens
     length = run.tokens.length
     step = -(-length // side)
     keys = torch.arange(length)
-    whole = torch.zeros(side, side, dtype=torch.uint8)
-    rows = max(1, _PAIRS // (length * step))
+    whole = np.zeros((side, side), np.uint8)
+    rows = max(1, PAIRS // (length * step))
     for top in range(0, side, rows):
-        queries = torch.arange(top * step, min((top + rows) * step, length))
-        if not len(queries):
-            break
-        bits = connections(run, pattern, layer, head, queries, keys)
-        for bit in range(8):
-            tall, wide = -len(queries) % step, side * step - length
-            padded = torch.nn.functional.pad((bits >> bit & 1).float(), (0, wide, 0, tall))
-            blocks = padded.reshape(-1, step, side, step).amax(dim=(1, 3)).to(torch.uint8)
-            whole[top : top + len(blocks)] |= blocks << bit
+        queries = keys[top * step : (top + rows) * step]
+        bits = connections(run, pattern, layer, head, queries, keys).numpy()
+        padded = np.pad(bits, ((0, -len(queries) % step), (0, side * step - length)))
+        blocks = padded.reshape(-1, step, side, step)
+        whole[top : top + len(blocks)] = np.bitwise_or.reduce(blocks, axis=(1, 3))
     return whole

@@ -15,20 +15,15 @@ from sparseattn.app.connections import connections, pattern_at, pooled
 from sparseattn.app.jobs import Kept
 from sparseattn.app.reader import Passage, Reader, Run, plan_from
 from sparseattn.causes import causes, kind
-from sparseattn.counting import LayerCount, MeasuredSparsity, SparsityReport
 from sparseattn.errors import PlanError, SparseAttnError
 from sparseattn.models.sparsify import sparsify
-from sparseattn.plan import CompiledPlan, Plan, select_indices
-from sparseattn.rules import LayerRule
+from sparseattn.plan import Plan, select_indices
 from sparseattn.words import counted
 
-__all__ = ["ATTENTION", "DENSE", "TILE", "WHOLE", "Asked", "heads_of", "masks", "reach"]
+__all__ = ["DENSE", "TILE", "WHOLE", "Asked", "heads_of", "masks", "reach"]
 
 #: Tokens up to which the whole matrix is sent; of longer texts a tile of so many, and a map.
 WHOLE, TILE, MAP = 512, 256, 256
-
-#: Tokens up to which attention is drawn: the weights of a layer take memory by their square.
-ATTENTION = 1024
 
 #: The plan that keeps every pair.
 DENSE = Plan.of("full()")
@@ -81,11 +76,7 @@ class _Shown:
 
     def run(self, plan: Plan) -> Run:
         """The passage run under a plan, this one's or the dense one."""
-        length = len(self.passage)
-        watched: tuple[int, ...] = ()
-        if length <= ATTENTION:
-            watched = self.reader.watch(self.layer, length)
-        asked = self.asked
+        asked, watched = self.asked, self.reader.watch(self.layer, len(self.passage))
         key = (self.reader.name, asked.text, asked.pair, plan.spelled, watched)
         run: Run = self.kept.get(
             key,
@@ -140,22 +131,20 @@ def reach(reader: Reader, asked: Asked, token: int, kept: Kept) -> dict[str, Any
         `layers`: for each layer the indices of these tokens, itself included.
 
     Raises:
-        PlanError: There is no such token, or the text is too long.
+        PlanError: There is no such token.
     """
     shown = _Shown(reader, asked, kept)
     length = len(shown.passage)
-    if length > ATTENTION:
-        raise PlanError(f"the receptive field is shown of up to {ATTENTION:,} tokens, not {length}")
     if not 0 <= token < length:
         raise PlanError(f"there is no token {token} in a text of {length}")
-    unions = [rule.dense[0].any(dim=0) for rule in shown.run(shown.plan).compiled.layers]
+    unions = shown.run(shown.plan).unions
     heard = []
     for last in range(len(unions)):
-        reached = torch.zeros(length, dtype=torch.bool)
-        reached[token] = True
+        reached = np.array([token])
         for union in reversed(unions[: last + 1]):
-            reached = union[reached].any(dim=0)
-        heard.append(reached.nonzero()[:, 0].tolist())
+            bits = np.bitwise_or.reduce(union[reached], axis=0)
+            reached = np.flatnonzero(np.unpackbits(bits, count=length))
+        heard.append(reached.tolist())
     return {"token": token, "layers": heard}
 
 
@@ -203,73 +192,39 @@ def _ranges(tile: dict[str, int]) -> tuple[Tensor, Tensor]:
 
 def _attention(shown: _Shown, run: Run, tile: dict[str, int]) -> dict[str, Any]:
     """Attention of the model as it is, and under the plan, in 65,535ths."""
-    if len(shown.passage) > ATTENTION:
-        return {"why": f"attention is drawn of up to {ATTENTION:,} tokens"}
-    top, left, size = tile["top"], tile["left"], tile["size"]
+    queries, keys = _ranges(tile)
     found: dict[str, Any] = {}
     try:
-        for name, plan in (("dense", DENSE), ("plan", shown.plan)):
-            weights = (run if name == "plan" else shown.run(plan)).weights[shown.layer][shown.head]
-            part = weights[top : top + size, left : left + size]
-            found[name] = _packed((part * 65535).round().to(torch.int32).numpy().astype("<u2"))
+        for name, each in (("dense", shown.run(DENSE)), ("plan", run)):
+            weights = each.done.weights(shown.layer, queries, [shown.head])[0, 0, :, keys]
+            found[name] = _packed((weights * 65535).round().to(torch.int32).numpy().astype("<u2"))
     except (SparseAttnError, KeyError) as error:
         return {"why": f"this model gives no attention: {error}"}
     return found
 
 
 def _counts(shown: _Shown, run: Run) -> dict[str, Any]:
-    """Degrees and sparsity of the head, of its layer and of all of them."""
-    layers = run.compiled.layers
-    rule = layers[shown.layer]
-    own = next(group for members, group in rule.groups if shown.head in members)
-    single = LayerRule((((0,), own),), 1, rule.valid, rule.padded)
-    one = SparsityReport.of(CompiledPlan((single,)), ["head"]).layers[0]
-    if len(shown.passage) > ATTENTION:
-        return {"head": _count(one), **_measured(shown, run)}
-    report = SparsityReport.of(run.compiled, [""] * len(layers))
-    return {
-        "head": _count(one),
-        "layer": _count(report.layers[shown.layer]),
-        "plan": _count(report),
-        "layers": [_count(each) for each in report.layers],
-    }
-
-
-def _count(count: LayerCount | SparsityReport) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "allowed": count.allowed,
-        "valid": count.valid,
-        "sparsity": count.sparsity,
-        "degree": count.mean_degree,
-    }
-    if isinstance(count, LayerCount):
-        made |= {"field": count.receptive_field, "degrees": count.degrees}
-    return made
-
-
-def _measured(shown: _Shown, run: Run) -> dict[str, Any]:
-    """The same of a long text: counted pattern by pattern, since all heads at once take memory."""
-    state = shown.reader.state
-    measured = MeasuredSparsity.of(shown.plan, [run.tokens], state.heads, state.windows)
-    parts = {"plan": measured, "layer": measured.on_layers([shown.layer])}
+    """Degree and sparsity of the head, of its layer and of all of them, of what was executed."""
+    own = run.counts[shown.layer]
+    parts = {"head": own[[shown.head]], "layer": own, "plan": torch.cat(run.counts)}
+    length = len(shown.passage)
     return {
         name: {
-            "allowed": int(part.allowed.sum()),
-            "valid": int(part.valid.sum()),
-            "sparsity": part.sparsity,
-            "degree": part.mean_degree,
+            "allowed": int(heads.sum()),
+            "valid": len(heads) * length**2,
+            "sparsity": 1 - int(heads.sum()) / (len(heads) * length**2),
+            "degree": int(heads.sum()) / (len(heads) * length),
         }
-        for name, part in parts.items()
+        for name, heads in parts.items()
     }
 
 
 def _cut(passage: Passage) -> list[str]:
     if not passage.cut:
         return []
-    return [
-        f"the text was cut: the model has positions for {passage.longest} tokens, and the last "
-        f"{counted(passage.cut, 'token')} {'was' if passage.cut == 1 else 'were'} left out"
-    ]
+    were = "was" if passage.cut == 1 else "were"
+    rest = f"the last {counted(passage.cut, 'token')} {were} left out"
+    return [f"the text was cut: {passage.why}, and {rest}"]
 
 
 def _packed(values: Tensor | np.ndarray[Any, Any]) -> str:

@@ -56,9 +56,14 @@ def palette_json() -> dict[str, Any]:
 
 
 def palette_css() -> str:
-    """The palette as variables, for a light and a dark page."""
+    """The palette as variables, for a light and a dark page, and what has the colour of a kind."""
     dark = f"@media (prefers-color-scheme: dark) {{ {_variables(DARK, 'dark')} }}"
-    return f"{_variables(LIGHT, 'light')}\n{dark}\n"
+    kinds = (
+        f".fill-{name} {{ fill: var(--kind-{name}); }}\n"
+        f'.token.key[data-kind="{name}"] {{ border-bottom-color: var(--kind-{name}); }}\n'
+        for name in KINDS
+    )
+    return f"{_variables(LIGHT, 'light')}\n{dark}\n{''.join(kinds)}"
 
 
 def _variables(page: Page, scheme: str) -> str:

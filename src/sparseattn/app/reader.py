@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,25 +17,33 @@ from sparseattn.backend import AUTO
 from sparseattn.errors import AnnotationError, DataError, MissingExtraError, PlanError
 from sparseattn.models.config import FIELD
 from sparseattn.models.encoder import encoder_of
+from sparseattn.models.interface import Pass
 from sparseattn.models.load import load_model, load_part
 from sparseattn.models.positions import max_tokens
 from sparseattn.models.read import check_texts
 from sparseattn.models.sparsify import plan_of, sparsify
 from sparseattn.models.state import SparsityState, attached_state
-from sparseattn.plan import CompiledPlan, Plan
+from sparseattn.plan import Plan
+from sparseattn.rules import LayerRule
 from sparseattn.syntax import Annotator
 from sparseattn.tokens import TokenBatch
 
 __all__ = ["MOST_LETTERS", "Passage", "Reader", "Run", "plan_from"]
 
-#: Letters of a text that are looked at.
-MOST_LETTERS = 200_000
+#: Letters of a text that are looked at, and tokens; fewer of models that hold all scores at once.
+MOST_LETTERS, MOST_TOKENS, MOST_AT_ONCE = 200_000, 8192, 1024
 
 #: What an encoder reads of a tokenizer's columns.
 _READ = ("input_ids", "attention_mask", "token_type_ids", *COLUMNS)
 
-#: Attention weights, in numbers, up to which a run keeps those of every layer.
-_EVERY_LAYER = 1 << 21
+#: Numbers up to which a run keeps what attention is made of in every layer.
+_EVERY_LAYER = 1 << 22
+
+#: Tokens up to which no time is taken to measure the fastest backend.
+_SHORT = 512
+
+#: Pairs that are looked at at a time.
+PAIRS = 1 << 21
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +55,8 @@ class Passage:
         labels: What each token looks like.
         spans: Where it stands in its text, in characters; (0, 0) for what the tokenizer added.
         sides: Which text it is of, 0 or 1; -1 for what the tokenizer added.
-        cut: Tokens left out because the model has no positions for them.
-        longest: Tokens that the model has positions for; None without a limit.
+        cut: Tokens left out.
+        why: Why, in words; empty where none was.
     """
 
     columns: dict[str, Tensor]
@@ -55,7 +64,7 @@ class Passage:
     spans: tuple[tuple[int, int], ...]
     sides: tuple[int, ...]
     cut: int
-    longest: int | None
+    why: str
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,19 +81,57 @@ class Run:
 
     Attributes:
         tokens: What the plan could know of the passage.
-        compiled: The rules that the layers computed with.
-        weights: Attention of the layers that were watched. Shape: [heads, length, length] each.
+        done: The pass, with the rules that the layers computed with.
     """
 
     tokens: TokenBatch
-    compiled: CompiledPlan
-    weights: dict[int, Tensor]
+    done: Pass
+
+    @property
+    def layers(self) -> tuple[LayerRule, ...]:
+        """What each layer computed."""
+        return self.done.compiled.layers
 
     @property
     def bytes(self) -> int:
-        """About how much memory it takes, with the masks that counting leaves behind."""
-        heads = sum(rule.heads for rule in self.compiled.layers)
-        return heads * self.tokens.length**2 + 4 * sum(w.numel() for w in self.weights.values())
+        """About how much memory it takes, with the masks that the backends keep."""
+        numbers = 0
+        for kept in self.done.kept.values():
+            parts = (kept,) if isinstance(kept, Tensor) else (kept.query, kept.key)
+            numbers += sum(part.numel() for part in parts)
+        masks = sum(r.heads if len(r.groups) > 1 else 1 for r in set(self.layers))
+        return 4 * numbers + masks * min(self.tokens.length, _SHORT) ** 2
+
+    @cached_property
+    def counts(self) -> list[Tensor]:
+        """The pairs of each head, layer by layer. Shape: [heads] each, int64."""
+        known = {
+            rule: torch.stack([part.sum(dim=(1, 2)) for part in _parts(rule)])
+            .sum(dim=0)
+            .expand(rule.heads)
+            for rule in set(self.layers)
+        }
+        return [known[rule] for rule in self.layers]
+
+    @cached_property
+    def unions(self) -> list[np.ndarray[Any, Any]]:
+        """The keys that some head lets each query hear, as bits, layer by layer.
+
+        Shape: [length, length / 8] each, uint8.
+        """
+        known = {
+            rule: np.concatenate([np.packbits(part.any(dim=0), axis=1) for part in _parts(rule)])
+            for rule in set(self.layers)
+        }
+        return [known[rule] for rule in self.layers]
+
+
+def _parts(rule: LayerRule) -> Iterator[Tensor]:
+    """The mask of a layer, some queries at a time. Shape: [heads or 1, queries, length], bool."""
+    every = torch.arange(rule.length)
+    rows = max(1, PAIRS // (rule.heads * rule.length))
+    for top in range(0, rule.length, rows):
+        yield rule.allowed(every[top : top + rows], every)[0]
 
 
 def plan_from(text: str) -> Plan:
@@ -135,9 +182,13 @@ class Reader:
         return state
 
     @cached_property
-    def limit(self) -> int | None:
-        """Tokens that it has positions for."""
-        return max_tokens(self.config, self.tokenizer)
+    def limit(self) -> tuple[int, str]:
+        """Tokens that are read, and why no more."""
+        positions = max_tokens(self.config, self.tokenizer)
+        most = MOST_AT_ONCE if self.state.mask_route else MOST_TOKENS
+        if positions is not None and positions <= most:
+            return positions, f"the model has positions for {positions:,} tokens"
+        return most, f"{most:,} tokens of this model are looked at"
 
     @cached_property
     def _annotators(self) -> dict[bool, Annotator]:
@@ -156,7 +207,7 @@ class Reader:
             return self.tokenizer
 
     def read(self, text: str, pair: str | None, needs: frozenset[str]) -> Passage:
-        """Reads a text, or a pair, cut to the model's positions.
+        """Reads a text, or a pair, cut to what is looked at.
 
         Raises:
             DataError: A text is empty, too long or not valid Unicode, or holds no known token.
@@ -166,12 +217,12 @@ class Reader:
         letters = len(text) + len(pair or "")
         if letters > MOST_LETTERS:
             raise DataError(f"{letters:,} characters are more than the {MOST_LETTERS:,} looked at")
-        options: dict[str, Any] = {"verbose": False, "return_special_tokens_mask": True}
+        limit, why = self.limit
+        options: dict[str, Any] = {"truncation": True, "max_length": limit}
+        options |= {"verbose": False, "return_special_tokens_mask": True}
         if self.tokenizer.is_fast:
             options["return_offsets_mapping"] = True
         whole = len(self.tokenizer(text, pair, verbose=False)["input_ids"])
-        if self.limit is not None:
-            options |= {"truncation": True, "max_length": self.limit}
         found = self._annotator(needs)(text, pair, **options)
         if all(found["special_tokens_mask"]):
             raise DataError("the text holds no token that the tokenizer knows")
@@ -183,7 +234,7 @@ class Reader:
             spans=tuple(map(tuple, found.get("offset_mapping", [(0, 0)] * len(ids)))),
             sides=tuple(-1 if side is None else side for side in sides),
             cut=whole - len(ids),
-            longest=self.limit,
+            why=why if whole > len(ids) else "",
         )
 
     def run(self, passage: Passage, plan: Plan, watched: Collection[int]) -> Run:
@@ -192,13 +243,12 @@ class Reader:
         Args:
             passage: What to read.
             plan: Replaces the one before.
-            watched: Layers whose attention is kept.
+            watched: Layers whose attention can be read afterwards.
 
         Raises:
             PlanError: The plan is empty, or made for another model.
         """
-        # Of short texts without `auto`, which measures what is fastest before it runs.
-        backend = "masked" if watched else AUTO
+        backend = "masked" if len(passage) <= _SHORT else AUTO
         sparsify(self.encoder, plan, tokenizer=self.tokenizer, backend=backend)
         state = self.state
         with torch.no_grad():
@@ -207,12 +257,13 @@ class Reader:
                 self.encoder(**passage.columns)
             finally:
                 state.watched = ()
-        last = state.last
-        assert last is not None, "the model has just run"
-        weights = {layer: weight[0] for layer, weight in last.weights.items()}
-        return Run(state.tokens(dict(passage.columns)), last.compiled, weights)
+        assert state.last is not None, "the model has just run"
+        return Run(state.tokens(dict(passage.columns)), state.last)
 
     def watch(self, layer: int, length: int) -> tuple[int, ...]:
         """The layers to keep the attention of: all of a short text, one of a longer."""
         heads = self.state.heads
-        return tuple(range(len(heads))) if sum(heads) * length**2 <= _EVERY_LAYER else (layer,)
+        numbers = 2 * len(heads) * self.config.hidden_size * length
+        if self.state.mask_route:
+            numbers = sum(heads) * length**2
+        return tuple(range(len(heads))) if numbers <= _EVERY_LAYER else (layer,)

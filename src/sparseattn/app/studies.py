@@ -15,6 +15,7 @@ from sparseattn.app.masks import heads_of
 from sparseattn.errors import SparseAttnError, StudyError
 from sparseattn.models.load import load_part
 from sparseattn.plan import Plan
+from sparseattn.report.changed import changed
 from sparseattn.report.comparison import Comparison, questions
 from sparseattn.report.data import StudyData
 from sparseattn.report.load import load_study
@@ -74,19 +75,23 @@ class OpenStudy:
     def contrasts(self) -> dict[str, Any]:
         """The comparisons that the study declared, and those of each arm with the baseline."""
         asked = questions(self.data)
+        places = {arm.placement for arm in self.data.groups if arm.layers}
+        common = places.pop() if len(places) == 1 else ""
         return {
-            "metric": self.data.headline,
+            "layers": common,
             "questions": [
                 {
                     "text": each.text,
                     "answer": each.answer,
                     "notes": each.notes,
-                    "comparisons": [_comparison(one) for one in each.comparisons],
+                    "comparisons": [_comparison(one, common) for one in each.comparisons],
                 }
                 for each in asked
             ],
             "baseline": [
-                _comparison(each.comparison) for each in self._summary.arms if each.comparison
+                _comparison(each.comparison, common)
+                for each in self._summary.arms
+                if each.comparison
             ],
         }
 
@@ -121,57 +126,61 @@ class OpenStudy:
         if rows.empty:
             raise StudyError(f"the study has no trial {digest!r}")
         row = {name: _plain(value) for name, value in rows.iloc[0].items()}
-        plan, why = self._plan(digest, row)
+        plan = self._plan(digest, row)
+        grid, why = self._grid(plan)
         changed, notices = self._changed(digest, row)
         return {
             "digest": digest,
             "row": row,
             "model": self.model,
             "plan": plan.spelled if plan else None,
-            "grid": self._grid(plan),
+            "grid": grid,
             "changed": changed,
-            "notices": [*([why] if why else []), *notices],
+            "notices": [*why, *notices],
         }
 
-    def _plan(self, digest: str, row: Mapping[str, Any]) -> tuple[Plan | None, str]:
-        """What a trial trained under, or why that is not known."""
+    def _plan(self, digest: str, row: Mapping[str, Any]) -> Plan | None:
+        """What a trial trained under; None if it does not say."""
         files = Store(self.folder).files(digest)
         if "plan.json" in files:
-            return Plan.from_json(json.loads(files["plan.json"])), ""
+            return Plan.from_json(json.loads(files["plan.json"]))
         pattern = str(row["pattern"])
         if is_method(pattern):
-            return None, "the trial keeps no plan"
-        if pattern == DENSE:
-            return Plan.of("full()"), ""
-        plan = Plan.of(pattern) if pattern.startswith("layer") else None
-        return plan or Plan.of(pattern, str(row["layers"]) or ":"), ""
-
-    def _grid(self, plan: Plan | None) -> dict[str, Any] | None:
-        if plan is None:
             return None
+        if pattern == DENSE:
+            return Plan.of("full()")
+        whole = pattern.startswith("layer")
+        return Plan.of(pattern) if whole else Plan.of(pattern, str(row["layers"]) or ":")
+
+    def _grid(self, plan: Plan | None) -> tuple[dict[str, Any] | None, list[str]]:
+        """A plan by heads, or why it is not shown."""
+        if plan is None:
+            return None, ["the trial keeps no plan"]
         if plan.shape:
-            return heads_of(plan, list(plan.shape))
+            return heads_of(plan, list(plan.shape)), []
         try:
             config = load_part(self.model, "AutoConfig")
             heads = [config.num_attention_heads] * config.num_hidden_layers
-            return heads_of(plan, heads)
-        except (SparseAttnError, AttributeError):
-            return None
+            return heads_of(plan, heads), []
+        except (SparseAttnError, AttributeError) as error:
+            return None, [f"the plan is not shown by heads: {error}"]
 
     def _changed(self, digest: str, row: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The examples that are predicted otherwise than by the dense trial of the same seed."""
         data = self.data
-        dense = data.done_in(data.reference)[["seed", "digest"]] if data.reference else None
-        same = dense[dense["seed"] == row["seed"]] if dense is not None else None
-        if same is None or same.empty or row["status"] != "done":
+        if data.task.get("kind") == "regression":
+            return {}, ["a number is predicted, so that next to all examples change"]
+        dense = data.done_in(data.reference) if data.reference else data.rows[:0]
+        same = dense[dense["seed"] == row["seed"]]["digest"]
+        if same.empty or row["status"] != "done":
             return {}, ["there is no dense trial of this seed to compare with"]
-        other = str(same["digest"].iloc[0])
+        other = str(same.iloc[0])
         if other == digest:
             return {}, []
-        ours, theirs = (data.predictions(d).set_index("example") for d in (digest, other))
-        both = theirs.add_suffix("_dense").join(ours.add_suffix("_here"), how="inner")
-        differing = both[both["prediction_dense"] != both["prediction_here"]]
-        gains = differing["score_here"] - differing["score_dense"]
+        differing, examples = changed(
+            *(data.predictions(each).set_index("example") for each in (digest, other))
+        )
+        gains = differing["gain"]
         order = differing.loc[gains.abs().sort_values(ascending=False, kind="stable").index]
         try:
             texts: Mapping[str, tuple[str, ...]] = self._examples
@@ -179,8 +188,7 @@ class OpenStudy:
         except SparseAttnError as error:
             texts, notices = {}, [f"the texts are not shown: {error}"]
         return {
-            "dense": other,
-            "examples": len(both),
+            "examples": examples,
             "better": int((gains > 0).sum()),
             "worse": int((gains < 0).sum()),
             "other": int((gains == 0).sum()),
@@ -215,10 +223,12 @@ def _arm(each: ArmSummary, metric: str) -> dict[str, Any]:
     }
 
 
-def _comparison(each: Comparison) -> dict[str, Any]:
+def _comparison(each: Comparison, common: str) -> dict[str, Any]:
+    """A comparison; arms without their layers where these are common to all."""
+    a, b = (arm.name if common else str(arm) for arm in (each.a, each.b))
     made: dict[str, Any] = {
-        "a": str(each.a),
-        "b": str(each.b),
+        "a": a,
+        "b": b,
         "asked": each.asked,
         "verdict": each.verdict,
         "words": str(each),
@@ -237,13 +247,12 @@ def _comparison(each: Comparison) -> dict[str, Any]:
 
 
 def _example(name: str, row: pd.Series, texts: tuple[str, ...]) -> dict[str, Any]:
-    gain = float(row["score_here"] - row["score_dense"])
     return {
         "example": name,
-        "label": _word(row["label_here"]),
-        "dense": _word(row["prediction_dense"]),
-        "here": _word(row["prediction_here"]),
-        "gain": _plain(gain),
+        "label": _word(row["label"]),
+        "dense": _word(row["prediction_base"]),
+        "here": _word(row["prediction"]),
+        "gain": _plain(row["gain"]),
         "texts": texts,
     }
 

@@ -36,7 +36,6 @@ def calibrate(
     from sparseattn.degrees.settings import Settings
     from sparseattn.degrees.texts import Texts, check
     from sparseattn.models.load import load_part
-    from sparseattn.models.masks import check_scores
     from sparseattn.words import counted
 
     settings = Settings(
@@ -45,7 +44,6 @@ def calibrate(
     check_sparsity(sparsity)
     options.check_file(out)
     texts = [columns[0] for columns in options.read_lines(text)]
-    check_scores(load_part(model, "AutoConfig"))
     encoder, tokenizer = load_part(model, "AutoModel"), load_part(model, "AutoTokenizer")
     check(encoder, texts)
     rows, collator = prepare(encoder, texts, tokenizer, settings)

@@ -249,7 +249,7 @@ def _save(results: list[Learned], out: Path) -> None:
     """Writes what was learned, and says what it is and where it lies."""
     from transformers import AutoTokenizer
 
-    from sparseattn.degrees.result import save_frontier
+    from sparseattn.degrees.result import frontier_rows
     from sparseattn.models.load import quiet
 
     several = len(results) > 1
@@ -270,5 +270,11 @@ def _save(results: list[Learned], out: Path) -> None:
         for path in written:
             typer.echo(f"wrote {path}")
     if several:
-        for path in save_frontier(results, out):
+        import pandas as pd
+
+        from sparseattn.report.figures import learned_figure
+
+        rows = frontier_rows(results)
+        pd.DataFrame(rows).round(6).to_csv(out / "frontier.csv", index=False)
+        for path in (out / "frontier.csv", learned_figure(rows).save(out / "frontier.png")):
             typer.echo(f"wrote {path}")

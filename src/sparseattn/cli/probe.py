@@ -60,14 +60,12 @@ def probe(
     from sparseattn.degrees.probe import probe as probe_attention
     from sparseattn.degrees.texts import Texts
     from sparseattn.models.load import load_part
-    from sparseattn.models.masks import check_scores
     from sparseattn.study.resolve import TEXTS, Sample
     from sparseattn.study.trial_cache import TrialCache
 
     wanted = pattern_of(pattern)
     if text is None:
         study = options.study_of(str(task), model, changes or ())
-        check_scores(load_part(study.model, "AutoConfig"))
         sample = Sample(study, wanted.needs, TrialCache())
         rows = Texts(sample.model, sample.texts.evaluation, sample.texts.collator, TEXTS)
         result = probe_texts(rows, wanted, sample.tokenizer)

@@ -50,8 +50,7 @@ def calibrate(
 
     Raises:
         PlanError: The sparsity cannot be reached; the message names the highest that can.
-        UnsupportedModelError: The model's attention cannot be replaced, or takes only a boolean
-            mask.
+        UnsupportedModelError: The model's attention cannot be replaced.
         AnnotationError: A ranking needs what the texts do not carry.
         DataError: There are no texts, or it is one string.
     """

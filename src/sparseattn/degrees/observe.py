@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from sparseattn.degrees.texts import Texts, state_of
-from sparseattn.models.encoder import encoder_of
-from sparseattn.models.masks import check_scores
 from sparseattn.models.sparsify import sparsified
 from sparseattn.plan import CompiledPlan, Plan
 from sparseattn.tokens import TokenBatch
@@ -50,10 +48,8 @@ def observe(
         tokenizer: Tells which tokens are separators, where that is needed.
 
     Raises:
-        UnsupportedModelError: The model's attention cannot be replaced, or takes only a boolean
-            mask.
+        UnsupportedModelError: The model's attention cannot be replaced.
     """
-    check_scores(encoder_of(texts.model).config)
     model, training = texts.model, texts.model.training
     seen: Observation
 
@@ -74,7 +70,7 @@ def observe(
                 with torch.no_grad():
                     model(**batch)  # `compile_dense` begins another observation
                 assert state.last is not None, "the model has just run"
-                seen.weights = [state.last.weights[layer] for layer in watched]
+                seen.weights = [state.last.weights(layer) for layer in watched]
                 yield seen
         finally:
             state.compiler, state.watched = None, ()

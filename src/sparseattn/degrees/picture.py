@@ -21,16 +21,13 @@ if TYPE_CHECKING:
 
     from sparseattn.degrees.probe import ProbeResult
 
-__all__ = ["degrees_drawing", "frontier_drawing", "heads_drawing"]
+__all__ = ["degrees_drawing", "heads_drawing"]
 
 #: Marks of rankings that have no kind, or the kind of one before them, by turns.
 _OTHERS = ("X", "v", "h")
 
 #: What a head without a marker has.
 _NOTHING = {"off": "off: its own place alone", "global alone": "global tokens alone"}
-
-#: Phases of learning, each with its mark.
-_PHASES = {"search": "o", "discretized": "s", "final": "D"}
 
 #: Inches: the width of a figure, and the height of a layer in it.
 _WIDTH, _ROW = 11, 0.4
@@ -159,40 +156,6 @@ def _steps(
     other.spines["right"].set_visible(True)
     other.set_ylabel("temperature")
     right.legend(handles=[*right.lines, *other.lines])
-
-
-def frontier_drawing(rows: Sequence[dict[str, float]], score: str) -> Drawing:
-    """A score of each phase against the measured sparsity, and the dense model's, if known.
-
-    Args:
-        rows: The columns of `frontier.csv`, a row a target.
-        score: A metric, or the loss.
-    """
-    dense = rows[0].get(f"dense_{score}")
-
-    def draw(page: Page) -> Figure:
-        figure = new_figure(7.2, 4.0)
-        axes = figure.subplots()
-        sparsities = [100 * row["measured_sparsity"] for row in rows]
-        for phase, marker in _PHASES.items():
-            values = [row[f"{phase}_{score}"] for row in rows]
-            axes.plot(sparsities, values, marker=marker, label=phase)
-        if dense is not None:
-            axes.axhline(dense, color=page.ink, linestyle="--", linewidth=1, label="dense")
-        axes.set(xlabel="measured sparsity (%)", ylabel=score)
-        axes.legend(title="phase")
-        axes.grid(axis="y")
-        return figure
-
-    words = [
-        f"sparsity {row['measured_sparsity']:.1%}: "
-        + ", ".join(f"{phase} {row[f'{phase}_{score}']:.4g}" for phase in _PHASES)
-        for row in rows
-    ]
-    if dense is not None:
-        words.append(f"dense: {dense:.4g}")
-    caption = f"{score} after each phase against the sparsity of the plan; one run a target."
-    return Drawing("frontier", f"{score} against sparsity", "\n".join(words), caption, draw)
 
 
 def heads_drawing(probed: ProbeResult) -> Drawing:

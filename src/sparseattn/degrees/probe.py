@@ -151,8 +151,7 @@ def probe(
 
     Raises:
         PatternError: It is no pattern, or no token has a key under it.
-        UnsupportedModelError: The model's attention cannot be replaced, or takes only a boolean
-            mask.
+        UnsupportedModelError: The model's attention cannot be replaced.
         DataError: There are no texts.
         AnnotationError: A row lacks an annotation, or texts cannot be annotated.
     """

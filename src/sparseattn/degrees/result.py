@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ from torch import Tensor
 from sparseattn.counting import MeasuredSparsity
 from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.discretize import Discretized
-from sparseattn.degrees.picture import degrees_drawing, frontier_drawing
+from sparseattn.degrees.picture import degrees_drawing
 from sparseattn.drawing import Drawing
 from sparseattn.files import write_whole
 from sparseattn.models.card import write_card
 from sparseattn.plan import Plan
 from sparseattn.words import counted
 
-__all__ = ["Learned", "kind_lines", "save_frontier", "sparsity_lines"]
+__all__ = ["Learned", "frontier_rows", "kind_lines", "sparsity_lines"]
 
 #: Points of sparsity by which a budget may be missed before a user is told.
 _GAP = 0.02
@@ -235,18 +234,14 @@ def kind_lines(found: Discretized) -> list[str]:
     return lines
 
 
-def save_frontier(results: Sequence[Learned], folder: Path) -> list[Path]:
-    """Writes `frontier.csv` and `frontier.png`: sparsities and scores, a row a target.
+def frontier_rows(results: Sequence[Learned]) -> list[dict[str, float]]:
+    """Sparsities and the scores of each phase, a row a target, in columns such as `final_accuracy`.
 
-    The scores are those of each phase, in columns such as `final_accuracy`; the loss where there is
-    no metric, NaN for what was not measured.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
+    The loss where there is no metric; NaN for what was not measured.
     """
     names = [name for name in results[0].scores("final") if name != "loss"] or ["loss"]
     phases = [phase for phase in _PHASES if phase != "dense" or results[0].scores("dense")]
-    rows = [
+    return [
         {
             "target_sparsity": result.target_sparsity,
             "measured_sparsity": result.measured_sparsity,
@@ -258,10 +253,3 @@ def save_frontier(results: Sequence[Learned], folder: Path) -> list[Path]:
         }
         for result in results
     ]
-    paths = [folder / "frontier.csv", folder / "frontier.png"]
-    with paths[0].open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({name: round(value, 6) for name, value in row.items()} for row in rows)
-    frontier_drawing(rows, names[-1]).save(paths[1])
-    return paths

@@ -11,7 +11,6 @@ from torch import nn
 from sparseattn.annotations import COLUMNS
 from sparseattn.errors import DataError
 from sparseattn.models.encoder import encoder_of
-from sparseattn.models.masks import check_scores
 from sparseattn.models.positions import max_tokens
 from sparseattn.models.sparsify import sparsified
 from sparseattn.models.state import SparsityState, attached_state
@@ -124,10 +123,10 @@ def check(model: Any, texts: Any) -> None:
     """Refuses what is no model, and one text for a list of them.
 
     Raises:
-        UnsupportedModelError: See `encoder_of` and `check_scores`.
+        UnsupportedModelError: See `encoder_of`.
         DataError: It is one text.
     """
-    check_scores(encoder_of(model).config)
+    encoder_of(model)
     if isinstance(texts, str):
         raise DataError("texts is one text; give a list of them")
 

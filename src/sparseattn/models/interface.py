@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -56,8 +56,8 @@ class Pass:
         chosen: The backend that computed each layer, and why.
         layout: Where the batch's tokens stand in the one row that the layers are handed; None where
             they are handed the batch.
-        watched: The layers whose attention weights are kept.
-        weights: Those, without dropout or gradient. Shape: [batch, heads, length, length] each.
+        watched: The layers whose attention can be read afterwards, by `weights`.
+        kept: Their calls; of families that compute their own attention what they returned.
     """
 
     compiled: CompiledPlan
@@ -67,7 +67,34 @@ class Pass:
     layout: Layout | None = None
     calls: Counter[int] = field(default_factory=Counter)
     chosen: dict[int, tuple[str, str]] = field(default_factory=dict)
-    weights: dict[int, Tensor] = field(default_factory=dict)
+    kept: dict[int, Call | Tensor] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def weights(
+        self, layer: int, queries: Tensor | None = None, heads: Sequence[int] | None = None
+    ) -> Tensor:
+        """Attention of a watched layer, without dropout or gradient.
+
+        Args:
+            layer: The layer.
+            queries: Indices; all by default. Shape: [queries], int64.
+            heads: All by default.
+
+        Returns:
+            Shape: [batch, heads, queries, length], float32.
+        """
+        kept, rule = self.kept[layer], self.compiled.layers[layer]
+        every = torch.arange(rule.length, device=rule.valid.device)
+        rows = every if queries is None else queries
+        chosen = slice(None) if heads is None else list(heads)
+        if isinstance(kept, Tensor):
+            return kept[:, chosen][:, :, rows].float()
+        query, key = kept.query[:, chosen][:, :, rows], kept.key[:, chosen]
+        scores = (query @ key.transpose(-2, -1) * kept.scale).float()
+        if (bias := kept.dense_bias) is not None:
+            scores += bias.expand(-1, rule.heads, rule.length, -1)[:, chosen][:, :, rows]
+        mask = rule.allowed(rows, every, heads) | ~rule.valid[:, None, rows, None]
+        return scores.masked_fill_(~mask, float("-inf")).softmax(dim=-1)
 
     def layer(self, module: nn.Module) -> int:
         """The layer that this call of an attention module computes."""
@@ -168,7 +195,7 @@ def attention(
         query, key, value = map(layout.unpack_heads, (query, key, value))
     call = Call(query, key, value, rule, scale, dropout, _sum(bias, position_bias))
     if index in current.watched:
-        current.weights[index] = _weights(call)
+        current.kept[index] = replace(call, value=call.key)  # values are not asked for
     chosen, reason = select(current.backend, call)
     current.chosen[index] = (chosen.name, reason)
     context = chosen.attend(call).transpose(1, 2)
@@ -188,14 +215,6 @@ def _sum(soft: Tensor | None, positions: Tensor | DistanceBias | None) -> Any:
     if soft is None or positions is None:
         return positions if soft is None else soft
     return soft + (positions.dense() if isinstance(positions, DistanceBias) else positions)
-
-
-@torch.no_grad()
-def _weights(call: Call) -> Tensor:
-    scores = (call.query @ call.key.transpose(-2, -1) * call.scale).float()
-    if (bias := call.dense_bias) is not None:
-        scores = scores + bias
-    return scores.masked_fill(~call.rule.finite, float("-inf")).softmax(dim=-1)
 
 
 def _check(module: nn.Module, key: Tensor, tokens: int, keywords: dict[str, Any]) -> None:

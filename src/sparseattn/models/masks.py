@@ -84,16 +84,16 @@ def check_scores(config: Any) -> None:
 
 def _refusal(who: str) -> str:
     return (
-        f"{who} takes only a boolean mask, so degrees cannot be learned or calibrated on it, nor "
-        "its attention probed; plans by hand work: sparsify(model, 'neighbor(radius=4)'), or an "
-        "arm such as uniform(sparsity=0.8) in a study"
+        f"{who} takes only a boolean mask, so degrees cannot be learned on it; calibrate finds "
+        "some without training, and plans by hand work: sparsify(model, 'neighbor(radius=4)'), or "
+        "an arm such as uniform(sparsity=0.8) in a study"
     )
 
 
 def keep_weights(current: Pass, output: Any) -> None:
     """Keeps the attention weights of the watched layers, which the encoder returned last."""
     for layer in current.watched:
-        current.weights[layer] = output[-1][layer].detach().float()
+        current.kept[layer] = output[-1][layer].detach()
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -63,7 +63,7 @@ class SparsityState:
         compiler: Makes the compiled plan of a batch in place of the plan itself; for plans that are
             being learned.
         packs: Whether the layers get the real tokens in one row; see `packing`.
-        watched: The layers whose attention weights each pass keeps; for calibration.
+        watched: The layers whose attention each pass keeps; see `Pass.weights`.
     """
 
     config: SparsityConfig

@@ -1,4 +1,4 @@
-"""The examples that the best arms predict otherwise than the baseline does."""
+"""The examples that an arm predicts otherwise than the baseline does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparseattn.report.summary import Summary
 from sparseattn.report.tables import Column, Table
 from sparseattn.words import counted, one_line
 
-__all__ = ["Changed", "changed_examples"]
+__all__ = ["Changed", "changed", "changed_examples"]
 
 #: Arms that are looked at, and examples of each that are listed.
 _ARMS, _LISTED = 2, 10
@@ -37,6 +37,22 @@ class Changed:
     arm: ArmKey
     words: str
     table: Table
+
+
+def changed(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The examples that one trial predicts otherwise than another, of those that both have.
+
+    Args:
+        ours: Label, prediction and score, by example; the higher the score, the better.
+        theirs: Likewise.
+
+    Returns:
+        Label and prediction, `prediction_base`, and the `gain` of the score; how many both have.
+    """
+    base = theirs[["prediction", "score"]].add_suffix("_base")
+    both = ours[["label", "prediction", "score"]].join(base, how="inner")
+    differing = both[both["prediction"] != both["prediction_base"]]
+    return differing.assign(gain=differing["score"] - differing["score_base"]), len(both)
 
 
 def changed_examples(summary: Summary) -> list[Changed]:
@@ -63,11 +79,11 @@ def _changed(arm: Evidence, base: Evidence) -> Changed | None:
     seeds = [seed for seed in arm.read if seed in base.read]
     if not seeds:
         return None
-    frames = [_joined(arm, base, seed) for seed in seeds]
-    every = pd.concat(frames)
-    differing = every[every["prediction"] != every["prediction_base"]]
-    gains = differing["score"] - differing["score_base"]
-    marked = differing.assign(better=gains > 0, worse=gains < 0)
+    found_in = [
+        changed(*(each.frames[each.read.index(seed)] for each in (arm, base))) for seed in seeds
+    ]
+    every = pd.concat([differing for differing, _ in found_in])
+    marked = every.assign(better=every["gain"] > 0, worse=every["gain"] < 0)
     examples = marked.groupby(level=0, sort=False)
     found = examples[["better", "worse"]].sum().assign(seeds=examples.size())
     found = found.assign(apart=(found["better"] - found["worse"]).abs())
@@ -78,22 +94,15 @@ def _changed(arm: Evidence, base: Evidence) -> Changed | None:
         tuple(_row(name, changes, row) for name, changes, row in shown),
         len(found) - len(shown),
     )
-    return Changed(arm.arm, _words(arm.arm, base.arm, frames, found), table)
+    return Changed(arm.arm, _words(arm.arm, base.arm, [both for _, both in found_in], found), table)
 
 
-def _joined(arm: Evidence, base: Evidence, seed: int) -> pd.DataFrame:
-    """The predictions of both with one seed, on the examples that both have."""
-    ours, theirs = (each.frames[each.read.index(seed)] for each in (arm, base))
-    columns = theirs[["prediction", "score"]].add_suffix("_base")
-    return ours[["label", "prediction", "score"]].join(columns, how="inner")
-
-
-def _words(arm: ArmKey, base: ArmKey, frames: Sequence[pd.DataFrame], found: pd.DataFrame) -> str:
-    seeds = len(frames)
+def _words(arm: ArmKey, base: ArmKey, examples: Sequence[int], found: pd.DataFrame) -> str:
+    seeds = len(examples)
     better, worse = (float(found[name].sum()) / seeds for name in ("better", "worse"))
     which = "that seed" if seeds == 1 else f"at least one of {seeds} seeds"
     return (
-        f"{arm}: {len(found):,} of {counted(len(frames[0]), 'example')} are predicted otherwise "
+        f"{arm}: {len(found):,} of {counted(examples[0], 'example')} are predicted otherwise "
         f"than by {base} of the same seed, in {which}. In a seed {better:,.1f} of them are better "
         f"and {worse:,.1f} worse, on average."
     )

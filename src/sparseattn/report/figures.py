@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from sparseattn.palette import Page
 from sparseattn.report.data import ArmKey
 from sparseattn.report.summary import Summary
 from sparseattn.report.tables import mean_text
-from sparseattn.report.text import fraction, unit
+from sparseattn.report.text import fraction, spell, unit
 from sparseattn.stats import Mean
 from sparseattn.words import one_line
 
@@ -25,6 +25,7 @@ __all__ = [
     "MARKS_ARE",
     "Marks",
     "Point",
+    "learned_figure",
     "legend",
     "placement_figure",
     "points_of",
@@ -213,7 +214,7 @@ def legend(
 ) -> None:
     """A legend below the axes: families by colour, placements by shape, the baseline."""
     families = dict.fromkeys(point.arm.family for point in points)
-    placements = dict.fromkeys(point.arm.placement for point in points)
+    placements = dict.fromkeys(point.arm.placement for point in points if point.arm.layers)
     handles = [
         Line2D([], [], label=one_line(name, 32), linestyle="none", **marks.of(name))
         for name in families
@@ -250,10 +251,49 @@ def sparsity_figure(summary: Summary) -> Drawing | None:
     """
     metric, (points, base, marks) = summary.data.headline, _parts(summary)
     points = [point for point in points if not math.isnan(point.sparsity)]
-    every = [*([base] if base else []), *points]
     if not points and (base is None or math.isnan(base.sparsity)):
         return None
+    caption = (
+        f"{metric.capitalize()} against sparsity. {MARKS_ARE} The dashed line is the baseline, the "
+        "band its interval. Lines join the cells of one grid."
+    )
+    return _frontier("sparsity", metric, points, base, marks, caption)
 
+
+def learned_figure(rows: Sequence[Mapping[str, float]]) -> Drawing:
+    """Draws the score of each phase of learning against the sparsity of the plan.
+
+    Args:
+        rows: What `sparseattn.degrees.result.frontier_rows` gives; the last score is drawn.
+    """
+    scores = [name.removeprefix("final_") for name in rows[0] if name.startswith("final_")]
+    metric = scores[-1]
+
+    def point(phase: str, row: Mapping[str, float], sparsity: float) -> Point:
+        value = row[f"{phase}_{metric}"]
+        words = f"{phase}: {spell(metric, value)} at sparsity {fraction(sparsity)}"
+        shown = unit(metric) * value
+        return Point(ArmKey(phase), 100 * sparsity, shown, None, (shown,), words)
+
+    phases = ("search", "discretized", "final")
+    points = [point(phase, row, row["measured_sparsity"]) for phase in phases for row in rows]
+    known = [each for each in points if not math.isnan(each.mean)]
+    base = point("dense", rows[0], 0.0) if f"dense_{metric}" in rows[0] else None
+    caption = (
+        f"{metric.capitalize()} after each phase against the sparsity of the plan, one run a "
+        "target. The dashed line is the dense model."
+    )
+    return _frontier("frontier", metric, known, base, Marks(map(ArmKey, phases)), caption)
+
+
+def _frontier(
+    name: str,
+    metric: str,
+    points: Sequence[Point],
+    base: Point | None,
+    marks: Marks,
+    caption: str,
+) -> Drawing:
     def draw(page: Page) -> Figure:
         figure = new_figure(7.2, 4.0)
         axes: Any = figure.add_subplot()
@@ -262,14 +302,9 @@ def sparsity_figure(summary: Summary) -> Drawing | None:
         legend(figure, marks, points, base, page)
         return figure
 
-    return Drawing(
-        name="sparsity",
-        title=f"{metric} against sparsity",
-        description="; ".join(point.words for point in every) + ".",
-        caption=f"{metric.capitalize()} against sparsity. {MARKS_ARE} The dashed line is the "
-        "baseline, the band its interval. Lines join the cells of one grid.",
-        draw=draw,
-    )
+    every = [*([base] if base else []), *points]
+    words = "; ".join(point.words for point in every) + "."
+    return Drawing(name, f"{metric} against sparsity", words, caption, draw)
 
 
 def placement_figure(summary: Summary) -> Drawing | None:

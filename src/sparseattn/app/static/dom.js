@@ -30,6 +30,10 @@ export function say(text) {
   document.getElementById("status").textContent = text;
 }
 
+export function unsay(text) {
+  if (document.getElementById("status").textContent === text) say("");
+}
+
 export function labelled(label, control, hint) {
   control.id = control.id || `field-${label.toLowerCase().replace(/\W+/g, "-")}`;
   return el("div", { class: "field" }, el("label", { for: control.id }, label), control,
@@ -42,7 +46,7 @@ export function choice(options, value, onchange, attributes = {}) {
 }
 
 export function table(caption, heads, rows) {
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+  return el("div", { class: rows.length > 12 ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": caption },
     el("table", {}, el("caption", {}, caption),
       el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))),
       el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, at) =>

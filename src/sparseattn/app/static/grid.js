@@ -1,12 +1,7 @@
 // Layers by heads: which kinds of connection a plan gives each head.
 
-import { el } from "./dom.js";
-import { chip, colourOf, markOf } from "./look.js";
-import { svgEl } from "./dom.js";
-
-export function kindsIn(plan) {
-  return [...new Set(plan.patterns.flatMap((each) => each.kinds))];
-}
+import { el, svgEl } from "./dom.js";
+import { chip, legend, markOf } from "./look.js";
 
 // `onpick(layer, head)` makes the heads buttons; `at` is the chosen one.
 export function planGrid(plan, at, onpick) {
@@ -43,41 +38,5 @@ function marks(kinds) {
 }
 
 export function planLegend(plan) {
-  return el("ul", { class: "legend", "aria-label": "Kinds of connection in the plan" },
-    kindsIn(plan).map((name) => el("li", {}, chip(name))));
-}
-
-// The same as one SVG picture.
-export function planSvg(plan, page, at) {
-  const cell = 24;
-  const left = 54;
-  const most = Math.max(...plan.grid.map((row) => row.length));
-  const made = svgEl("svg", {
-    viewBox: `0 0 ${left + most * cell + 8} ${20 + plan.grid.length * cell + 8}`,
-    width: left + most * cell + 8, height: 20 + plan.grid.length * cell + 8,
-    "font-family": "system-ui, sans-serif", "font-size": 11, fill: page.ink, role: "img",
-    "aria-label": "What the plan gives each head",
-  });
-  for (let head = 0; head < most; head++) {
-    made.append(svgEl("text", { x: left + (head + 0.5) * cell, y: 12, "text-anchor": "middle" }, String(head)));
-  }
-  plan.grid.forEach((row, layer) => {
-    const y = 20 + layer * cell;
-    made.append(svgEl("text", { x: left - 8, y: y + cell / 2 + 4, "text-anchor": "end" }, `layer ${layer}`));
-    row.forEach((which, head) => {
-      const x = left + head * cell;
-      const chosen = at && at[0] === layer && at[1] === head;
-      made.append(svgEl("rect", {
-        x: x + 1, y: y + 1, width: cell - 2, height: cell - 2, fill: page.page,
-        stroke: chosen ? page.ink : page.rule, "stroke-width": chosen ? 2 : 1,
-      }));
-      const names = plan.patterns[which].kinds.slice(0, 4);
-      names.forEach((name, place) => made.append(svgEl("path", {
-        d: markOf(name), fill: colourOf(name),
-        transform: `translate(${x + 3 + (names.length > 1 ? (place % 2) * 9.5 : 4.5)} ${
-          y + 3 + (names.length > 2 ? Math.floor(place / 2) * 9.5 : 4.5)}) scale(8.5)`,
-      })));
-    });
-  });
-  return made;
+  return legend([...new Set(plan.patterns.flatMap((each) => each.kinds))].map((name) => chip(name)));
 }

@@ -1,7 +1,7 @@
 // Heads: what each one attends to, and where in a corpus it does so most.
 
 import { addressOf } from "./address.js";
-import { ask, bytes, shares } from "./api.js";
+import { ask, unpacked } from "./api.js";
 import { choice, debounced, el, labelled, percent, replace, short, svgEl } from "./dom.js";
 import { chip, colourOf, kindOf, luminance, mixed, onLook, page, rgb } from "./look.js";
 import { MASKS } from "./masks.js";
@@ -158,9 +158,9 @@ export function headsView(root, about, given, write) {
     const rows = ordered(now).map(({ layer, head, shares: own }) => el("tr", {},
       el("th", { scope: "row" }, el("button", { type: "button", "aria-pressed": String(chosen(layer, head)), onclick: () => pick(layer, head) }, `${layer}.${head}`)),
       own.map((value) => el("td", {}, percent(value, 0))), el("td", {}, bar(own))));
-    return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "All heads" },
-      el("ul", { class: "legend" }, probed.kinds.map((each) => el("li", {}, chip(look(each.kind), each.kind)))),
-      tall(el("table", {}, el("caption", {}, "Every head, as layer.head; a heading sorts"), el("thead", {}, el("tr", {}, cells)), el("tbody", {}, rows))));
+    return el("div", {}, el("ul", { class: "legend" }, probed.kinds.map((each) => el("li", {}, chip(look(each.kind), each.kind)))),
+      el("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "All heads" },
+        el("table", { class: "ranking" }, el("caption", {}, "Every head, as layer.head; a heading sorts"), el("thead", {}, el("tr", {}, cells)), el("tbody", {}, rows))));
   }
 
   // Shares side by side; kinds overlap, so that they need not add up to one.
@@ -205,12 +205,9 @@ export function headsView(root, about, given, write) {
     const asking = { model: state.model, text, pair: pair ?? "", ...at, top: 0, left: 0 };
     const plans = state.plan.trim() ? ["full()", state.plan] : ["full()"];
     const answers = [];
-    for (const plan of plans) answers.push(await ask("masks", { ...asking, plan }));
+    for (const plan of plans) answers.push(unpacked(await ask("masks", { ...asking, plan })));
     const draws = [];
     for (const [which, answer] of answers.entries()) {
-      answer.bits ??= bytes(answer.mask);
-      answer.weights ??= {};
-      if (answer.attention.dense) answer.weights.dense ??= shares(answer.attention.dense);
       const readout = el("p", { class: "readout" });
       const matrix = new Matrix(which ? `What the plan keeps: ${answer.pattern}` : "Attention of the head", (query, key) => {
         matrix.mark(query === null ? null : { query, key });
@@ -224,7 +221,7 @@ export function headsView(root, about, given, write) {
         " ", el("a", { href: link }, "open in Masks")), matrix.node, readout));
       const lost = which ? keptMass(answer) : null;
       if (lost !== null) into.lastChild.append(el("p", { class: "note" }, `The plan keeps ${percent(lost)} of this head's attention in this text.`));
-      draws.push(() => matrix.show({ ...answer, ...answer.weights }, { mode: which ? "both" : "attention", of: "dense", rows: tokens, cols: tokens }));
+      draws.push(() => matrix.show(answer, { mode: which ? "both" : "attention", of: "dense", rows: tokens, cols: tokens }));
     }
     // Once all are there, since they share the width.
     draws.forEach((draw) => draw());
@@ -253,11 +250,6 @@ export function headsView(root, about, given, write) {
   }
 
   return update();
-}
-
-function tall(table) {
-  table.classList.add("ranking");
-  return el("div", { class: "tall" }, table);
 }
 
 // Each head beside the one that is most like it, of those that are left.

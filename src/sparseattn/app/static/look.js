@@ -26,10 +26,6 @@ export function page() {
   return dark.matches ? palette.dark : palette.light;
 }
 
-export function kinds() {
-  return palette.kinds;
-}
-
 export function kindOf(name) {
   return palette.kinds.find((kind) => kind.name === name) ?? palette.kinds.find((kind) => kind.name === "other");
 }
@@ -77,7 +73,12 @@ export function chip(name, words) {
   return el("span", { class: "chip" }, mark, words ?? `${kind.name}: ${kind.words}`);
 }
 
-export function legend(names) {
-  return el("ul", { class: "legend", "aria-label": "Kinds of connection" },
-    names.map((name) => el("li", {}, chip(name))));
+// What squares on a mask mean, beside the kinds.
+export function attentionChip(words) {
+  return el("span", { class: "chip" }, svgEl("svg", { viewBox: "0 0 1 1", width: 11, height: 11, "aria-hidden": "true" },
+    svgEl("path", { d: "M.15 .15h.7v.7h-.7z", fill: "currentColor" })), words);
+}
+
+export function legend(chips) {
+  return el("ul", { class: "legend", "aria-label": "What is drawn" }, chips.map((each) => el("li", {}, each)));
 }

@@ -1,12 +1,11 @@
 // Masks: a text and the pairs that a plan keeps of it, beside the model's own attention.
 
-import { ask, bytes, shares } from "./api.js";
-import { chip, kindOf, legend, onLook } from "./look.js";
+import { ask, unpacked } from "./api.js";
+import { attentionChip, chip, kindOf, legend, onLook, page } from "./look.js";
 import { choice, debounced, el, labelled, percent, replace, say, short, svgEl, table } from "./dom.js";
 import { Matrix, kindsAt, minimap } from "./matrix.js";
 import { TextPanel, arcs, field } from "./tokens.js";
 import { offerSaving } from "./save.js";
-import { page } from "./look.js";
 import { planGrid, planLegend } from "./grid.js";
 
 export const MASKS = {
@@ -90,8 +89,7 @@ export function masksView(root, about, given, write) {
       for (const each of plans) pictures.push(await ask("masks", request(each)));
       if (mine !== asked) return;
       trouble.textContent = "";
-      pictures.forEach(unpack);
-      arrange(pictures);
+      arrange(pictures.map(unpacked));
       redraw();
       await showField();
       root.dataset.milliseconds = Math.round(performance.now() - began);
@@ -105,25 +103,15 @@ export function masksView(root, about, given, write) {
     }
   }
 
-  function unpack(picture) {
-    picture.bits ??= bytes(picture.mask);
-    if (picture.map) picture.mapBits ??= bytes(picture.map.mask);
-    for (const name of ["dense", "plan"]) {
-      const packed = picture.attention[name];
-      picture.weights ??= {};
-      if (packed) picture.weights[name] ??= shares(packed);
-    }
-  }
-
   function arrange(pictures) {
     shown.length = 0;
     replace(boards, pictures.map((each, at) => {
       const matrix = new Matrix(`Plan ${at + 1}: layer ${each.layer}, head ${each.head}, ${each.pattern}`,
         (query, key, click) => (query === null ? point(null) : point(query, key, click, at)));
       const readout = el("p", { class: "readout" });
-      const box = el("figure", { class: "board-box" });
-      shown.push({ matrix, picture: each, readout, box });
-      return replace(box, el("figcaption", {}, caption(each)), matrix.node, readout,
+      const means = el("div");
+      shown.push({ matrix, picture: each, readout, means });
+      return el("figure", { class: "board-box" }, el("figcaption", {}, caption(each)), means, matrix.node, readout,
         each.map ? el("div", { class: "row" }, minimap(each, move), movers(each)) : null,
         el("div", {}, countsTable(each, at)), ...each.notices.map((notice) => el("p", { class: "note" }, notice)),
         each.attention.why ? el("p", { class: "note" }, each.attention.why) : null);
@@ -142,20 +130,34 @@ export function masksView(root, about, given, write) {
   function caption(each) {
     const own = each.counts.head;
     return [el("strong", {}, each.pattern), ` — layer ${each.layer}, head ${each.head}: sparsity ${percent(own.sparsity)}, ` +
-      `${own.degree.toFixed(1)} keys a query`, legend([...each.causes.map((cause) => cause.kind), "none"])];
+      `${own.degree.toFixed(1)} keys a query`];
+  }
+
+  // Of the kinds only those that are there.
+  function meaning(each) {
+    const seen = new Uint8Array(256);
+    for (let at = 0; at < each.bits.length; at++) seen[each.bits[at]] = 1;
+    const kinds = each.causes.map((cause) => cause.kind).filter((_, at) => seen.some((there, bits) => there && (bits >> at) & 1));
+    if (seen[128]) kinds.push("none");
+    const whose = state.of === "dense" ? "of the model as it is; on bare ground the plan takes it away" : "of the model under the plan";
+    return legend([...(state.show === "attention" ? [] : kinds.map((kind) => chip(kind))),
+      ...(state.show === "mask" || each.attention.why ? [] : [attentionChip(`attention ${whose}`)])]);
   }
 
   function countsTable(each, which) {
-    const line = (words, count) => count && [words, count.allowed.toLocaleString("en"), count.valid.toLocaleString("en"),
-      percent(count.sparsity), count.degree.toFixed(1), percent(count.field)];
-    return table(`Counted over real tokens${which ? ", the plan beside" : ""}`, ["what", "pairs allowed", "of", "sparsity", "mean degree", "receptive field"],
-      [line("this head", each.counts.head), line("its layer", each.counts.layer), line("all layers and heads", each.counts.plan)]
-        .filter(Boolean));
+    const line = (words, count) => [words, count.allowed.toLocaleString("en"), count.valid.toLocaleString("en"),
+      percent(count.sparsity), count.degree.toFixed(1)];
+    return table(`Counted over real tokens${which ? ", the plan beside" : ""}`, ["what", "pairs allowed", "of", "sparsity", "mean degree"],
+      [line("this head", each.counts.head), line("its layer", each.counts.layer), line("all layers and heads", each.counts.plan)]);
   }
 
   function move(top, left) {
-    change({ top: String(Math.max(0, top)), left: String(Math.max(0, left)) });
+    change({ top: String(Math.max(0, Math.round(top))), left: String(Math.max(0, Math.round(left))) });
     update();
+  }
+
+  function inside(at, start, size) {
+    return at >= start && at < start + size;
   }
 
   function movers(each) {
@@ -192,16 +194,19 @@ export function masksView(root, about, given, write) {
     if (!shown.length) return;
     const [{ picture: first }] = shown;
     panel.show(first, [state.text, state.pair]);
-    for (const { matrix, picture: each } of shown) {
+    for (const { matrix, picture: each, means } of shown) {
+      replace(means, meaning(each));
       const view = { mode: state.show, of: state.of, rows: selected(each, "queries"), cols: selected(each, "keys") };
-      matrix.show({ ...each, ...each.weights }, view);
+      matrix.show(each, view);
     }
     if (token !== null && token >= first.tokens.labels.length) unpin();
     lightUp(token, token);
     const { matrix } = shown[0];
-    const seen = selected(first, "queries").filter((at) => selected(first, "keys").includes(at));
-    const drawn = state.arcs === "1" ? arcs(first, seen, (query, key) => matrix.bits(query, key)) : null;
-    replace(below, state.arcs === "1" ? (drawn ?? el("p", { class: "note" }, "there is no parse: pip install \"sparseattn[syntax]\"")) : null);
+    if (state.arcs !== "1") return replace(below);
+    const keys = new Set(selected(first, "keys"));
+    const seen = selected(first, "queries").filter((at) => keys.has(at));
+    return replace(below, arcs(first, seen, (query, key) => matrix.bits(query, key)) ??
+      el("p", { class: "note" }, "there is no parse: pip install \"sparseattn[syntax]\""));
   }
 
   function unpin() {
@@ -212,6 +217,12 @@ export function masksView(root, about, given, write) {
 
   function point(query, key, click = false, at = 0) {
     if (query === null) return lightUp(pinned ? token : null, pinned ? token : null);
+    const { top, left, size } = shown[at].picture.tile;
+    if (click && query === key && !(inside(query, top, size) && inside(query, left, size))) {
+      [token, pinned] = [query, true];
+      change({ token: String(query) });
+      return move(query - size / 2, query - size / 2);
+    }
     if (click) {
       const same = pinned && token === query;
       token = same ? null : query;
@@ -266,10 +277,12 @@ export function masksView(root, about, given, write) {
   function spoken(at, which = 0) {
     const from = shown[Math.max(0, which)];
     const { rows, cols } = from.matrix.view;
-    const keys = rows.includes(at) ? cols.filter((key) => from.matrix.bits(at, key) & 128).length : 0;
-    const queries = cols.includes(at) ? rows.filter((query) => from.matrix.bits(query, at) & 128).length : 0;
-    return `Token ${at}, ${name(from.picture, at)}: may attend to ${keys} of ${cols.length} keys; ` +
-      `${queries} of ${rows.length} queries may attend to it`;
+    const all = from.picture.tokens.labels.length;
+    const of = (tokens, words) => `of ${tokens.length === all ? "" : "the "}${tokens.length} ${words}${tokens.length === all ? "" : " that are shown"}`;
+    const told = [];
+    if (rows.includes(at)) told.push(`may attend to ${cols.filter((key) => from.matrix.bits(at, key) & 128).length} ${of(cols, "keys")}`);
+    if (cols.includes(at)) told.push(`${rows.filter((query) => from.matrix.bits(query, at) & 128).length} ${of(rows, "queries")} may attend to it`);
+    return `Token ${at}, ${name(from.picture, at)}: ${told.join("; ") || "not in the part that is shown"}`;
   }
 
   function showDetail(at, which) {

@@ -1,7 +1,8 @@
 // Queries by keys of one head, on a canvas: the pairs that were computed, and attention on them.
 
+import { bytes } from "./api.js";
 import { el, short, svgEl } from "./dom.js";
-import { colourOf, markOf, mixed, page, rgb } from "./look.js";
+import { colourOf, markOf, mixed, page } from "./look.js";
 
 const EXECUTED = 128;
 const LARGEST = 20; // pixels of a cell
@@ -34,7 +35,7 @@ export class Matrix {
     this.node = el("div", { class: "scroll board" }, el("div", { class: "layers" }, this.canvas, this.over));
   }
 
-  // picture: the answer, with `bits`, `dense` and `plan` unpacked; view: mode, of, rows, cols.
+  // picture: the answer, unpacked; view: mode, of, rows, cols.
   show(picture, view) {
     Object.assign(this, { picture, view });
     const { rows, cols } = view;
@@ -63,7 +64,10 @@ export class Matrix {
 
   count() {
     let count = 0;
-    for (const query of this.view.rows) for (const key of this.view.cols) count += this.bits(query, key) >> 7;
+    const { bits } = this.picture;
+    const first = this.index(0, 0);
+    const { size } = this.picture.tile;
+    for (const query of this.view.rows) for (const key of this.view.cols) count += bits[first + query * size + key] >> 7;
     return count;
   }
 
@@ -77,8 +81,7 @@ export class Matrix {
   }
 
   weight(query, key) {
-    const weights = this.picture[this.view.of];
-    return weights ? weights[this.index(query, key)] : 0;
+    return this.picture.weights[this.view.of]?.[this.index(query, key)] ?? 0;
   }
 
   draw() {
@@ -104,7 +107,7 @@ export class Matrix {
       pen.fillRect(x, y, inner, inner);
       const kinds = mode === "attention" ? null : kindsAt(this.picture, this.bits(query, key));
       kinds?.forEach((kind, at) => {
-        if (!marks.has(kind)) marks.set(kind, [new Path2D(markOf(kind)), colourOf(kind === "none" ? "dense" : kind)]);
+        if (!marks.has(kind)) marks.set(kind, [new Path2D(markOf(kind)), colourOf(kind)]);
         const [mark, colour] = marks.get(kind);
         pen.save();
         pen.fillStyle = colour;
@@ -130,34 +133,13 @@ export class Matrix {
   }
 
   drawPixels(pen) {
-    const { rows, cols, mode } = this.view;
-    const image = new ImageData(cols.length, rows.length);
-    const pixels = new Uint32Array(image.data.buffer);
-    const { top, left, size } = this.picture.tile;
-    const { bits } = this.picture;
-    const weights = mode === "mask" ? null : this.picture[this.view.of];
-    const known = new Uint32Array(256 * STEPS); // a colour for each bits and strength of attention
-    let at = 0;
-    for (const query of rows) {
-      const start = (query - top) * size - left;
-      for (const key of cols) {
-        const index = start + key;
-        const step = weights ? Math.min(STEPS - 1, Math.floor(STEPS * Math.sqrt(weights[index]))) : 0;
-        const id = bits[index] * STEPS + step;
-        pixels[at++] = known[id] ||= this.pixel(bits[index], step / STEPS);
-      }
-    }
+    const { rows, cols, mode, of } = this.view;
+    const { bits, weights } = this.picture;
     const small = el("canvas", { width: cols.length, height: rows.length });
-    small.getContext("2d").putImageData(image, 0, 0);
+    paint(small, this.picture, mode, bits, mode === "mask" ? null : weights[of],
+      (place) => this.index(rows[Math.floor(place / cols.length)], cols[place % cols.length]));
     pen.imageSmoothingEnabled = false;
     pen.drawImage(small, this.left, this.top, cols.length * this.cell, rows.length * this.cell);
-  }
-
-  pixel(bits, share) {
-    const kinds = this.view.mode === "attention" ? null : kindsAt(this.picture, bits);
-    const base = kinds ? colourOf(kinds[0] === "none" ? "dense" : kinds[0]) : page().band;
-    const [red, green, blue] = mixed(base, page().ink, share);
-    return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
   }
 
   drawLabels(pen) {
@@ -263,6 +245,27 @@ export class Matrix {
   }
 }
 
+// A pixel for each pair, in the colour of the first of its kinds, the darker the more attention.
+function paint(canvas, picture, mode, bits, weights, indexOf) {
+  const { width, height } = canvas;
+  const image = new ImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
+  const known = new Uint32Array(256 * STEPS);
+  const { band, ink } = page();
+  for (let place = 0; place < pixels.length; place++) {
+    const index = indexOf(place);
+    const step = weights ? Math.min(STEPS - 1, Math.floor(STEPS * Math.sqrt(weights[index]))) : 0;
+    const id = bits[index] * STEPS + step;
+    if (!known[id]) {
+      const kinds = mode === "attention" ? null : kindsAt(picture, bits[index]);
+      const [red, green, blue] = mixed(kinds ? colourOf(kinds[0]) : band, ink, step / STEPS);
+      known[id] = (255 << 24) | (blue << 16) | (green << 8) | red;
+    }
+    pixels[place] = known[id];
+  }
+  canvas.getContext("2d").putImageData(image, 0, 0);
+}
+
 // As much of a label as there is room for.
 function fitting(pen, label) {
   let most = 14;
@@ -279,7 +282,7 @@ function marksOf(kind, places, colours) {
   const shape = svgEl("path", { id, d: markOf(kind) });
   const copies = places.map(([x, y, wide]) => svgEl("use", {
     href: `#${id}`, transform: `translate(${x} ${y}) scale(${wide} 11)` }));
-  return svgEl("g", { fill: colourOf(kind === "none" ? "dense" : kind) }, svgEl("defs", {}, shape), copies);
+  return svgEl("g", { fill: colourOf(kind) }, svgEl("defs", {}, shape), copies);
 }
 
 // The whole of a long text at a glance; a click moves the part that is shown.
@@ -295,19 +298,10 @@ export function minimap(picture, onmove) {
         Math.round(((event.clientX - box.left) / box.width) * side * step - half));
     },
   });
+  paint(canvas, picture, "mask", bytes(picture.map.mask), null, (place) => place);
   const pen = canvas.getContext("2d");
-  const colours = page();
-  pen.fillStyle = colours.band;
-  pen.fillRect(0, 0, side, side);
-  picture.mapBits.forEach((bits, at) => {
-    const kinds = kindsAt(picture, bits);
-    if (!kinds) return;
-    const parts = mixed(colourOf(kinds[0] === "none" ? "dense" : kinds[0]), colours.ink, 0);
-    pen.fillStyle = rgb(parts);
-    pen.fillRect(at % side, Math.floor(at / side), 1, 1);
-  });
   const { top, left, size } = picture.tile;
-  pen.strokeStyle = colours.ink;
+  pen.strokeStyle = page().ink;
   pen.lineWidth = 2;
   pen.strokeRect(left / step, top / step, size / step, size / step);
   return canvas;

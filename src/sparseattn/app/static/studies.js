@@ -8,10 +8,10 @@ import { MASKS } from "./masks.js";
 import { offerSaving } from "./save.js";
 import { planGrid, planLegend } from "./grid.js";
 
-export const STUDIES = { study: "", off: "", placement: "all", search: "", trial: "" };
+export const STUDIES = { study: "", off: "", placement: "", search: "", trial: "" };
 
 const PLACEMENTS = ["random", "near", "parse", "similar", "segment", "global", "other"]; // marks of placements
-const TICKS = [0, 20, 40, 50, 60, 70, 75, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 99.5, 99.9];
+const TICKS = [0, 20, 40, 50, 60, 70, 75, 80, 85, 90, 91, 92, 93, 94, 95, 96, 97, 98, 99, 99.5, 99.9];
 const steps = (sparsity) => -Math.log(1 - Math.min(sparsity, 0.9999));
 
 function ticksOf(low, high, most) {
@@ -66,7 +66,7 @@ export function studiesView(root, about, given, write) {
       update();
     })) : null, el("p", {}, el("strong", {}, study.name), study.question ? ` — ${study.question}` : ""),
     study.missing ? el("p", { class: "note" }, study.missing) : null);
-    const placements = [...new Set(study.arms.map((arm) => arm.placement))];
+    const placements = placementsOf(study.arms);
     replace(filters, el("fieldset", { class: "families row" }, el("legend", {}, "Arms"), families().map((name) => {
       const box = el("input", { type: "checkbox", checked: !off().includes(name), onchange: (event) => {
         const rest = off().filter((each) => each !== name);
@@ -78,7 +78,7 @@ export function studiesView(root, about, given, write) {
       dot.style.background = hollow(name) ? "transparent" : colour(name);
       return el("label", {}, box, dot, short(name, 40));
     })), el("div", { class: "row" },
-      placements.length > 2 ? labelled("Layers", choice([["all", "every placement"], ...placements.filter((each) => each !== "none").map((each) => [each, each])], state.placement,
+      placements.length > 1 ? labelled("Layers", choice([["", "every placement"], ...placements.map((each) => [each, each])], state.placement,
         (value) => { change({ placement: value }); redraw(); })) : null,
       labelled("Names with", el("input", { type: "search", value: state.search, oninput: (event) => { change({ search: event.target.value }); redraw(); } }))));
   }
@@ -110,7 +110,7 @@ export function studiesView(root, about, given, write) {
 
   function visible(arm) {
     return arm.mean !== null && arm.address !== study.baseline && !off().includes(arm.family) &&
-      (state.placement === "all" || arm.placement === state.placement) && arm.words.toLowerCase().includes(state.search.toLowerCase());
+      (!state.placement || arm.placement === state.placement) && arm.words.toLowerCase().includes(state.search.toLowerCase());
   }
 
   function redraw() {
@@ -164,7 +164,6 @@ export function studiesView(root, about, given, write) {
       const sorted = [...cells].sort((a, b) => a.sparsity - b.sparsity);
       if (sorted.length > 1) made.append(svgEl("polyline", { points: sorted.map((arm) => `${x(arm.sparsity) + side(arm)},${y(arm.mean)}`).join(" "), fill: "none", stroke: colour(sorted[0].family), opacity: 0.6 }));
     }
-    const placements = [...new Set(study.arms.map((arm) => arm.placement))].filter((each) => each !== "none");
     for (const arm of shown) {
       const paint = colour(arm.family);
       const at = x(arm.sparsity) + side(arm);
@@ -177,7 +176,7 @@ export function studiesView(root, about, given, write) {
       const words = `${arm.words}: ${study.metric} ${value(arm.mean)}${arm.low === null ? "" : ` (${value(arm.low)} to ${value(arm.high)})`} at sparsity ${percent(arm.sparsity)}`;
       const done = arm.trials.find((each) => each.value !== null);
       const chosen = arm.trials.some((each) => each.digest === state.trial);
-      made.append(svgEl("path", { d: markOf(PLACEMENTS[Math.max(0, placements.indexOf(arm.placement)) % PLACEMENTS.length]), fill: hollow(arm.family) ? colours.page : paint, stroke: chosen ? colours.ink : hollow(arm.family) ? paint : colours.page, "stroke-width": chosen || hollow(arm.family) ? 0.2 : 0.1,
+      made.append(svgEl("path", { d: shapeOf(arm.placement), fill: hollow(arm.family) ? colours.page : paint, stroke: chosen ? colours.ink : hollow(arm.family) ? paint : colours.page, "stroke-width": chosen || hollow(arm.family) ? 0.2 : 0.1,
         transform: `translate(${at - 6} ${y(arm.mean) - 6}) scale(12)`, tabindex: "0", role: "button", "aria-label": words, class: "mark", "data-arm": arm.address,
         onclick: () => open(done.digest), onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); open(done.digest); } } },
       svgEl("title", {}, words)));
@@ -185,15 +184,27 @@ export function studiesView(root, about, given, write) {
     return made;
   }
 
-  // The families that are shown, in rows below the axes.
+  function placementsOf(arms) {
+    return [...new Set(arms.map((arm) => arm.placement))].filter((each) => each !== "none");
+  }
+
+  function shapeOf(placement) {
+    return markOf(PLACEMENTS[Math.max(0, placementsOf(study.arms).indexOf(placement)) % PLACEMENTS.length]);
+  }
+
+  // The families that are shown, and what shapes mean where there are several, in rows below the axes.
   function legendOf(width) {
+    const shown = study.arms.filter(visible);
+    const placements = placementsOf(study.arms).length > 1 ? placementsOf(shown) : [];
+    const entries = [
+      ...families().filter((family) => shown.some((arm) => arm.family === family)).map((name) => [short(name, 32), shapeOf(""), colour(name), hollow(name)]),
+      ...placements.map((each) => [`layers: ${each}`, shapeOf(each), page().ink, true])];
     const items = [];
     let [x, y] = [0, 12];
-    for (const name of families().filter((family) => study.arms.some((arm) => arm.family === family && visible(arm)))) {
-      const words = short(name, 32);
-      const wide = 24 + 6.4 * [...words].length;
+    for (const [words, d, paint, open] of entries) {
+      const wide = 28 + 6.4 * [...words].length;
       if (x && x + wide > width - 68) [x, y] = [0, y + 18];
-      items.push(svgEl("circle", { cx: x + 5, cy: y - 4, r: 4.5, fill: hollow(name) ? page().page : colour(name), stroke: colour(name), "stroke-width": 2 }),
+      items.push(svgEl("path", { d, transform: `translate(${x} ${y - 9}) scale(10)`, fill: open ? page().page : paint, stroke: paint, "stroke-width": 0.2 }),
         svgEl("text", { x: x + 15, y }, words));
       x += wide;
     }
@@ -228,7 +239,7 @@ export function studiesView(root, about, given, write) {
 
   function forests(width) {
     const groups = [...contrasts.questions, ...(contrasts.baseline.length ? [{ text: `Each arm, or ${study.baseline}?`, answer: "", notes: [], comparisons: contrasts.baseline }] : [])];
-    return [el("h3", {}, "Contrasts"), ...groups.map((group) => el("section", {}, el("h4", {}, group.text || "Declared comparisons"),
+    return [el("h3", {}, "Contrasts"), contrasts.layers ? el("p", { class: "note" }, `Layers: ${contrasts.layers}.`) : null, ...groups.map((group) => el("section", {}, el("h4", {}, group.text || "Declared comparisons"),
       group.answer ? el("p", {}, group.answer) : null, ...group.notes.map((note) => el("p", { class: "note" }, note)),
       forestPlot(group.comparisons.filter((each) => matches(each)), width)))];
   }
@@ -248,7 +259,8 @@ export function studiesView(root, about, given, write) {
     const tested = comparisons.filter((each) => each.difference !== undefined);
     if (!tested.length) return el("p", { class: "note" }, comparisons.map((each) => each.reason).filter(Boolean).join("; ") || "nothing is compared here");
     const colours = page();
-    const row = 40;
+    const narrow = width < 600;
+    const row = narrow ? 54 : 40;
     const height = tested.length * row + 26;
     const [low, high] = range();
     const x = (number) => 12 + ((number - low) / (high - low || 1)) * (width - 24);
@@ -261,11 +273,12 @@ export function studiesView(root, about, given, write) {
       made.append(svgEl("text", { x: Math.max(10, Math.min(width - 10, at)), y: height - 6, "text-anchor": "middle" }, `${tick > 0 ? "+" : ""}${tick}`.replace("-", "−")));
     }
     tested.forEach((each, at) => {
-      const y = at * row + 28;
+      const y = (at + 1) * row - 12;
       const paint = each.verdict === "none" ? colours.quiet : colours.series[0];
       const numbers = `${each.change}${each.asked === "declared" ? "" : ", post hoc"}, p ${each.probability}`;
-      made.append(svgEl("text", { x: 2, y: y - 13 }, short(`${each.a} − ${each.b}`, Math.floor((width - 150) / 6))),
-        svgEl("text", { x: width - 2, y: y - 13, "text-anchor": "end", fill: colours.quiet }, numbers));
+      const over = { "paint-order": "stroke", stroke: colours.page, "stroke-width": 4 };
+      made.append(svgEl("text", { x: 2, y: at * row + 15, ...over }, short(`${each.a} − ${each.b}`, Math.floor((narrow ? width : width - 150) / 6))),
+        svgEl("text", { x: width - 2, y: y - 13, "text-anchor": "end", fill: colours.quiet, ...over }, numbers));
       if (each.low !== null) made.append(svgEl("line", { x1: x(each.low), x2: x(each.high), y1: y, y2: y, stroke: paint, "stroke-width": 2 }));
       made.append(svgEl("rect", { x: x(each.difference) - 4, y: y - 4, width: 8, height: 8, fill: each.verdict === "none" ? colours.page : paint, stroke: paint, "stroke-width": 2 }, svgEl("title", {}, each.words)));
     });
@@ -304,10 +317,10 @@ export function studiesView(root, about, given, write) {
       changed.examples ? el("div", {}, el("h4", {}, "Examples that are predicted otherwise than by the dense trial of this seed"),
         el("p", {}, `Of ${changed.examples} examples ${changed.better} are better and ${changed.worse} worse${changed.other ? `, ${changed.other} different but no better` : ""}. ` +
           "Trained weights are not kept: Masks shows the pretrained model under this trial's plan."),
-        el("div", { class: "tall" }, table("Changed examples", ["example", "text", "label", "dense", "here", "open in"], changed.listed.map((each) => [each.example,
+        table("Changed examples", ["example", "text", "label", "dense", "here", "open in"], changed.listed.map((each) => [each.example,
           el("div", {}, each.texts.map((text) => el("blockquote", { dir: "auto" }, short(text, 220)))), short(each.label, 60), short(each.dense, 60),
           `${short(each.here, 60)}${each.gain > 0 ? " (better)" : each.gain < 0 ? " (worse)" : ""}`,
-          each.texts.length ? el("a", { href: masksOf(found, { text: each.texts[0], pair: each.texts[1] ?? "" }), "aria-label": `Open example ${each.example} in Masks` }, "Masks") : ""])))) : null];
+          each.texts.length ? el("a", { href: masksOf(found, { text: each.texts[0], pair: each.texts[1] ?? "" }), "aria-label": `Open example ${each.example} in Masks` }, "Masks") : ""]))) : null];
   }
 
   return update();

@@ -51,7 +51,7 @@ export class TextPanel {
         if (here < 0 && side === null) line = null;
       }
     });
-    this.node.replaceChildren(...merged(parts));
+    this.node.replaceChildren(...parts.filter((part) => part.childNodes.length));
     this.lit = [];
   }
 
@@ -91,6 +91,8 @@ export class TextPanel {
     };
     mark(token, "chosen");
     this.tokens[token].setAttribute("aria-selected", "true");
+    const place = this.tokens[token].offsetTop;
+    if (place < this.node.scrollTop || place > this.node.scrollTop + this.node.clientHeight - 24) this.node.scrollTop = place - 60;
     if (rows.includes(token)) {
       for (const key of cols) {
         const kinds = kindsAt(picture, bitsOf(token, key));
@@ -103,10 +105,6 @@ export class TextPanel {
       for (const query of rows) if (query !== token && kindsAt(picture, bitsOf(query, token))) mark(query, "query");
     }
   }
-}
-
-function merged(parts) {
-  return parts.filter((part) => part.childNodes.length);
 }
 
 // Arcs from words to their heads; those that the shown head keeps are drawn through.
