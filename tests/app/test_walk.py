@@ -13,6 +13,7 @@ import torch
 import uvicorn
 
 import sparseattn as sa
+from sparseattn.app import masks as masks_view
 from sparseattn.app.answers import Answers
 from sparseattn.app.server import make_app
 from sparseattn.app.sources import Sources
@@ -166,6 +167,57 @@ def test_two_plans_filters_and_what_is_wrong(page, address) -> None:
     page.get_by_label("Pattern or plan").fill("self()")
     settled(page, drawn)
     assert page.locator(".trouble").inner_text() == "", "it goes on"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    "view",
+    ["masks?token=3&field=1&arcs=1", "heads?source=file:lines.tsv&layer=1&head=1", "studies"],
+)
+def test_everybody_can_use_it(browser, address, view, scheme) -> None:
+    """No rule of axe-core is broken seriously, on a telephone."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    size = {"width": 390, "height": 900}
+    opened = browser.new_context(viewport=size, color_scheme=scheme, bypass_csp=True).new_page()
+    opened.set_default_timeout(60_000)
+    visit(opened, address, f"#{view}")
+    if view == "studies":
+        opened.get_by_role("heading", name="Contrasts").wait_for()
+        opened.locator("path.mark").first.focus()
+        opened.keyboard.press("Enter")
+        opened.get_by_role("region", name="Changed examples").wait_for()
+    broken = axe.run(opened).response["violations"]
+    serious = [each for each in broken if each["impact"] in ("serious", "critical")]
+    assert [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in serious] == []
+    assert opened.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    opened.context.close()
+
+
+def test_every_placement_is_one_choice(page, address) -> None:
+    """All arms stand on all layers: there is nothing to choose, and no legend of it."""
+    visit(page, address, "#studies")
+    page.get_by_role("heading", name="Contrasts").wait_for()
+    assert page.get_by_label("Layers", exact=True).count() == 0
+    assert page.get_by_text("Layers: all.").count() == 1
+    assert page.locator("svg.plot text", has_text="layers: all").count() == 0
+
+
+def test_a_long_text_is_walked_by_its_tokens(page, address, monkeypatch) -> None:
+    """A token beyond the part that is shown brings its part, and says what is counted there."""
+    monkeypatch.setattr(masks_view, "WHOLE", 16)
+    monkeypatch.setattr(masks_view, "TILE", 16)
+    text = " ".join(["fox", "dog"] * 150)
+    visit(page, address, f"#masks?pair=&plan=neighbor(radius=1)&text={text}")
+    assert "16 queries by 16 keys" in page.locator("canvas.matrix").get_attribute("aria-label")
+    drawn = page.locator("#view").get_attribute("data-drawn")
+    page.locator(".token").nth(250).click()
+    settled(page, drawn)
+    assert page.locator(".token.chosen").get_attribute("data-token") == "250"
+    assert "may attend to 3 of the 16 keys that are shown" in page.locator(".readout").inner_text()
+    assert "top=242&left=242" in page.url or "left=242&top=242" in page.url
+    page.get_by_role("button", name="Receptive field").click()
+    fields = page.get_by_role("region", name="Receptive field").locator("text").all_text_contents()
+    assert fields == [f"layer {layer}: {2 * layer + 3} of 302" for layer in range(6)]
 
 
 def test_hostile_texts_are_texts(page, address) -> None:

@@ -185,7 +185,7 @@ class Reader:
     def limit(self) -> tuple[int, str]:
         """Tokens that are read, and why no more."""
         positions = max_tokens(self.config, self.tokenizer)
-        most = MOST_AT_ONCE if self.state.mask_route else MOST_TOKENS
+        most = MOST_AT_ONCE if self.state.mask_only else MOST_TOKENS
         if positions is not None and positions <= most:
             return positions, f"the model has positions for {positions:,} tokens"
         return most, f"{most:,} tokens of this model are looked at"
@@ -264,6 +264,6 @@ class Reader:
         """The layers to keep the attention of: all of a short text, one of a longer."""
         heads = self.state.heads
         numbers = 2 * len(heads) * self.config.hidden_size * length
-        if self.state.mask_route:
+        if self.state.mask_only:
             numbers = sum(heads) * length**2
         return tuple(range(len(heads))) if numbers <= _EVERY_LAYER else (layer,)
