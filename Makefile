@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PROCESSES ?= 2
+ENVIRONMENTS ?= /tmp/sparseattn-environments
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo quick check docs test test-all results lint format clean
+.PHONY: help install demo quick check docs test test-all results lint format compat extras audit clean
 
 help:  ## what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +51,17 @@ lint: install  ## style, types, and who imports whom
 
 format: install  ## let ruff rewrite
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+compat: install  ## oldest and newest dependencies, five families, in environments of their own; gigabytes
+	$(BIN)/python tools/environments.py compat $(ENVIRONMENTS)
+
+extras: install  ## wheel and sdist, with each extra alone, in environments of their own; half an hour
+	$(BIN)/python tools/environments.py extras $(ENVIRONMENTS)
+
+audit: install  ## known weaknesses of what is installed, as the registry lists them
+	$(PYTHON) -m venv $(ENVIRONMENTS)/audit && $(ENVIRONMENTS)/audit/bin/pip install --quiet pip-audit
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' > $(ENVIRONMENTS)/installed.txt
+	$(ENVIRONMENTS)/audit/bin/pip-audit --no-deps --disable-pip --requirement $(ENVIRONMENTS)/installed.txt
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) demo-results demo-results-quick .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,7 +15,11 @@ from sparseattn.pattern import catalogue, parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-PAGES += [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "results").glob("*.md"))]
+PAGES += [
+    page
+    for part in ("", "guides", "results")
+    for page in sorted((ROOT / "docs" / part).glob("*.md"))
+]
 SOURCE = Path(sparseattn.__file__).parent
 MODULES = [
     ".".join(("sparseattn", *path.relative_to(SOURCE).with_suffix("").parts))

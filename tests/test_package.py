@@ -11,6 +11,34 @@ import pytest
 import sparseattn
 
 ROOT = Path(sparseattn.__file__).parent
+#: What users may rely on; a name that goes or comes is a line of CHANGELOG.md.
+NAMES = [
+    "Annotator",
+    "Collator",
+    "Pattern",
+    "Plan",
+    "SparsityReport",
+    "TokenBatch",
+    "__version__",
+    "calibrate",
+    "describe",
+    "errors",
+    "export",
+    "learn_degrees",
+    "lengthen",
+    "load",
+    "packed",
+    "parse",
+    "plan_of",
+    "plots",
+    "probe",
+    "quantize",
+    "resolve",
+    "restore",
+    "sparsified",
+    "sparsify",
+    "verify",
+]
 
 
 def test_only_models_reaches_into_the_insides_of_transformers():
@@ -44,7 +72,7 @@ def test_importing_is_light(code):
 
 
 def test_the_public_names():
-    assert sorted(sparseattn.__all__) == dir(sparseattn)
+    assert sorted(sparseattn.__all__) == dir(sparseattn) == NAMES
     for name in sparseattn.__all__:
         assert getattr(sparseattn, name) is not None
     assert sparseattn.neighbor(radius=2) == sparseattn.parse("neighbor(2)")

@@ -4,9 +4,13 @@ from functools import partial
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from seqeval import metrics
+from seqeval.metrics.sequence_labeling import get_entities
 
 from sparseattn.errors import DataError
+from sparseattn.tasks.entities import entities
 from sparseattn.tasks.tagging import IGNORED
 from tests.tasks import material
 from tests.tasks.material import tokenizer
@@ -59,6 +63,20 @@ def test_entities_are_scored_as_seqeval_does(tmp_path):
     assert scores.examples["score"].to_pylist() == pytest.approx([0.5, 1.0, 0.0])
     assert scores.examples["label"][0].as_py() == "B-PER I-PER O B-LOC"
     assert scores.examples["prediction"][2].as_py() == "B-PER O O"
+
+
+TAGS = ["O", *(f"{letter}-{kind}" for letter in "BIES" for kind in ("PER", "NEW-YORK"))]
+
+
+@given(st.lists(st.sampled_from(TAGS), max_size=9))
+def test_entities_are_those_of_seqeval(tags):
+    assert entities(tags) == set(get_entities(tags))
+
+
+def test_bilou_is_iobes_in_other_letters():
+    assert entities(["U-PER", "U-PER", "B-LOC", "L-LOC", "I-LOC"]) == {
+        ("PER", 0, 0), ("PER", 1, 1), ("LOC", 2, 3), ("LOC", 4, 4),
+    }  # fmt: skip
 
 
 def test_words_that_were_cut_away_count_as_outside(tmp_path):

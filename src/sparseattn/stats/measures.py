@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sparseattn.tasks.entities import count_entities
+
 __all__ = ["Measure", "mean_of", "measure"]
 
 Array = NDArray[np.float64]
@@ -113,13 +115,8 @@ def _matthews(frame: pd.DataFrame, labels: Sequence[str]) -> Measure:
 
 def _entities(frame: pd.DataFrame) -> tuple[Array, Array, Array]:
     """Entities that agree, that were predicted and that are expected, in each line of tags."""
-    from seqeval.metrics.sequence_labeling import get_entities
-
-    pairs = [
-        tuple(set(get_entities(text.split())) for text in pair)
-        for pair in zip(frame["label"], frame["prediction"], strict=True)
-    ]
-    counts = np.array([(len(a & b), len(b), len(a)) for a, b in pairs], dtype=float)
+    pairs = zip(frame["label"], frame["prediction"], strict=True)
+    counts = np.array([count_entities(a.split(), b.split()) for a, b in pairs], dtype=float)
     return counts[:, 0], counts[:, 1], counts[:, 2]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from sparseattn.errors import DataError
 from sparseattn.tasks.data import Split
+from sparseattn.tasks.entities import count_entities
 from sparseattn.tasks.examples import Labels, Rows, clusters_of, located, names_of, values
 from sparseattn.tasks.kind import Encoded, Scores, TaskKind, example_table, model_inputs
 
@@ -23,7 +24,7 @@ _PREFIXES = ("B-", "I-", "E-", "S-", "L-", "U-")
 
 
 class TokenClassification(TaskKind):
-    """Entities, scored by seqeval: F1, precision and recall over all entities.
+    """Entities: F1, precision and recall over all entities.
 
     A word is tagged by its first subword. A word of which the model saw nothing (the sentence was
     cut before it) counts as outside any entity.
@@ -95,8 +96,6 @@ class TokenClassification(TaskKind):
 
     def score(self, rows: Rows, inputs: datasets.Dataset, raw: Any) -> Scores:
         """See `TaskKind.score`."""
-        from seqeval.metrics import f1_score, precision_score, recall_score
-
         outside = self.labels.names.index(_OUTSIDE)
         predicted = [[outside] * len(tags) for tags in rows["tags"]]
         best = np.asarray(raw).argmax(axis=-1)
@@ -108,17 +107,16 @@ class TokenClassification(TaskKind):
             [[self.labels.names[n] for n in tags] for tags in side]
             for side in (rows["tags"], predicted)
         ]
-        found = [
-            float(metric(*named, zero_division=0))
-            for metric in (f1_score, precision_score, recall_score)
-        ]
+        counts = [count_entities(*pair) for pair in zip(*named, strict=True)]
+        matched, guessed, true = (sum(column) for column in zip(*counts, strict=True))
+        found = (2 * matched, guessed + true), (matched, guessed), (matched, true)
         return Scores(
-            dict(zip(self.metrics, found, strict=True)),
+            {name: _ratio(*pair) for name, pair in zip(self.metrics, found, strict=True)},
             example_table(
                 rows,
                 label=[" ".join(tags) for tags in named[0]],
                 prediction=[" ".join(tags) for tags in named[1]],
-                score=[_sentence_f1(*pair) for pair in zip(*named, strict=True)],
+                score=[_ratio(2 * m, g + t, none=1.0) for m, g, t in counts],
             ),
         )
 
@@ -131,9 +129,6 @@ def _first_subwords(word_ids: Sequence[int | None]) -> list[int]:
     ]
 
 
-def _sentence_f1(true: list[str], predicted: list[str]) -> float:
-    """F1 over the entities of one sentence; 1 where there is none and none was found."""
-    from seqeval.metrics.sequence_labeling import get_entities
-
-    left, right = set(get_entities(true)), set(get_entities(predicted))
-    return 2 * len(left & right) / (len(left) + len(right)) if left or right else 1.0
+def _ratio(part: int, whole: int, none: float = 0.0) -> float:
+    """A share; `none` where there is nothing to take it of."""
+    return part / whole if whole else none
