@@ -18,7 +18,7 @@ __all__ = ["Answers"]
 Body = Mapping[str, Any]
 
 #: Bytes that runs of models may take together while they are kept.
-_KEPT = 48 << 20
+_KEPT = 32 << 20
 
 
 @dataclass(eq=False)

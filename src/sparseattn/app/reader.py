@@ -37,7 +37,7 @@ MOST_LETTERS, MOST_TOKENS, MOST_AT_ONCE = 200_000, 8192, 1024
 _READ = ("input_ids", "attention_mask", "token_type_ids", *COLUMNS)
 
 #: Numbers up to which a run keeps what attention is made of in every layer.
-_EVERY_LAYER = 1 << 22
+_EVERY_LAYER = 5 << 19
 
 #: Tokens up to which no time is taken to measure the fastest backend.
 _SHORT = 512
