@@ -5,8 +5,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sparseattn as sa
+from sparseattn.exporting.bias import biases_of
 from sparseattn.exporting.exportable import Exportable
-from tests.models.families import INTERFACE, batch, build
+from sparseattn.exporting.formats import program_of
+from tests.models.families import FAMILIES, batch, build
 
 WINDOW = "neighbor(radius=3) | global(cls)"
 PLANS = [
@@ -41,10 +43,67 @@ def test_equals_the_sparse_model(family, plan):
     assert str(sa.plan_of(model)) == str(sa.Plan.of(plan))  # the model is as it was
 
 
-@pytest.mark.parametrize("family", sorted(set(INTERFACE) - {"t5-encoder"}))
-def test_every_family_of_the_interface(family):
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"deberta", "deberta-v2"}))
+def test_every_family(family):
     model = sa.sparsify(build(family), WINDOW)
     assert apart(model, Exportable(model), (40, 9), "left") < 2e-6
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+@pytest.mark.parametrize("family", ["mpnet", "t5-encoder"])
+def test_biases_by_distance(family, plan):
+    model = build(family)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "relative_attention_bias" in name:
+                weight.normal_()
+    model = sa.sparsify(model, plan)
+    exportable = Exportable(model)
+    for lengths in ((23, 7, 1), (150, 33, 12)):
+        for side in ("right", "left"):
+            assert apart(model, exportable, lengths, side) < 1e-5
+    for buffer in exportable.buffers(recurse=False):
+        buffer.zero_()
+    assert (apart(model, exportable, (23, 7, 1), "right") > 1e-2) == (plan != "self()")
+
+
+@pytest.mark.parametrize("family", ["mpnet", "t5-encoder", "roformer", "bert"])
+def test_graphs_hold_nothing_of_length_times_length(family):
+    def squares(plan):
+        program = program_of(Exportable(sa.sparsify(build(family, num_hidden_layers=1), plan)))
+        (ids, *_) = (n for n in program.graph.nodes if n.name == "input_ids")
+        length = str(ids.meta["val"].shape[1])
+        values = (node.meta.get("val") for node in program.graph.nodes)
+        shapes = (
+            list(map(str, value.shape)) for value in values if isinstance(value, torch.Tensor)
+        )
+        return [shape for shape in shapes if shape.count(length) > 1]
+
+    assert squares("neighbor(radius=3)") == []
+    assert squares("strided(3)")  # what is counted can be seen
+
+
+@pytest.mark.parametrize(
+    ("bias", "longest", "message"),
+    [
+        (lambda n: torch.arange(n * n).reshape(n, n) * 1.0, None, "more than how far apart"),
+        (lambda n: (torch.arange(n) - torch.arange(n)[:, None]) * 1.0, None, "still changes"),
+        (lambda n: (torch.arange(n) - torch.arange(n)[:, None]) * 1.0, 90, None),
+        (lambda n: (torch.arange(n) - torch.arange(n)[:, None]).clamp(-9, 9) * 1.0, None, None),
+    ],
+)
+def test_biases_that_no_table_holds_are_refused(bias, longest, message):
+    def added(length):
+        return [bias(length)[None, None], None]
+
+    if message is None:
+        table, nothing = biases_of(added, longest)
+        assert nothing is None
+        assert table.shape[1] == 2 * (longest or 1024) - 1
+        assert table[0, table.shape[1] // 2 + 5] == 5
+        return
+    with pytest.raises(sa.errors.UnsupportedModelError, match=message):
+        biases_of(added, longest)
 
 
 def test_a_dense_plan_is_the_stock_model():
@@ -113,8 +172,9 @@ def test_rows_without_columns_are_masked():
     torch.testing.assert_close(output, expected.last_hidden_state[real], atol=1e-5, rtol=0)
 
 
-def test_torch_compile_makes_one_graph():
-    model = sa.sparsify(build("bert", num_hidden_layers=1), WINDOW)
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_torch_compile_makes_one_graph(family):
+    model = sa.sparsify(build(family, num_hidden_layers=1), WINDOW)
     exportable = Exportable(model)
     columns = batch((40, 9))
     columns = {name: columns[name] for name in ("input_ids", "attention_mask")}
@@ -131,8 +191,8 @@ def test_torch_compile_makes_one_graph():
         ("bert", "neighbor(2) | global(sep)", "it needs separators"),
         ("bert", "neighbor(2) | segment(key=0)", "it needs separators, special"),
         ("bert", "bigbird(radius=1, random=2)", "keys are drawn or listed"),
-        ("mpnet", WINDOW, "computes its own attention, which would stay dense"),
-        ("t5-encoder", WINDOW, "adds a bias to every score"),
+        ("deberta", WINDOW, "its scores depend on words and on distances at once"),
+        ("deberta-v2", WINDOW, "its scores depend on words and on distances at once"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_in_a_line(family, plan, message):

@@ -10,6 +10,7 @@ import sparseattn as sa
 from sparseattn.exporting import files
 from sparseattn.exporting.formats import FORMATS
 from sparseattn.exporting.speed import against_dense
+from tests.exporting.conftest import PLAN
 from tests.models.families import batch, build
 
 
@@ -46,6 +47,24 @@ def test_a_file_keeps_to_its_windows(exported):
     after = run({each: texts[each] for each in done.inputs})["last_hidden_state"][0]
     changed = (before != after).any(dim=1).nonzero().flatten().tolist()
     assert changed == [0, *range(47, 54)]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("family", ["mpnet", "t5-encoder"])
+def test_biases_by_distance(family, name, tmp_path):
+    """`export` compares at 1,027 tokens a model that has no limit, T5, and refuses what differs."""
+    for package in FORMATS[name].needs:
+        pytest.importorskip(package)
+    model = build(family, num_hidden_layers=2, num_layers=2)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.shape == (32, 4):  # 32 buckets of distances, 4 heads
+                weight.normal_()
+    sa.sparsify(model, PLAN)
+    done = sa.export(model, tmp_path / f"out{FORMATS[name].suffix}")
+    assert done.difference < 1e-5
+    found = sa.verify(done.path, changes=4)
+    assert found.verdict != "ignored", str(found)
 
 
 def test_standard_operators_alone(exported):

@@ -9,6 +9,7 @@ import torch
 import sparseattn as sa
 from sparseattn.exporting import files
 from sparseattn.exporting.formats import FORMATS
+from sparseattn.exporting.int8 import calibrated
 from tests.models.families import batch, build
 
 PLAN = "neighbor(radius=3) | global(cls)"
@@ -56,7 +57,8 @@ def test_a_file_is_near_its_model(exported):
     model, done, run = exported
     assert 1e-4 < done.share < 0.02  # not in single precision
     assert "linear layers in int8; scales of their inputs: " in str(done)
-    assert ("fixed, from 3 texts" in str(done)) is (done.int8.count("fixed") == 1)
+    assert ("fixed, from 2 texts" in str(done)) is (done.on_texts is not None)
+    assert done.on_texts is None or 1e-4 < done.on_texts < 0.02
     for lengths in ((1,), (9, 4, 2, 1), (150, 149)):
         texts = columns(lengths, "left")
         mask = texts["attention_mask"].bool()
@@ -116,7 +118,8 @@ def test_layers_alone_become_integers(exported):
         ("out.pt2", {"int8": True}, "export to torch has no int8"),
         ("out.onnx", {"int8": True, "calibration": [columns((9,))]}, "takes no texts for calib"),
         ("out.xml", {"calibration": [columns((9,))]}, "are for int8 files"),
-        ("out.xml", {"int8": True, "calibration": []}, "there is none"),
+        ("out.xml", {"int8": True, "calibration": []}, "two texts or more"),
+        ("out.xml", {"int8": True, "calibration": [columns((9,))]}, "two texts or more"),
         ("out.xml", {"int8": True, "calibration": ["a text"]}, "needs the tensor input_ids"),
         ("out.xml", {"int8": True, "calibration": [columns((161,))]}, "more than the 160 pos"),
     ],
@@ -130,15 +133,33 @@ def test_what_cannot_be_is_refused_in_a_line(tmp_path, path, more, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_texts_that_give_no_good_scales_are_named(tmp_path, monkeypatch):
-    pytest.importorskip("nncf")
-    monkeypatch.setattr(files, "_CLOSE_INT8", 0.0)
-    model = sa.sparsify(build("bert", num_hidden_layers=1), PLAN)
-    with pytest.raises(
-        sa.errors.DataError, match="not kept; leave out the texts, or give more and longer ones"
-    ):
-        sa.export(model, tmp_path / "out.xml", int8=True, calibration=[columns((9,))])
-    assert not list(tmp_path.iterdir())
+def test_texts_that_gave_no_scales_decide():
+    files._check_int8(0.5, 0.1)
+    files._check_int8(0.1, None)
+    for share, on_texts, message in [
+        (0.1, 0.3, "by 30% of its outputs on texts that gave no scales.* more and longer ones"),
+        (0.1, float("nan"), "on texts that gave no scales"),
+        (0.3, None, "by 30% of its outputs on random tokens, so it was not kept$"),
+    ]:
+        with pytest.raises(sa.errors.DataError, match=message):
+            files._check_int8(share, on_texts)
+
+
+def test_a_file_that_is_good_for_its_texts_alone_says_so(exported):
+    _, done, _ = exported
+    said = str(replace(done, share=0.5, on_texts=0.1))
+    assert "on texts that gave no scales: 10.0% of the outputs" in said
+    assert "note: texts unlike them may come out as random tokens; give more and longer" in said
+    assert "note:" not in str(replace(done, share=0.1, on_texts=0.1))
+
+
+def test_a_batch_for_calibration_is_taken_apart():
+    padded = columns((9, 4, 2))
+    inputs = ("input_ids", "attention_mask")
+    texts = calibrated([padded, columns((5,))], inputs, 160)
+    assert [text["input_ids"].shape for text in texts] == [(1, 9), (1, 4), (1, 2), (1, 5)]
+    assert all(text["attention_mask"].all() and len(text) == 2 for text in texts)
+    assert torch.equal(texts[1]["input_ids"][0], padded["input_ids"][1, :4])
 
 
 def test_a_model_that_is_int8_already(tmp_path):
@@ -147,7 +168,7 @@ def test_a_model_that_is_int8_already(tmp_path):
         sa.export(model, tmp_path / "out.pt2")
 
 
-def test_a_file_that_computes_something_else_is_not_kept():
+def test_compared_measures_what_differs():
     model = sa.sparsify(build("bert", num_hidden_layers=1), PLAN)
 
     def off(by):
@@ -155,9 +176,8 @@ def test_a_file_that_computes_something_else_is_not_kept():
             with torch.no_grad():
                 return {"last_hidden_state": by * model(**texts).last_hidden_state}
 
-        return files.compared(model, run, ("input_ids", "attention_mask"), (9,), int8=True)
+        batches = files.random_batches(model, ("input_ids", "attention_mask"), (9,))
+        return files.compared(model, run, batches)
 
     assert off(1.1)[1] == pytest.approx(0.1, rel=1e-3)
-    for by in (1.3, float("nan")):
-        with pytest.raises(sa.errors.DataError, match="differs from the model by"):
-            off(by)
+    assert not off(float("nan"))[1] < 1

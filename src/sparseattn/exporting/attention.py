@@ -20,7 +20,7 @@ from sparseattn.pattern import rule_of
 from sparseattn.rules import Band, Rule
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Table", "attend", "cut", "tables_of"]
+__all__ = ["Table", "attend", "cut", "table_of"]
 
 #: Added to the scores of pairs that are not allowed. Their weights are 0 to the last bit, and a
 #: row without any key stays finite; a lower number is infinite in half precision.
@@ -32,8 +32,8 @@ class Table:
     """What a span needs to attend, for one batch.
 
     Attributes:
-        mask: Added to the scores. Shape of a window: [1, batch * blocks, queries, keys]; else
-            [1, batch, 1 or length, length].
+        mask: Added to the scores. Shape of a window: [1 or heads, batch * blocks, queries, keys];
+            else [1 or heads, batch, 1 or length, length].
         valid: 1 for a real token that is no global one. Shape: [batch, length, 1].
         queries: Which token of the flattened batch each query of a block is. Shape:
             [batch * blocks * queries], int64.
@@ -41,7 +41,8 @@ class Table:
         block: Queries of a block; 0 for what is no window.
         rows: Which token of the flattened batch each global one is. Shape: [batch * slots], int64.
         spots: Where it stands. Shape: [batch, length, slots].
-        padding: Added to the scores of global tokens. Shape: [1, batch, 1, length].
+        padding: Added to the scores of global tokens. Shape: [1 or heads, batch, 1 or slots,
+            length].
     """
 
     mask: Tensor
@@ -54,24 +55,32 @@ class Table:
     padding: Tensor | None = None
 
 
-def tables_of(spans: Iterable[Span], valid: Tensor, dtype: torch.dtype) -> dict[Span, Table]:
-    """The table of each span for a batch.
+def table_of(span: Span, valid: Tensor, dtype: torch.dtype, bias: Tensor | None = None) -> Table:
+    """What a span needs for a batch.
 
     Args:
-        spans: What is needed.
+        span: The span.
         valid: True for a real token. Shape: [batch, length], bool.
         dtype: Of the scores.
+        bias: What the model adds to the scores of a pair, by how far the key stands after the
+            query; beyond its ends they stay the same. Shape: [heads, 2 * farthest + 1].
     """
-    return {span: _table(span, valid, dtype) for span in spans}
-
-
-def _table(span: Span, valid: Tensor, dtype: torch.dtype) -> Table:
     if isinstance(span, Window):
-        return _window_table(span, valid, dtype)
+        return _window_table(span, valid, dtype, bias)
     allowed = valid[None, :, None]
     if isinstance(span, Masked):
         allowed = allowed & _rule_mask(span, valid).transpose(0, 1)
-    return Table(_added(allowed, dtype), valid[:, :, None].to(dtype))
+    mask, every = _added(allowed, dtype), torch.arange(valid.shape[1], device=valid.device)
+    if bias is not None:
+        mask = mask + _biased(bias, every - every[:, None])[:, None]
+    return Table(mask, valid[:, :, None].to(dtype))
+
+
+def _biased(bias: Tensor, apart: Tensor) -> Tensor:
+    """The bias of pairs that stand so far apart. Shape: [heads, ...], of these."""
+    farthest = bias.shape[1] // 2
+    index = apart.clamp(-farthest, farthest) + farthest
+    return bias.index_select(1, index.reshape(-1)).reshape(-1, *apart.shape)
 
 
 def _rule_mask(span: Masked, valid: Tensor) -> Tensor:
@@ -87,37 +96,51 @@ def _added(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     return (~allowed).to(dtype) * _NEVER
 
 
-def _window_table(window: Window, valid: Tensor, dtype: torch.dtype) -> Table:
+def _window_table(window: Window, valid: Tensor, dtype: torch.dtype, bias: Tensor | None) -> Table:
     grid = _Grid.of(window, valid)
-    allowed = _near(window.bands, grid)
+    added = None if bias is None else _biased(bias, grid.apart)[:, None]
+    allowed, keys = _near(window.bands, grid), grid.keys[None]
     if not window.slots:
-        return _table_of(grid, allowed & grid.at_keys(valid), grid.keys[None], valid, dtype)
+        return _table_of(grid, allowed & grid.at_keys(valid), keys, valid, dtype, added)
     spots = _spots(window.slots, valid)
     is_global = spots.any(dim=1)
     if window.limit is not None:
         either = grid.at_keys(is_global) | grid.at_queries(is_global)
         allowed = allowed | (either & _near(((window.limit, 1),), grid))
-        return _table_of(grid, allowed & grid.at_keys(valid), grid.keys[None], valid, dtype)
+        return _table_of(grid, allowed & grid.at_keys(valid), keys, valid, dtype, added)
     others, rows = valid & ~is_global, spots.long().argmax(dim=2)
     allowed = allowed & grid.at_keys(others)
     shown = spots.any(dim=2)[:, None, None].expand(*allowed.shape[:3], -1)
     listed = rows[:, None].expand(*allowed.shape[:2], -1)
-    keys = torch.cat([grid.keys.expand(valid.shape[0], -1, -1), listed], dim=2)
-    table = _table_of(grid, torch.cat([allowed, shown], dim=3), keys, valid, dtype)
+    keys = torch.cat([keys.expand(valid.shape[0], -1, -1), listed], dim=2)
+    padding = _added(valid[None, :, None], dtype)
+    if bias is not None and added is not None:
+        every = torch.arange(valid.shape[1], device=valid.device)
+        padding = padding + _biased(bias, every - rows[:, :, None])
+        columns = _biased(bias, rows[:, None] - grid.queries[:, None])
+        columns = cut(columns, 2, grid.block).flatten(1, 2)
+        added = torch.cat([added.expand(-1, columns.shape[1], -1, -1), columns], dim=3)
+    allowed = torch.cat([allowed, shown], dim=3)
     return replace(
-        table,
+        _table_of(grid, allowed, keys, valid, dtype, added),
         valid=others[:, :, None].to(dtype),
         rows=_flat(rows, valid),
         spots=spots.transpose(1, 2).to(dtype),
-        padding=_added(valid[None, :, None], dtype),
+        padding=padding,
     )
 
 
 def _table_of(
-    grid: _Grid, allowed: Tensor, keys: Tensor, valid: Tensor, dtype: torch.dtype
+    grid: _Grid,
+    allowed: Tensor,
+    keys: Tensor,
+    valid: Tensor,
+    dtype: torch.dtype,
+    added: Tensor | None,
 ) -> Table:
+    mask = _added(allowed.flatten(0, 1)[None], dtype)
     return Table(
-        mask=_added(allowed.flatten(0, 1)[None], dtype),
+        mask=mask if added is None else mask + added,
         valid=valid[:, :, None].to(dtype),
         queries=_flat(grid.queries[None].expand(valid.shape[0], -1), valid),
         keys=_flat(keys.expand(valid.shape[0], -1, -1).flatten(1), valid),
@@ -134,12 +157,14 @@ class _Grid:
         queries: Shape: [blocks * queries], int64.
         keys: Shape: [blocks, keys], int64.
         inside: Whether there is such a key. Shape: [blocks, 1, keys], bool.
+        apart: How far a key stands after a query, in every block. Shape: [queries, keys], int64.
     """
 
     block: int
     queries: Tensor
     keys: Tensor
     inside: Tensor
+    apart: Tensor
 
     @classmethod
     def of(cls, window: Window, valid: Tensor) -> _Grid:
@@ -147,10 +172,12 @@ class _Grid:
         block, last, device = block_of(window.reach), valid.shape[1] - 1, valid.device
         blocks = _count(valid, block)
         starts = torch.arange(blocks, device=device)[:, None] * block
-        keys = starts + torch.arange(-window.reach, block + window.reach, device=device)
+        ahead = torch.arange(-window.reach, block + window.reach, device=device)
+        keys = starts + ahead
         inside = (keys >= 0) & (keys <= last)
         queries = torch.arange(blocks * block, device=device).clamp(max=last)
-        return cls(block, queries, keys.clamp(min=0, max=last), inside[:, None])
+        apart = ahead - torch.arange(block, device=device)[:, None]
+        return cls(block, queries, keys.clamp(min=0, max=last), inside[:, None], apart)
 
     def at_keys(self, flags: Tensor) -> Tensor:
         """Flags of tokens, false beyond the ends. Shape: [batch, blocks, 1, keys], bool."""

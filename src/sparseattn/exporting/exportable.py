@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparseattn.errors import PlanError, UnsupportedModelError
-from sparseattn.exporting.attention import Table, attend, cut, tables_of
+from sparseattn.exporting.attention import Table, attend, cut, table_of
+from sparseattn.exporting.bias import biases_of
 from sparseattn.exporting.record import Record
 from sparseattn.exporting.spans import Groups, Span, spans_of
 from sparseattn.models import masks, own_attention
@@ -20,6 +24,7 @@ from sparseattn.models.encoder import (
     attention_layers,
     encoder_of,
     owner_of,
+    random_batch,
     special_of,
 )
 from sparseattn.models.int8 import is_quantized
@@ -28,26 +33,59 @@ from sparseattn.models.positions import position_tables
 from sparseattn.models.sparsify import plan_of, restore
 from sparseattn.plan import Plan
 
-__all__ = ["Exportable"]
+__all__ = ["Exportable", "input_names"]
 
-#: The attention implementation of what is exported, and the forward keyword of its `Traced`.
+#: The attention implementation of what is exported.
 _NAME = "sparseattn_export"
+#: Where its attention modules find the pass that runs.
+_RUNNING = "_sparseattn_running"
+#: Methods of a length x length bias, which is not needed once its values by distance are known.
+_BIASES = ("compute_bias", "compute_position_bias")
 
 
 @dataclass(eq=False)
 class Traced:
-    """One forward pass: the tables of its batch, and how often a shared module was called."""
+    """One forward pass.
+
+    Attributes:
+        layers: The heads and spans of each layer.
+        biases: The name and value of each layer's bias, see `biases_of`; None without one.
+        valid: True for a real token. Shape: [batch, length], bool.
+        dtype: Of the scores.
+        added: Where what layers add to their scores is kept, and nothing is computed.
+        tables: Shared by layers: by span, and by bias and heads where there is one.
+        calls: How often each attention module was called.
+    """
 
     layers: tuple[Groups, ...]
-    tables: dict[Span, Table]
-    calls: dict[int, int]
+    biases: Sequence[tuple[str, Tensor] | None]
+    valid: Tensor
+    dtype: torch.dtype
+    added: list[Tensor | None] | None = None
+    tables: dict[Any, Table] = field(default_factory=dict)
+    calls: dict[int, int] = field(default_factory=dict)
 
-    def groups(self, module: nn.Module) -> Groups:
-        """The heads and spans of the layer that this call of an attention module computes."""
+    def layer(self, module: nn.Module) -> int:
+        """The layer that this call of an attention module computes."""
         numbers: tuple[int, ...] = getattr(module, LAYERS)
         call = self.calls.get(numbers[0], 0)
         self.calls[numbers[0]] = call + 1
-        return self.layers[numbers[call]]
+        return numbers[call]
+
+    def table(self, layer: int, heads: tuple[int, ...], span: Span) -> Table:
+        """What some heads of a layer need to attend."""
+        named = self.biases[layer]
+        key = (span,) if named is None else (span, named[0], heads)
+        if key not in self.tables:
+            bias = None if named is None else named[1][list(heads)]
+            self.tables[key] = table_of(span, self.valid, self.dtype, bias)
+        return self.tables[key]
+
+
+class _Running:
+    """The pass that runs now. No list: tracing puts others in the places of a module's."""
+
+    traced: Traced | None = None
 
 
 class Exportable(nn.Module):
@@ -91,7 +129,7 @@ class Exportable(nn.Module):
         attentions = _checked(encoder)
         heads, windows = [x.heads for x in attentions], [x.window for x in attentions]
         self.layers = spans_of(plan, heads, windows)
-        self.inputs = _inputs(self.model)
+        self.inputs = input_names(self.model)
         self.longest = _longest(encoder)
         self.record = Record(
             plan=plan.to_json(),
@@ -101,9 +139,35 @@ class Exportable(nn.Module):
             special=sorted(special_of(encoder.config)),
             longest=self.longest,
         )
-        self._mask_at = list(inspect.signature(encoder.forward).parameters).index("attention_mask")
-        _replace_attention(encoder, attentions)
-        encoder.register_forward_pre_hook(self._hand_tables, with_kwargs=True)
+        self._dtype = encoder.dtype
+        self._running = _Running()
+        _replace_attention(encoder, attentions, self._running)
+        self._names: list[str | None] = []
+        for bias in biases_of(self._added, self.longest):
+            self._names.append(None if bias is None else self._kept(bias))
+        for module in encoder.modules():
+            for name in filter(partial(hasattr, module), _BIASES):
+                setattr(module, name, _no_bias)
+
+    def _kept(self, bias: Tensor) -> str:
+        """The name of the buffer that holds a bias, each once."""
+        for name, known in self.named_buffers(recurse=False):
+            if known is bias:
+                return name
+        name = f"bias{len(self._buffers)}"
+        self.register_buffer(name, bias)
+        return name
+
+    def _added(self, length: int) -> list[Tensor | None]:
+        """What the layers add to the scores of a text; see `biases_of`."""
+        encoder = encoder_of(self.model)
+        batch = random_batch(encoder, [length])
+        added: list[Tensor | None] = []
+        valid = batch["attention_mask"].bool()
+        self._running.traced = Traced(self.layers, (), valid, self._dtype, added)
+        with torch.no_grad():
+            encoder(**batch)
+        return added
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
@@ -115,34 +179,26 @@ class Exportable(nn.Module):
         for column in batch.values():
             for size, of_ids in zip(column.shape, input_ids.shape, strict=True):
                 torch._check(size == of_ids)  # type: ignore[no-untyped-call]
+        biases = [None if name is None else (name, getattr(self, name)) for name in self._names]
+        valid = attention_mask.bool()
+        self._running.traced = Traced(self.layers, biases, valid, self._dtype)
         output = self.model(**batch, return_dict=True)
+        self._running.traced = None
         return {name: value for name, value in output.items() if isinstance(value, Tensor)}
-
-    def _hand_tables(self, encoder: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Pre-hook of the encoder: the layers find the tables of the batch among its keywords."""
-        at = self._mask_at
-        mask = args[at] if at < len(args) else kwargs["attention_mask"]
-        spans = {span for groups in self.layers for _, span in groups}
-        traced = Traced(self.layers, tables_of(spans, mask.bool(), encoder.dtype), {})
-        return args, {**kwargs, _NAME: traced}
 
 
 def _checked(encoder: Any) -> list[Attention]:
     """The attention layers; refuses those that cannot be replaced."""
-    who = f"{type(encoder).__name__} cannot be exported"
-    if masks.modules_of(encoder) or own_attention.modules_of(encoder):
+    if masks.modules_of(encoder):
         raise UnsupportedModelError(
-            f"{who}: it computes its own attention, which would stay dense in the file"
+            f"{type(encoder).__name__} cannot be exported: its scores depend on words and on "
+            "distances at once, and would stay dense in the file"
         )
-    layers = attention_layers(encoder)
-    if any(layer.biased for layer in layers):
-        raise UnsupportedModelError(
-            f"{who}: it adds a bias to every score, which would be of length x length in the file"
-        )
-    return layers
+    return attention_layers(encoder)
 
 
-def _inputs(model: Any) -> tuple[str, ...]:
+def input_names(model: Any) -> tuple[str, ...]:
+    """What a transformers model takes of a batch, as far as files do."""
     names = ("input_ids", "attention_mask")
     parameters = inspect.signature(model.forward).parameters
     has_types = getattr(model.config, "type_vocab_size", 0) > 1
@@ -155,11 +211,45 @@ def _longest(encoder: Any) -> int | None:
     return min((encoder.get_submodule(n).weight.shape[0] - at for n, at in tables), default=None)
 
 
-def _replace_attention(encoder: Any, layers: list[Attention]) -> None:
+def _replace_attention(encoder: Any, layers: list[Attention], running: _Running) -> None:
     register(_NAME, _attention)
     for index, layer in enumerate(layers):
         setattr(layer.module, LAYERS, (*getattr(layer.module, LAYERS, ()), index))
+        setattr(layer.module, _RUNNING, running)
+    for module in own_attention.modules_of(encoder):
+        module.forward = MethodType(_own_forward, module)
+        encoder.config._attn_implementation = _NAME  # hands masks on as they are
     encoder.set_attn_implementation(_NAME)
+
+
+def _no_bias(*_args: Any, **_keywords: Any) -> Tensor:
+    return torch.zeros(1)
+
+
+def _own_forward(
+    module: Any,
+    hidden_states: Tensor,
+    _mask: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    *,
+    sinusoidal_pos: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Stands in where a family computes its own attention: MPNet, RoFormer and its like."""
+    is_mpnet = hasattr(module, "o")
+    names = ("q", "k", "v") if is_mpnet else ("query", "key", "value")
+    query, key, value = (
+        cut(getattr(module, name)(hidden_states), 2, module.attention_head_size).transpose(1, 2)
+        for name in names
+    )
+    if sinusoidal_pos is not None:
+        turned = module.apply_rotary_position_embeddings(
+            sinusoidal_pos, query, key, value if module.rotary_value else None
+        )
+        query, key, value = (*turned, value)[:3]
+    context = _attention(module, query, key, value, None, position_bias=position_bias)[0]
+    context = context.flatten(2)
+    return (module.o(context) if is_mpnet else context), None
 
 
 def _attention(
@@ -169,7 +259,8 @@ def _attention(
     value: Tensor,
     _mask: Tensor | None,
     scaling: float | None = None,
-    **keywords: Any,
+    position_bias: Tensor | None = None,
+    **_: Any,
 ) -> tuple[Tensor, None]:
     """The attention of an `Exportable`; the signature is that of transformers' functions.
 
@@ -179,24 +270,31 @@ def _attention(
         key: As `query`, perhaps with fewer heads.
         value: As `key`.
         scaling: Factor of the scores; `head width ** -0.5` by default.
-        **keywords: The rest of the forward keywords, the `Traced` among them.
+        position_bias: Added to the scaled scores; the pass knows it already.
+            Shape: [1, heads, length, length].
 
     Returns:
         The context and no attention weights. Shape: [batch, length, heads, head width].
     """
-    traced: Traced = keywords[_NAME]
+    traced: Traced = getattr(module, _RUNNING).traced
     shared = query.shape[1] // key.shape[1]
     if shared > 1:
         key, value = (states.repeat_interleave(shared, dim=1) for states in (key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     query, key, value = (states.transpose(1, 2) for states in (query, key, value))
-    groups, width = traced.groups(module), query.shape[3]
+    if traced.added is not None:
+        traced.added.append(position_bias)
+        return value, None
+    layer, width = traced.layer(module), query.shape[3]
+    groups = traced.layers[layer]
     if len(groups) == 1:
-        return cut(attend(query, key, value, traced.tables[groups[0][1]], scale), 2, width), None
+        table = traced.table(layer, *groups[0])
+        return cut(attend(query, key, value, table, scale), 2, width), None
     contexts, order = [], [head for members, _ in groups for head in members]
     for members, span in groups:
         chosen = torch.tensor(members, device=query.device)
         q, k, v = (states.index_select(2, chosen) for states in (query, key, value))
-        contexts.append(cut(attend(q, k, v, traced.tables[span], scale), 2, width))
+        table = traced.table(layer, members, span)
+        contexts.append(cut(attend(q, k, v, table, scale), 2, width))
     back = torch.tensor([order.index(head) for head in range(len(order))], device=query.device)
     return torch.cat(contexts, dim=2).index_select(2, back), None

@@ -18,7 +18,7 @@ from sparseattn.errors import DataError
 
 __all__ = ["Batches", "calibrated", "quantize_onnx", "quantize_openvino", "quietly"]
 
-#: Tokenised texts, a batch each.
+#: Tokenised texts, a batch each, without padding.
 Batches = Sequence[Mapping[str, Tensor]]
 
 #: Inputs of a layer that share a scale, where it is found for each token.
@@ -39,16 +39,14 @@ def quietly() -> Iterator[None]:
 
 
 def calibrated(batches: Any, inputs: Sequence[str], longest: int | None) -> Batches:
-    """Checks the batches that scales are to be found on.
+    """Checks the batches that scales are to be found on, and takes them apart.
 
     Raises:
-        DataError: There are none, one lacks a column, or is longer than the model's positions.
+        DataError: There are fewer than two texts; a batch lacks a column, or is longer than the
+            model's positions.
     """
-    found = list(batches)
-    if not found:
-        raise DataError("calibration needs texts, and there is none")
-    kept = []
-    for batch in found:
+    texts: list[dict[str, Tensor]] = []
+    for batch in batches:
         known = batch if isinstance(batch, Mapping) else {}
         missing = [name for name in inputs if not isinstance(known.get(name), Tensor)]
         if missing:
@@ -62,8 +60,14 @@ def calibrated(batches: Any, inputs: Sequence[str], longest: int | None) -> Batc
                 f"a text for calibration has {length:,} tokens, more than the {longest:,} "
                 f"positions of the model: tokenizer(text, truncation=True, max_length={longest})"
             )
-        kept.append({name: batch[name] for name in inputs})
-    return kept
+        for row, real in enumerate(batch["attention_mask"].bool()):
+            texts.append({name: batch[name][row, real][None] for name in inputs})
+    if len(texts) < 2:
+        raise DataError(
+            f"calibration needs two texts or more, one to see how good the scales are; got "
+            f"{len(texts)}"
+        )
+    return texts
 
 
 def quantize_onnx(path: Path, _batches: Batches | None) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
-from sparseattn.errors import DataError, PlanNotAppliedError, first_line, reason
+from sparseattn.errors import DataError, PlanNotAppliedError, first_line
 from sparseattn.models.card import write_card
 from sparseattn.models.encoder import encoder_of, owner_of
 from sparseattn.models.lengthen.growth import tensors
@@ -24,7 +20,7 @@ from sparseattn.models.lengthen.lengthening import (
     planned_outputs,
 )
 from sparseattn.models.load import load_model, quiet
-from sparseattn.models.names import resolve
+from sparseattn.models.saving import new_folder, tokenizer_of, writing
 from sparseattn.models.sparsify import plan_of
 from sparseattn.plan import Plan
 
@@ -46,16 +42,16 @@ def lengthen_folder(name: str, to: int, out: Path, plan: str) -> Iterator[str]:
         SparseAttnError: See `lengthen`.
     """
     new_plan = None if plan == "none" else Plan.read(plan)
-    with _draft(out) as draft, quiet():
+    with new_folder(out) as draft, quiet():
         model = load_model(name)
         is_bare = model is owner_of(model)
-        tokenizer = _tokenizer(resolve(name)) if is_bare else model.tokenizer
+        tokenizer = tokenizer_of(name) if is_bare else model.tokenizer
         was_dense = plan_of(model) is None
         done = lengthened(model, tokenizer, to=to, plan=new_plan)
         yield str(done)
         if tokenizer is None:
             yield f"note: {name} has no tokenizer; give yours model_max_length={to}"
-        with _writing(out):
+        with writing(out):
             model.save_pretrained(str(draft))
             if is_bare and tokenizer is not None:
                 tokenizer.save_pretrained(draft)
@@ -71,15 +67,6 @@ def lengthen_folder(name: str, to: int, out: Path, plan: str) -> Iterator[str]:
             f"{shlex.quote(str(new_plan.entries[0].pattern))} "
             f"--lengths {','.join(map(str, lengths))}"
         )
-
-
-def _tokenizer(place: str) -> Any:
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-    except (OSError, ValueError, KeyError):
-        return None
-    # Where there are no files, transformers makes one up that knows special tokens alone.
-    return tokenizer if len(tokenizer) > len(set(tokenizer.all_special_ids)) else None
 
 
 def _how_to_load(done: Lengthened, out: Path, problem: str | None) -> Iterator[str]:
@@ -124,40 +111,3 @@ def _compare(model: Any, again: Any, folder: Path) -> None:
     first, second = encoder_of(model), encoder_of(again)
     if not torch.equal(planned_outputs(first, PADDED), planned_outputs(second, PADDED)):
         raise DataError(f"read back from {folder}, the model has other outputs")
-
-
-@contextmanager
-def _draft(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place at the end, or disappears."""
-    place = out.absolute()
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise DataError(f"{out} is there already; give an empty or new folder")
-    missing = [folder for folder in place.parents if not folder.exists()]
-    draft = place.with_name(f".{place.name}.{os.getpid()}")
-    try:
-        with _writing(out):
-            draft.mkdir(parents=True)
-        yield draft
-        with _writing(out):
-            if not place.exists():
-                draft.rename(place)
-            else:
-                for path in draft.iterdir():
-                    path.rename(place / path.name)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        for folder in missing:
-            with suppress(OSError):  # the result is in it
-                folder.rmdir()
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Turns a failure to write into one line."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        why = reason(error).splitlines()[0]
-        raise DataError(f"cannot write to {out}: {why}") from error

@@ -1,0 +1,66 @@
+"""Folders of models, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from sparseattn.errors import DataError, reason
+from sparseattn.models.names import resolve
+
+__all__ = ["new_folder", "tokenizer_of", "writing"]
+
+
+def tokenizer_of(name: str) -> Any:
+    """The tokenizer of a saved model; None where it has none."""
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            resolve(name), trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError):
+        return None
+    # Where there are no files, transformers makes one up that knows special tokens alone.
+    return tokenizer if len(tokenizer) > len(set(tokenizer.all_special_ids)) else None
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its place at the end, or disappears."""
+    place = out.absolute()
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise DataError(f"{out} is there already; give an empty or new folder")
+    missing = [folder for folder in place.parents if not folder.exists()]
+    draft = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        with writing(out):
+            draft.mkdir(parents=True)
+        yield draft
+        with writing(out):
+            if not place.exists():
+                draft.rename(place)
+            else:
+                for path in draft.iterdir():
+                    path.rename(place / path.name)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        for folder in missing:
+            with suppress(OSError):  # the result is in it
+                folder.rmdir()
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Turns a failure to write into one line."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        why = reason(error).splitlines()[0]
+        raise DataError(f"cannot write to {out}: {why}") from error
