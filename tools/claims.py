@@ -224,6 +224,20 @@ CLAIMS = (
         ],
     ),
     Claim(
+        "Sparse Cross-Encoders (arXiv 2312.17649): for re-ranking a window of 4 is enough, and the "
+        "query need not see the document",
+        "SQuAD's paragraphs (nDCG@10)",
+        "holds for the window, if the query sees the document: no loss found at 81% sparsity; the "
+        "query must see the document",
+        [
+            ("window of 4, query sees all − dense", "rerank-squad", "window@:", "dense"),
+            ("blind query − dense", "rerank-squad", "blind@:", "dense"),
+            ("both − dense", "rerank-squad", "blind window@:", "dense"),
+            ("both − window of 4", "rerank-squad", "blind window@:", "window@:"),
+            ("document sees no query − dense", "rerank-squad", "plain window@:", "dense"),
+        ],
+    ),
+    Claim(
         "Crisp Attention (arXiv 2508.06016): 80% sparse attention beats dense (DistilBERT, "
         "+0.97, one run)",
         "SST-2",
