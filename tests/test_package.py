@@ -29,6 +29,7 @@ NAMES = [
     "load",
     "packed",
     "parse",
+    "picture",
     "plan_of",
     "plots",
     "probe",
