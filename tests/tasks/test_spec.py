@@ -67,7 +67,7 @@ def test_values_that_do_not_fit(build, expected):
         (
             {"kind": "classification", "columns": {"question": "q"}},
             ": a classification task does not read the column 'question'; choose from: text, "
-            "text_pair, label, id",
+            "text_pair, label, cluster, id",
         ),
         (
             {"kind": "regression", "headline": "accuracy"},

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
+import re
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -204,9 +208,10 @@ def _write_torch(program: Any, path: Path, record: str) -> None:
 
 
 def _open_torch(path: Path, _threads: int | None = None) -> Opened:
-    files = {_RECORD: ""}
+    files, content = {_RECORD: ""}, io.BytesIO(path.read_bytes())
+    _refuse_pickles(content, path)
     with quietly():
-        program = torch.export.load(path, extra_files=files)
+        program = torch.export.load(content, extra_files=files)
     module, inputs = program.module(), tuple(map(str, program.graph_signature.user_inputs))
 
     def run(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -215,6 +220,33 @@ def _open_torch(path: Path, _threads: int | None = None) -> Opened:
         return output
 
     return Opened(run, inputs, files[_RECORD])
+
+
+#: What a program's archive may hold: torch would run libraries and unpickle objects beside these.
+_PARTS = re.compile(
+    r"[^/]+/(data/weights/(weight_\d+|model_weights_config\.json)"
+    r"|data/constants/(tensor_\d+|model_constants_config\.json)"
+    r"|data/sample_inputs/model\.pt|models/model\.json|extra/[^/]+"
+    r"|archive_format|archive_version|byteorder|version|\.data/[^/]+)"
+)
+
+
+def _refuse_pickles(content: io.BytesIO, path: Path) -> None:
+    """Raises a DataError where `torch.export.load` would unpickle more than tensors."""
+    with zipfile.ZipFile(content) as archive:
+        for name in archive.namelist():
+            if not _PARTS.fullmatch(name):
+                raise DataError(f"{path}: holds {name!r}, which no exported encoder does; not read")
+            if name.endswith("_config.json"):
+                entries = json.loads(archive.read(name))["config"].values()
+                if any(entry["use_pickle"] for entry in entries):
+                    raise DataError(f"{path}: {name} names pickles, which are not read")
+            if name.endswith(".pt"):
+                try:
+                    torch.load(io.BytesIO(archive.read(name)), weights_only=True)
+                except Exception as error:
+                    raise DataError(f"{path}: {name} is a pickle of more than tensors") from error
+    content.seek(0)
 
 
 FORMATS = {
