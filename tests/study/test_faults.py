@@ -56,6 +56,8 @@ def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path, log, 
         time.sleep(draw.uniform(0.0, 0.3))
         assert runner.poll() is None, "the study is too short for so many kills"
         if kill % 2:
+            # Between one that was killed and the next there may be none for a moment.
+            fakes.wait_until(lambda: workers_of(runner) or runner.poll(), "a worker")
             os.kill(draw.choice(workers_of(runner)), 9)
         else:
             runner.kill()
