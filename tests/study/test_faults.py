@@ -29,6 +29,12 @@ def workers_of(runner: subprocess.Popen) -> list[int]:
     return [pid for pid, command in commands.items() if "spawn_main" in command]
 
 
+def some_workers_of(runner: subprocess.Popen) -> list[int]:
+    """Likewise; between one that was killed and the next there may be none for a moment."""
+    fakes.wait_until(lambda: workers_of(runner) or runner.poll(), "a worker")
+    return workers_of(runner)
+
+
 def wait_for_a_beginning(log: Path, runner: subprocess.Popen) -> None:
     before = len(fakes.noted(log, "begin"))
     while len(fakes.noted(log, "begin")) == before and runner.poll() is None:
@@ -56,9 +62,7 @@ def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path, log, 
         time.sleep(draw.uniform(0.0, 0.3))
         assert runner.poll() is None, "the study is too short for so many kills"
         if kill % 2:
-            # Between one that was killed and the next there may be none for a moment.
-            fakes.wait_until(lambda: workers_of(runner) or runner.poll(), "a worker")
-            os.kill(draw.choice(workers_of(runner)), 9)
+            os.kill(draw.choice(some_workers_of(runner)), 9)
         else:
             runner.kill()
             runner.wait()
