@@ -95,6 +95,7 @@ def _another_bias(self, x, position_ids=None, num_buckets=32):
 )
 def test_another_version_of_transformers_is_an_error(kind, name, changed, monkeypatch):
     model = build("mpnet")
+    names = {name: set(vars(module)) for name, module in model.named_modules()}
     with monkeypatch.context() as patch:
         patch.setattr(kind, name, changed)
         with pytest.raises(
@@ -102,6 +103,7 @@ def test_another_version_of_transformers_is_an_error(kind, name, changed, monkey
         ):
             sa.sparsify(model, "full()")
     assert sa.plan_of(model) is None
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == names
     inputs = batch()
     expected = run(build("mpnet"), **inputs)
     assert torch.equal(run(model, **inputs), expected)

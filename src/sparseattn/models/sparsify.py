@@ -185,11 +185,11 @@ def _following(kind: Any) -> Callable[..., Any]:
 
 
 def _attach(encoder: Any, state: SparsityState) -> None:
+    own_attention.replace(encoder)  # first: it may refuse, and then nothing is to be left behind
     for index, layer in enumerate(state.layers):
         setattr(layer.module, LAYERS, (*getattr(layer.module, LAYERS, ()), index))
     if not state.own:
         encoder.set_attn_implementation(NAME)
-    own_attention.replace(encoder)
     setattr(encoder, ATTRIBUTE, state)
     state.hooks.append(encoder.register_forward_pre_hook(refuse_replica))
     # Not a hook: PEFT and sentence-transformers call `forward` itself, which passes hooks by. A
