@@ -19,8 +19,10 @@ from sparseattn.errors import (
     SparseAttnError,
     UnsupportedModelError,
 )
+from sparseattn.exporting.formats import FORMATS
 from sparseattn.models.encoder import encoder_of
 from sparseattn.models.identity import identity
+from sparseattn.models.int8 import Int8Linear
 from sparseattn.models.load import load_model, load_part
 from sparseattn.models.names import DEFAULT
 from sparseattn.plan import Plan
@@ -130,6 +132,51 @@ def test_a_cross_encoder_re_ranks_under_a_plan_and_comes_back_as_one(tmp_path):
     with pytest.raises(PlanNotAppliedError, match=r"load it with sparseattn\.load"):
         st.CrossEncoder(str(tmp_path), device="cpu").predict(pairs)
     assert torch.equal(sa.restore(loaded).predict(pairs, convert_to_tensor=True), dense)
+
+
+@pytest.fixture
+def ranker():
+    """A re-ranker under a window, pairs for it, and how it scores them."""
+    st = pytest.importorskip("sentence_transformers")
+    torch.manual_seed(0)
+    model = st.CrossEncoder(str(sa.resolve(DEFAULT)), num_labels=1, device="cpu").eval()
+    sa.sparsify(model, "neighbor(radius=4) | global(cls)")
+    documents = ["the fox sat " * 30, "the mat was here", "a dog?", "rain all day", "a cat on it"]
+    pairs = [("who sat on the mat?", document) for document in documents]
+    return model, pairs, scores_of(model, pairs)
+
+
+def scores_of(model, pairs):
+    return model.predict(pairs, convert_to_tensor=True, activation_fn=torch.nn.Identity())
+
+
+def agreement(scores, others):
+    return float(torch.corrcoef(torch.stack([scores, others]))[0, 1])
+
+
+def test_a_cross_encoder_in_int8_scores_alike_and_comes_back(ranker, tmp_path):
+    model, pairs, expected = ranker
+    sa.quantize(model)
+    scores = scores_of(model, pairs)
+    assert 0.97 < agreement(scores, expected) < 0.999999
+    model.save_pretrained(str(tmp_path))
+    loaded = sa.load(tmp_path, device="cpu")
+    assert type(loaded) is type(model)
+    for one, other in zip(encoder_of(loaded).modules(), encoder_of(model).modules(), strict=True):
+        if isinstance(other, Int8Linear):
+            assert torch.equal(one.weight, other.weight)
+    again = scores_of(loaded, pairs)
+    assert (again - scores).abs().max() < 0.01 * scores.std()  # another backend may be at work
+
+
+@pytest.mark.slow
+def test_a_cross_encoder_in_an_int8_file_scores_alike(ranker, tmp_path):
+    pytest.importorskip("openvino")
+    model, pairs, expected = ranker
+    made = sa.export(model, tmp_path / "ranker.xml", int8=True)
+    columns = model.tokenizer(*zip(*pairs, strict=True), padding=True, return_tensors="pt")
+    scores = FORMATS["openvino"].run(made.path, 1)(dict(columns))["logits"][:, 0]
+    assert agreement(scores, expected) > 0.97
 
 
 def test_a_boolean_mask_that_is_changed_in_place(tmp_path):
