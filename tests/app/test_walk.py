@@ -22,6 +22,9 @@ from sparseattn.report import load_study, questions
 from tests.app.conftest import ARMS, HOSTILE
 from tests.app.test_heads_and_studies import LINES
 
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+expect.set_options(timeout=60_000)
+
 TEXT = "The quick brown fox jumps over the lazy dog."
 
 
@@ -68,12 +71,9 @@ def visit(page, address: str, fragment: str = "") -> None:
     page.wait_for_selector("#view[data-ready]")
 
 
-def settled(page, before: str | None) -> None:
-    page.wait_for_function(
-        "before => document.getElementById('view').dataset.drawn !== before"
-        " && document.getElementById('view').getAttribute('aria-busy') === 'false'",
-        arg=before,
-    )
+def settled(page) -> None:
+    """A view is busy from an input, or a click that asks for more, until it is drawn."""
+    page.wait_for_selector("#view[aria-busy=false]")
 
 
 def counted_as(page, row: str) -> list[str]:
@@ -85,9 +85,8 @@ def test_masks_as_a_user_walks_them(page, address, reader) -> None:
     visit(page, address, "#masks")
     page.get_by_label("Second text of a pair").fill("")
     page.get_by_label("Text", exact=True).fill(TEXT)
-    drawn = page.locator("#view").get_attribute("data-drawn")
     page.get_by_label("Pattern or plan").fill("neighbor(radius=1) | similarity(k=1)")
-    settled(page, drawn)
+    settled(page)
     with sa.sparsified(reader.encoder, "neighbor(radius=1) | similarity(k=1)"):
         columns = reader.read(TEXT, None, frozenset()).columns
         report = sa.describe(reader.encoder, columns)
@@ -100,35 +99,35 @@ def test_masks_as_a_user_walks_them(page, address, reader) -> None:
     # Hover in the text: its keys and queries light up there and in the matrix.
     fox = page.get_by_role("option", name="fox")
     fox.hover()
-    lit = page.locator(".token.key").all_inner_texts()
     labels = ["", *TEXT.removesuffix(".").split(), ".", ""]
-    assert lit == [labels[at] for at in own.nonzero()[:, 0].tolist()]
-    assert page.locator(".token.key[data-kind=near]").count() == 3
-    assert f"may attend to {len(lit)} of" in page.locator(".readout").inner_text()
+    lit = [labels[at] for at in own.nonzero()[:, 0].tolist()]
+    expect(page.locator(".token.key")).to_have_text(lit, use_inner_text=True)
+    expect(page.locator(".token.key[data-kind=near]")).to_have_count(3)
+    expect(page.locator(".readout")).to_contain_text(f"may attend to {len(lit)} of")
     over = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)"
     assert page.locator("canvas.over").evaluate(f"canvas => ({over})(canvas).data.some(Boolean)")
     # A click pins it, and the table says what the picture shows.
     fox.click()
-    table = page.get_by_role("region", name="Keys of the chosen token").inner_text()
-    assert "neighbor(radius=1)" in table
-    assert "similarity(k=1)" in table
+    table = page.get_by_role("region", name="Keys of the chosen token")
+    expect(table).to_contain_text("neighbor(radius=1)")
+    expect(table).to_contain_text("similarity(k=1)")
     # The link brings it back, on another head.
     page.get_by_role("button", name="layer 2, head 3:").click()
-    page.wait_for_function("location.hash.includes('head=3')")
-    settled(page, None)
+    expect(page).to_have_url(re.compile("head=3"))
+    settled(page)
     link = page.url
     visit(page, address, link.removeprefix(address))
-    assert page.get_by_label("Text", exact=True).input_value() == TEXT
-    assert page.locator(".token.chosen").inner_text() == "fox"
-    assert "layer 2, head 3" in page.locator("figcaption").inner_text()
+    expect(page.get_by_label("Text", exact=True)).to_have_value(TEXT)
+    expect(page.locator(".token.chosen")).to_have_text("fox")
+    expect(page.locator("figcaption")).to_contain_text("layer 2, head 3")
     # By the keyboard.
     page.locator(".token.chosen").focus()
     page.keyboard.press("ArrowRight")
-    assert page.locator(".token.chosen").inner_text() == "jumps"
+    expect(page.locator(".token.chosen")).to_have_text("jumps")
     page.locator("canvas.matrix").focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
-    assert page.locator(".readout").inner_text()
+    expect(page.locator(".readout")).not_to_be_empty()
 
 
 def test_pixels_are_the_executed_pairs(page, address, reader) -> None:
@@ -155,18 +154,17 @@ def test_pixels_are_the_executed_pairs(page, address, reader) -> None:
 
 def test_two_plans_filters_and_what_is_wrong(page, address) -> None:
     visit(page, address, "#masks?beside=full()&layer=1")
-    assert page.locator("canvas.matrix").count() == 2
+    expect(page.locator("canvas.matrix")).to_have_count(2)
     second = page.locator("canvas.matrix").nth(1)
-    assert "25 queries by 25 keys, 625 pairs" in second.get_attribute("aria-label")
+    expect(second).to_have_attribute("aria-label", re.compile("25 queries by 25 keys, 625 pairs"))
     page.get_by_label("Queries", exact=True).select_option("text 0")
     page.get_by_label("Keys", exact=True).select_option("text 1")
-    assert "10 queries by 12 keys, 120 pairs" in second.get_attribute("aria-label")
+    expect(second).to_have_attribute("aria-label", re.compile("10 queries by 12 keys, 120 pairs"))
     page.get_by_label("Pattern or plan").fill("neighbour(1)")
     page.get_by_text("did you mean 'neighbor'?").wait_for()
-    drawn = page.locator("#view").get_attribute("data-drawn")
     page.get_by_label("Pattern or plan").fill("self()")
-    settled(page, drawn)
-    assert page.locator(".trouble").inner_text() == "", "it goes on"
+    settled(page)
+    expect(page.locator(".trouble"), "it goes on").to_be_empty()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -208,24 +206,24 @@ def test_a_long_text_is_walked_by_its_tokens(page, address, monkeypatch) -> None
     monkeypatch.setattr(masks_view, "TILE", 16)
     text = " ".join(["fox", "dog"] * 150)
     visit(page, address, f"#masks?pair=&plan=neighbor(radius=1)&text={text}")
-    assert "16 queries by 16 keys" in page.locator("canvas.matrix").get_attribute("aria-label")
-    drawn = page.locator("#view").get_attribute("data-drawn")
+    shown = page.locator("canvas.matrix")
+    expect(shown).to_have_attribute("aria-label", re.compile("16 queries by 16 keys"))
     page.locator(".token").nth(250).click()
-    settled(page, drawn)
-    assert page.locator(".token.chosen").get_attribute("data-token") == "250"
-    assert "may attend to 3 of the 16 keys that are shown" in page.locator(".readout").inner_text()
-    assert "top=242&left=242" in page.url or "left=242&top=242" in page.url
+    settled(page)
+    expect(page.locator(".token.chosen")).to_have_attribute("data-token", "250")
+    words = "may attend to 3 of the 16 keys that are shown"
+    expect(page.locator(".readout")).to_contain_text(words)
+    expect(page).to_have_url(re.compile("top=242&left=242|left=242&top=242"))
     page.get_by_role("button", name="Receptive field").click()
-    fields = page.get_by_role("region", name="Receptive field").locator("text").all_text_contents()
-    assert fields == [f"layer {layer}: {2 * layer + 3} of 302" for layer in range(6)]
+    fields = page.get_by_role("region", name="Receptive field").locator("text")
+    expect(fields).to_have_text([f"layer {layer}: {2 * layer + 3} of 302" for layer in range(6)])
 
 
 def test_hostile_texts_are_texts(page, address) -> None:
     text = f"{HOSTILE} שלום 🙂 {'x' * 5000} end"
     visit(page, address, "#masks?pair=")
-    drawn = page.locator("#view").get_attribute("data-drawn")
     page.get_by_label("Text", exact=True).fill(text)
-    settled(page, drawn)
+    settled(page)
     shown = page.locator(".text p").all_inner_texts()
     assert "".join(shown).replace("[CLS]", "").replace("[SEP]", "").strip() == text
     assert page.locator(".text script, .text img").count() == 0
@@ -250,12 +248,12 @@ def test_heads_as_a_user_walks_them(page, address, reader) -> None:
     kept.wait_for()
     share = float(re.search(r"([\d.]+)%", kept.inner_text()).group(1))
     assert 0 < share <= 100
-    assert page.get_by_role("link", name="open in Masks").count() == 2
+    expect(page.get_by_role("link", name="open in Masks")).to_have_count(2)
     page.get_by_role("button", name="mixture").click()
-    assert page.locator("th[aria-sort=descending]").inner_text() == "mixture"
+    expect(page.locator("th[aria-sort=descending]")).to_have_text("mixture")
     page.get_by_role("link", name="open in Masks").last.click()
     page.wait_for_selector("#view[data-view=masks] .token")
-    assert page.get_by_label("Pattern or plan").input_value() == "similarity(k=1)"
+    expect(page.get_by_label("Pattern or plan")).to_have_value("similarity(k=1)")
 
 
 def test_studies_as_a_user_walks_them(page, address, study_folder) -> None:
@@ -265,13 +263,13 @@ def test_studies_as_a_user_walks_them(page, address, study_folder) -> None:
     data = load_study(study_folder)
     (asked,) = questions(data)
     page.get_by_role("heading", name="Contrasts").wait_for()
-    assert asked.answer in page.locator("#view").inner_text()
+    expect(page.locator("#view")).to_contain_text(asked.answer)
     forest = page.locator(".forest").first.get_attribute("aria-label")
     assert str(asked.comparisons[0]) in forest
-    assert page.locator("path.mark").count() == 2
-    assert page.locator("circle.seed").count() == 6
+    expect(page.locator("path.mark")).to_have_count(2)
+    expect(page.locator("circle.seed")).to_have_count(6)
     page.get_by_label("Names with").fill("similar")
-    assert page.locator("path.mark").count() == 1
+    expect(page.locator("path.mark")).to_have_count(1)
     page.get_by_label("Names with").fill("")
     # A point, its trial, an example that changed, and that one in Masks.
     near = page.locator("path.mark").first
@@ -283,9 +281,9 @@ def test_studies_as_a_user_walks_them(page, address, study_folder) -> None:
     assert page.locator("#view script, #view img").count() == 0
     page.get_by_role("link", name="Open example").first.click()
     page.wait_for_selector("#view[data-view=masks] .token")
-    assert page.get_by_label("Text", exact=True).input_value().startswith("Text ")
-    plan = page.get_by_label("Pattern or plan").input_value()
-    assert plan == "layers :: neighbor(radius=1) | global(cls)"
+    expect(page.get_by_label("Text", exact=True)).to_have_value(re.compile("^Text "))
+    plan = "layers :: neighbor(radius=1) | global(cls)"
+    expect(page.get_by_label("Pattern or plan")).to_have_value(plan)
 
 
 @pytest.mark.parametrize(

@@ -74,10 +74,7 @@ export function headsView(root, about, given, write) {
     } catch (error) {
       if (mine === asked) trouble.textContent = error.message;
     } finally {
-      if (mine === asked) {
-        root.setAttribute("aria-busy", "false");
-        root.dataset.drawn = String(mine);
-      }
+      if (mine === asked) root.setAttribute("aria-busy", "false");
     }
   }
 

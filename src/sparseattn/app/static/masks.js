@@ -43,7 +43,13 @@ export function masksView(root, about, given, write) {
     Object.assign(state, values);
     write(state);
   };
-  const later = debounced(() => update(), WAIT);
+  const soon = debounced(() => update(), WAIT);
+  // Busy from the first letter on; what is under way by then is of no use any more.
+  const later = () => {
+    asked++;
+    root.setAttribute("aria-busy", "true");
+    soon();
+  };
   const area = (name, rows, attributes = {}) => el("textarea", {
     rows, value: state[name], spellcheck: "false", ...attributes,
     oninput: (event) => { change({ [name]: event.target.value, token: "" }); unpin(); later(); },
