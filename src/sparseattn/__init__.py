@@ -70,34 +70,7 @@ _PUBLIC = {
     "verify": "verifying.verify",
 }
 
-__all__ = [
-    "Annotator",
-    "Collator",
-    "Pattern",
-    "Plan",
-    "SparsityReport",
-    "TokenBatch",
-    "__version__",
-    "calibrate",
-    "describe",
-    "errors",
-    "export",
-    "learn_degrees",
-    "lengthen",
-    "load",
-    "packed",
-    "parse",
-    "picture",
-    "plan_of",
-    "plots",
-    "probe",
-    "quantize",
-    "resolve",
-    "restore",
-    "sparsified",
-    "sparsify",
-    "verify",
-]
+__all__ = ["__version__", "errors", "plots", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
@@ -109,8 +82,8 @@ def __getattr__(name: str) -> Any:
     if not name.startswith("_"):
         from sparseattn.pattern import catalogue
 
-        if name in (known := catalogue):
-            return known[name]
+        if name in catalogue:
+            return catalogue[name]
     raise AttributeError(f"module 'sparseattn' has no attribute {name!r}")
 
 

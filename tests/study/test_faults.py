@@ -14,7 +14,7 @@ import pytest
 from pyarrow import csv
 
 from sparseattn.errors import StudyError
-from sparseattn.report.load import load_study
+from sparseattn.report.data import load_study
 from sparseattn.study import record
 from sparseattn.study.locks import TrialLocks
 from sparseattn.study.results import rebuild

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sparseattn.errors import StudyError
-from sparseattn.report.load import load_study
+from sparseattn.report.data import load_study
 from sparseattn.study import record
 from sparseattn.study.archive import Source, unpack
 from sparseattn.study.results import rebuild

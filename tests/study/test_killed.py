@@ -6,7 +6,7 @@ import os
 import pytest
 from pyarrow import csv
 
-from sparseattn.report.load import load_study
+from sparseattn.report.data import load_study
 from sparseattn.study import resume
 from sparseattn.study.resolve import resolve
 from sparseattn.study.run_trial import TrialCache, run_trial

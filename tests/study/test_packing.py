@@ -6,7 +6,7 @@ import tarfile
 import pytest
 
 from sparseattn.errors import StudyError
-from sparseattn.report.load import load_study
+from sparseattn.report.data import load_study
 from sparseattn.study.archive import pack, unpack
 from sparseattn.study.store import Store
 from sparseattn.study.study import Study

@@ -9,7 +9,7 @@ from pyarrow import csv, parquet
 
 from sparseattn.errors import StudyError
 from sparseattn.report import write_report
-from sparseattn.report.load import load_study
+from sparseattn.report.data import load_study
 from sparseattn.study import record
 from sparseattn.study.grid import Arm
 from sparseattn.study.results import rebuild

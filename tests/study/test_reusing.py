@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from sparseattn.errors import StudyError
-from sparseattn.report.load import load_study
+from sparseattn.report.data import load_study
 from sparseattn.study import record, session
 from sparseattn.study.archive import pack
 from sparseattn.study.session import Options

@@ -10,7 +10,7 @@ import pytest
 from sparseattn.degrees.search import Budget
 from sparseattn.errors import PlanError, StudyError, TrialFailed
 from sparseattn.plan import Plan
-from sparseattn.report.load import load_study
+from sparseattn.report.data import load_study
 from sparseattn.study import run_method
 from sparseattn.study.grid import resolve_arms
 from sparseattn.study.resolve import Sample

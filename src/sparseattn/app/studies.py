@@ -17,8 +17,7 @@ from sparseattn.models.load import load_part
 from sparseattn.plan import Plan
 from sparseattn.report.changed import changed
 from sparseattn.report.comparison import Comparison, questions
-from sparseattn.report.data import StudyData
-from sparseattn.report.load import load_study
+from sparseattn.report.data import StudyData, load_study
 from sparseattn.report.summary import ArmSummary, Summary, summarise
 from sparseattn.report.text import points, probability, spell, unit
 from sparseattn.study.arms import DENSE, is_method

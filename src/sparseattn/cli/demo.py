@@ -50,7 +50,7 @@ def demo(out: str | Path, *, quick: bool = False, console: Console | None = None
 
     from sparseattn.errors import StudyError
     from sparseattn.report import summarise, terminal_table, write_report, write_results
-    from sparseattn.report.load import load_study
+    from sparseattn.report.data import load_study
     from sparseattn.study import load_spec, run
 
     spec = files("sparseattn.cli") / f"demo_{'quick' if quick else 'full'}.yaml"

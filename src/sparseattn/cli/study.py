@@ -218,7 +218,7 @@ def unpack(
 
 def _loaded(folder: Path) -> Any:
     """A study, and on the error stream what is not there of it."""
-    from sparseattn.report.load import load_study
+    from sparseattn.report.data import load_study
 
     data = load_study(folder)
     _say_damaged(data.damaged, folder)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pyarrow import parquet
 
 from sparseattn.errors import SparseAttnError, StudyError, unknown
 from sparseattn.selection import select_indices
 from sparseattn.study.arms import ArmKey
-from sparseattn.study.results import COLUMNS
+from sparseattn.study.results import COLUMNS, ENVIRONMENT, collect
+from sparseattn.study.store import Store
+from sparseattn.study.study import Study
 from sparseattn.words import counted
 
-__all__ = ["ArmKey", "StudyData"]
+__all__ = ["ArmKey", "StudyData", "load_study"]
 
 #: Kinds of task that a run learns or does not, so that its metric has two modes over seeds.
 _BIMODAL = ("question-answering",)
@@ -198,3 +204,43 @@ class StudyData:
                 f"arm {text!r} has several placements; choose from: {', '.join(addresses)}"
             )
         raise StudyError(unknown("arm", text, addresses))
+
+
+def load_study(folder: str | Path) -> StudyData:
+    """Reads a study for `sparseattn.report`; trials that are damaged are left out.
+
+    Args:
+        folder: The study's folder.
+
+    Raises:
+        StudyError: It is not a study's folder, or no trial of it has finished.
+    """
+    store = Store(folder)
+    study = Study.load(store.folder)
+    trials, _ = study.trials()
+    results = collect(store, trials)
+    if not results.rows:
+        raise StudyError(f"no trial of {folder} has finished; `sparseattn study resume {folder}`")
+    table = results.table().to_pandas()
+    done = table[table["status"] == "done"]
+    declared = study.spec.model_dump(mode="json", exclude={"executor"}, exclude_none=True)
+
+    def predictions(digest: str) -> pd.DataFrame:
+        data = io.BytesIO(store.files(digest)["predictions.parquet"])
+        frame: pd.DataFrame = parquet.read_table(data).to_pandas()
+        return frame
+
+    return StudyData(
+        name=study.spec.name,
+        question=study.spec.question,
+        spec={**declared, "arms": [asdict(arm) for arm in study.arms]},
+        rows=table.drop(columns=[ENVIRONMENT]),
+        predictions=predictions,
+        environments=[json.loads(text) for text in done[ENVIRONMENT].unique()],
+        metrics=tuple(results.metrics),
+        contrasts=study.spec.contrasts,
+        planned=len(trials),
+        damaged=tuple(results.damaged.values()),
+        added=study.added,
+        learned_at=study.spec.learned_at,
+    )
