@@ -13,8 +13,9 @@ import sparseattn as sa
 from sparseattn.counting import count_plan
 from sparseattn.errors import PlanError, SparseAttnError
 from sparseattn.patterns import similarity
-from sparseattn.plan import Entry, Plan, select_indices, spell_selection
+from sparseattn.plan import Entry, Plan
 from sparseattn.rules import AllPairs, Band
+from sparseattn.selection import select_indices, spell_selection
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["ANNOTATIONS", "COLUMNS", "PARSED", "TAGS"]
-
 #: Batch columns that carry annotations, and the field of `TokenBatch` that each one fills.
 COLUMNS = {
     "word_index": "words",

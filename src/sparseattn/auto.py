@@ -30,8 +30,6 @@ from sparseattn.errors import BackendError
 from sparseattn.files import cache_folder, write_whole
 from sparseattn.rules import Band, LayerRule, Rule
 
-__all__ = ["SHORT", "Cost", "Workload", "choose", "costs", "processor", "select"]
-
 #: Up to this length `masked` is taken unmeasured: there is little to save and lists cost time too.
 SHORT = 128
 #: The backend that takes every call.

@@ -21,8 +21,6 @@ from sparseattn.errors import BackendError
 from sparseattn.registry import Registry
 from sparseattn.rules import LayerRule
 
-__all__ = ["AUTO", "BY_NAME", "Backend", "Call", "DistanceBias", "backend", "backends"]
-
 #: The name that leaves the choice to `select`.
 AUTO = "auto"
 #: The reason of a choice by name.

@@ -8,8 +8,6 @@ from sparseattn.palette import kind_of
 from sparseattn.pattern import Difference, Intersection, Pattern
 from sparseattn.patterns._mix import united
 
-__all__ = ["Cause", "causes", "kind"]
-
 #: Causes that are told apart; the last of more is all others.
 _MOST = 7
 

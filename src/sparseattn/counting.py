@@ -15,8 +15,6 @@ from sparseattn.rules import LayerRule
 from sparseattn.tokens import TokenBatch
 from sparseattn.words import counted
 
-__all__ = ["LayerCount", "MeasuredSparsity", "SparsityReport", "count_plan"]
-
 
 @dataclass(frozen=True)
 class LayerCount:

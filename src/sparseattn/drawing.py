@@ -24,8 +24,6 @@ from sparseattn.words import one_line
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FORMATS", "SERIES", "Drawing", "new_figure", "styled"]
-
 #: How many series have a colour of their own: `C0`, `C1`, ...
 SERIES = len(LIGHT.series)
 

@@ -25,25 +25,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = [
-    "AnnotationError",
-    "AppError",
-    "BackendError",
-    "DataError",
-    "MissingExtraError",
-    "PatternError",
-    "PlanError",
-    "PlanNotAppliedError",
-    "SparseAttnError",
-    "SpecError",
-    "StudyError",
-    "TrialFailed",
-    "UnsupportedModelError",
-    "first_line",
-    "reason",
-    "unknown",
-]
-
 
 class SparseAttnError(Exception):
     """The base class: catch it to catch everything above."""

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from sparseattn.errors import DataError
 
-__all__ = ["cache_folder", "expanded", "sync_folder", "write_whole", "writing_whole"]
-
 
 def cache_folder() -> Path:
     """The folder for what is worth keeping between processes.

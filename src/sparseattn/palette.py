@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DARK", "KINDS", "LIGHT", "Kind", "Page", "kind_of"]
-
 
 @dataclass(frozen=True)
 class Page:

@@ -21,8 +21,6 @@ from sparseattn.rules import AllPairs, Both, Except, Rule
 from sparseattn.spec_strings import parse_with, spell
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Pattern", "catalogue", "parse", "rule_of", "spell"]
-
 #: Operators that may stand inside one another: every walk through a pattern recurses.
 _DEEPEST = 100
 

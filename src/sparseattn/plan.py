@@ -22,8 +22,6 @@ from sparseattn.selection import Selection, is_plan, select_indices, spell_selec
 from sparseattn.tokens import TokenBatch
 from sparseattn.words import counted
 
-__all__ = ["CompiledPlan", "Entry", "Plan", "Selection", "select_indices", "spell_selection"]
-
 #: A partition of a layer's heads, with the pattern that each part shares.
 Groups = tuple[tuple[tuple[int, ...], Pattern], ...]
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from sparseattn.report.summary import Summary
     from sparseattn.show import Picture
 
-__all__ = ["degrees", "forest", "frontier", "heads", "mask"]
-
 
 def mask(shown: Picture, *, dark: bool = False) -> Figure:
     """Which tokens of a text a pattern, or a head of a plan, connects: `sparseattn show --png`.

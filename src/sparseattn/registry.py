@@ -10,8 +10,6 @@ from typing import TypeVar
 
 from sparseattn.errors import SparseAttnError, unknown
 
-__all__ = ["Registry"]
-
 T = TypeVar("T")
 
 

@@ -20,21 +20,6 @@ from torch import Tensor
 from sparseattn.errors import PatternError
 from sparseattn.words import counted
 
-__all__ = [
-    "AllPairs",
-    "Band",
-    "Both",
-    "Except",
-    "GlobalTokens",
-    "Keys",
-    "LayerRule",
-    "Pairs",
-    "Part",
-    "Product",
-    "Rule",
-    "SameLabel",
-]
-
 
 class Part(ABC):
     """A set of allowed (query, key) pairs."""

@@ -7,8 +7,6 @@ from numbers import Integral
 
 from sparseattn.errors import PlanError
 
-__all__ = ["Selection", "is_plan", "select_indices", "spell_selection"]
-
 #: Layers or heads: `"6:"`, `"0,2,4:6"`, `-1`, `slice(6, None)`, or a list of these.
 Selection = str | int | slice | Iterable["str | int | slice"]
 

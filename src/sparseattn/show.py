@@ -27,21 +27,14 @@ from sparseattn.models.read import read
 from sparseattn.palette import KINDS, Page
 from sparseattn.pattern import Pattern, catalogue, parse, rule_of
 from sparseattn.patterns.neighbor import Neighbor
-from sparseattn.plan import CompiledPlan, Plan, select_indices
+from sparseattn.plan import CompiledPlan, Plan
 from sparseattn.rules import LayerRule
+from sparseattn.selection import select_indices
 from sparseattn.tokens import TokenBatch
 from sparseattn.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = [
-    "Picture",
-    "backend_lines",
-    "backends_table",
-    "patterns_table",
-    "picture",
-]
 
 #: Longest label in characters; the rest of a token is cut.
 LABEL = 14

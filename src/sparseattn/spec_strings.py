@@ -21,8 +21,6 @@ from typing import Any
 from sparseattn.errors import PatternError, SparseAttnError, SpecError, unknown
 from sparseattn.registry import Registry
 
-__all__ = ["build", "parse_with", "spell"]
-
 _OPERATORS = {"|": operator.or_, "&": operator.and_, "-": operator.sub}
 
 _TOKEN = re.compile(

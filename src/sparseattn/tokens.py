@@ -12,8 +12,6 @@ from torch import Tensor
 from sparseattn.annotations import ANNOTATIONS, COLUMNS
 from sparseattn.errors import AnnotationError
 
-__all__ = ["TokenBatch"]
-
 
 @dataclass(frozen=True, eq=False)
 class TokenBatch:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "one_line"]
-
 
 def counted(count: int, noun: str) -> str:
     """A number with its noun, in the plural but for one.

@@ -10,8 +10,8 @@ from benchmarks.statistics_level import CLUSTERS, clustered_calls
 
 from sparseattn.errors import StudyError
 from sparseattn.report import evidence
-from sparseattn.report.data import ArmKey
 from sparseattn.stats import mean_of, replicates
+from sparseattn.study.arms import ArmKey
 
 
 def _arms(scores: np.ndarray, cluster: np.ndarray | None) -> list[evidence.Evidence]:

@@ -13,8 +13,6 @@ from sparseattn.app.jobs import Jobs, Kept
 from sparseattn.app.sources import Sources
 from sparseattn.errors import DataError, PlanError, unknown
 
-__all__ = ["Answers"]
-
 Body = Mapping[str, Any]
 
 #: Bytes that runs of models may take together while they are kept.

@@ -14,8 +14,6 @@ from sparseattn.causes import causes
 from sparseattn.pattern import Pattern, rule_of
 from sparseattn.plan import Plan
 
-__all__ = ["EXECUTED", "connections", "pattern_at", "pooled"]
-
 #: The bit of a pair that was computed; those below say by which causes.
 EXECUTED = 1 << 7
 

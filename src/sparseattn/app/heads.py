@@ -21,10 +21,9 @@ from sparseattn.errors import (
     unknown,
 )
 from sparseattn.pattern import Pattern, parse
-from sparseattn.plan import Plan, select_indices
+from sparseattn.plan import Plan
+from sparseattn.selection import select_indices
 from sparseattn.syntax import Annotator, Collator
-
-__all__ = ["FAR", "MOST", "OWN", "PROBED", "heads", "texts_of_head"]
 
 #: What is probed for each kind, and what is left beside them all.
 PROBED = {

@@ -10,8 +10,6 @@ from typing import Any
 
 from sparseattn.errors import AppError
 
-__all__ = ["Jobs", "Kept"]
-
 
 class Kept:
     """The last results that together take no more than so many bytes."""

@@ -17,10 +17,9 @@ from sparseattn.app.reader import Passage, Reader, Run, plan_from
 from sparseattn.causes import causes, kind
 from sparseattn.errors import PlanError, SparseAttnError
 from sparseattn.models.sparsify import sparsify
-from sparseattn.plan import Plan, select_indices
+from sparseattn.plan import Plan
+from sparseattn.selection import select_indices
 from sparseattn.words import counted
-
-__all__ = ["DENSE", "TILE", "WHOLE", "Asked", "heads_of", "masks", "reach"]
 
 #: Tokens up to which the whole matrix is sent; of longer texts a tile of so many, and a map.
 WHOLE, TILE, MAP = 512, 256, 256

@@ -10,8 +10,6 @@ from typing import Any
 
 from sparseattn.palette import DARK, KINDS, LIGHT, Page
 
-__all__ = ["MODULES", "TYPES", "palette_css", "palette_json", "single_page", "static"]
-
 #: The scripts, each after those that it imports.
 MODULES = (
     "dom.js",

@@ -28,8 +28,6 @@ from sparseattn.rules import LayerRule
 from sparseattn.syntax import Annotator
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["MOST_LETTERS", "Passage", "Reader", "Run", "plan_from"]
-
 #: Letters of a text that are looked at, and tokens; fewer of models that hold all scores at once.
 MOST_LETTERS, MOST_TOKENS, MOST_AT_ONCE = 200_000, 8192, 1024
 

@@ -19,8 +19,6 @@ from sparseattn.app import page
 from sparseattn.app.answers import Answers
 from sparseattn.errors import AppError, SparseAttnError
 
-__all__ = ["make_app"]
-
 #: Bytes of a request's body, at most.
 _BODY = 2_000_000
 

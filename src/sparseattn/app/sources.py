@@ -10,8 +10,6 @@ from pathlib import Path
 from sparseattn.errors import DataError, StudyError
 from sparseattn.models.names import DEFAULT, PACKAGE
 
-__all__ = ["Sources"]
-
 #: What a study's folder holds, and what a packed one ends with.
 _STUDY, _PACKED = "study.json", (".tar.xz", ".tar", ".tgz", ".zip")
 

@@ -10,8 +10,6 @@ from importlib.util import find_spec
 from sparseattn.app.sources import Sources
 from sparseattn.errors import AppError, MissingExtraError, reason
 
-__all__ = ["HOST", "check_installed", "serve"]
-
 #: This machine alone.
 HOST = "127.0.0.1"
 

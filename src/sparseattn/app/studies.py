@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from sparseattn.app.masks import heads_of
+from sparseattn.degrees.method import is_method
 from sparseattn.errors import SparseAttnError, StudyError
 from sparseattn.models.load import load_part
 from sparseattn.plan import Plan
@@ -20,12 +21,10 @@ from sparseattn.report.comparison import Comparison, questions
 from sparseattn.report.data import StudyData, load_study
 from sparseattn.report.summary import ArmSummary, Summary, summarise
 from sparseattn.report.text import points, probability, spell, unit
-from sparseattn.study.arms import DENSE, is_method
+from sparseattn.study.arms import DENSE
 from sparseattn.study.store import Store
 from sparseattn.study.study import Study
 from sparseattn.tasks.prepare import read_examples
-
-__all__ = ["LISTED", "OpenStudy"]
 
 #: Changed examples that are listed.
 LISTED = 100

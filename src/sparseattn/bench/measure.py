@@ -16,8 +16,6 @@ from sparseattn.errors import BackendError
 from sparseattn.models.state import attached_state
 from sparseattn.plan import Plan
 
-__all__ = ["Measurement", "differences", "measure", "output_and_gradients"]
-
 #: Largest difference from the `reference` backend with which a time is still worth reporting.
 _TOLERANCE = 1e-3
 #: The longest texts whose outputs, and whose gradients, are compared: `reference` computes and

@@ -19,8 +19,6 @@ from sparseattn.models.state import attached_state
 from sparseattn.plan import Plan
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["PROBE", "BenchModel", "Times", "load", "run"]
-
 #: Tokens of the texts that a forecast runs; every model gets positions for as many.
 PROBE = 256
 

@@ -26,8 +26,6 @@ from sparseattn.models.encoder import attention_dropout
 from sparseattn.plan import Plan
 from sparseattn.rules import LayerRule
 
-__all__ = ["Predictor", "pays_from"]
-
 #: Tokens that one layer of attention is run at.
 _SHORT, _LONG = 256, 1024
 #: Texts of `PROBE` tokens that the model without attention is run on. The line through them goes

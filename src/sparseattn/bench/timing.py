@@ -19,8 +19,6 @@ from torch import Tensor
 from sparseattn.backend import Backend, Call, backends
 from sparseattn.rules import LayerRule
 
-__all__ = ["alternate", "bound", "floor", "samples", "step"]
-
 
 def alternate(
     runs: Mapping[str, Callable[[], object]], repeats: int, warm: int = 1, busy: bool = False

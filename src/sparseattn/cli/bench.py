@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from sparseattn.bench.models import BenchModel, Times
     from sparseattn.plan import Plan
 
-__all__ = ["app"]
-
 app = typer.Typer(
     name="bench",
     help="Say how fast a plan makes a model, before training (predict) or by running it (run).",

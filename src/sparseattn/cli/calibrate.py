@@ -10,8 +10,6 @@ import typer
 from sparseattn.cli import options
 from sparseattn.models.names import DEFAULT
 
-__all__ = ["EXAMPLES", "calibrate"]
-
 EXAMPLES = options.examples(
     "calibrate --text texts.txt --sparsity 0.8 --out plan.json",
     "calibrate --text texts.txt --sparsity 0.9 --model bert-base-uncased",

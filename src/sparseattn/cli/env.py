@@ -9,8 +9,6 @@ import typer
 
 from sparseattn.cli.options import examples
 
-__all__ = ["EXAMPLES", "env"]
-
 EXAMPLES = examples("env", "env runs/mine")
 
 

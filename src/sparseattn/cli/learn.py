@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from sparseattn.degrees.settings import Settings
     from sparseattn.study.spec import StudySpec
 
-__all__ = ["EXAMPLES", "learn"]
-
 EXAMPLES = options.examples(
     "learn --task sst2 --sparsity 0.8 --out runs/learned",
     "learn --task studies/smoke.yaml --sparsity 0.7,0.9 --out runs/two",

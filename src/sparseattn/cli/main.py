@@ -23,8 +23,6 @@ from sparseattn.errors import SparseAttnError, reason
 from sparseattn.models.lengthen import PLAN
 from sparseattn.models.names import DEFAULT
 
-__all__ = ["app", "main"]
-
 # typer carries its own copy of click, or uses the package, according to its version.
 UsageError: Any = typer.BadParameter.__base__
 

@@ -15,25 +15,6 @@ from sparseattn.models.names import DEFAULT
 if TYPE_CHECKING:
     from sparseattn.study.spec import StudySpec
 
-__all__ = [
-    "DEFAULT_RANKINGS",
-    "DenseLayers",
-    "Globals",
-    "Granularity",
-    "Html",
-    "Over",
-    "Png",
-    "Svg",
-    "check_file",
-    "examples",
-    "globals_of",
-    "number",
-    "parse_lengths",
-    "picture_files",
-    "read_lines",
-    "study_of",
-]
-
 Over = Annotated[
     str,
     typer.Option(

@@ -11,8 +11,6 @@ from sparseattn.cli import options
 from sparseattn.errors import DataError
 from sparseattn.models.names import DEFAULT
 
-__all__ = ["EXAMPLES", "probe"]
-
 EXAMPLES = options.examples(
     "probe 'similarity(k=1) - sentence()' --text pairs.tsv --pairs",
     "probe 'neighbor(radius=2)' --task sst2 --out heads.csv",

@@ -11,8 +11,6 @@ from transformers import TrainerCallback
 
 from sparseattn.words import counted
 
-__all__ = ["PhaseProgress"]
-
 
 class PhaseProgress(TrainerCallback):
     """A bar for each phase, called what its folder is: `search-0.8`.

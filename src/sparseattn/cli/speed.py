@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from sparseattn.degrees.settings import Settings
     from sparseattn.plan import Plan
 
-__all__ = ["SpeedTarget", "in_words"]
-
 #: How near to the sparsity the search by halves comes.
 _CLOSE = 0.002
 

@@ -18,8 +18,6 @@ from sparseattn.words import counted
 if TYPE_CHECKING:
     from sparseattn.study.session import RunOutcome
 
-__all__ = ["app"]
-
 app = typer.Typer(
     name="study",
     help="Declare a grid of trials, run it, compare its arms.",

@@ -9,8 +9,6 @@ import typer
 
 from sparseattn.cli.options import examples, read_lines
 
-__all__ = ["EXAMPLES", "verify"]
-
 EXAMPLES = examples(
     "verify mine.onnx",
     "verify http://localhost:8080 --model runs/mine --text texts.txt",

@@ -20,8 +20,6 @@ from sparseattn.degrees.settings import Settings, split_rows
 from sparseattn.degrees.texts import Texts, check, tokenize
 from sparseattn.plan import Plan
 
-__all__ = ["attention_by_cell", "calibrate", "calibrate_rows", "prepare"]
-
 #: Texts that attention is measured on, at most: it is an average over thousands of queries.
 _SAMPLE = 512
 

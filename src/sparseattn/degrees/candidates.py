@@ -24,8 +24,6 @@ from sparseattn.patterns.self_ import Self
 from sparseattn.rules import GlobalTokens
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["MOST", "Candidates"]
-
 #: Combinations of all degrees, at most: what discretizing looks at for each head.
 MOST = 20_000
 

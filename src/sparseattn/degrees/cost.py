@@ -21,8 +21,6 @@ from sparseattn.degrees.distribution import log_missed
 from sparseattn.errors import PlanError
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Costs"]
-
 
 @dataclass(frozen=True, eq=False)
 class Costs:

@@ -17,8 +17,6 @@ from sparseattn.degrees.knapsack import solve_knapsack
 from sparseattn.pattern import Pattern
 from sparseattn.plan import Entry, Plan
 
-__all__ = ["MOST_COMBINATIONS", "Discretized", "discretize", "efficient", "plan_from_heads"]
-
 #: Combinations of a head that the knapsack chooses from, at most; its time grows with them.
 MOST_COMBINATIONS = 24
 

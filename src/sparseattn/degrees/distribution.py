@@ -21,8 +21,6 @@ from sparseattn.errors import PlanError
 from sparseattn.plan import CompiledPlan, Plan
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Degrees", "log_allowed", "log_missed"]
-
 #: Stands for the log of 0. Sums of a few are still finite, so no gradient becomes NaN.
 _NEVER = -1e30
 

@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 
 from sparseattn.errors import PlanError
 
-__all__ = ["solve_knapsack"]
-
 #: Steps that the budget beyond the cheapest choice is divided into.
 _STEPS = 20_000
 

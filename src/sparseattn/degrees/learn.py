@@ -35,8 +35,6 @@ from sparseattn.models.sparsify import sparsified, sparsify
 from sparseattn.plan import Plan
 from sparseattn.training.phases import BUDGET, Phase
 
-__all__ = ["Learner", "learn_degrees", "steps_of"]
-
 #: The share of the budget that a search aims at: what is left is for connections that discretizing
 #: adds, where it would otherwise have to cut some.
 _AIM = 0.97

@@ -28,17 +28,6 @@ if TYPE_CHECKING:
     from sparseattn.degrees.texts import Texts
     from sparseattn.plan import Plan
 
-__all__ = [
-    "REVISION",
-    "Applied",
-    "BudgetMethod",
-    "Context",
-    "Method",
-    "is_method",
-    "methods",
-    "parse_method",
-]
-
 #: Which learned degrees these are. A trial's digest holds it, and it is raised when a search phase
 #: comes out otherwise than before. 2: the budget's gap is one of logarithms. 3: degrees of several
 #: rankings; a plan is the one nearest to the soft masks.

@@ -14,8 +14,6 @@ from sparseattn.models.sparsify import sparsified
 from sparseattn.plan import CompiledPlan, Plan
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Observation", "observe"]
-
 
 @dataclass(eq=False)
 class Observation:

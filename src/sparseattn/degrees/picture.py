@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from sparseattn.degrees.probe import ProbeResult
 
-__all__ = ["degrees_drawing", "heads_drawing"]
-
 #: Marks of rankings that have no kind, or the kind of one before them, by turns.
 _OTHERS = ("X", "v", "h")
 

@@ -25,8 +25,6 @@ from sparseattn.words import counted
 if TYPE_CHECKING:
     from rich.console import Group
 
-__all__ = ["Measured", "ProbeResult", "measure_patterns", "pattern_of", "probe", "probe_texts"]
-
 #: Texts that are looked at, at most.
 MOST = 512
 

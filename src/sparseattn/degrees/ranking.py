@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from sparseattn.pattern import Pattern
     from sparseattn.tokens import TokenBatch
 
-__all__ = ["ListedRanking", "Ranking", "parse_rankings", "rankings"]
-
 
 @dataclass(frozen=True)
 class Ranking(ABC):

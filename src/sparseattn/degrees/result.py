@@ -20,8 +20,6 @@ from sparseattn.models.card import write_card
 from sparseattn.plan import Plan
 from sparseattn.words import counted
 
-__all__ = ["Learned", "frontier_rows", "kind_lines", "sparsity_lines"]
-
 #: Points of sparsity by which a budget may be missed before a user is told.
 _GAP = 0.02
 

@@ -30,8 +30,6 @@ from sparseattn.models.masks import check_scores
 from sparseattn.models.sparsify import sparsified
 from sparseattn.training.phases import BUDGET
 
-__all__ = ["Budget", "DualAscent", "Schedule", "add_degrees_group", "searching"]
-
 #: Name of the degrees among the modules of a model that learns them.
 _MODULE = "sparseattn_degrees"
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from sparseattn.degrees.cost import Costs
     from sparseattn.degrees.texts import Texts
 
-__all__ = ["BUDGET_SPLITS", "DEFAULT_OVER", "Settings", "split_rows"]
-
 #: The splits that a sparsity may be met on.
 BUDGET_SPLITS = ("train", "evaluation")
 

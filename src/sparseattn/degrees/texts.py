@@ -17,8 +17,6 @@ from sparseattn.models.state import SparsityState, attached_state
 from sparseattn.plan import Plan
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Texts", "shape_of", "spread_indices", "state_of", "tokenize"]
-
 Row = Mapping[str, Any]
 Batch = Mapping[str, Any]
 

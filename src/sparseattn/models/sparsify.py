@@ -22,7 +22,8 @@ from sparseattn.models.interface import LAYERS, register
 from sparseattn.models.replaced import refuse_dense
 from sparseattn.models.rows import pack_inputs, unpack_outputs
 from sparseattn.models.state import ATTRIBUTE, SparsityState, followed, refuse_replica
-from sparseattn.plan import Plan, Selection
+from sparseattn.plan import Plan
+from sparseattn.selection import Selection
 
 __all__ = ["attach", "plan_of", "restore", "sparsified", "sparsify", "special_ids"]
 

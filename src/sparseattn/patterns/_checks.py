@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import Any
 
 from sparseattn.errors import PatternError
-from sparseattn.pattern import spell
+from sparseattn.spec_strings import spell
 
 __all__ = ["at_least", "distinct_names", "flag", "listed", "refused", "whole_numbers"]
 

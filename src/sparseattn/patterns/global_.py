@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparseattn.errors import PatternError, unknown
-from sparseattn.pattern import Pattern, spell
+from sparseattn.pattern import Pattern
 from sparseattn.patterns._checks import at_least, distinct_names, flag, whole_numbers
 from sparseattn.rules import GlobalTokens, Product, Rule
+from sparseattn.spec_strings import spell
 from sparseattn.tokens import TokenBatch
 
 KINDS = ("cls", "sep")

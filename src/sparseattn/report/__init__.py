@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from sparseattn.report.comparison import Comparison, compare, questions
-from sparseattn.report.data import ArmKey, StudyData, load_study
+from sparseattn.report.data import StudyData, load_study
 from sparseattn.report.page import write_report
 from sparseattn.report.summary import Summary, summarise
 from sparseattn.report.tables import write_results
 from sparseattn.report.terminal import terminal_table
+from sparseattn.study.arms import ArmKey
 
 __all__ = [
     "ArmKey",

@@ -9,13 +9,11 @@ from typing import Any
 import pandas as pd
 
 from sparseattn.errors import StudyError
-from sparseattn.report.data import ArmKey
 from sparseattn.report.evidence import Evidence, read
 from sparseattn.report.summary import Summary
 from sparseattn.report.tables import Column, Table
+from sparseattn.study.arms import ArmKey
 from sparseattn.words import counted, one_line
-
-__all__ = ["Changed", "changed", "changed_examples"]
 
 #: Arms that are looked at, and examples of each that are listed.
 _ARMS, _LISTED = 2, 10

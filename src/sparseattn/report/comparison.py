@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from sparseattn.errors import StudyError
-from sparseattn.report.data import ArmKey, StudyData
+from sparseattn.report.data import StudyData
 from sparseattn.report.evidence import read, test_difference
 from sparseattn.report.text import detectable, interval, learned, points, probability, spell
 from sparseattn.stats import (
@@ -20,19 +20,8 @@ from sparseattn.stats import (
     holm,
     mean_interval,
 )
+from sparseattn.study.arms import ArmKey
 from sparseattn.words import counted
-
-__all__ = [
-    "SHOWN",
-    "Comparison",
-    "Question",
-    "baseline_pairs",
-    "compare",
-    "compare_pairs",
-    "declared_pairs",
-    "over_page",
-    "questions",
-]
 
 Pair = tuple[ArmKey, ArmKey]
 

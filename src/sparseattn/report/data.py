@@ -21,8 +21,6 @@ from sparseattn.study.store import Store
 from sparseattn.study.study import Study
 from sparseattn.words import counted
 
-__all__ = ["ArmKey", "StudyData", "load_study"]
-
 #: Kinds of task that a run learns or does not, so that its metric has two modes over seeds.
 _BIMODAL = ("question-answering",)
 

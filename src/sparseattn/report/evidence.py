@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sparseattn.errors import StudyError
-from sparseattn.report.data import ArmKey, StudyData
+from sparseattn.report.data import StudyData
 from sparseattn.stats import (
     Measure,
     OverExamples,
@@ -24,8 +24,7 @@ from sparseattn.stats import (
     measure,
     replicates,
 )
-
-__all__ = ["Evidence", "read", "test_difference"]
+from sparseattn.study.arms import ArmKey
 
 Array = NDArray[np.float64]
 Clusters = NDArray[np.int64]

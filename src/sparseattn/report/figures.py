@@ -5,33 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from sparseattn.drawing import SERIES, Drawing, new_figure
 from sparseattn.palette import Page
-from sparseattn.report.data import ArmKey
 from sparseattn.report.summary import Summary
 from sparseattn.report.tables import mean_text
 from sparseattn.report.text import fraction, spell, unit
 from sparseattn.stats import Mean
+from sparseattn.study.arms import ArmKey
 from sparseattn.words import one_line
 
-__all__ = [
-    "MARKS_ARE",
-    "Marks",
-    "Point",
-    "learned_figure",
-    "legend",
-    "placement_figure",
-    "points_of",
-    "scatter",
-    "sparsity_figure",
-]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: What every caption says of the marks.
 MARKS_ARE = (
@@ -213,6 +202,8 @@ def legend(
     figure: Figure, marks: Marks, points: Sequence[Point], base: Point | None, page: Page
 ) -> None:
     """A legend below the axes: families by colour, placements by shape, the baseline."""
+    from matplotlib.lines import Line2D
+
     families = dict.fromkeys(point.arm.family for point in points)
     placements = dict.fromkeys(point.arm.placement for point in points if point.arm.layers)
     handles = [

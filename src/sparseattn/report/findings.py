@@ -11,8 +11,6 @@ from sparseattn.report.text import fraction, interval, points, probability, spel
 from sparseattn.stats import LEVEL
 from sparseattn.words import counted
 
-__all__ = ["findings"]
-
 #: Share of the whole scale from which on a detectable difference says nothing.
 _HALF = 0.5
 

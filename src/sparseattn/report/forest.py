@@ -20,8 +20,6 @@ from sparseattn.words import counted, one_line
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["forest_figure"]
-
 #: Comparisons that are drawn.
 _ROWS = 60
 

@@ -32,8 +32,6 @@ from sparseattn.report.tables import (
 )
 from sparseattn.report.text import markdown, scale, spell
 
-__all__ = ["write_report"]
-
 #: A table of trials larger than this, in bytes, is not put into the page.
 _EMBEDDED = 1_000_000
 

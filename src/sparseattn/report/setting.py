@@ -13,8 +13,6 @@ from sparseattn.report.data import StudyData
 from sparseattn.report.tables import Column, Table
 from sparseattn.report.text import NONE, fraction
 
-__all__ = ["environments_table", "setting_lines", "spec_text"]
-
 #: Environments with a column of their own.
 _ENVIRONMENTS = 4
 

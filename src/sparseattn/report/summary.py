@@ -17,10 +17,9 @@ from sparseattn.report.comparison import (
     declared_pairs,
     over_page,
 )
-from sparseattn.report.data import ArmKey, StudyData
+from sparseattn.report.data import StudyData
 from sparseattn.stats import LearnedRuns, Mean, mean_interval
-
-__all__ = ["ArmSummary", "Summary", "over_summary", "summarise"]
+from sparseattn.study.arms import ArmKey
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sparseattn.files import write_whole
 from sparseattn.report.comparison import Comparison, Question
-from sparseattn.report.data import ArmKey, StudyData
+from sparseattn.report.data import StudyData
 from sparseattn.report.summary import ArmSummary, Summary
 from sparseattn.report.text import (
     NONE,
@@ -27,23 +27,9 @@ from sparseattn.report.text import (
     spell,
 )
 from sparseattn.stats import Mean, mean_interval
+from sparseattn.study.arms import ArmKey
 from sparseattn.study.results import COLUMNS
 from sparseattn.words import one_line
-
-__all__ = [
-    "Column",
-    "Table",
-    "arms_frame",
-    "arms_table",
-    "comparisons_frame",
-    "comparisons_table",
-    "failures_table",
-    "headline_text",
-    "mean_text",
-    "ordered",
-    "seeds_table",
-    "write_results",
-]
 
 #: Seeds with a column of their own, and failures with a row.
 SEEDS, FAILURES = 12, 50

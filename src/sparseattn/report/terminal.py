@@ -16,8 +16,6 @@ from sparseattn.report.summary import Summary, summarise
 from sparseattn.report.tables import Table, arms_table, comparisons_table
 from sparseattn.report.text import NONE, scale
 
-__all__ = ["questions_terminal", "terminal_table"]
-
 
 def terminal_table(study: StudyData | Summary) -> RichTable:
     """The arms of a study: main metric, change against the baseline, sparsity, time.

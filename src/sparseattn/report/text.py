@@ -7,22 +7,6 @@ import re
 
 from sparseattn.stats import LearnedRuns
 
-__all__ = [
-    "NONE",
-    "count",
-    "detectable",
-    "duration",
-    "fraction",
-    "interval",
-    "learned",
-    "markdown",
-    "points",
-    "probability",
-    "scale",
-    "spell",
-    "unit",
-]
-
 #: Metrics that are no share or correlation, and so are not shown in percent.
 _RAW = re.compile(r"(loss|mse|mae|rmse|error|perplexity)$", re.IGNORECASE)
 

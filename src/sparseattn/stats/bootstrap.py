@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from sparseattn.stats.measures import Measure
 
-__all__ = ["RESAMPLES", "replicates"]
-
 RESAMPLES = 2000
 
 #: Counts held at once: 32 MB.

@@ -12,8 +12,6 @@ from scipy.stats import boschloo_exact
 
 from sparseattn.stats.result import LEVEL, TestResult
 
-__all__ = ["LearnedRuns", "compare_learned"]
-
 
 @dataclass(frozen=True)
 class LearnedRuns:

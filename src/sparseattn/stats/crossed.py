@@ -17,8 +17,6 @@ from scipy.special import stdtrit
 
 from sparseattn.stats.result import LEVEL, POWER, TestResult, fewest_examples
 
-__all__ = ["OverExamples", "VarianceComponents", "compare_runs"]
-
 Array = NDArray[np.float64]
 
 #: Studies drawn to find the detectable difference, and the smallest p-value looked for.

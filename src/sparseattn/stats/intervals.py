@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-__all__ = ["Mean", "benjamini_hochberg", "holm", "mean_interval"]
-
 
 @dataclass(frozen=True)
 class Mean:

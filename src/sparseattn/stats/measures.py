@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from sparseattn.tasks.entities import count_entities
 
-__all__ = ["Measure", "mean_of", "measure"]
-
 Array = NDArray[np.float64]
 
 

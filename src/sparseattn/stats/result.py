@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["LEVEL", "POWER", "TestResult", "fewest_examples"]
-
 #: The level at which a difference is significant.
 LEVEL = 0.05
 

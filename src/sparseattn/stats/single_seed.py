@@ -16,8 +16,6 @@ from scipy.stats import binomtest
 
 from sparseattn.stats.result import LEVEL, POWER, TestResult, fewest_examples
 
-__all__ = ["ONE_SEED", "compare_binary", "compare_bootstrap", "matched_interval"]
-
 Array = NDArray[np.float64]
 
 #: What one seed leaves open.

@@ -24,8 +24,6 @@ from sparseattn.study.store import STUDY, Store, writing
 from sparseattn.study.study import Study, create, first_difference
 from sparseattn.study.trial import MODEL, TrialSpec
 
-__all__ = ["Source", "import_trials", "pack", "unpack"]
-
 #: What a packed study may hold: its spec, and the files of its trials.
 _NAMES = re.compile(rf"study\.json|trials/[0-9a-f]{{16}}/{record.NAME.pattern}")
 

@@ -10,17 +10,6 @@ from sparseattn.degrees.method import is_method, parse_method
 from sparseattn.errors import StudyError
 from sparseattn.selection import is_plan
 
-__all__ = [
-    "DENSE",
-    "ArmKey",
-    "check",
-    "is_method",
-    "is_plan",
-    "learns",
-    "needs",
-    "with_matched_random",
-]
-
 #: The arm that keeps every connection.
 DENSE = "dense"
 

@@ -17,8 +17,6 @@ from rich.progress import (
 from sparseattn.study.arms import DENSE, ArmKey
 from sparseattn.study.trial import TrialSpec
 
-__all__ = ["Display", "label", "say", "spell_time"]
-
 #: Where each phase begins in a trial, and how much of its time it takes, about; for its bar.
 _PHASES = {"prepare": (0.0, 0.05), "train": (0.05, 0.9), "evaluate": (0.95, 0.05)}
 

@@ -17,8 +17,6 @@ from sparseattn.tasks.prepare import Prepared
 from sparseattn.training.spec import Progress
 from sparseattn.training.train import train
 
-__all__ = ["finetune_dense"]
-
 
 def finetune_dense(
     model: Any, spec: TrialSpec, prepared: Prepared, cache: TrialCache, progress: Progress

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
+from sparseattn.degrees.method import is_method
 from sparseattn.errors import PatternError, PlanError, StudyError
+from sparseattn.selection import is_plan
 from sparseattn.study import arms
 from sparseattn.study.spec import MATCHED, ArmSpec, StudySpec
 from sparseattn.study.trial import Start
-
-__all__ = ["Arm", "ArmSparsity", "check_size", "naming", "patterns", "resolve_arms", "solve"]
 
 #: Stands for the number in a pattern that is to be solved for.
 _FREE = "?"
@@ -139,7 +139,7 @@ def _targets(arm: ArmSpec) -> list[dict[str, float]]:
 
 def _cells(arm: ArmSpec) -> Iterator[Arm]:
     """The combinations of an arm; patterns may still have a `?`."""
-    if _FREE in arm.pattern and arms.is_method(arm.pattern):
+    if _FREE in arm.pattern and is_method(arm.pattern):
         raise StudyError(f"{arm.pattern} has no number to solve for; write it")
     targets = _targets(arm)
     for values in itertools.product(*arm.grid.values()):
@@ -149,7 +149,7 @@ def _cells(arm: ArmSpec) -> Iterator[Arm]:
             pattern = pattern.replace(f"{{{name}}}", str(value))
         if _FREE not in pattern:
             pattern = arms.check(pattern)
-        if arm.layers != (":",) and (arms.is_method(pattern) or arms.is_plan(pattern)):
+        if arm.layers != (":",) and (is_method(pattern) or is_plan(pattern)):
             raise StudyError(f"{pattern} says for every layer itself; leave out layers")
         for target in targets or [{}]:
             words = [arm.name, *(f"{name}={value}" for name, value in chosen.items())]
@@ -166,7 +166,7 @@ def _with_degree_of(
     if name not in resolved:
         raise StudyError(f"arm {name!r} takes its own degree from another arm")
     pattern = resolved[name][0].pattern
-    layers = ":" if arms.is_plan(pattern) else cell.layers
+    layers = ":" if is_plan(pattern) else cell.layers
     return replace(cell, target={"degree": round(measure(pattern, layers).degree, 4)})
 
 

@@ -15,8 +15,6 @@ from filelock import FileLock, Timeout
 
 from sparseattn.study.store import LOCKS, Store, writing
 
-__all__ = ["TrialLocks", "remove_stale_work"]
-
 
 class TrialLocks:
     """The trials of a study folder that this process has locked."""

@@ -11,8 +11,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sparseattn.degrees.method import parse_method
-from sparseattn.study.arms import DENSE, is_method
+from sparseattn.degrees.method import is_method, parse_method
+from sparseattn.study.arms import DENSE
 from sparseattn.study.display import spell_time
 from sparseattn.study.executors import reached
 from sparseattn.study.executors.local import cores, default_workers
@@ -25,8 +25,6 @@ from sparseattn.study.spec import StudySpec
 from sparseattn.study.study import Study
 from sparseattn.study.trial import TrialSpec
 from sparseattn.study.trial_cache import TrialCache
-
-__all__ = ["Estimate", "StudyPlan", "plan"]
 
 #: Optimiser steps, and batches to evaluate, that are timed.
 _STEPS = 6

@@ -18,15 +18,6 @@ from sparseattn.study.trial import MODEL, TrialSpec
 if TYPE_CHECKING:
     from sparseattn.study.trial_cache import TrialCache
 
-__all__ = [
-    "check_data",
-    "check_fit",
-    "check_machine",
-    "check_new",
-    "check_same",
-    "check_versions",
-]
-
 
 def check_fit(spec: StudySpec, cache: TrialCache) -> None:
     """Makes sure that backend, model, training and data of a study fit together."""

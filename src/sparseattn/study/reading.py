@@ -14,8 +14,6 @@ from ruamel.yaml.error import YAMLError
 
 from sparseattn.errors import StudyError, first_line, reason, unknown
 
-__all__ = ["changed", "place", "read_yaml", "validated"]
-
 Model = TypeVar("Model", bound=BaseModel)
 
 

@@ -18,8 +18,6 @@ from sparseattn.errors import StudyError
 from sparseattn.selection import select_indices
 from sparseattn.study.arms import DENSE
 
-__all__ = ["DONE", "FAILED", "NAME", "RESULT", "check", "encode", "failed", "finished", "plain"]
-
 FORMAT = "sparseattn-trial-1"
 
 #: The file that says how a trial ended, and what the other files must be.

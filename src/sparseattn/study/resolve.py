@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sparseattn.backend import AUTO
-from sparseattn.degrees.method import Method, parse_method
+from sparseattn.degrees.method import Method, is_method, parse_method
 from sparseattn.degrees.methods.fixed import UniformMethod
 from sparseattn.degrees.texts import Texts, spread_indices
 from sparseattn.errors import BackendError, DataError, PlanError, StudyError
@@ -20,7 +20,7 @@ from sparseattn.models.sparsify import sparsified
 from sparseattn.plan import Plan
 from sparseattn.selection import select_indices
 from sparseattn.study import arms
-from sparseattn.study.arms import DENSE, is_method
+from sparseattn.study.arms import DENSE
 from sparseattn.study.grid import ArmSparsity, check_size, naming, patterns, resolve_arms
 from sparseattn.study.preflight import check_fit
 from sparseattn.study.spec import StudySpec
@@ -28,8 +28,6 @@ from sparseattn.study.study import Study, installed
 from sparseattn.study.trial_cache import TrialCache
 from sparseattn.tasks.kind import DETAILS
 from sparseattn.tasks.prepare import Prepared, longest_first, read_examples
-
-__all__ = ["TEXTS", "Sample", "resolve"]
 
 #: Training examples in a sample.
 TEXTS = 256

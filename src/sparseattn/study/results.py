@@ -22,8 +22,6 @@ from sparseattn.study.store import Store
 from sparseattn.study.study import Study
 from sparseattn.study.trial import TrialSpec
 
-__all__ = ["COLUMNS", "ENVIRONMENT", "Results", "collect", "rebuild", "write"]
-
 _SHARES = ("sparsity", "layer_sparsity", "block_density", "mean_degree")
 
 #: The columns in their order. Metrics follow `headline`, columns that are not named here follow at

@@ -18,8 +18,6 @@ from sparseattn.training.arguments import arguments, seed_of
 from sparseattn.training.spec import Progress, TrainingSpec
 from sparseattn.training.train import Watch, headline, last_checkpoint, split
 
-__all__ = ["MethodRun", "run_method"]
-
 #: What a trial that was interrupted after its plan was found goes on from.
 _FILE = "plan.json"
 

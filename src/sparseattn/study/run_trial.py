@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from sparseattn.degrees.method import is_method
 from sparseattn.errors import (
     DataError,
     StudyError,
@@ -25,7 +26,7 @@ from sparseattn.models.positions import max_tokens
 from sparseattn.models.sparsify import sparsified, sparsify
 from sparseattn.plan import Plan
 from sparseattn.study import arms
-from sparseattn.study.arms import DENSE, is_method
+from sparseattn.study.arms import DENSE
 from sparseattn.study.finetuned import finetune_dense
 from sparseattn.study.run_method import run_method
 from sparseattn.study.trial import MODEL, TrialResult, TrialSpec
@@ -34,8 +35,6 @@ from sparseattn.tasks.prepare import Prepared
 from sparseattn.training.environment import environment, free_memory
 from sparseattn.training.spec import Progress
 from sparseattn.training.train import train
-
-__all__ = ["TrialCache", "config_changes", "run_trial"]
 
 #: What configurations call the dropout of attention weights, and dropout elsewhere.
 _OF_ATTENTION = ("attention_probs_dropout_prob", "attention_dropout")

@@ -15,8 +15,6 @@ from sparseattn.study.store import Store, writing
 from sparseattn.study.trial import TrialSpec
 from sparseattn.study.trial_runner import failed_files
 
-__all__ = ["Event", "Executor", "Runner"]
-
 #: How often a trial is started again after what ran it died.
 _RETRIES = 1
 

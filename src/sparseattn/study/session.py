@@ -35,8 +35,6 @@ from sparseattn.study.trial_runner import RUN_TRIAL
 from sparseattn.training.environment import check_alone
 from sparseattn.words import counted
 
-__all__ = ["MOST", "Options", "RunOutcome", "resume", "run"]
-
 #: Trials that a grid may have unless the user says otherwise.
 MOST = 10_000
 

@@ -9,16 +9,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
+from sparseattn.degrees.method import is_method
 from sparseattn.errors import DataError, StudyError, unknown
 from sparseattn.files import expanded
 from sparseattn.selection import spell_selection
-from sparseattn.study.arms import DENSE, is_method
+from sparseattn.study.arms import DENSE
 from sparseattn.study.reading import changed, place, read_yaml, validated
 from sparseattn.study.trial import Start
 from sparseattn.tasks.spec import Fraction, Integer, Real, StrictModel, TaskSpec
 from sparseattn.training.spec import TrainingSpec
-
-__all__ = ["MATCHED", "ArmSpec", "ExecutorSpec", "StudySpec", "load_spec", "spec_of"]
 
 #: The word for the controls of all arms that look at the text.
 MATCHED = "matched_random"

@@ -27,8 +27,6 @@ from sparseattn.errors import StudyError, reason
 from sparseattn.files import sync_folder, write_whole
 from sparseattn.study import record
 
-__all__ = ["DAMAGED", "FOLDERS", "LOCKS", "LOGS", "STUDY", "Store", "out_of_space", "writing"]
-
 STUDY = "study.json"
 LOCKS = "locks"
 

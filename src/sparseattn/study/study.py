@@ -25,8 +25,6 @@ from sparseattn.study.spec import StudySpec
 from sparseattn.study.store import STUDY, Store
 from sparseattn.study.trial import ALWAYS, MODEL, TrialSpec
 
-__all__ = ["Study", "create", "differing_versions", "first_difference", "installed"]
-
 FORMAT = "sparseattn-study-1"
 
 #: What `versions` calls the revision of learned degrees.

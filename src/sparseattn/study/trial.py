@@ -18,8 +18,6 @@ from sparseattn.training.spec import TrainingSpec
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["ALWAYS", "MODEL", "Start", "TrialResult", "TrialSpec"]
-
 #: What `versions` calls the model that its name stood for: see `sparseattn.models.identity`.
 MODEL = "model"
 

@@ -13,8 +13,6 @@ from sparseattn.models.names import resolve
 from sparseattn.tasks.prepare import Prepared, prepare
 from sparseattn.tasks.spec import TaskSpec
 
-__all__ = ["TrialCache"]
-
 #: Tokenizers that must be told in advance that words come split.
 _SPLIT_WORDS = ("roberta", "gpt2", "bloom", "deberta", "longformer", "camembert", "modernbert")
 

@@ -22,8 +22,6 @@ from sparseattn.study.store import LOGS, out_of_space
 from sparseattn.study.trial import TrialSpec
 from sparseattn.training.spec import Progress
 
-__all__ = ["RUN_TRIAL", "failed_files", "run_to_files"]
-
 #: The function that runs a trial, by its importable name.
 RUN_TRIAL = "sparseattn.study.run_trial:run_trial"
 

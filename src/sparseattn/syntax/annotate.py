@@ -19,8 +19,6 @@ from sparseattn.syntax.pipeline import DEFAULT, Pipeline, Text, needed
 from sparseattn.syntax.words import TokenSpans
 from sparseattn.words import counted
 
-__all__ = ["Annotator"]
-
 
 @dataclass(frozen=True, eq=False)
 class Annotator:

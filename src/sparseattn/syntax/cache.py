@@ -15,8 +15,6 @@ from sparseattn.files import cache_folder
 from sparseattn.syntax.parse import Parse
 from sparseattn.syntax.pipeline import Pipeline, Text
 
-__all__ = ["ParseCache"]
-
 _CREATE = """
 CREATE TABLE IF NOT EXISTS parses (key BLOB PRIMARY KEY, data BLOB NOT NULL, checksum INTEGER)
 """

@@ -13,8 +13,6 @@ from torch import Tensor
 from sparseattn.annotations import COLUMNS
 from sparseattn.errors import AnnotationError
 
-__all__ = ["Collator"]
-
 #: What a column is called in a batch.
 _RENAMED = {"label": "labels", "label_ids": "labels"}
 

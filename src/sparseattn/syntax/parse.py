@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from sparseattn.annotations import TAGS
 
-__all__ = ["Parse"]
-
 Ints = NDArray[np.int32]
 
 #: spaCy's names of the parts of speech, but for those that are none (SPACE, the empty one).

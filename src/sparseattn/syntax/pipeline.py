@@ -15,8 +15,6 @@ from typing import Any
 from sparseattn.errors import AnnotationError, MissingExtraError, first_line
 from sparseattn.syntax.parse import Parse
 
-__all__ = ["DEFAULT", "PIECE", "Pipeline", "Text", "needed", "pieces"]
-
 #: A text, or the words of one.
 Text = str | Sequence[str]
 

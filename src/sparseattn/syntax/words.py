@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from sparseattn.syntax.parse import Parse
 
-__all__ = ["TokenSpans", "words_of_tokens"]
-
 
 @dataclass(frozen=True, eq=False)
 class TokenSpans:

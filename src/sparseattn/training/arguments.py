@@ -13,8 +13,6 @@ from sparseattn.tasks.examples import digest
 from sparseattn.training.environment import check_alone
 from sparseattn.training.spec import TrainingSpec
 
-__all__ = ["arguments", "seed_of"]
-
 #: Points of the loss curve that are kept.
 _POINTS = 50
 

@@ -15,8 +15,6 @@ from typing import Any
 
 from sparseattn.errors import StudyError
 
-__all__ = ["check_alone", "environment", "free_memory"]
-
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "spacy", "numpy")
 
 

@@ -19,8 +19,6 @@ from transformers import Trainer, TrainingArguments
 from sparseattn.files import write_whole
 from sparseattn.training.train import last_checkpoint
 
-__all__ = ["BUDGET", "Phase"]
-
 #: Beside a checkpoint: the degrees and the budget as they were.
 BUDGET = "sparseattn_budget.json"
 

@@ -12,8 +12,6 @@ from pydantic_core import PydanticCustomError
 from sparseattn.errors import StudyError
 from sparseattn.tasks.spec import Fraction, Integer, Names, Real, StrictModel
 
-__all__ = ["Progress", "TrainingSpec"]
-
 #: Called with a phase (`prepare`, `train`, `evaluate`) and the share of it that is done, in [0, 1].
 Progress = Callable[[str, float], None]
 

@@ -20,8 +20,6 @@ from sparseattn.tasks.prepare import Prepared
 from sparseattn.training.arguments import arguments, seed_of
 from sparseattn.training.spec import Progress, TrainingSpec
 
-__all__ = ["Run", "Watch", "headline", "last_checkpoint", "split", "train"]
-
 
 @dataclass(frozen=True, eq=False)
 class Run:

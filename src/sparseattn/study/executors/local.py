@@ -31,8 +31,6 @@ from sparseattn.study.store import Store, writing
 from sparseattn.study.trial import TrialSpec
 from sparseattn.study.trial_runner import RUN_TRIAL, run_to_files
 
-__all__ = ["LocalExecutor", "cores", "default_workers"]
-
 #: Bytes of memory that a worker may need: one with a model of 12 layers and width 768 took 4.6 GB,
 #: on batches of 32 sentences of SST-2 in bf16.
 _MEMORY = 6 << 30

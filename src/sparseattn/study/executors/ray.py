@@ -26,8 +26,6 @@ from sparseattn.study.store import LOCKS, Store, writing
 from sparseattn.study.trial import TrialSpec
 from sparseattn.study.trial_runner import RUN_TRIAL, run_to_files
 
-__all__ = ["LOCAL", "RayExecutor", "import_ray", "joined"]
-
 #: The address that stands for a cluster of this machine alone, begun for the study.
 LOCAL = "local"
 
