@@ -20,8 +20,6 @@ from sparseattn.pattern import rule_of
 from sparseattn.rules import Band, Rule
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Table", "attend", "cut", "table_of"]
-
 #: Added to the scores of pairs that are not allowed. Their weights are 0 to the last bit, and a
 #: row without any key stays finite; a lower number is infinite in half precision.
 _NEVER = -3e4

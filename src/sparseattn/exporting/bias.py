@@ -9,8 +9,6 @@ from torch import Tensor
 
 from sparseattn.errors import UnsupportedModelError
 
-__all__ = ["biases_of"]
-
 #: The most tokens of the text that shows it.
 _TOKENS = 1024
 #: Up to this part of them it may change with the distance; beyond, it must stay as it is.

@@ -33,8 +33,6 @@ from sparseattn.models.positions import position_tables
 from sparseattn.models.sparsify import plan_of, restore
 from sparseattn.plan import Plan
 
-__all__ = ["Exportable", "input_names"]
-
 #: The attention implementation of what is exported.
 _NAME = "sparseattn_export"
 #: Where its attention modules find the pass that runs.

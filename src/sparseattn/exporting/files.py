@@ -21,8 +21,6 @@ from sparseattn.models.encoder import encoder_of, owner_of, random_batch
 from sparseattn.models.load import quiet
 from sparseattn.words import counted
 
-__all__ = ["Exported", "batch_of", "compared", "export", "random_batches"]
-
 #: Lengths at which a file is compared with its model: odd ones, one below each block, a long one.
 LENGTHS = (5, 31, 97, 256, 1027)
 #: The largest difference that single precision explains.

@@ -20,8 +20,6 @@ from sparseattn.errors import DataError, MissingExtraError, unknown
 from sparseattn.exporting.exportable import Exportable
 from sparseattn.exporting.int8 import Batches, quantize_onnx, quantize_openvino, quietly
 
-__all__ = ["FORMATS", "Format", "Opened", "Run", "format_of", "open_openvino", "program_of"]
-
 #: Runs a file: from input names and tensors to output names and tensors.
 Run = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 

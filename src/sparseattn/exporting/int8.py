@@ -16,8 +16,6 @@ from torch import Tensor
 
 from sparseattn.errors import DataError
 
-__all__ = ["Batches", "calibrated", "quantize_onnx", "quantize_openvino", "quietly"]
-
 #: Tokenised texts, a batch each, without padding.
 Batches = Sequence[Mapping[str, Tensor]]
 

@@ -21,8 +21,6 @@ from sparseattn.models.positions import max_tokens
 from sparseattn.models.saving import new_folder, tokenizer_of, writing
 from sparseattn.models.sparsify import plan_of
 
-__all__ = ["quantize_folder"]
-
 _MEGA = 1e6
 
 

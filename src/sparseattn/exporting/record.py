@@ -9,8 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from sparseattn.errors import DataError
 from sparseattn.plan import Plan
 
-__all__ = ["Record"]
-
 # Anybody may have written a file, so numbers have limits.
 _Size = Annotated[int, Field(ge=0, le=2**31)]
 _Heads = Annotated[int, Field(ge=1, le=1024)]

@@ -27,8 +27,6 @@ from sparseattn.rules import (
 )
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Dense", "Groups", "Masked", "Span", "Window", "spans_of"]
-
 #: Parts of rules that can be computed from positions in a graph.
 _POSITIONAL = (AllPairs, Band, GlobalTokens, Product, SameLabel)
 

@@ -14,8 +14,6 @@ from sparseattn.exporting.files import batch_of
 from sparseattn.exporting.formats import FORMATS, Run, program_of
 from sparseattn.plan import Plan
 
-__all__ = ["against_dense"]
-
 
 def against_dense(
     model: Any, path: Path, form: str, lengths: Sequence[int], repeats: int = 5

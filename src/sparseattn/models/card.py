@@ -11,8 +11,6 @@ import sparseattn
 from sparseattn.files import write_whole
 from sparseattn.plan import Plan
 
-__all__ = ["write_card"]
-
 #: A model of the Hub: `name` or `owner/name`.
 _HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")
 

@@ -9,8 +9,6 @@ from sparseattn.backend import AUTO
 from sparseattn.errors import PlanError
 from sparseattn.plan import Plan
 
-__all__ = ["FIELD", "NAME", "QUANTIZED", "SparsityConfig", "remove_plan"]
-
 #: The config attribute.
 FIELD = "sparseattn"
 #: The entry beside a plan that names the numbers of the linear layers.

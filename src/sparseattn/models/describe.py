@@ -19,8 +19,6 @@ from sparseattn.models.state import ATTRIBUTE, SparsityState, followed
 from sparseattn.rules import LayerRule
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["describe", "measure"]
-
 
 def describe(model: Any, batch: Mapping[str, Any] | None = None) -> SparsityReport:
     """Counts what the plan on a model allows in a batch, and says what computes it and why.

@@ -15,18 +15,6 @@ from sparseattn.errors import SparseAttnError, UnsupportedModelError, first_line
 from sparseattn.models import interface, masks, own_attention
 from sparseattn.models.config import NAME
 
-__all__ = [
-    "Attention",
-    "attention_dropout",
-    "attention_layers",
-    "default_implementation",
-    "encoder_of",
-    "owner_of",
-    "random_batch",
-    "random_outputs",
-    "special_of",
-]
-
 _WORKING = (
     "BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, ELECTRA, ALBERT, ERNIE, MobileBERT, "
     "Data2Vec-text, RoBERTa-PreLayerNorm, ModernBERT, NomicBERT, Jina v3, EuroBERT, ESM, Splinter, "

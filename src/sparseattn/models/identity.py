@@ -9,8 +9,6 @@ from pathlib import Path
 from sparseattn.errors import DataError
 from sparseattn.models.names import resolve
 
-__all__ = ["identity"]
-
 #: What a model is built from: nothing but safetensors is read.
 _CONFIG = "config.json"
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")

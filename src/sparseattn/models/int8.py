@@ -11,8 +11,6 @@ from sparseattn.errors import UnsupportedModelError
 from sparseattn.models.config import FIELD, QUANTIZED
 from sparseattn.models.encoder import encoder_of, owner_of
 
-__all__ = ["Int8Linear", "is_quantized", "quantize"]
-
 #: Tokens that are computed at a time, so that what is between stays in the cache.
 _ROWS = 256
 #: What stands for 0 in unsigned numbers, which is what oneDNN multiplies fast.

@@ -31,8 +31,6 @@ from sparseattn.plan import CompiledPlan
 from sparseattn.rules import LayerRule
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["KEYWORD", "LAYERS", "Pass", "attention", "padding_mask", "register"]
-
 #: The forward keyword that carries a `Pass`.
 KEYWORD = "sparseattn_pass"
 #: Attribute of an attention module: the layers that it computes, in the order of its calls.

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-__all__ = ["Layout"]
-
 
 @dataclass(frozen=True, eq=False)
 class Layout:

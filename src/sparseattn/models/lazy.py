@@ -15,8 +15,6 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-__all__ = ["register_when_imported"]
-
 _OWNER = "transformers.modeling_utils"
 
 

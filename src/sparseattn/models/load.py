@@ -27,8 +27,6 @@ from sparseattn.models.int8 import quantize
 from sparseattn.models.names import not_found, resolve, spelled
 from sparseattn.models.sparsify import attach, plan_of, restore
 
-__all__ = ["load", "load_model", "load_part", "quiet"]
-
 #: What says which files are meant, of the arguments of `from_pretrained`.
 _PLACE = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
 #: What makes `from_pretrained` read weights in single precision.

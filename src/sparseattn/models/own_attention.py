@@ -21,8 +21,6 @@ from sparseattn.errors import UnsupportedModelError, first_line
 from sparseattn.models.interface import KEYWORD, attention
 from sparseattn.models.masks import no_plan, pass_of
 
-__all__ = ["is_replaced", "modules_of", "put_back", "refuse_outside", "replace", "under_plan"]
-
 #: Computes an attention: module, states, mask, position bias.
 Attend = Callable[[Any, list[Tensor], Any, Any], Tensor]
 

@@ -20,8 +20,6 @@ from sparseattn.models.rows import pack_inputs, unpack_outputs
 from sparseattn.models.sparsify import plan_of, restore, sparsify
 from sparseattn.models.state import ATTRIBUTE, SparsityState
 
-__all__ = ["packed"]
-
 #: Tokens of the texts that are tried, and what rounding explains of the largest output.
 _LENGTHS, _CLOSE = (9, 4, 1), 1e-4
 

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from sparseattn.errors import UnsupportedModelError
 from sparseattn.models.encoder import random_outputs
 
-__all__ = ["Positions", "max_tokens", "position_tables"]
-
 #: Families that number positions from after the padding token's id.
 _SHIFTED = {
     "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke",

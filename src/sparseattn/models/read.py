@@ -15,8 +15,6 @@ from sparseattn.models.positions import max_tokens
 from sparseattn.syntax import Annotator
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Reading", "check_texts", "read"]
-
 
 @dataclass(frozen=True)
 class Reading:

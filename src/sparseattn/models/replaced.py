@@ -18,8 +18,6 @@ from sparseattn.errors import PlanNotAppliedError
 from sparseattn.models.config import FIELD
 from sparseattn.models.state import followed
 
-__all__ = ["refuse_dense", "watch"]
-
 
 @cache
 def watch() -> None:

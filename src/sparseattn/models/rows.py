@@ -9,8 +9,6 @@ from torch import nn
 from sparseattn.models.interface import KEYWORD, Pass
 from sparseattn.models.layout import Layout
 
-__all__ = ["pack_inputs", "unpack_outputs"]
-
 
 def _layout(kwargs: dict[str, Any]) -> Layout | None:
     current: Pass | None = kwargs.get(KEYWORD)

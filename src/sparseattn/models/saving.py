@@ -14,8 +14,6 @@ import transformers
 from sparseattn.errors import DataError, reason
 from sparseattn.models.names import resolve
 
-__all__ = ["new_folder", "tokenizer_of", "writing"]
-
 
 def tokenizer_of(name: str) -> Any:
     """The tokenizer of a saved model; None where it has none."""

@@ -25,8 +25,6 @@ from sparseattn.models.state import ATTRIBUTE, SparsityState, followed, refuse_r
 from sparseattn.plan import Plan
 from sparseattn.selection import Selection
 
-__all__ = ["attach", "plan_of", "restore", "sparsified", "sparsify", "special_ids"]
-
 #: References to a module's dict of layers when it is looked at: its own, a local name, an argument.
 _OWN_REFERENCES = 3
 

@@ -29,8 +29,6 @@ from sparseattn.models.positions import position_tables
 from sparseattn.plan import CompiledPlan
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["ATTRIBUTE", "SparsityState", "attached_state", "followed", "refuse_replica"]
-
 #: Where an encoder keeps it.
 ATTRIBUTE = "_sparseattn_state"
 

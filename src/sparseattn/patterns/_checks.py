@@ -8,8 +8,6 @@ from typing import Any
 from sparseattn.errors import PatternError
 from sparseattn.spec_strings import spell
 
-__all__ = ["at_least", "distinct_names", "flag", "listed", "refused", "whole_numbers"]
-
 #: The largest whole number that an argument may be: products of two still fit an int64.
 LARGEST = 2**31 - 1
 

@@ -16,8 +16,6 @@ from sparseattn.patterns.global_ import KINDS, Global
 from sparseattn.rules import Rule
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["Mix", "check_globals", "global_tokens", "united"]
-
 
 @dataclass(frozen=True)
 class Mix(Pattern):

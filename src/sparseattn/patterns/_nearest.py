@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-__all__ = ["nearest_by_piece"]
-
 #: Word pieces compared at a time: bounds the memory to PIECES x pieces cosines a text.
 PIECES = 256
 

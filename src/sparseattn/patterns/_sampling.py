@@ -11,8 +11,6 @@ from torch import Tensor
 
 from sparseattn.tokens import TokenBatch
 
-__all__ = ["draw", "draw_beside", "draw_in_order", "in_batch"]
-
 _Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 

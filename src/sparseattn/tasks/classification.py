@@ -14,8 +14,6 @@ from sparseattn.tasks.data import Split
 from sparseattn.tasks.examples import Labels, Rows, clusters_of, located, names_of, texts, values
 from sparseattn.tasks.kind import Encoded, Scores, TaskKind, example_table, model_inputs
 
-__all__ = ["Classification", "Regression"]
-
 
 class _OfTexts(TaskKind):
     """A label for a text or a pair."""

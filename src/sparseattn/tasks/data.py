@@ -20,8 +20,6 @@ from pyarrow import parquet
 from sparseattn.errors import DataError, MissingExtraError, first_line, unknown
 from sparseattn.tasks.spec import DataSpec
 
-__all__ = ["FORMATS", "PACKAGES", "Split", "read"]
-
 BBC_LABELS = ("business", "entertainment", "politics", "sports", "tech")
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["count_entities", "entities"]
-
 #: Of BILOU, as in IOBES.
 _SAME = {"L": "E", "U": "S"}
 

@@ -16,22 +16,6 @@ from sparseattn.tasks.data import Split
 from sparseattn.tasks.spec import ROLES, Subset, TaskSpec
 from sparseattn.words import counted
 
-__all__ = [
-    "Labels",
-    "Rows",
-    "check_columns",
-    "choose",
-    "clusters_of",
-    "digest",
-    "draw",
-    "fitting",
-    "located",
-    "names_of",
-    "shuffled",
-    "texts",
-    "values",
-]
-
 #: More classes than this in a column that names none look like something else.
 _MOST = 1000
 #: Columns of equal length.

@@ -15,8 +15,6 @@ from sparseattn.tasks.data import Split
 from sparseattn.tasks.examples import Labels, Rows, choose
 from sparseattn.tasks.spec import METRICS, Subset, TaskSpec
 
-__all__ = ["Encoded", "Scores", "TaskKind", "example_table", "model_inputs"]
-
 #: Columns that stay with the examples and do not go to the model.
 DETAILS = ("row", "cut", "words", "starts", "ends", "candidate")
 

@@ -32,8 +32,6 @@ from sparseattn.tasks.ranking import Ranking
 from sparseattn.tasks.spec import TaskSpec
 from sparseattn.tasks.tagging import TokenClassification
 
-__all__ = ["Examples", "Prepared", "longest_first", "prepare", "read_examples"]
-
 KINDS: dict[str, type[TaskKind]] = {
     "classification": Classification,
     "regression": Regression,

@@ -14,8 +14,6 @@ from sparseattn.tasks.data import Split
 from sparseattn.tasks.examples import Rows, located, names_of, texts, values
 from sparseattn.tasks.kind import Encoded, Scores, TaskKind, example_table, model_inputs
 
-__all__ = ["QuestionAnswering", "Span", "answer_tokens", "best_spans"]
-
 #: Longest question, in tokens, as in BERT's own script for SQuAD.
 _QUESTION = 64
 

@@ -26,8 +26,6 @@ from sparseattn.tasks.examples import (
 from sparseattn.tasks.kind import Encoded, Scores, TaskKind, example_table, model_inputs
 from sparseattn.tasks.spec import Subset
 
-__all__ = ["Ranking"]
-
 #: Documents that nDCG and the reciprocal rank look at.
 _DEPTH = 10
 

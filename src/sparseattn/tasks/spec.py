@@ -6,20 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-__all__ = [
-    "Columns",
-    "DataSpec",
-    "Files",
-    "Fraction",
-    "Integer",
-    "Names",
-    "Positive",
-    "Real",
-    "StrictModel",
-    "Subset",
-    "TaskSpec",
-]
-
 
 class StrictModel(BaseModel):
     """A frozen record: unknown keys and values of another type are errors."""

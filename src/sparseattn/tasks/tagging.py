@@ -14,8 +14,6 @@ from sparseattn.tasks.entities import count_entities
 from sparseattn.tasks.examples import Labels, Rows, clusters_of, located, names_of, values
 from sparseattn.tasks.kind import Encoded, Scores, TaskKind, example_table, model_inputs
 
-__all__ = ["IGNORED", "TokenClassification"]
-
 #: What the loss leaves out.
 IGNORED = -100
 

@@ -18,8 +18,6 @@ from sparseattn.verifying.subject import Subject
 from sparseattn.verifying.targets import Outputs, Run
 from sparseattn.verifying.texts import Text, Vocabulary
 
-__all__ = ["Changed", "Measured", "at_a_time", "measured", "token_pairs"]
-
 #: Tokens of a batch, and texts of one.
 _TOKENS, _TEXTS = 8192, 24
 

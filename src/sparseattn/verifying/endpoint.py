@@ -10,8 +10,6 @@ import httpx
 from sparseattn.errors import DataError, first_line
 from sparseattn.verifying.texts import Source
 
-__all__ = ["Endpoint"]
-
 #: Paths that are tried, in this order, on a URL that names none; outputs of tokens prove most.
 _PATHS = ("/embed_all", "/embed", "/v1/embeddings")
 #: Answers of a server that has no such path.

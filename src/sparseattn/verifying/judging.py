@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from sparseattn.words import counted
 
-__all__ = ["IGNORED", "KEPT", "NARROWER", "UNPROVEN", "Check", "Pairs", "judge"]
-
 KEPT, IGNORED = "kept", "ignored"
 NARROWER, UNPROVEN = "narrower than the plan", "not to be proven from outside"
 

@@ -21,8 +21,6 @@ from sparseattn.verifying.subject import Subject
 from sparseattn.verifying.targets import Outputs
 from sparseattn.verifying.texts import Text
 
-__all__ = ["Inside", "settled"]
-
 
 @dataclass(frozen=True, eq=False)
 class Inside:

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from sparseattn.plan import CompiledPlan
 
-__all__ = ["Reach"]
-
 
 @dataclass(frozen=True)
 class Reach:

@@ -21,8 +21,6 @@ from sparseattn.plan import CompiledPlan, Plan
 from sparseattn.tokens import TokenBatch
 from sparseattn.verifying.reach import Reach
 
-__all__ = ["Subject"]
-
 #: The longest text that is thought of.
 _LONGEST = 2048
 #: Random texts, and the fewest tokens of each.

@@ -17,8 +17,6 @@ from sparseattn.exporting.formats import FORMATS, Opened
 from sparseattn.exporting.record import Record
 from sparseattn.verifying.texts import Text
 
-__all__ = ["File", "Outputs", "Run", "is_file", "of_function"]
-
 #: One text's output. Shape: [length, width] for its tokens, or [width] for a vector.
 Outputs = NDArray[np.float64]
 #: Runs a batch of texts of one length.

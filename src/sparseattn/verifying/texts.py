@@ -13,8 +13,6 @@ from torch import Tensor
 from sparseattn.errors import DataError
 from sparseattn.syntax import Annotator
 
-__all__ = ["Source", "Text", "Vocabulary", "read_texts"]
-
 #: A text as the user has it: a string, or the ids of its tokens, special ones included.
 Source = str | list[int]
 

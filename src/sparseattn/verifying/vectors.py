@@ -21,8 +21,6 @@ from sparseattn.verifying.subject import Subject
 from sparseattn.verifying.targets import Outputs, Run
 from sparseattn.verifying.texts import Text, Vocabulary
 
-__all__ = ["changed_for", "check_vectors", "interaction"]
-
 #: Where the first of two blocks ends, and the part of a text that a block is.
 _STARTS, _BLOCK = 3, 8
 

@@ -23,8 +23,6 @@ from sparseattn.verifying.texts import Text, Vocabulary, read_texts
 from sparseattn.verifying.vectors import changed_for, check_vectors
 from sparseattn.words import counted
 
-__all__ = ["Verified", "verify"]
-
 
 @dataclass(frozen=True)
 class Verified:

@@ -20,16 +20,6 @@ from sparseattn.rules import AllPairs, Band, GlobalTokens, LayerRule
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-__all__ = [
-    "Windows",
-    "block_mask",
-    "bucket",
-    "compiled_for",
-    "needed",
-    "refused",
-    "windows_of",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Windows:

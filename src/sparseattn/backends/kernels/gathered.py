@@ -15,8 +15,6 @@ from sparseattn.backend import Call, DistanceBias
 from sparseattn.backends.kernels.tiles import Tiles, tiles_of
 from sparseattn.rules import LayerRule
 
-__all__ = ["attend_gathered", "gathered_tiles"]
-
 #: Queries a tile, in narrow and in wide windows: more share their keys' copies, fewer compute less
 #: beyond the window.
 SIZES = (32, 64)

@@ -23,8 +23,6 @@ from sparseattn.rules import (
     SameLabel,
 )
 
-__all__ = ["banded", "of_band", "of_rule"]
-
 #: Pairs of a mask that are computed at a time.
 _PAIRS = 1 << 22
 

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from sparseattn.rules import LayerRule, Part, Rule
 
-__all__ = ["RuleCache", "fingerprint"]
-
 T = TypeVar("T")
 
 #: Bytes of tensors that a fingerprint may hold; beyond, comparing costs more than it saves.

@@ -22,8 +22,6 @@ from sparseattn.backends.kernels.ragged import Lists, Ragged
 from sparseattn.backends.kernels.rule_cache import RuleCache
 from sparseattn.rules import LayerRule, Rule
 
-__all__ = ["Tiles", "tiles_of"]
-
 #: Score entries of shared keys that take as long as a scattered pair (measured: docs/log.md).
 PAIR = 6
 

@@ -24,8 +24,6 @@ from sparseattn.models.saving import new_folder, tokenizer_of, writing
 from sparseattn.models.sparsify import plan_of
 from sparseattn.plan import Plan
 
-__all__ = ["lengthen_folder"]
-
 
 def lengthen_folder(name: str, to: int, out: Path, plan: str) -> Iterator[str]:
     """Lengthens a saved model and saves it with its tokenizer; yields what to tell the user.

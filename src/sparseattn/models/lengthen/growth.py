@@ -20,8 +20,6 @@ from sparseattn.errors import UnsupportedModelError, first_line
 from sparseattn.models.encoder import random_outputs
 from sparseattn.models.positions import Positions
 
-__all__ = ["Growth", "change", "refused", "tensors"]
-
 _FIELD = "max_position_embeddings"
 
 

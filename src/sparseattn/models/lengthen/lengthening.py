@@ -20,8 +20,6 @@ from sparseattn.models.sparsify import attach, plan_of, restore, sparsify
 from sparseattn.models.state import ATTRIBUTE, SparsityState, followed
 from sparseattn.plan import Plan
 
-__all__ = ["PADDED", "Lengthened", "lengthen", "lengthened", "planned_outputs"]
-
 #: A short batch with padding: real tokens of each text.
 PADDED = (24, 7)
 

@@ -14,8 +14,6 @@ import numpy as np
 from sparseattn.backends.kernels.cpu.products import compiled
 from sparseattn.backends.kernels.cpu.vectors import LANES, offset, pointer
 
-__all__ = ["ARGUMENTS", "head_rows", "list_of", "pairs_of", "queries_of", "seeds"]
-
 (NEXT, TEXTS, HEADS, LENGTH, WIDTH, LONGEST, MOST, CHUNKS, PARTS, SEED, THRESHOLD) = range(11)
 (SIZE, POISON, NUMBERS, QUERIES, STARTS, COUNTS, KEYS, BITS) = range(11, 19)
 (PAIRS, PAIR_STARTS, PAIR_COUNTS, PAIR_KEYS, PAIR_PLACES) = range(19, 24)

@@ -17,8 +17,6 @@ from sparseattn.backends.kernels.cpu.products import compiled
 from sparseattn.backends.kernels.cpu.scattered import LANE
 from sparseattn.backends.kernels.cpu.vectors import LANES, add, load, offset, store
 
-__all__ = ["add_bias", "add_bias_gradients", "add_lane_bias", "add_lane_gradients"]
-
 
 @compiled
 def _numbers(a, tensor, text, head, like):

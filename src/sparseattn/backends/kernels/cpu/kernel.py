@@ -42,8 +42,6 @@ from sparseattn.backends.kernels.cpu.single import backward_single, forward_sing
 from sparseattn.backends.kernels.cpu.tile import backward_tile, forward_tile
 from sparseattn.backends.kernels.cpu.vectors import LANES, fetch, pointer, take_next
 
-__all__ = ["CHUNK", "backward32", "backward64", "forward32", "forward64"]
-
 #: Tiles that a thread takes of one head before it goes on to the next. The rows of several heads
 #: share memory pages: one head at a time through a long text would miss the cache.
 CHUNK = 4

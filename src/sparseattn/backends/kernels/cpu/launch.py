@@ -25,8 +25,6 @@ from sparseattn.backends.kernels.tiles import Tiles
 from sparseattn.errors import first_line, reason
 from sparseattn.files import cache_folder
 
-__all__ = ["DTYPES", "LARGE", "Launch", "Setting", "empty_result", "missing", "uninstalled"]
-
 #: What the kernel computes with for each input type.
 DTYPES = {
     torch.float32: torch.float32,

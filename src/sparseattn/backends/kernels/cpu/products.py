@@ -32,8 +32,6 @@ from sparseattn.backends.kernels.cpu.vectors import (
     transpose,
 )
 
-__all__ = ["UNROLL", "compiled", "gather", "products", "scatter", "store_rows", "weighted_sum"]
-
 compiled = njit(fastmath={"contract", "nsz"}, error_model="numpy", boundscheck=False)
 
 _I64 = ir.IntType(64)

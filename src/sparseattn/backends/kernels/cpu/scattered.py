@@ -25,8 +25,6 @@ from sparseattn.backends.kernels.cpu.vectors import (
     totals,
 )
 
-__all__ = ["add_pairs", "drop_pairs", "pair_products", "rows_of", "scatter_pairs"]
-
 #: How many pairs ahead a row is prefetched, one at a time: in two or three tiles' time. Fetching
 #: all rows of a tile at once makes the processor wait (measured: docs/log.md).
 AHEAD = 48

@@ -58,8 +58,6 @@ from sparseattn.backends.kernels.cpu.vectors import (
     total,
 )
 
-__all__ = ["backward_single", "forward_single"]
-
 #: How many rows ahead a row is prefetched.
 AHEAD = 16
 

@@ -76,8 +76,6 @@ from sparseattn.backends.kernels.cpu.vectors import (
     total,
 )
 
-__all__ = ["backward_tile", "forward_tile"]
-
 
 @compiled
 def _fill(rows, n, number):

@@ -16,9 +16,6 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["LANES", "Vector"]
-
-
 #: Queries a vector; bits of a lane mask.
 LANES = 16
 
@@ -54,10 +51,12 @@ class _VectorModel(models.PrimitiveModel):
 
 
 def constant(value, kind):
+    """A vector of one known number."""
     return ir.Constant(kind, [value] * LANES)
 
 
 def broadcast(b, scalar):
+    """A vector of one number that is computed."""
     kind = ir.VectorType(scalar.type, LANES)
     blank = ir.Constant(kind, ir.Undefined)
     first = b.insert_element(blank, scalar, ir.Constant(_I32, 0))
@@ -66,6 +65,7 @@ def broadcast(b, scalar):
 
 
 def fused(b, x, y, z):
+    """`x * y + z`, rounded once."""
     name = f"llvm.fma.v{LANES}{'f32' if x.type.element == ir.FloatType() else 'f64'}"
     kind = ir.FunctionType(x.type, [x.type] * 3)
     return b.call(cgutils.get_or_insert_function(b.module, kind, name), (x, y, z))
