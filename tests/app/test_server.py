@@ -29,7 +29,7 @@ def client():
 
 
 def test_the_page_may_load_nothing_but_itself(client) -> None:
-    for name in ("/", "/palette.css", *(f"/{each}" for each in page.TYPES)):
+    for name in ("/", "/palette.css", "/app.css", *(f"/{each}" for each in page.MODULES)):
         response = client.get(name)
         assert response.status_code == 200, name
         assert "default-src 'self'" in response.headers["content-security-policy"]

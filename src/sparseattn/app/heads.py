@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from torch import Tensor
 
 from sparseattn.app.jobs import Kept
 from sparseattn.app.reader import Reader
@@ -74,8 +71,8 @@ def heads(reader: Reader, lines: Lines, own: str, kept: Kept) -> dict[str, Any]:
             {
                 "kind": name,
                 "pattern": measured.pattern,
-                "mass": _plain(whole.mass),
-                "uniform": _plain(whole.uniform),
+                "mass": whole.mass.tolist(),
+                "uniform": whole.uniform.tolist(),
                 "queries": whole.queries,
             }
         )
@@ -152,14 +149,3 @@ def _patterns(reader: Reader, own: str) -> tuple[dict[str, Pattern], list[str]]:
     if own.strip():
         patterns[OWN] = pattern_of(own.strip())
     return patterns, notices
-
-
-def _plain(values: Tensor) -> Any:
-    """Numbers as lists; None where there was nothing to average over."""
-
-    def clean(value: Any) -> Any:
-        if isinstance(value, list):
-            return [clean(each) for each in value]
-        return None if math.isnan(value) else value
-
-    return clean(values.tolist())

@@ -26,18 +26,11 @@ MODULES = (
     "main.js",
 )
 
-#: What may be asked for, and what it is.
-TYPES = {"index.html": "text/html", "app.css": "text/css"} | dict.fromkeys(
-    MODULES, "text/javascript"
-)
-
 _IMPORT = re.compile(r"^import .*?;\n", re.MULTILINE | re.DOTALL)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)
 
 
-@cache
-def static(name: str) -> str:
-    """The text of one of `TYPES`."""
+def _file(name: str) -> str:
     return (files("sparseattn.app") / "static" / name).read_text(encoding="utf-8")
 
 
@@ -77,12 +70,12 @@ def single_page() -> str:
 
     The modules become one script: a file cannot import others when it is opened from a disk.
     """
-    script = "".join(_EXPORT.sub("", _IMPORT.sub("", static(name))) for name in MODULES)
+    script = "".join(_EXPORT.sub("", _IMPORT.sub("", _file(name))) for name in MODULES)
     assert "</script" not in script
-    page = static("index.html")
+    page = _file("index.html")
     page = re.sub(r"\s*<link [^>]*>", "", page)
     page = re.sub(r"\s*<script [^>]*></script>", "", page)
-    style = f"<style>\n{palette_css()}{static('app.css')}</style>"
+    style = f"<style>\n{palette_css()}{_file('app.css')}</style>"
     saved = '<script type="application/json" id="saved">SAVED</script>'
     page = page.replace("</head>", f"{style}\n</head>")
     return page.replace("</body>", f'{saved}\n<script type="module">\n{script}</script>\n</body>')

@@ -9,15 +9,17 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from sparseattn.app import page
 from sparseattn.app.answers import Answers
 from sparseattn.errors import AppError, SparseAttnError
+from sparseattn.study.record import plain
 
 #: Bytes of a request's body, at most.
 _BODY = 2_000_000
@@ -35,28 +37,18 @@ _HEADERS = {
 _log = logging.getLogger("sparseattn.app")
 
 
-class _Guard:
+class _Guard(BaseHTTPMiddleware):
     """Adds the headers, and refuses what another site makes a browser send."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                extra = [(k.encode(), v.encode()) for k, v in _HEADERS.items()]
-                message = {**message, "headers": [*message["headers"], *extra]}
-            await send(message)
-
-        request = Request(scope)
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """See `BaseHTTPMiddleware`."""
         origin, host = request.headers.get("origin"), request.headers.get("host", "")
-        if origin not in (None, f"http://{host}"):
+        if origin in (None, f"http://{host}"):
+            response = await call_next(request)
+        else:
             response = PlainTextResponse("requests of other sites are refused", 403)
-            return await response(scope, receive, with_headers)
-        await self.app(scope, receive, with_headers)
+        response.headers.update(_HEADERS)
+        return response
 
 
 def make_app(answers: Answers) -> Starlette:
@@ -69,21 +61,12 @@ def make_app(answers: Answers) -> Starlette:
         Route(f"/api/{name}", _answering(answer), methods=["POST"])
         for name, answer in answers.routes.items()
     ]
-    app = Starlette(
-        routes=[
-            Route("/", _file("index.html")),
-            Route("/palette.css", _text(page.palette_css, "text/css")),
-            Route("/saved.html", _text(page.single_page, "text/plain")),
-            *(Route(f"/{name}", _file(name)) for name in page.TYPES),
-            *asked,
-        ],
-        middleware=middleware,
-    )
-    return app
-
-
-def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
-    return _text(lambda: page.static(name), page.TYPES[name])
+    made = [
+        Route("/palette.css", _text(page.palette_css, "text/css")),
+        Route("/saved.html", _text(page.single_page, "text/plain")),
+    ]
+    files = StaticFiles(packages=[("sparseattn.app", "static")], html=True)
+    return Starlette(routes=[*asked, *made, Mount("/", files)], middleware=middleware)
 
 
 def _text(text: Callable[[], str], kind: str) -> Callable[[Request], Awaitable[Response]]:
@@ -100,7 +83,7 @@ def _answering(
 
     async def respond(request: Request) -> Response:
         try:
-            return JSONResponse(await answer(await _body(request)))
+            return JSONResponse(plain(await answer(await _body(request))))
         except AppError as error:
             return _wrong(str(error), 503)
         except (SparseAttnError, ValueError) as error:

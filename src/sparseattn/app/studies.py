@@ -123,7 +123,7 @@ class OpenStudy:
         rows = self.data.rows[self.data.rows["digest"] == digest]
         if rows.empty:
             raise StudyError(f"the study has no trial {digest!r}")
-        row = {name: _plain(value) for name, value in rows.iloc[0].items()}
+        row = rows.iloc[0].to_dict()
         plan = self._plan(digest, row)
         grid, why = self._grid(plan)
         changed, notices = self._changed(digest, row)
@@ -209,15 +209,13 @@ def _arm(each: ArmSummary, metric: str) -> dict[str, Any]:
         "placement": each.arm.placement,
         "words": str(each.arm),
         "pattern": each.pattern,
-        "sparsity": _plain(each.mean("sparsity")),
-        "mean": _plain(mean.value) if mean else None,
+        "sparsity": each.mean("sparsity"),
+        "mean": mean.value if mean else None,
         # Two seeds or one have no interval in the report's figures either.
-        "low": _plain(mean.low) if mean and mean.count > 2 else None,
-        "high": _plain(mean.high) if mean and mean.count > 2 else None,
+        "low": mean.low if mean and mean.count > 2 else None,
+        "high": mean.high if mean and mean.count > 2 else None,
         "verdict": each.verdict,
-        "trials": [
-            {name: _plain(value) for name, value in row.items()} for row in kept.to_dict("records")
-        ],
+        "trials": kept.to_dict("records"),
     }
 
 
@@ -235,10 +233,10 @@ def _comparison(each: Comparison, common: str) -> dict[str, Any]:
         return {**made, "reason": each.reason}
     found = each.result
     return made | {
-        "difference": _plain(found.difference),
-        "low": _plain(found.low),
-        "high": _plain(found.high),
-        "p": _plain(each.p),
+        "difference": found.difference,
+        "low": found.low,
+        "high": found.high,
+        "p": each.p,
         "change": points(each.metric, found.difference),
         "probability": probability(each.p),
     }
@@ -250,19 +248,10 @@ def _example(name: str, row: pd.Series, texts: tuple[str, ...]) -> dict[str, Any
         "label": _word(row["label"]),
         "dense": _word(row["prediction_base"]),
         "here": _word(row["prediction"]),
-        "gain": _plain(row["gain"]),
+        "gain": row["gain"],
         "texts": texts,
     }
 
 
 def _word(value: Any) -> str:
     return spell("loss", value) if isinstance(value, float) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    """A number as JSON knows it; None for what is not known."""
-    if hasattr(value, "item"):
-        value = value.item()
-    if value is None or value is pd.NA:
-        return None
-    return None if isinstance(value, float) and not math.isfinite(value) else value

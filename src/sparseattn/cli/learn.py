@@ -71,10 +71,7 @@ def learn(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of training.")] = 0,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Such as training.epochs=1; repeatable."),
-    ] = None,
+    changes: options.Changes = None,
 ) -> None:
     """Learn which connections each head needs, for a target sparsity.
 

@@ -149,7 +149,7 @@ def show(
     shown = picture(pattern, text, pair, model=model, layer=layer, head=head)
     for file in files:  # what cannot be written is told first
         shown.drawing.save(file)
-    _print(shown)
+    options.show(shown)
     for file in files:
         typer.echo(f"wrote {file}")
 
@@ -159,7 +159,7 @@ def patterns() -> None:
     """List the patterns: arguments, allowed pairs, degree, needed annotations, source."""
     from sparseattn.show import patterns_table
 
-    _print(patterns_table())
+    options.show(patterns_table())
 
 
 @app.command(
@@ -169,13 +169,7 @@ def backends() -> None:
     """List the backends that can compute a masked attention."""
     from sparseattn.show import backends_table
 
-    _print(backends_table())
-
-
-def _print(what: object) -> None:
-    from rich.console import Console
-
-    Console(highlight=False).print(what)
+    options.show(backends_table())
 
 
 def main() -> None:

@@ -29,6 +29,14 @@ DenseLayers = Annotated[str, typer.Option(help="Layers that stay dense, such as 
 Globals = Annotated[
     str, typer.Option("--globals", help="Kinds: cls, or cls,sep; how many first tokens; or none.")
 ]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Instead of what the file says, such as training.epochs=1; may be repeated.",
+    ),
+]
 Png = Annotated[Path | None, typer.Option(help="Also draw it into this file (.png, .svg or .pdf).")]
 Svg = Annotated[Path | None, typer.Option(help="Also draw it into this file (.svg).")]
 Html = Annotated[
@@ -84,6 +92,13 @@ def study_of(task: str, model: str | None, changes: Sequence[str]) -> StudySpec:
         return load_spec(task, changes)
     values = {"name": task, "model": DEFAULT, "task": {"use": task}, "arms": ["dense"]}
     return spec_of(changed(values, changes))
+
+
+def show(what: object) -> None:
+    """Prints what `rich` knows to draw, in its own colours alone."""
+    from rich.console import Console
+
+    Console(highlight=False).print(what)
 
 
 def check_file(out: Path | None) -> None:

@@ -38,14 +38,9 @@ def probe(
     png: options.Png = None,
     svg: options.Svg = None,
     html: options.Html = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Such as task.max_length=64; repeatable."),
-    ] = None,
+    changes: options.Changes = None,
 ) -> None:
     """Measure how much of a model's own attention falls on a pattern's pairs, head by head."""
-    from rich.console import Console
-
     if (task is None) == (text is None):
         raise DataError("probe looks at the texts of --task or of --text; give one of them")
     if text is None and pairs:
@@ -72,7 +67,7 @@ def probe(
         name = model or DEFAULT
         encoder, tokenizer = load_part(name, "AutoModel"), load_part(name, "AutoTokenizer")
         result = probe_attention(encoder, wanted, texts, tokenizer=tokenizer)
-    Console(highlight=False).print(result)
+    options.show(result)
     if out is not None:
         import pandas as pd
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparseattn.cli.options import examples
+from sparseattn.cli.options import Changes, examples, show
 from sparseattn.errors import MissingExtraError
 from sparseattn.words import counted
 
@@ -40,14 +40,6 @@ Workers = Annotated[
 Kind = Annotated[str | None, typer.Option(help="Instead of the file's: local or ray.")]
 Most = Annotated[int, typer.Option(min=1, help="Refuse a grid with more trials.")]
 Yes = Annotated[bool, typer.Option("--yes", help=f"Do not ask before more than {_MANY} trials.")]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Instead of what the file says, such as training.epochs=1; may be repeated.",
-    ),
-]
 Others = Annotated[
     list[Path] | None,
     typer.Option(
@@ -127,7 +119,7 @@ def plan(spec: Spec, changes: Changes = None, max_trials: Most = 10_000) -> None
 
     with Console(stderr=True).status("counting pairs on training texts, and timing some steps"):
         made = planned(read, max_trials)
-    _print(made)
+    show(made)
 
 
 @app.command(epilog=examples("study report runs/smoke", "study compare runs/smoke"))
@@ -139,7 +131,7 @@ def report(folder: Folder) -> None:
     rebuild(folder, anew=False)
     data = _loaded(folder)
     written = write_report(data, folder / "report")
-    _print(terminal_table(data))
+    show(terminal_table(data))
     for path in written:
         typer.echo(f"wrote {path}")
 
@@ -167,7 +159,7 @@ def compare(
         why = "one arm" if a else "no arm, and the study declared no contrasts"
         raise StudyError(f"compare takes two arms; got {why}")
     else:
-        _print(questions_terminal(data))
+        show(questions_terminal(data))
 
 
 @app.command(epilog=examples("study results runs/smoke", "study report runs/smoke"))
@@ -267,9 +259,3 @@ def _say(outcome: RunOutcome) -> None:
         )
         typer.echo(f"`sparseattn study resume {folder} --retry-failed` runs them again", err=True)
         raise typer.Exit(1)
-
-
-def _print(what: object) -> None:
-    from rich.console import Console
-
-    Console(highlight=False).print(what)
