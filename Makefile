@@ -40,7 +40,7 @@ results: install  ## rebuild published tables and figures from the trials in res
 	$(BIN)/python tools/results.py
 
 check: install lint  ## the inner loop: style, types, and the quick tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(PROCESSES) tests/patterns tests/stats tests/syntax -m "not slow and not gpu and not network"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(PROCESSES) --dist worksteal tests/patterns tests/stats tests/syntax -m "not slow and not gpu and not network"
 
 docs: install  ## the site, into site/; warnings and dead links are errors
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"

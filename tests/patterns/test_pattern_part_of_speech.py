@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -32,19 +33,24 @@ def tokenizer(request):
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
+def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-def batch(tokenizer, cache, texts, pairs=None):
+def batch(tokenizer, folder, texts, pairs=None):
     """The texts as a model gets them: annotated, cut and padded."""
-    annotator = sa.Annotator(tokenizer, cache_dir=cache, tags=True)
+    annotator = sa.Annotator(tokenizer, cache_dir=folder, tags=True)
     encoding = annotator(texts, pairs, truncation=True, max_length=LONGEST)
     columns = {name: encoding[name] for name in encoding if name != "token_type_ids"}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     collated = Collator(tokenizer)(rows)
     separators = collated["input_ids"] == tokenizer.sep_token_id
     return sa.TokenBatch.of_columns(collated, separators=separators)
+
+
+@cache
+def words_of(text):
+    return [token for token in oracle.parser()(text) if not token.is_space]
 
 
 def tags_of(tokenizer, text, pair=None):
@@ -56,7 +62,7 @@ def tags_of(tokenizer, text, pair=None):
         if side is None:
             tags.append(None)
             continue
-        doc = [token for token in oracle.parser()((text, pair)[side]) if not token.is_space]
+        doc = words_of((text, pair)[side])
         words = [(token.idx, token.idx + len(token)) for token in doc]
         tags.append(doc[oracle.word_of(span, words)].pos_)
     return tags
@@ -84,8 +90,8 @@ def cases():
 
 
 @pytest.mark.parametrize(("texts", "pairs"), cases())
-def test_it_is_the_double_loop_over_spacys_tags(tokenizer, cache, texts, pairs, tmp_path):
-    tokens = batch(tokenizer, cache, texts, pairs)
+def test_it_is_the_double_loop_over_spacys_tags(tokenizer, folder, texts, pairs, tmp_path):
+    tokens = batch(tokenizer, folder, texts, pairs)
     rows = [tags_of(tokenizer, *both) for both in zip(*filter(None, (texts, pairs)), strict=True)]
     assert torch.equal(compiled(CONTENT, tokens), expected(tokens, rows))
     whole = expected(tokens, rows, globals_too=True)
@@ -101,9 +107,9 @@ def test_it_is_the_double_loop_over_spacys_tags(tokenizer, cache, texts, pairs, 
 
 
 def test_its_control_has_the_same_counts_of_keys_for_each_query_and_the_special_tokens(
-    tokenizer, cache
+    tokenizer, folder
 ):
-    tokens = batch(tokenizer, cache, TEXTS)
+    tokens = batch(tokenizer, folder, TEXTS)
     ours = compiled(f"{CONTENT} | global(cls, sep)", tokens)
     control = f"matched_random({CONTENT}, keep=global(cls, sep))"
     special = compiled("global(cls, sep)", tokens)
@@ -115,20 +121,20 @@ def test_its_control_has_the_same_counts_of_keys_for_each_query_and_the_special_
     assert not torch.equal(*masks)
 
 
-def test_a_batch_without_tags_says_how_to_get_them(tokenizer, cache):
-    encoding = sa.Annotator(tokenizer, cache_dir=cache)(["A text."], return_tensors="pt")
+def test_a_batch_without_tags_says_how_to_get_them(tokenizer, folder):
+    encoding = sa.Annotator(tokenizer, cache_dir=folder)(["A text."], return_tensors="pt")
     tokens = sa.TokenBatch.of_columns(encoding)
     with pytest.raises(sa.errors.AnnotationError, match=r"Annotator\(tokenizer, tags=True\)"):
         compiled(CONTENT, tokens)
 
 
-def test_a_model_computes_under_it(tokenizer, cache):
+def test_a_model_computes_under_it(tokenizer, folder):
     """What a hidden word says reaches no other token."""
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(resolve(DEFAULT)).eval()
     sa.sparsify(model, "part_of_speech(keep=[noun])", tokenizer=tokenizer)
-    annotator = sa.Annotator(tokenizer, cache_dir=cache, tags=True)
+    annotator = sa.Annotator(tokenizer, cache_dir=folder, tags=True)
     outputs = []
     for text in ("The red house.", "The big house.", "The red mouse."):
         columns = annotator([text], return_tensors="pt")

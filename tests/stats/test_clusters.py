@@ -93,7 +93,11 @@ def test_one_cluster_alone_is_an_error() -> None:
         _compared(scores, np.zeros(50, dtype=int))
 
 
-@pytest.mark.parametrize("setting", CLUSTERS[:3], ids=lambda setting: setting.name)
+@pytest.mark.parametrize(
+    "setting",
+    [CLUSTERS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in CLUSTERS[1:3])],
+    ids=lambda setting: setting.name,
+)
 def test_the_level_holds_with_clusters_and_not_without(setting) -> None:
     alone, together = clustered_calls(setting, 200)
     assert together <= 0.08
