@@ -219,10 +219,13 @@ def test_a_fine_tuned_start_goes_on_from_the_dense_model(make, tmp_path, monkeyp
     train(dense, prepared, spec.training, spec.seed, tmp_path, lambda *_: None)
     expected, found = dense.state_dict(), load_file(kept)
     assert all(torch.equal(value, expected[name]) for name, value in found.items())
-    # Read again, they give what they gave, and nothing is trained twice.
+    # Read again, they give what they gave; for other patterns nothing is trained again, either.
     with monkeypatch.context() as patch:
         patch.setattr(finetuned, "train", Mock(side_effect=AssertionError))
         again = run_trial(spec, cache=TrialCache(tmp_path))
+        other = spec.model_copy(update={"pattern": "self()"})
+        assert other.digest != spec.digest
+        run_trial(other, cache=TrialCache(tmp_path))
     assert again.predictions == result.predictions
     assert again.history == result.history
 

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -69,7 +68,7 @@ class TrialSpec(StrictModel):
         dense = {"arm": DENSE, "pattern": DENSE, "layers": ":", "start": "pretrained"}
         return self.model_copy(update={**dense, "versions": versions})
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """The trial's identity: 16 hexadecimal digits of SHA-256 over its canonical JSON.
 
