@@ -48,9 +48,10 @@ from overview import overview
 
 from sparseattn.report import StudyData, load_study, questions, summarise, write_report
 from sparseattn.report.comparison import Question, over_page
-from sparseattn.report.tables import Table, comparisons_table, ordered
+from sparseattn.report.tables import Table, comparisons_table
 from sparseattn.report.text import markdown
 from sparseattn.study import unpack
+from sparseattn.study.results import ordered
 
 ROOT = Path(__file__).parents[1]
 PACKED, FOLDERS = ROOT / "results", ROOT / "docs" / "results"
@@ -159,7 +160,7 @@ def main() -> int:
             for key in (key for key in places if key[0] == name):
                 every = questions(data.only(key[1])) if key[1] else studies[name].questions
                 asked[key] = some(every, key[2])
-            frames.append(ordered(data.rows, data.metrics).assign(study=name))
+            frames.append(data.rows[ordered(data.rows, data.metrics)].assign(study=name))
             print(f"{name}: {len(data.rows)} trials")
     whole = pd.concat(frames)
     whole = whole[["study", *(column for column in whole.columns if column != "study")]]

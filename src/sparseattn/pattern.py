@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from sparseattn.errors import PatternError
 from sparseattn.registry import Registry
 from sparseattn.rules import AllPairs, Both, Except, Rule
-from sparseattn.spec_strings import parse_with, spell
+from sparseattn.spec_strings import parse_with, spell, spell_arguments
 from sparseattn.tokens import TokenBatch
 
 #: Operators that may stand inside one another: every walk through a pattern recurses.
@@ -111,11 +111,8 @@ class Pattern(ABC):
         """The spec string, which parses back to an equal pattern."""
         return f"{self.name}({', '.join(self._arguments())})"
 
-    def _arguments(self) -> Iterator[str]:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value != field.default:
-                yield f"{field.name}={spell(value)}"
+    def _arguments(self) -> Iterable[str]:
+        return spell_arguments(self)
 
 
 def rule_of(pattern: Pattern, tokens: TokenBatch, layer: int = 0) -> Rule:

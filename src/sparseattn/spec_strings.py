@@ -81,7 +81,15 @@ def spell(value: object) -> str:
         return f"[{', '.join(spell(item) for item in value)}]"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, str) and not value.isidentifier():  # such as the layers ':2'
+        return repr(value)
     return str(value)
+
+
+def spell_arguments(called: Any) -> list[str]:
+    """Writes those arguments of a dataclass that are not its defaults."""
+    values = ((field, getattr(called, field.name)) for field in dataclasses.fields(called))
+    return [f"{field.name}={spell(value)}" for field, value in values if value != field.default]
 
 
 class _Parser:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -108,12 +108,3 @@ class TokenBatch:
                 f"{who} needs {name!r}, which this batch does not carry: {ANNOTATIONS[name]}"
             )
         return value
-
-    def row(self, index: int) -> TokenBatch:
-        """The batch of one sequence, padding kept."""
-        per_row = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name != "embedding" and getattr(self, field.name) is not None
-        }
-        return replace(self, **{name: value[index : index + 1] for name, value in per_row.items()})

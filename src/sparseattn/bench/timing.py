@@ -21,10 +21,10 @@ from sparseattn.rules import LayerRule
 
 
 def alternate(
-    runs: Mapping[str, Callable[[], object]], repeats: int, warm: int = 1, busy: bool = False
+    runs: Mapping[str, Callable[[], object]], repeats: int, busy: bool = False
 ) -> dict[str, float]:
     """The median of `samples` for each run, in seconds."""
-    return {name: median(times) for name, times in samples(runs, repeats, warm, busy).items()}
+    return {name: median(times) for name, times in samples(runs, repeats, busy=busy).items()}
 
 
 def samples(

@@ -242,9 +242,8 @@ def _build_learner(
 
 def _save(results: list[Learned], out: Path) -> None:
     """Writes what was learned, and says what it is and where it lies."""
-    from transformers import AutoTokenizer
-
     from sparseattn.degrees.result import frontier_rows
+    from sparseattn.degrees.texts import tokenizer_of
     from sparseattn.models.load import quiet
 
     several = len(results) > 1
@@ -257,10 +256,7 @@ def _save(results: list[Learned], out: Path) -> None:
         place = out / f"sparsity-{result.target_sparsity:g}" if several else out
         with quiet():
             written = result.save(place)
-            tokenizer = AutoTokenizer.from_pretrained(
-                result.model.name_or_path, trust_remote_code=False
-            )
-            tokenizer.save_pretrained(place / "model")
+            tokenizer_of(result.model).save_pretrained(place / "model")
         typer.echo(str(result))
         for path in written:
             typer.echo(f"wrote {path}")

@@ -17,7 +17,7 @@ from sparseattn.degrees.cost import Costs, check_sparsity
 from sparseattn.degrees.discretize import Discretized, discretize
 from sparseattn.degrees.observe import observe
 from sparseattn.degrees.settings import Settings, split_rows
-from sparseattn.degrees.texts import Texts, check, tokenize
+from sparseattn.degrees.texts import Texts, check, tokenize, tokenizer_of
 from sparseattn.plan import Plan
 
 #: Texts that attention is measured on, at most: it is an average over thousands of queries.
@@ -52,14 +52,10 @@ def calibrate(
         AnnotationError: A ranking needs what the texts do not carry.
         DataError: There are no texts, or it is one string.
     """
-    from transformers import AutoTokenizer
-
     settings = Settings.of(options)
     check_sparsity(sparsity)
     check(model, texts)
-    tokenizer = tokenizer or AutoTokenizer.from_pretrained(
-        model.name_or_path, trust_remote_code=False
-    )
+    tokenizer = tokenizer or tokenizer_of(model)
     rows, collator = prepare(model, texts, tokenizer, settings)
     return calibrate_rows(model, rows, collator, sparsity, settings, tokenizer).plan
 

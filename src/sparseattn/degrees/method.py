@@ -12,7 +12,6 @@ counted: a control is to be given no less than what it is compared with.
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparseattn.errors import PatternError, PlanError, SpecError
 from sparseattn.registry import Registry
-from sparseattn.spec_strings import parse_with
+from sparseattn.spec_strings import parse_with, spell_arguments
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -130,12 +129,7 @@ class Method(ABC):
 
     def __str__(self) -> str:
         """The call, which parses back to an equal method."""
-        given = (
-            f"{argument.name}={_spelled(value)}"
-            for argument in dataclasses.fields(self)
-            if (value := getattr(self, argument.name)) != argument.default
-        )
-        return f"{self.name}({', '.join(given)})"
+        return f"{self.name}({', '.join(spell_arguments(self))})"
 
 
 class BudgetMethod(Method):
@@ -160,14 +154,6 @@ class BudgetMethod(Method):
             raise PlanError(
                 f"{self.name}(): sparsity {self.sparsity!r} must be a number between 0 and 1"
             )
-
-
-def _spelled(value: object) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_spelled, value))}]"
-    if isinstance(value, str) and not value.isidentifier():  # such as the layers ':2'
-        return repr(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 #: Every method by name, in alphabetical order.

@@ -14,7 +14,7 @@ from torch import Tensor
 from sparseattn.degrees.method import is_method
 from sparseattn.degrees.observe import Observation, observe
 from sparseattn.degrees.picture import heads_drawing
-from sparseattn.degrees.texts import Texts, check, spread_indices, tokenize
+from sparseattn.degrees.texts import Texts, check, spread_indices, tokenize, tokenizer_of
 from sparseattn.drawing import Drawing
 from sparseattn.errors import PatternError
 from sparseattn.pattern import Pattern, parse
@@ -153,15 +153,11 @@ def probe(
         DataError: There are no texts.
         AnnotationError: A row lacks an annotation, or texts cannot be annotated.
     """
-    from transformers import AutoTokenizer
-
     from sparseattn.syntax import Annotator, Collator
 
     wanted = pattern_of(pattern)
     check(model, texts)
-    tokenizer = tokenizer or AutoTokenizer.from_pretrained(
-        model.name_or_path, trust_remote_code=False
-    )
+    tokenizer = tokenizer or tokenizer_of(model)
     some = [texts[index] for index in spread_indices(len(texts), MOST)]
     annotator = Annotator.for_needs(tokenizer, wanted.needs)
     rows = tokenize(model, some, tokenizer, annotator=annotator, pairs=True)

@@ -7,7 +7,6 @@ loads no torch, as little as reading a method does.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from sparseattn.errors import PlanError
 from sparseattn.registry import Registry
-from sparseattn.spec_strings import parse_with, spell
+from sparseattn.spec_strings import parse_with, spell_arguments
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,12 +97,8 @@ class Ranking(ABC):
 
     def __str__(self) -> str:
         """The name, or the call with its arguments, which parses back to an equal ranking."""
-        given = [
-            f"{field.name}={spell(value)}"
-            for field in dataclasses.fields(self)
-            if (value := getattr(self, field.name)) != field.default
-        ]
-        return f"{self.name}({', '.join(given)})" if given else self.name
+        given = ", ".join(spell_arguments(self))
+        return f"{self.name}({given})" if given else self.name
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,13 @@ def check(model: Any, texts: Any) -> None:
         raise DataError("texts is one text; give a list of them")
 
 
+def tokenizer_of(model: Any) -> Any:
+    """The tokenizer that a model was saved with."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model.name_or_path, trust_remote_code=False)
+
+
 def tokenize(
     model: Any, texts: Sequence[Any], tokenizer: Any, *, annotator: Any = None, pairs: bool = False
 ) -> list[Row]:

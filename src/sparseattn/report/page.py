@@ -27,10 +27,10 @@ from sparseattn.report.tables import (
     comparisons_frame,
     comparisons_table,
     failures_table,
-    ordered,
     seeds_table,
 )
 from sparseattn.report.text import markdown, scale, spell
+from sparseattn.study.results import ordered
 
 #: A table of trials larger than this, in bytes, is not put into the page.
 _EMBEDDED = 1_000_000
@@ -127,7 +127,7 @@ def _downloads(summary: Summary, declared: list[Question]) -> list[tuple[str, st
     tables = [("this table", "arms.csv", arms_frame(summary))]
     if declared:
         tables.append(("the declared comparisons", "contrasts.csv", comparisons_frame(declared)))
-    tables.append(("all trials", "results.csv", ordered(data.rows, data.metrics)))
+    tables.append(("all trials", "results.csv", data.rows[ordered(data.rows, data.metrics)]))
     files = [
         (label, name, frame.to_csv(index=False, lineterminator="\n").encode())
         for label, name, frame in tables

@@ -108,19 +108,11 @@ def spec_text(data: StudyData) -> str:
 
 def environments_table(data: StudyData) -> Table:
     """Versions and devices, a column for each different environment."""
-    flat = [dict(_flat(environment)) for environment in data.environments]
-    different = list({json.dumps(each, sort_keys=True): each for each in flat}.values())
+    said = [{name: _words(value) for name, value in each.items()} for each in data.environments]
+    different = list({json.dumps(each, sort_keys=True): each for each in said}.values())
     shown = different[:_ENVIRONMENTS]
     keys = dict.fromkeys(key for each in shown for key in each)
     heads = ["Value"] if len(shown) == 1 else [f"{place + 1}" for place in range(len(shown))]
     columns = tuple(Column(head, number=False) for head in ("Name", *heads))
-    rows = tuple((key, *(each.get(key, NONE) for each in shown)) for key in keys)
+    rows = tuple((key, *(each.get(key) or NONE for each in shown)) for key in keys)
     return Table(columns, rows, len(different) - len(shown))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", _words(value) or NONE

@@ -28,7 +28,7 @@ from sparseattn.report.text import (
 )
 from sparseattn.stats import Mean, mean_interval
 from sparseattn.study.arms import ArmKey
-from sparseattn.study.results import COLUMNS
+from sparseattn.study.results import ordered
 from sparseattn.words import one_line
 
 #: Seeds with a column of their own, and failures with a row.
@@ -288,19 +288,6 @@ def _numbers(each: Comparison | None) -> dict[str, Any]:
     return {**numbers, **found, "test": test}
 
 
-def ordered(rows: pd.DataFrame, metrics: Sequence[str] = ()) -> pd.DataFrame:
-    """The rows of trials with their columns in the same order every time.
-
-    Args:
-        rows: A row for each trial.
-        metrics: Columns that hold metrics, to stand after the name of the main one.
-    """
-    at = COLUMNS.index("headline") + 1
-    first = dict.fromkeys([*COLUMNS[:at], *metrics, *COLUMNS[at:]])
-    others = sorted(set(map(str, rows.columns)) - set(first))
-    return rows[[column for column in [*first, *others] if column in rows]]
-
-
 def write_results(
     rows: pd.DataFrame, folder: str | Path, metrics: Sequence[str] = ()
 ) -> tuple[Path, Path]:
@@ -314,7 +301,7 @@ def write_results(
     Returns:
         The two paths. What is not known is empty in the CSV and null in the JSON.
     """
-    table = ordered(rows, metrics)
+    table = rows[ordered(rows, metrics)]
     as_csv, as_json = Path(folder) / "results.csv", Path(folder) / "results.json"
     write_whole(as_csv, table.to_csv(index=False, lineterminator="\n"))
     known = table.astype(object).where(table.notna(), None)

@@ -19,7 +19,6 @@ def replicates(
     measures: Sequence[Measure],
     n: int,
     resamples: int = RESAMPLES,
-    seed: int = 0,
     clusters: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
     """The metric of each run in each resample of the examples, or of clusters of them.
@@ -28,14 +27,13 @@ def replicates(
         measures: The metric of each run, all on the same `n` examples in the same order.
         n: Examples.
         resamples: How many resamples of `n` examples with replacement.
-        seed: Of the resampling.
         clusters: The number of each example's cluster, from 0 on; clusters are drawn whole. By
             default each example is drawn by itself. Shape: [n].
 
     Shape:
         Returns [runs, resamples].
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     units = n if clusters is None else int(clusters.max()) + 1
     chunk = max(1, min(resamples, _AT_ONCE // n))
     values = np.empty((len(measures), resamples))

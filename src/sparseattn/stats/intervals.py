@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtrit
+from scipy.stats import false_discovery_control
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,8 @@ class Mean:
         return f"{self.value:.4f} {ends} over {self.count}"
 
 
-def mean_interval(values: Iterable[float], confidence: float = 0.95) -> Mean:
-    """The mean of independent values and Student's interval for what they are draws of.
-
-    Args:
-        values: One value for each seed; NaN are left out.
-        confidence: How often such intervals hold the truth, in (0, 1).
+def mean_interval(values: Iterable[float]) -> Mean:
+    """The mean of independent values, such as seeds', and Student's 95% interval; NaN are left out.
 
     >>> print(mean_interval([0.9]))
     0.9000 no interval over 1
@@ -58,7 +55,7 @@ def mean_interval(values: Iterable[float], confidence: float = 0.95) -> Mean:
     if count < 2:
         return Mean(float(known[0]) if count else math.nan, None, None, count)
     deviation = float(known.std(ddof=1))
-    quantile = float(stdtrit(count - 1, 0.5 + confidence / 2))
+    quantile = float(stdtrit(count - 1, 0.975))
     return Mean(float(known.mean()), quantile * deviation / math.sqrt(count), deviation, count)
 
 
@@ -94,8 +91,4 @@ def benjamini_hochberg(probabilities: Sequence[float]) -> list[float]:
     [0.03, 0.04, 0.03]
     """
     p = np.asarray(probabilities, dtype=float)
-    order = np.argsort(-p, kind="stable")
-    raised = p[order] * len(p) / np.arange(len(p), 0, -1)
-    q = np.empty_like(p)
-    q[order] = np.minimum(np.minimum.accumulate(raised), 1.0)
-    return [float(value) for value in q]
+    return [float(q) for q in false_discovery_control(p)] if len(p) else []

@@ -58,15 +58,7 @@ def mean_of(scores: pd.Series) -> Measure:
     return Measure(lambda weights: weights @ values / weights.sum(axis=1), values)
 
 
-def _mean_score(frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
-    return mean_of(frame["score"])
-
-
-def _exact_match(frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
-    return mean_of(frame["exact"])
-
-
-def _column(name: str, frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
+def _mean_of_column(name: str, frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
     return mean_of(frame[name])
 
 
@@ -170,7 +162,7 @@ def _ratio(above: Array, below: Array) -> Array:
 
 #: The measure of each metric of each kind of task, as `sparseattn.tasks` computes it.
 _MEASURES: dict[tuple[str, str], Callable[[pd.DataFrame, Sequence[str]], Measure]] = {
-    ("classification", "accuracy"): _mean_score,
+    ("classification", "accuracy"): partial(_mean_of_column, "score"),
     ("classification", "f1"): _f1_of_second,
     ("classification", "f1_macro"): _f1_macro,
     ("classification", "mcc"): _matthews,
@@ -179,7 +171,7 @@ _MEASURES: dict[tuple[str, str], Callable[[pd.DataFrame, Sequence[str]], Measure
     ("token-classification", "f1"): _pooled_f1,
     ("token-classification", "precision"): _pooled_precision,
     ("token-classification", "recall"): _pooled_recall,
-    ("question-answering", "f1"): _mean_score,
-    ("question-answering", "exact_match"): _exact_match,
-    **{("ranking", name): partial(_column, name) for name in ("ndcg_10", "mrr_10", "map")},
+    ("question-answering", "f1"): partial(_mean_of_column, "score"),
+    ("question-answering", "exact_match"): partial(_mean_of_column, "exact"),
+    **{("ranking", name): partial(_mean_of_column, name) for name in ("ndcg_10", "mrr_10", "map")},
 }

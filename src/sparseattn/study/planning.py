@@ -25,6 +25,7 @@ from sparseattn.study.spec import StudySpec
 from sparseattn.study.study import Study
 from sparseattn.study.trial import TrialSpec
 from sparseattn.study.trial_cache import TrialCache
+from sparseattn.words import counted
 
 #: Optimiser steps, and batches to evaluate, that are timed.
 _STEPS = 6
@@ -85,19 +86,15 @@ class StudyPlan:
         lines = [
             *(f"{name}: {pattern}" for name, pattern in patterns.items()),
             "",
-            f"{_counted(self.trials, 'trial')}: {_counted(len(self.study.arms), 'arm')}, "
-            f"{_counted(len(spec.seeds), 'seed')}",
+            f"{counted(self.trials, 'trial')}: {counted(len(self.study.arms), 'arm')}, "
+            f"{counted(len(spec.seeds), 'seed')}",
             "sparsity and mean degree are those of the layers that carry the pattern, overall is "
             f"the sparsity of the model; over the real tokens of at most {TEXTS} training texts",
-            f"about {spell_time(self.seconds)} with {_counted(self.workers, 'worker')}: "
+            f"about {spell_time(self.seconds)} with {counted(self.workers, 'worker')}: "
             f"{self.time.trial:.0f} s a trial, from {self.time.how}",
             *(f"note: {notice}" for notice in self.notices),
         ]
         return Group(table, *map(Text, lines))
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def plan(spec: StudySpec, max_trials: int = MOST) -> StudyPlan:

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -62,9 +62,23 @@ class _Spec(_Schema):
     seed: Annotated[int, Field(ge=0, le=_LARGEST)]
 
 
+Record = TypeVar("Record", bound=_Schema)
+
+
+class _File(_Schema):
+    """What another file of the trial must be."""
+
+    bytes: int
+    sha256: str
+
+
 class _Result(_Schema):
     """What is read of a trial's `result.json`."""
 
+    format: Literal["sparseattn-trial-1"]
+    digest: str
+    checksum: str
+    files: dict[Annotated[str, Field(pattern=f"^{NAME.pattern}$")], _File]
     status: Literal["done", "failed"]
     reason: str
     headline: str | None = None
@@ -81,13 +95,6 @@ class _Result(_Schema):
 
 class _Environment(_Schema):
     """A trial's `environment.json`: an object."""
-
-
-_SCHEMAS: dict[str, type[BaseModel]] = {
-    RESULT: _Result,
-    "spec.json": _Spec,
-    "environment.json": _Environment,
-}
 
 
 def finished(spec: Mapping[str, Any], digest: str, result: Any, log: bytes) -> dict[str, bytes]:
@@ -166,49 +173,33 @@ def check(digest: str, read: Callable[[str], bytes], where: str | Path) -> dict[
             raise StudyError(f"{where}/{name} is damaged: {error.strerror}") from None
 
     files = {RESULT: checked(RESULT)}
-    for name, (size, sha256) in _listed(digest, files[RESULT], f"{where}/{RESULT}").items():
+    values, result = _parsed(f"{where}/{RESULT}", files[RESULT], _Result)
+    del values["checksum"]
+    if result.checksum != _checksum(values) or result.digest != digest:
+        raise StudyError(f"{where}/{RESULT} is damaged: its checksum does not match")
+    for name, expected in result.files.items():
         data = files[name] = checked(name)
-        if len(data) != size:
-            raise StudyError(f"{where}/{name} is damaged: {len(data)} bytes instead of {size}")
-        if hashlib.sha256(data).hexdigest() != sha256:
+        if len(data) != expected.bytes:
+            problem = f"{len(data)} bytes instead of {expected.bytes}"
+            raise StudyError(f"{where}/{name} is damaged: {problem}")
+        if hashlib.sha256(data).hexdigest() != expected.sha256:
             raise StudyError(f"{where}/{name} is damaged: its checksum does not match")
-    for name, schema in _SCHEMAS.items():
-        _check_content(f"{where}/{name}", files.get(name, b""), schema)
+    _parsed(f"{where}/spec.json", files.get("spec.json", b""), _Spec)
+    _parsed(f"{where}/environment.json", files.get("environment.json", b""), _Environment)
     return files
 
 
-def _check_content(where: str, data: bytes, schema: type[BaseModel]) -> None:
-    """A `StudyError` if a file is not what is read of it: checksums anybody can make."""
+def _parsed(where: str, data: bytes, schema: type[Record]) -> tuple[dict[str, Any], Record]:
+    """What a file says; a `StudyError` if it is not what is read of it."""
     try:
-        schema.model_validate(json.loads(data))
+        values = json.loads(data, parse_constant=int)  # which no NaN is
+        return values, schema.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(map(str, problem["loc"]))
         raise StudyError(f"{where} is damaged: {place or 'it'}: {problem['msg']}") from None
     except (ValueError, RecursionError):
-        raise StudyError(f"{where} is damaged: it is not JSON") from None
-
-
-def _listed(digest: str, data: bytes, where: str) -> dict[str, tuple[int, str]]:
-    """The size and checksum of each file that a `result.json` lists, once it is checked itself."""
-    try:
-        result = json.loads(data)
-    except (ValueError, RecursionError):
         raise StudyError(f"{where} is damaged: cut short or not JSON") from None
-    if not isinstance(result, dict) or result.get("format") != FORMAT:
-        raise StudyError(f"{where} is damaged: it does not say {FORMAT!r}")
-    checksum = result.pop("checksum", None)
-    try:
-        right = checksum == _checksum(result) and result["digest"] == digest
-        listed = {name: (sums["bytes"], sums["sha256"]) for name, sums in result["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):  # a NaN, or not what we write
-        right = False
-    if not right:
-        raise StudyError(f"{where} is damaged: its checksum does not match")
-    for name in listed:
-        if not NAME.fullmatch(name):
-            raise StudyError(f"{where} is damaged: it lists {name!r}")
-    return listed
 
 
 def encode(values: Any) -> bytes:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,17 @@ class Results:
 
     def table(self) -> pyarrow.Table:
         """The rows with their columns in the same order and of the same types every time."""
-        at = COLUMNS.index("headline") + 1
-        known = [*COLUMNS[:at], *sorted(self.metrics), *COLUMNS[at:]]
-        others = {name for row in self.rows.values() for name in row} - {*known, ENVIRONMENT}
-        fields = [pyarrow.field(n, _type(n)) for n in (*known, *sorted(others), ENVIRONMENT)]
+        names = {name for row in self.rows.values() for name in row} - {ENVIRONMENT}
+        columns = [*ordered({*COLUMNS, *self.metrics, *names}, sorted(self.metrics)), ENVIRONMENT]
+        fields = [pyarrow.field(name, _type(name)) for name in columns]
         return pyarrow.Table.from_pylist(list(self.rows.values()), schema=pyarrow.schema(fields))
+
+
+def ordered(names: Collection[str], metrics: Iterable[str]) -> list[str]:
+    """Columns in the same order every time, metrics after the name of the main one."""
+    at = COLUMNS.index("headline") + 1
+    first = dict.fromkeys([*COLUMNS[:at], *metrics, *COLUMNS[at:]])
+    return [name for name in (*first, *sorted({*names} - {*first})) if name in names]
 
 
 def collect(store: Store, trials: Iterable[TrialSpec], anew: bool = False) -> Results:
