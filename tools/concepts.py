@@ -16,15 +16,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sparseattn.causes import causes
 from sparseattn.counting import SparsityReport
 from sparseattn.degrees.ranking import rankings
 from sparseattn.drawing import Drawing, new_figure
 from sparseattn.models.read import read
 from sparseattn.palette import DARK, KINDS, LIGHT, Page, kind_of
-from sparseattn.pattern import rule_of
 from sparseattn.plan import Plan
-from sparseattn.show import picture
+from sparseattn.show import parts_of, picture
 from sparseattn.study.archive import Source
 from sparseattn.tokens import TokenBatch
 
@@ -56,6 +54,11 @@ def head_masks(plan: Plan, tokens: TokenBatch) -> torch.Tensor:
     )
 
 
+def blank(shape: tuple[int, ...], colour: str) -> Any:
+    """An image of one colour. Shape: [queries, keys, 3]."""
+    return np.tile(np.array(to_rgb(colour)), (*shape, 1))
+
+
 def pattern_drawing() -> Drawing:
     """A pattern on a text."""
     return picture("neighbor(radius=1) | global(cls)", TEXT).drawing
@@ -68,14 +71,9 @@ def plan_drawing(plan: Plan, tokens: TokenBatch) -> Drawing:
     def image(layer: int, head: int, page: Page) -> Any:
         groups = plan.resolve(SHAPE)[layer]
         pattern = next(pattern for heads, pattern in groups if head in heads)
-        squares = np.tile(np.array(to_rgb(page.band)), (tokens.length, tokens.length, 1))
-        left = masks[layer, head].clone()
-        for cause in causes(pattern):
-            for part in cause.patterns:
-                made = rule_of(part, tokens, layer).dense(tokens.length)[0, 0] & left
-                squares[made.numpy()] = to_rgb(KINDS[cause.kind].on(page))
-                left &= ~made
-        squares[left.numpy()] = to_rgb(page.quiet)
+        squares = blank(masks.shape[2:], page.band)
+        for name, pairs in parts_of(pattern, masks[layer, head], tokens, layer):
+            squares[pairs.numpy()] = to_rgb(KINDS[name].on(page))
         return squares
 
     def draw(page: Page) -> Figure:
@@ -89,16 +87,8 @@ def plan_drawing(plan: Plan, tokens: TokenBatch) -> Drawing:
                 axes.set_ylabel(f"layer {layer}")
             if layer == 5:
                 axes.set_xlabel(f"head {head}", fontsize=7)
-        handles = [
-            Rectangle((0, 0), 1, 1, color=colour, label=label)
-            for colour, label in (
-                *(
-                    (KINDS[name].on(page), KINDS[name].words)
-                    for name in ("near", "similar", "global")
-                ),
-                (page.quiet, "its own place alone"),
-            )
-        ]
+        kinds = [KINDS[name] for name in ("near", "similar", "global", "none")]
+        handles = [Rectangle((0, 0), 1, 1, color=k.on(page), label=k.words) for k in kinds]
         figure.legend(handles=handles, loc="outside lower center", ncols=4)
         return figure
 
@@ -141,7 +131,7 @@ def rankings_drawing() -> Drawing:
         for axes, name in zip(figure.subplots(1, 3), names, strict=True):
             colour, ranks = kind_of(name).on(page), found[name].numpy()
             count = len(reading.labels)
-            squares = np.tile(np.array(to_rgb(page.band)), (count, count, 1))
+            squares = blank((count, count), page.band)
             squares[(ranks <= 2) & ~np.eye(count, dtype=bool)] = to_rgb(colour)
             axes.imshow(squares)
             for (query, key), rank in np.ndenumerate(ranks):
@@ -179,7 +169,7 @@ def counting_drawing() -> Drawing:
     def draw(page: Page) -> Figure:
         figure = new_figure(6.4, 3.4)
         for axes, mask, length in zip(figure.subplots(1, 2), masks, lengths, strict=True):
-            squares = np.tile(np.array(to_rgb(page.page)), (*mask.shape, 1))
+            squares = blank(mask.shape, page.page)
             squares[:length, :length] = to_rgb(page.band)
             squares[mask] = to_rgb(KINDS["near"].on(page))
             axes.imshow(squares)

@@ -168,7 +168,6 @@ class Union(Joined):
     symbol, binding = "|", 1
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         left, right = (rule_of(side, tokens, layer) for side in (self.left, self.right))
         return (
             Rule((AllPairs(),)) if left.is_full or right.is_full else Rule(left.parts + right.parts)
@@ -181,7 +180,6 @@ class Intersection(Joined):
     symbol, binding = "&", 2
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         return Rule((Both(*(rule_of(side, tokens, layer) for side in (self.left, self.right))),))
 
 
@@ -191,7 +189,6 @@ class Difference(Joined):
     symbol, binding = "-", 3
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         return Rule((Except(*(rule_of(side, tokens, layer) for side in (self.left, self.right))),))
 
 

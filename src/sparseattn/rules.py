@@ -42,7 +42,6 @@ class AllPairs(Part):
     """Every pair."""
 
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
-        """See `Part.allowed`."""
         return torch.ones(1, 1, *q.shape, *k.shape, dtype=torch.bool, device=q.device)
 
 
@@ -60,7 +59,6 @@ class Band(Part):
     dilation: int = 1
 
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
-        """See `Part.allowed`."""
         distance = (q[:, None] - k[None, :]).abs()
         if isinstance(self.radius, Tensor):
             reach = self.radius[:, q, None] * self.dilation
@@ -81,7 +79,6 @@ class GlobalTokens(Part):
     tokens: Tensor
 
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
-        """See `Part.allowed`."""
         return (self.tokens[:, q, None] | self.tokens[:, None, k])[:, None]
 
 
@@ -98,7 +95,6 @@ class Product(Part):
     keys: Tensor | None = None
 
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
-        """See `Part.allowed`."""
         out = torch.ones(1, *q.shape, *k.shape, dtype=torch.bool, device=q.device)
         if self.queries is not None:
             out = out & self.queries[:, q, None]
@@ -118,7 +114,6 @@ class SameLabel(Part):
     labels: Tensor
 
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
-        """See `Part.allowed`."""
         rows, columns = self.labels[:, q, None], self.labels[:, None, k]
         return ((rows == columns) & (rows >= 0))[:, None]
 
@@ -134,7 +129,6 @@ class Keys(Part):
     index: Tensor
 
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
-        """See `Part.allowed`."""
         index = self.index[:, q]
         span = int(k.max()) + 1 if len(k) else 0
         seen = torch.zeros(*index.shape[:2], span + 1, dtype=torch.bool, device=q.device)
@@ -153,7 +147,6 @@ class Pairs(Part):
     mask: Tensor
 
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
-        """See `Part.allowed`."""
         return self.mask[:, :, q[:, None], k[None, :]]
 
 
@@ -168,7 +161,6 @@ class Rule:
     parts: tuple[Part, ...]
 
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
-        """See `Part.allowed`."""
         out = torch.zeros(1, 1, *q.shape, *k.shape, dtype=torch.bool, device=q.device)
         for part in self.parts:
             out = out | part.allowed(q, k)
@@ -193,7 +185,6 @@ class Both(Part):
     right: Rule
 
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
-        """See `Part.allowed`."""
         return self.left.allowed(q, k) & self.right.allowed(q, k)
 
 
@@ -205,7 +196,6 @@ class Except(Part):
     right: Rule
 
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
-        """See `Part.allowed`."""
         return self.left.allowed(q, k) & ~self.right.allowed(q, k)
 
 
@@ -242,7 +232,6 @@ class LayerRule:
     padded: bool = True
 
     def __post_init__(self) -> None:
-        """Checks the tensors of the rule."""
         for _, rule in self.groups:
             self._check(rule)
 

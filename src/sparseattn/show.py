@@ -179,14 +179,14 @@ def picture(
             f"{reading.cut} were left out"
         )
     mask = rule.dense[0, 0]
-    parts = _parts(pattern, mask, reading.tokens, index)
+    parts = parts_of(pattern, mask, reading.tokens, index)
     return Picture(str(pattern), reading.labels, mask, counts, parts, tuple(notices))
 
 
-def _parts(
+def parts_of(
     pattern: Pattern, mask: Tensor, tokens: TokenBatch, layer: int
 ) -> tuple[tuple[str, Tensor], ...]:
-    """The pairs of a mask by the kind of connection; what no part of the pattern made is `dense`.
+    """The pairs of a mask by the kind of connection; `none` for what no part of the pattern made.
 
     That is a token's own place, which is always allowed.
     """

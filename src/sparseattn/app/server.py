@@ -41,7 +41,6 @@ class _Guard(BaseHTTPMiddleware):
     """Adds the headers, and refuses what another site makes a browser send."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        """See `BaseHTTPMiddleware`."""
         origin, host = request.headers.get("origin"), request.headers.get("host", "")
         if origin in (None, f"http://{host}"):
             response = await call_next(request)

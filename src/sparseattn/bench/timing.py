@@ -83,11 +83,9 @@ class _Floor(Backend):
     summary = "the values themselves, for timing"
 
     def attend(self, call: Call) -> Tensor:
-        """See `Backend.attend`."""
         return call.value
 
     def computed(self, rule: LayerRule) -> int:  # noqa: ARG002
-        """See `Backend.computed`."""
         return 0
 
 
@@ -109,7 +107,6 @@ class _Bound(_Floor):
     summary = "the values, and gradients for all three, for timing"
 
     def attend(self, call: Call) -> Tensor:
-        """See `Backend.attend`."""
         out: Tensor = _SameGradient.apply(call.query, call.key, call.value)  # type: ignore[no-untyped-call]
         return out
 

@@ -40,7 +40,6 @@ class SpeedTarget:
     file: Path
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         if not self.speedup > 1:
             raise PlanError(f"speed-up {self.speedup:g} must be above 1")
         if self.length < 1:

@@ -50,7 +50,6 @@ class Ranking(ABC):
             rankings.add(name, cls, cls)
 
     def __post_init__(self) -> None:
-        """Checks the degrees."""
         if self.degrees is None:
             return
         given: object = self.degrees

@@ -57,7 +57,6 @@ class Settings:
     temperature_end: float = 0.05
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         from sparseattn.degrees.ranking import parse_rankings
 
         for name, choices in _CHOICES.items():

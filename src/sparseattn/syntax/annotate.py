@@ -70,7 +70,6 @@ class Annotator:
     _cache: ParseCache = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
         if not getattr(self.tokenizer, "is_fast", False):
             raise AnnotationError(
                 f"{type(self.tokenizer).__name__} is no fast tokenizer: it knows no character "

@@ -37,7 +37,6 @@ class Parse:
     tags: Ints | None = None
 
     def __len__(self) -> int:
-        """Number of words."""
         return len(self.starts)
 
     @property

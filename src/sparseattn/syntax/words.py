@@ -37,7 +37,6 @@ class TokenSpans:
         return cls(sides, spans, given)
 
     def __len__(self) -> int:
-        """Number of tokens."""
         return len(self.sides)
 
     def end(self, side: int) -> int:

@@ -45,12 +45,16 @@ export function choice(options, value, onchange, attributes = {}) {
   return el("select", { ...attributes, onchange: (event) => onchange(event.target.value) }, made);
 }
 
+// What scrolls in its own frame, by the keyboard too.
+export function region(label, content, look = "scroll") {
+  return el("div", { class: look, tabindex: "0", role: "region", "aria-label": label }, content);
+}
+
 export function table(caption, heads, rows) {
-  return el("div", { class: rows.length > 12 ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    el("table", {}, el("caption", {}, caption),
-      el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))),
-      el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, at) =>
-        at ? el("td", {}, cell) : el("th", { scope: "row" }, cell)))))));
+  return region(caption, el("table", {}, el("caption", {}, caption),
+    el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))),
+    el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, at) =>
+      at ? el("td", {}, cell) : el("th", { scope: "row" }, cell)))))), rows.length > 12 ? "scroll tall" : "scroll");
 }
 
 export function percent(share, digits = 1) {

@@ -1,27 +1,32 @@
 // Layers by heads: which kinds of connection a plan gives each head.
 
-import { el, svgEl } from "./dom.js";
+import { el, region, svgEl } from "./dom.js";
 import { chip, legend, markOf } from "./look.js";
 
-// `onpick(layer, head)` makes the heads buttons; `at` is the chosen one.
-export function planGrid(plan, at, onpick) {
-  const most = Math.max(...plan.grid.map((row) => row.length));
-  const rows = plan.grid.map((row, layer) => el("tr", {},
-    el("th", { scope: "row" }, `layer ${layer}`),
-    row.map((which, head) => {
-      const { pattern, kinds } = plan.patterns[which];
-      const words = `layer ${layer}, head ${head}: ${pattern}`;
-      const chosen = at && at[0] === layer && at[1] === head;
-      return el("td", {}, el("button", {
-        type: "button", class: "head", title: words, "aria-label": words,
-        "aria-pressed": at ? String(Boolean(chosen)) : null, onclick: () => onpick(layer, head),
-      }, marks(kinds)));
+// A button for each head: `said(cell)` are the words and content of one, `at` is the chosen one.
+export function headsTable(label, caption, rows, said, at, onpick) {
+  const most = Math.max(...rows.map((row) => row.length));
+  const made = rows.map((row, layer) => el("tr", {}, el("th", { scope: "row" }, `layer ${layer}`),
+    row.map((cell, head) => {
+      const [about, content, style] = said(cell);
+      const words = `layer ${layer}, head ${head}: ${about}`;
+      const pressed = at ? String(String(at) === String([layer, head])) : null;
+      const button = el("button", { type: "button", class: "head", title: words, "aria-label": words,
+        "aria-pressed": pressed, onclick: () => onpick(layer, head) }, content);
+      Object.assign(button.style, style);
+      return el("td", {}, button);
     })));
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Heads of the plan" },
-    el("table", { class: "heads" }, el("caption", {}, "What the plan gives each head"),
-      el("thead", {}, el("tr", {}, el("td", {}), Array.from({ length: most }, (_, head) =>
-        el("th", { scope: "col" }, el("span", { class: "unseen" }, "head "), String(head))))),
-      el("tbody", {}, rows)));
+  return region(label, el("table", { class: "heads" }, el("caption", {}, caption),
+    el("thead", {}, el("tr", {}, el("td", {}), Array.from({ length: most }, (_, head) =>
+      el("th", { scope: "col" }, el("span", { class: "unseen" }, "head "), String(head))))),
+    el("tbody", {}, made)));
+}
+
+export function planGrid(plan, at, onpick) {
+  return headsTable("Heads of the plan", "What the plan gives each head", plan.grid, (which) => {
+    const { pattern, kinds } = plan.patterns[which];
+    return [pattern, marks(kinds)];
+  }, at, onpick);
 }
 
 function marks(kinds) {

@@ -2,8 +2,9 @@
 
 import { addressOf } from "./address.js";
 import { ask, unpacked } from "./api.js";
-import { choice, debounced, el, labelled, percent, replace, short, svgEl } from "./dom.js";
-import { chip, colourOf, kindOf, luminance, mixed, onLook, page, rgb } from "./look.js";
+import { choice, debounced, el, labelled, percent, region, replace, short, svgEl, table } from "./dom.js";
+import { headsTable } from "./grid.js";
+import { chip, colourOf, drawing, kindOf, luminance, mixed, onLook, page, rgb } from "./look.js";
 import { MASKS } from "./masks.js";
 import { Matrix } from "./matrix.js";
 import { offerSaving } from "./save.js";
@@ -115,19 +116,11 @@ export function headsView(root, about, given, write) {
   }
 
   function heatTable(now) {
-    const rows = now.mass.map((row, layer) => el("tr", {}, el("th", { scope: "row" }, `layer ${layer}`),
-      row.map((value, head) => {
-        const words = `layer ${layer}, head ${head}: ${percent(value)} on ${now.kind}`;
-        const button = el("button", { type: "button", class: "head", title: words, "aria-label": words,
-          "aria-pressed": String(chosen(layer, head)), onclick: () => pick(layer, head) }, value === null ? "–" : String(Math.round(100 * value)));
-        [button.style.background, button.style.color] = paint(now, value);
-        return el("td", {}, button);
-      })));
-    return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Layers by heads" },
-      el("table", { class: "heads" }, el("caption", {}, `Percent of attention on pairs of ${short(now.pattern, 70)}; uniform attention: ${percent(now.uniform[0])} in layer 0`),
-        el("thead", {}, el("tr", {}, el("td", {}), now.mass[0].map((_, head) =>
-          el("th", { scope: "col" }, el("span", { class: "unseen" }, "head "), String(head))))),
-        el("tbody", {}, rows)));
+    const caption = `Percent of attention on pairs of ${short(now.pattern, 70)}; uniform attention: ${percent(now.uniform[0])} in layer 0`;
+    return headsTable("Layers by heads", caption, now.mass, (value) => {
+      const [background, color] = paint(now, value);
+      return [`${percent(value)} on ${now.kind}`, value === null ? "–" : String(Math.round(100 * value)), { background, color }];
+    }, [state.layer, state.head], pick);
   }
 
   function allHeads() {
@@ -156,8 +149,8 @@ export function headsView(root, about, given, write) {
       el("th", { scope: "row" }, el("button", { type: "button", "aria-pressed": String(chosen(layer, head)), onclick: () => pick(layer, head) }, `${layer}.${head}`)),
       own.map((value) => el("td", {}, percent(value, 0))), el("td", {}, bar(own))));
     return el("div", {}, el("ul", { class: "legend" }, probed.kinds.map((each) => el("li", {}, chip(look(each.kind), each.kind)))),
-      el("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "All heads" },
-        el("table", { class: "ranking" }, el("caption", {}, "Every head, as layer.head; a heading sorts"), el("thead", {}, el("tr", {}, cells)), el("tbody", {}, rows))));
+      region("All heads", el("table", { class: "ranking" }, el("caption", {}, "Every head, as layer.head; a heading sorts"),
+        el("thead", {}, el("tr", {}, cells)), el("tbody", {}, rows)), "scroll tall"));
   }
 
   // Shares side by side; kinds overlap, so that they need not add up to one.
@@ -183,14 +176,13 @@ export function headsView(root, about, given, write) {
       if (mine !== heading) return undefined;
       const place = found.texts.find((each) => String(each.place) === state.place) ?? found.texts[0];
       const pictures = place ? el("div", { class: "boards" }) : null;
-      const list = found.texts.map((each) => el("tr", {}, el("td", {}, percent(each.share)),
-        el("td", {}, el("button", { type: "button", "aria-pressed": String(each === place), onclick: () => {
+      const list = found.texts.map((each) => [percent(each.share),
+        el("button", { type: "button", "aria-pressed": String(each === place), onclick: () => {
           change({ place: String(each.place) });
           showHead();
-        } }, short(each.text.join(" / "), 110)))));
+        } }, short(each.text.join(" / "), 110))]);
       replace(detail, el("h3", {}, `Layer ${found.layer}, head ${found.head}: where it attends most to ${found.kind} pairs`),
-        el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Texts" }, el("table", {}, el("caption", {}, "Texts with the largest share"),
-          el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "share"), el("th", { scope: "col" }, "text"))), el("tbody", {}, list))), pictures);
+        table("Texts with the largest share", ["share", "text"], list), pictures);
       if (place) await boards(pictures, at, place.text);
     } catch (error) {
       if (mine === heading) replace(detail, el("p", { class: "trouble", role: "alert" }, error.message));
@@ -229,8 +221,7 @@ export function headsView(root, about, given, write) {
     const left = 60;
     const width = left + now.mass[0].length * cell + 10;
     const height = 60 + now.mass.length * cell;
-    const made = svgEl("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "font-family": "system-ui, sans-serif", "font-size": 11, fill: page().ink, role: "img",
-      "aria-label": `Percent of attention on ${now.pattern}` });
+    const made = drawing(width, height, { role: "img", "aria-label": `Percent of attention on ${now.pattern}` });
     made.append(svgEl("rect", { width, height, fill: page().page }),
       svgEl("text", { x: 4, y: 16, "font-weight": 600 }, `${kindOf(look(now.kind)).name === now.kind ? kindOf(now.kind).words : now.kind}: percent of attention`));
     now.mass[0].forEach((_, head) => made.append(svgEl("text", { x: left + (head + 0.5) * cell, y: 40, "text-anchor": "middle" }, String(head))));

@@ -26,6 +26,12 @@ export function page() {
   return dark.matches ? palette.dark : palette.light;
 }
 
+// A drawing of so many pixels, in the page's font and ink.
+export function drawing(width, height, attributes = {}) {
+  return svgEl("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "font-family": "system-ui, sans-serif",
+    "font-size": 11, fill: page().ink, ...attributes });
+}
+
 export function kindOf(name) {
   return palette.kinds.find((kind) => kind.name === name) ?? palette.kinds.find((kind) => kind.name === "other");
 }

@@ -1,7 +1,7 @@
 // Masks: a text and the pairs that a plan keeps of it, beside the model's own attention.
 
 import { ask, unpacked } from "./api.js";
-import { attentionChip, chip, kindOf, legend, onLook, page } from "./look.js";
+import { attentionChip, chip, drawing, kindOf, legend, onLook, page } from "./look.js";
 import { choice, debounced, el, labelled, percent, replace, say, short, svgEl, table } from "./dom.js";
 import { Matrix, kindsAt, minimap } from "./matrix.js";
 import { TextPanel, arcs, field } from "./tokens.js";
@@ -335,8 +335,7 @@ export function masksView(root, about, given, write) {
     const wide = parts.map(([svg]) => Number(svg.getAttribute("width")));
     const high = Math.max(...parts.map(([svg]) => Number(svg.getAttribute("height"))));
     const width = Math.max(420, wide.reduce((sum, each) => sum + each + 16, 16));
-    const made = svgEl("svg", { viewBox: `0 0 ${width} ${high + 66}`, width, height: high + 66,
-      "font-family": "system-ui, sans-serif", fill: page().ink });
+    const made = drawing(width, high + 66);
     made.append(svgEl("rect", { width, height: high + 66, fill: page().page }));
     let x = 16;
     parts.forEach(([svg, each], at) => {

@@ -2,7 +2,7 @@
 
 import { bytes } from "./api.js";
 import { el, short, svgEl } from "./dom.js";
-import { colourOf, markOf, mixed, page } from "./look.js";
+import { colourOf, drawing, markOf, mixed, page } from "./look.js";
 
 const EXECUTED = 128;
 const LARGEST = 20; // pixels of a cell
@@ -212,10 +212,7 @@ export class Matrix {
     const [width, height] = vectors
       ? [edge + cols.length * cell + 4, edge + rows.length * cell + 4]
       : [this.size.width, this.size.height];
-    const made = svgEl("svg", {
-      viewBox: `0 0 ${width} ${height}`, width, height, "font-family": "system-ui, sans-serif",
-      "font-size": 10, fill: colours.ink, role: "img", "aria-label": this.title,
-    });
+    const made = drawing(width, height, { "font-size": 10, role: "img", "aria-label": this.title });
     if (!vectors) {
       made.append(svgEl("image", { href: this.canvas.toDataURL(), width, height }));
       return made;

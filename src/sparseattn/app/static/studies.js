@@ -3,7 +3,7 @@
 import { addressOf } from "./address.js";
 import { ask } from "./api.js";
 import { choice, el, labelled, percent, replace, short, svgEl, table } from "./dom.js";
-import { markOf, onLook, page } from "./look.js";
+import { drawing, markOf, onLook, page } from "./look.js";
 import { MASKS } from "./masks.js";
 import { offerSaving } from "./save.js";
 import { planGrid, planLegend } from "./grid.js";
@@ -134,8 +134,7 @@ export function studiesView(root, about, given, write) {
     const shown = study.arms.filter((arm) => visible(arm) && arm.sparsity !== null);
     const base = study.arms.find((arm) => arm.address === study.baseline);
     const every = [...shown, ...(base ? [base] : [])];
-    const made = svgEl("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, width, height, "font-family": "system-ui, sans-serif", "font-size": 11,
-      fill: colours.ink, role: "group", "aria-label": `${study.metric} against sparsity, ${shown.length} arms; a table below has the numbers` });
+    const made = drawing(width, height, { class: "plot", role: "group", "aria-label": `${study.metric} against sparsity, ${shown.length} arms; a table below has the numbers` });
     made.append(svgEl("rect", { width, height, fill: colours.page }));
     const values = every.flatMap((arm) => arm.trials.map((each) => each.value)).filter((each) => each !== null);
     if (!values.length) {
@@ -264,7 +263,7 @@ export function studiesView(root, about, given, write) {
     const height = tested.length * row + 26;
     const [low, high] = range();
     const x = (number) => 12 + ((number - low) / (high - low || 1)) * (width - 24);
-    const made = svgEl("svg", { class: "plot forest", viewBox: `0 0 ${width} ${height}`, width, height, "font-family": "system-ui, sans-serif", "font-size": 11.5, fill: colours.ink, role: "img",
+    const made = drawing(width, height, { class: "plot forest", "font-size": 11.5, role: "img",
       "aria-label": tested.map((each) => each.words).join(" ") });
     made.append(svgEl("line", { x1: x(0), x2: x(0), y1: 14, y2: height - 20, stroke: colours.quiet }));
     for (const tick of ticksOf(low * study.scale, high * study.scale, width / 90)) {

@@ -1,7 +1,7 @@
 // The text itself, token by token; arcs of its parse; how far information has come.
 
-import { el, short, svgEl } from "./dom.js";
-import { colourOf, page } from "./look.js";
+import { el, region, short, svgEl } from "./dom.js";
+import { colourOf, drawing, page } from "./look.js";
 import { kindsAt } from "./matrix.js";
 
 // `onpoint(token, pinned)` is told of tokens, or of null when the pointer leaves.
@@ -130,8 +130,7 @@ export function arcs(picture, tokens, bitsOf) {
   }
   const highest = Math.min(150, Math.max(30, ...drawn.map(([a, b]) => Math.abs(a - b) / 3)));
   const base = highest + 12;
-  const made = svgEl("svg", {
-    viewBox: `0 0 ${x + 6} ${base + 24}`, width: x + 6, height: base + 24, fill: page().ink,
+  const made = drawing(x + 6, base + 24, {
     "font-family": "ui-monospace, monospace", "font-size": 12, role: "img",
     "aria-label": `Arcs from words to their syntactic heads: ${drawn.filter((each) => each[2]).length} of ` +
       `${drawn.length} are pairs that the shown head keeps`,
@@ -147,7 +146,7 @@ export function arcs(picture, tokens, bitsOf) {
   for (const token of tokens) {
     made.append(svgEl("text", { x: places[token], y: base + 16, "text-anchor": "middle" }, short(labels[token], 14)));
   }
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Dependency arcs" }, made);
+  return region("Dependency arcs", made);
 }
 
 // A row a layer: from which tokens the chosen one can have heard.
@@ -155,10 +154,8 @@ export function field(picture, heard) {
   const count = picture.tokens.labels.length;
   const cell = Math.max(1, Math.min(12, Math.floor(640 / count)));
   const left = 150;
-  const made = svgEl("svg", {
-    viewBox: `0 0 ${left + count * cell} ${heard.layers.length * 16 + 4}`, width: left + count * cell,
-    height: heard.layers.length * 16 + 4, "font-family": "system-ui, sans-serif", "font-size": 11,
-    fill: page().ink, role: "img",
+  const made = drawing(left + count * cell, heard.layers.length * 16 + 4, {
+    role: "img",
     "aria-label": `How many of ${count} tokens token ${heard.token} can have heard from after each layer: ` +
       heard.layers.map((each) => each.length).join(", "),
   });
@@ -169,5 +166,5 @@ export function field(picture, heard) {
     made.append(svgEl("rect", { x: left, y, width: count * cell, height: 12, fill: page().band }));
     made.append(svgEl("path", { d: d.join(""), fill: page().series[0] }));
   });
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Receptive field" }, made);
+  return region("Receptive field", made);
 }

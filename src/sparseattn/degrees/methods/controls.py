@@ -27,22 +27,18 @@ class _Control(Method):
     arm: Method
 
     def __post_init__(self) -> None:
-        """Checks the arm."""
         if not isinstance(self.arm, Method):
             raise PlanError(f"{self.name}() takes a method such as learned(...), got {self.arm!r}")
 
     @property
     def base(self) -> BudgetMethod:
-        """See `Method.base`."""
         return self.arm.base
 
     @property
     def needs(self) -> frozenset[str]:
-        """See `Method.needs`."""
         return self.arm.needs
 
     def check(self, texts: Texts, tokenizer: Any = None) -> None:
-        """See `Method.check`."""
         self.arm.check(texts, tokenizer)
 
     @property
@@ -69,7 +65,6 @@ class RetrainedMethod(_Control):
     name: ClassVar[str] = "retrained"
 
     def apply(self, context: Context) -> Applied:
-        """See `Method.apply`."""
         return Applied(self.plan_of_arm(context))
 
 
@@ -89,7 +84,6 @@ class ShuffledMethod(_Control):
     name: ClassVar[str] = "shuffled"
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         super().__post_init__()
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise PlanError(f"shuffled(): seed {self.seed!r} must be a whole number >= 0")
@@ -97,7 +91,6 @@ class ShuffledMethod(_Control):
             raise PlanError(f"shuffled(): {unknown('within', self.within, _WITHIN)}")
 
     def apply(self, context: Context) -> Applied:
-        """See `Method.apply`."""
         from sparseattn.degrees.discretize import plan_from_heads
         from sparseattn.degrees.texts import shape_of
 

@@ -41,7 +41,6 @@ class _Family(BudgetMethod):
     empty_last_layers: int = 0
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         self.check_sparsity()
         if self.budget_split not in BUDGET_SPLITS:
             message = unknown("budget_split", self.budget_split, BUDGET_SPLITS)
@@ -71,7 +70,6 @@ class _Family(BudgetMethod):
             )
 
     def apply(self, context: Context) -> Applied:
-        """See `Method.apply`."""
         data = split_rows(self.budget_split, context.data, context.evaluation)
         return Applied(self.plan(context.model, data, context.collator, context.tokenizer))
 
@@ -141,7 +139,6 @@ class UniformMethod(_Family):
     name: ClassVar[str] = "uniform"
 
     def step(self, index: int) -> Pattern:
-        """See `_Family.step`."""
         from sparseattn.patterns._mix import global_tokens
         from sparseattn.patterns.neighbor import Neighbor
 
@@ -156,7 +153,6 @@ class LongformerMethod(_Family):
     also_pattern: ClassVar[bool] = True
 
     def step(self, index: int) -> Pattern:
-        """See `_Family.step`."""
         from sparseattn.patterns.longformer import Longformer
 
         return Longformer(index, self.globals)
@@ -174,7 +170,6 @@ class BigBirdMethod(_Family):
     also_pattern: ClassVar[bool] = True
 
     def step(self, index: int) -> Pattern:
-        """See `_Family.step`."""
         from sparseattn.patterns.bigbird import BigBird
 
         # 0+0, 0+1, then for each radius r: 2r-1, 2r, 2r+1 random keys, the first with r just grown.

@@ -22,7 +22,6 @@ class _Degrees(BudgetMethod):
     over: Sequence[str] | str
 
     def __post_init__(self) -> None:
-        """Checks the sparsity and the options."""
         self.check_sparsity()
         settings = self.settings()
         # Frozen: one spelling for layers and rankings that are the same.
@@ -40,11 +39,9 @@ class _Degrees(BudgetMethod):
 
     @property
     def needs(self) -> frozenset[str]:
-        """See `Method.needs`."""
         return self.settings().needs
 
     def check(self, texts: Texts, tokenizer: Any = None) -> None:
-        """See `Method.check`."""
         from sparseattn.models.encoder import encoder_of
         from sparseattn.models.masks import check_scores
 
@@ -74,7 +71,6 @@ class CalibratedMethod(_Degrees):
         return replace(super().settings(), off=False)
 
     def apply(self, context: Context) -> Applied:
-        """See `Method.apply`."""
         from sparseattn.degrees.calibrate import calibrate_rows
 
         result = calibrate_rows(

@@ -25,7 +25,6 @@ class DependencyRanking(Ranking):
         return (0, 1, 2, 3)
 
     def pattern(self, degree: float) -> Pattern:
-        """See `Ranking.pattern`."""
         from sparseattn.patterns.dependency import Dependency
 
         return Dependency(int(degree))

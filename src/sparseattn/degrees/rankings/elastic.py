@@ -29,7 +29,6 @@ class ElasticRanking(Ranking):
         return tuple(sorted({min(1.0, round(radius / longest, 4)) for radius in radii}))
 
     def pattern(self, degree: float) -> Pattern:
-        """See `Ranking.pattern`."""
         from sparseattn.patterns.elastic import Elastic
 
         return Elastic(degree)

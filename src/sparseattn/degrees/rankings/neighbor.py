@@ -32,7 +32,6 @@ class NeighborRanking(Ranking):
         return (0, *(2**power for power in range(math.ceil(math.log2(reach)) + 1)))
 
     def pattern(self, degree: float) -> Pattern:
-        """See `Ranking.pattern`."""
         from sparseattn.patterns.neighbor import Neighbor
 
         return Neighbor(int(degree))

@@ -18,7 +18,6 @@ class OtherSentenceRanking(ListedRanking):
     name: ClassVar[str] = "other_sentence_similarity"
 
     def pattern(self, degree: float) -> Pattern:
-        """See `Ranking.pattern`."""
         from sparseattn.patterns.similarity import Similarity
 
         return Similarity(int(degree), other_sentence=True)

@@ -21,7 +21,6 @@ class RandomRanking(ListedRanking):
     name: ClassVar[str] = "random"
 
     def pattern(self, degree: float) -> Pattern:
-        """See `Ranking.pattern`."""
         from sparseattn.patterns.random_ import Random
 
         return Random(int(degree), drawn=max(DRAWN, int((self.degrees or (0,))[-1])))

@@ -18,7 +18,6 @@ class SimilarityRanking(ListedRanking):
     name: ClassVar[str] = "similarity"
 
     def pattern(self, degree: float) -> Pattern:
-        """See `Ranking.pattern`."""
         from sparseattn.patterns.similarity import Similarity
 
         return Similarity(int(degree))

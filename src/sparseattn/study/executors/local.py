@@ -119,11 +119,9 @@ class LocalExecutor:
 
     @property
     def free(self) -> int:
-        """See `Executor.free`."""
         return self.workers - len(self._busy)
 
     def submit(self, trial: TrialSpec) -> None:
-        """See `Executor.submit`."""
         task = partial(_work, str(self.store.folder), self.run, trial.model_dump_json())
         worker = self._idle.pop() if self._idle else None
         if worker is not None:
@@ -135,7 +133,6 @@ class LocalExecutor:
         self._busy.append(worker or self._start(trial.digest, task))
 
     def poll(self, timeout: float) -> list[Event]:
-        """See `Executor.poll`."""
         if not self._busy:
             time.sleep(timeout)
         wait([worker.future for worker in self._busy], timeout, FIRST_COMPLETED)
@@ -149,7 +146,6 @@ class LocalExecutor:
         return events
 
     def close(self) -> None:
-        """See `Executor.close`."""
         for worker in self._busy:
             worker.process.kill()
         for worker in (*self._busy, *self._idle):

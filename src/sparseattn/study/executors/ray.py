@@ -76,7 +76,6 @@ class RayExecutor:
         return int(slots) + 1 - len(self._running)
 
     def submit(self, trial: TrialSpec) -> None:
-        """See `Executor.submit`."""
         digest = trial.digest
         if not self.locks.take(digest):
             self._events.append(Event("busy", digest))
@@ -88,7 +87,6 @@ class RayExecutor:
             self._running[task] = digest
 
     def poll(self, timeout: float) -> list[Event]:
-        """See `Executor.poll`."""
         events, self._events = self._events, []
         if not self._running or events:
             time.sleep(0.0 if events else timeout)
