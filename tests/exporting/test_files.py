@@ -128,3 +128,18 @@ def test_a_file_is_verified(exported):
     own = {":": {"0,2": "neighbor(3) | global(cls)", "1": "neighbor(3)", "3": "self()"}}
     found = sa.verify(done.path, own, texts, model=model)
     assert found, str(found)
+
+
+def test_two_files_of_two_models_are_never_side_by_side(tmp_path, monkeypatch):
+    """Killed while they take their places, the one that is opened is not there."""
+    for name in ("out.xml", "out.bin"):
+        (tmp_path / name).write_text("old")
+
+    def killed(*_):
+        assert not (tmp_path / "out.xml").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.shutil, "move", killed)
+    with pytest.raises(KeyboardInterrupt), files._draft(tmp_path / "out.xml") as draft:
+        [draft.with_suffix(end).write_text("new") for end in (".bin", ".xml")]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.bin"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from sparseattn.cli import main as cli
 from sparseattn.errors import DataError
 from sparseattn.models.lengthen.folder import lengthen_folder
 from sparseattn.models.names import DEFAULT
+from sparseattn.models.saving import new_folder
 from tests.models.families import batch, build, run, sentence_transformer, tokenizer
 
 PLAN = "neighbor(radius=64) | global(cls)"
@@ -256,3 +258,19 @@ def test_sentence_transformers_whose_layers_have_no_number(command, tmp_path, fa
     loaded = sa.load(out, device="cpu")
     assert loaded.max_seq_length == 200
     assert (loaded.encode(TEXT) == expected).all()
+
+
+def test_an_empty_folder_is_filled_in_one_step(tmp_path, monkeypatch):
+    """Killed at any moment, it is empty or whole: its names are never there one by one."""
+    out, rename, steps = tmp_path / "out", Path.rename, []
+    out.mkdir()
+    (tmp_path / "link").symlink_to(out)
+    monkeypatch.setattr(Path, "rename", lambda a, b: steps.append(b) or rename(a, b))
+    for place in (out, tmp_path / "link"):
+        with new_folder(place) as draft:
+            (draft / "a").touch()
+            (draft / "b").touch()
+        assert {path.name for path in out.iterdir()} == {"a", "b"}
+        for path in out.iterdir():
+            path.unlink()
+    assert steps == [out, out]

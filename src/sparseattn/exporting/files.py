@@ -202,7 +202,10 @@ def _draft(path: Path) -> Iterator[Path]:
         with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
             draft = Path(folder, path.name)
             yield draft
-            for file in sorted(Path(folder).iterdir(), key=lambda file: file == draft):
+            files = sorted(Path(folder).iterdir(), key=lambda file: file == draft)
+            if len(files) > 1:  # killed between them, it is not there: never old beside new
+                path.unlink(missing_ok=True)
+            for file in files:
                 shutil.move(file, path.parent / file.name)
     except OSError as error:
         raise DataError(f"cannot write {path}: {reason(error)}") from None

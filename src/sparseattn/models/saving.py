@@ -30,7 +30,7 @@ def tokenizer_of(name: str) -> Any:
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its place at the end, or disappears."""
-    place = out.absolute()
+    place = out.resolve()
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise DataError(f"{out} is there already; give an empty or new folder")
     missing = [folder for folder in place.parents if not folder.exists()]
@@ -40,11 +40,7 @@ def new_folder(out: Path) -> Iterator[Path]:
             draft.mkdir(parents=True)
         yield draft
         with writing(out):
-            if not place.exists():
-                draft.rename(place)
-            else:
-                for path in draft.iterdir():
-                    path.rename(place / path.name)
+            draft.rename(place)  # in one step, an empty folder in its place included
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         for folder in missing:
