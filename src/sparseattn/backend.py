@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sparseattn.errors import BackendError
-from sparseattn.registry import Registry
+from sparseattn.registry import Registered, Registry
 from sparseattn.rules import LayerRule
 
 #: The name that leaves the choice to `select`.
@@ -88,19 +88,20 @@ class Call:
         return self.bias.dense() if isinstance(self.bias, DistanceBias) else self.bias
 
 
-class Backend(ABC):
+#: Every backend by name, in alphabetical order.
+backends: Registry[Backend] = Registry("backend", "sparseattn.backends", BackendError)
+
+
+class Backend(Registered, ABC):
     """One way to compute `softmax(mask(scale * query key^T + bias)) value`."""
 
-    #: Its name; registers the class. Abstract classes leave it empty.
-    name: ClassVar[str] = ""
+    registry: ClassVar[Registry[Any]] = backends
     #: One line for `sparseattn backends` and the documentation.
     summary: ClassVar[str] = ""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Registers a named subclass."""
-        super().__init_subclass__(**kwargs)
-        if name := cls.__dict__.get("name"):
-            backends.add(name, cls, cls())
+    @classmethod
+    def _entry(cls) -> Backend:
+        return cls()
 
     def reasons(self, call: Call) -> list[str]:  # noqa: ARG002
         """Why it cannot compute this call; empty when it can."""
@@ -126,10 +127,6 @@ class Backend(ABC):
     def work(self, rule: LayerRule) -> float:
         """Entries of a window that would take as long as those that it computes for a rule."""
         return self.computed(rule)
-
-
-#: Every backend by name, in alphabetical order.
-backends: Registry[Backend] = Registry("backend", "sparseattn.backends", BackendError)
 
 
 def backend(name: str) -> Backend:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from sparseattn.errors import PatternError
-from sparseattn.registry import Registry
+from sparseattn.registry import Registered, Registry
 from sparseattn.rules import AllPairs, Both, Except, Rule
 from sparseattn.spec_strings import parse_with, spell, spell_arguments
 from sparseattn.tokens import TokenBatch
@@ -28,8 +28,12 @@ _DEEPEST = 100
 _RULES: WeakKeyDictionary[TokenBatch, dict[tuple[Pattern, int | None], Rule]] = WeakKeyDictionary()
 
 
+#: Every pattern by name, in alphabetical order.
+catalogue: Registry[type[Pattern]] = Registry("pattern", "sparseattn.patterns", PatternError)
+
+
 @dataclass(frozen=True)
-class Pattern(ABC):
+class Pattern(Registered, ABC):
     """A rule that says which (query, key) pairs are allowed, given the tokens.
 
     Subclasses are frozen dataclasses of plain values (int, float, bool, str, tuples of these, other
@@ -37,8 +41,7 @@ class Pattern(ABC):
     for padding or for a token's own place on the diagonal: `sparseattn.plan` sees to both.
     """
 
-    #: Its name in spec strings; registers the class. Abstract classes leave it empty.
-    name: ClassVar[str] = ""
+    registry: ClassVar[Registry[Any]] = catalogue
     #: The allowed pairs as a formula, for the catalogue.
     formula: ClassVar[str] = ""
     #: Keys a query may attend to, away from the borders, itself included. (Not called `degree`: a
@@ -48,12 +51,6 @@ class Pattern(ABC):
     source: ClassVar[str] = ""
     #: A spec string that the catalogue, the documentation and the conformance tests use.
     example: ClassVar[str] = ""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Registers a named subclass."""
-        super().__init_subclass__(**kwargs)
-        if name := cls.__dict__.get("name"):
-            catalogue.add(name, cls, cls)
 
     @abstractmethod
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
@@ -190,10 +187,6 @@ class Difference(Joined):
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
         return Rule((Except(*(rule_of(side, tokens, layer) for side in (self.left, self.right))),))
-
-
-#: Every pattern by name, in alphabetical order.
-catalogue: Registry[type[Pattern]] = Registry("pattern", "sparseattn.patterns", PatternError)
 
 
 def parse(text: str) -> Pattern:

@@ -6,11 +6,33 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from sparseattn.errors import SparseAttnError, unknown
 
 T = TypeVar("T")
+
+
+class Registered:
+    """A base whose subclasses are found by their name.
+
+    Attributes:
+        registry: Where they are.
+        name: Empty for one that is not to be found, such as an abstract one.
+    """
+
+    registry: ClassVar[Registry[Any]]
+    name: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name := cls.__dict__.get("name"):
+            cls.registry.add(name, cls, cls._entry())
+
+    @classmethod
+    def _entry(cls) -> Any:
+        """What the name stands for."""
+        return cls
 
 
 class Registry(Mapping[str, T]):

@@ -67,7 +67,8 @@ class Answers:
         """The model that is asked for, loaded once; studies' models may be asked for, too."""
         from sparseattn.app.reader import Reader
 
-        known = [*self.sources.models, *self._models_of_studies()]
+        studies = [self._open_study(name).model for name in self.sources.studies]
+        known = [*self.sources.models, *studies]
         name = _text(body, "model", known[0] if known else "")
         if not known:
             raise DataError("no model was named; start `sparseattn app MODEL`")
@@ -77,9 +78,6 @@ class Answers:
             self._readers.clear()  # one at a time stays in memory
             self._readers[name] = Reader(name)
         return self._readers[name]
-
-    def _models_of_studies(self) -> list[str]:
-        return [self._open_study(name).model for name in self.sources.studies]
 
     def _asked(self, body: Body) -> Any:
         from sparseattn.app.masks import Asked

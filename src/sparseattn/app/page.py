@@ -37,10 +37,7 @@ def _file(name: str) -> str:
 def palette_json() -> dict[str, Any]:
     """Kinds and pages, as scripts need them."""
     return {
-        "kinds": [
-            {name: getattr(kind, name) for name in ("name", "words", "light", "dark", "marker")}
-            for kind in KINDS.values()
-        ],
+        "kinds": [asdict(kind) for kind in KINDS.values()],
         "light": asdict(LIGHT),
         "dark": asdict(DARK),
     }

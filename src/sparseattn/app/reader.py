@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseattn.annotations import COLUMNS, PARSED
+from sparseattn.annotations import PARSED
 from sparseattn.backend import AUTO
+from sparseattn.degrees.texts import READ, state_of
 from sparseattn.errors import AnnotationError, DataError, MissingExtraError, PlanError
 from sparseattn.models.config import FIELD
 from sparseattn.models.encoder import encoder_of
@@ -22,7 +23,7 @@ from sparseattn.models.load import load_model, load_part
 from sparseattn.models.positions import max_tokens
 from sparseattn.models.read import check_texts
 from sparseattn.models.sparsify import plan_of, sparsify
-from sparseattn.models.state import SparsityState, attached_state
+from sparseattn.models.state import SparsityState
 from sparseattn.plan import Plan
 from sparseattn.rules import LayerRule
 from sparseattn.syntax import Annotator
@@ -30,9 +31,6 @@ from sparseattn.tokens import TokenBatch
 
 #: Letters of a text that are looked at, and tokens; fewer of models that hold all scores at once.
 MOST_LETTERS, MOST_TOKENS, MOST_AT_ONCE = 200_000, 8192, 1024
-
-#: What an encoder reads of a tokenizer's columns.
-_READ = ("input_ids", "attention_mask", "token_type_ids", *COLUMNS)
 
 #: Numbers up to which a run keeps what attention is made of in every layer.
 _EVERY_LAYER = 5 << 19
@@ -175,9 +173,7 @@ class Reader:
     @property
     def state(self) -> SparsityState:
         """What `sparsify` put on the encoder."""
-        state = attached_state(self.encoder)
-        assert state is not None, "it always carries a plan"
-        return state
+        return state_of(self.encoder)
 
     @cached_property
     def limit(self) -> tuple[int, str]:
@@ -227,7 +223,7 @@ class Reader:
         ids = found["input_ids"]
         sides = found.sequence_ids(0) if self.tokenizer.is_fast else [None] * len(ids)
         return Passage(
-            columns={name: torch.tensor([found[name]]) for name in _READ if name in found},
+            columns={name: torch.tensor([found[name]]) for name in READ if name in found},
             labels=tuple(self.tokenizer.decode([index]).strip() or "␣" for index in ids),
             spans=tuple(map(tuple, found.get("offset_mapping", [(0, 0)] * len(ids)))),
             sides=tuple(-1 if side is None else side for side in sides),

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparseattn.errors import PatternError, PlanError, SpecError
-from sparseattn.registry import Registry
+from sparseattn.registry import Registered, Registry
 from sparseattn.spec_strings import parse_with, spell_arguments
 
 if TYPE_CHECKING:
@@ -78,20 +78,17 @@ class Applied:
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
+#: Every method by name, in alphabetical order.
+methods: Registry[type[Method]] = Registry("method", "sparseattn.degrees.methods", PatternError)
+
+
 @dataclass(frozen=True)
-class Method(ABC):
+class Method(Registered, ABC):
     """A way to spend a sparsity. Subclasses are frozen dataclasses with a `name`."""
 
-    #: Its name in an arm; registers the class.
-    name: ClassVar[str] = ""
+    registry: ClassVar[Registry[Any]] = methods
     #: Whether a pattern has that name, too.
     also_pattern: ClassVar[bool] = False
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Registers a named subclass."""
-        super().__init_subclass__(**kwargs)
-        if name := cls.__dict__.get("name"):
-            methods.add(name, cls, cls)
 
     @property
     @abstractmethod
@@ -154,10 +151,6 @@ class BudgetMethod(Method):
             raise PlanError(
                 f"{self.name}(): sparsity {self.sparsity!r} must be a number between 0 and 1"
             )
-
-
-#: Every method by name, in alphabetical order.
-methods: Registry[type[Method]] = Registry("method", "sparseattn.degrees.methods", PatternError)
 
 
 def is_method(text: str) -> bool:

@@ -12,10 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparseattn.errors import PlanError
-from sparseattn.registry import Registry
+from sparseattn.registry import Registered, Registry
 from sparseattn.spec_strings import parse_with, spell_arguments
 
 if TYPE_CHECKING:
@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from sparseattn.tokens import TokenBatch
 
 
+#: Every ranking by name, in alphabetical order.
+rankings: Registry[type[Ranking]] = Registry("ranking", "sparseattn.degrees.rankings", PlanError)
+
+
 @dataclass(frozen=True)
-class Ranking(ABC):
+class Ranking(Registered, ABC):
     """An order of the keys of each query.
 
     Attributes:
@@ -36,18 +40,11 @@ class Ranking(ABC):
 
     degrees: tuple[float, ...] | None = None
 
-    #: Its name; registers the class.
-    name: ClassVar[str] = ""
+    registry: ClassVar[Registry[Any]] = rankings
     #: Whether the largest degree keeps every pair; learning then starts near it, as good as dense.
     everything: ClassVar[bool] = False
     #: Whether a degree is a whole number, else a share from 0 to 1.
     whole: ClassVar[bool] = True
-
-    def __init_subclass__(cls, **kwargs: object) -> None:
-        """Registers a named subclass."""
-        super().__init_subclass__(**kwargs)
-        if name := cls.__dict__.get("name"):
-            rankings.add(name, cls, cls)
 
     def __post_init__(self) -> None:
         if self.degrees is None:
@@ -129,10 +126,6 @@ def _is_count(degree: object) -> bool:
 
 def _is_share(degree: object) -> bool:
     return isinstance(degree, int | float) and not isinstance(degree, bool) and 0 <= degree <= 1
-
-
-#: Every ranking by name, in alphabetical order.
-rankings: Registry[type[Ranking]] = Registry("ranking", "sparseattn.degrees.rankings", PlanError)
 
 
 def parse_rankings(over: str | Sequence[str]) -> tuple[Ranking, ...]:

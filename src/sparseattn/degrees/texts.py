@@ -26,8 +26,8 @@ _ROWS, _PAIRS = 64, 1 << 20
 #: Pairs of tokens of all rows, at most: they are counted one by one.
 _ALL_PAIRS = 1 << 29
 
-#: What the model reads of a row, labels aside.
-_READ = ("input_ids", "attention_mask", "token_type_ids", *COLUMNS)
+#: What a model reads of a row, labels aside.
+READ = ("input_ids", "attention_mask", "token_type_ids", *COLUMNS)
 
 
 class Texts:
@@ -64,7 +64,7 @@ class Texts:
         """The rows without their labels, in batches on the model's device."""
         device = next(self.model.parameters()).device
         for rows in self._split_rows():
-            kept = [{name: row[name] for name in _READ if name in row} for row in rows]
+            kept = [{name: row[name] for name in READ if name in row} for row in rows]
             yield {
                 name: value.to(device) if isinstance(value, torch.Tensor) else value
                 for name, value in self.collator(kept).items()

@@ -111,12 +111,13 @@ class Comparison:
         result, counts = self.result, sorted({mean.count for mean in self.means})
         values = [spell(self.metric, mean.value) for mean in self.means]
         seeds = f"{' and '.join(map(str, counts))} {'seed' if counts == [1] else 'seeds'}"
+        clusters = f" in {counted(result.clusters, 'cluster')}" if result.clusters else ""
         sentences = [
             f"{self.metric}: {self.a} {values[0]}, {self.b} {values[1]}.",
             f"{'A' if self.differs else 'No'} difference was found: "
             f"{points(self.metric, result.difference)} points, {self._interval(result)}"
             f"p {probability(self.p)}, {self._corrected(result)} ({result.test}; "
-            f"{seeds}, {counted(result.examples, 'example')}{self._clusters(result)}).",
+            f"{seeds}, {counted(result.examples, 'example')}{clusters}).",
         ]
         if self.learned:
             each = zip((self.a, self.b), self.learned, strict=True)
@@ -127,9 +128,6 @@ class Comparison:
         if result.caveat:
             sentences.append(f"Note: {result.caveat}.")
         return " ".join(sentences)
-
-    def _clusters(self, result: TestResult) -> str:
-        return f" in {counted(result.clusters, 'cluster')}" if result.clusters else ""
 
     def _interval(self, result: TestResult) -> str:
         if math.isnan(result.low):

@@ -93,7 +93,8 @@ def forest_figure(summary: Summary, asked: Sequence[Question]) -> Drawing | None
 
     what = "the declared comparisons" if by_question else f"comparisons with {data.baseline}"
     more = f" {counted(left_out, 'more comparison')} are not drawn." if left_out else ""
-    place, barless = _placement(groups), [row for row in rows if _barless(row.each)]
+    place, results = _placement(groups), [row.each.result for row in rows]
+    barless = any(result and math.isnan(result.low) for result in results)
     counts = " Without a bar p is that of how many runs learned the task." if barless else ""
     placement = f" Layers: {place}." if place else ""
     points_of = " in points" if unit(metric) == 100 else ""
@@ -109,10 +110,6 @@ def forest_figure(summary: Summary, asked: Sequence[Question]) -> Drawing | None
         f"{counts}{placement}{more}",
         draw=draw,
     )
-
-
-def _barless(each: Comparison) -> bool:
-    return each.result is not None and math.isnan(each.result.low)
 
 
 def _tested(comparisons: Sequence[Comparison]) -> list[Comparison]:

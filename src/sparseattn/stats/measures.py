@@ -110,19 +110,12 @@ def _entities(frame: pd.DataFrame) -> tuple[Array, Array, Array]:
     return counts[:, 0], counts[:, 1], counts[:, 2]
 
 
-def _pooled_f1(frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
+def _pooled(metric: str, frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
+    """Precision, recall or F1 of the entities of all examples together."""
     matched, predicted, expected = _entities(frame)
-    return Measure(lambda weights: _ratio(2 * weights @ matched, weights @ (predicted + expected)))
-
-
-def _pooled_precision(frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
-    matched, predicted, _ = _entities(frame)
-    return Measure(lambda weights: _ratio(weights @ matched, weights @ predicted))
-
-
-def _pooled_recall(frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
-    matched, _, expected = _entities(frame)
-    return Measure(lambda weights: _ratio(weights @ matched, weights @ expected))
+    both = (predicted + expected) / 2
+    of = {"precision": predicted, "recall": expected, "f1": both}[metric]
+    return Measure(lambda weights: _ratio(weights @ matched, weights @ of))
 
 
 def _pearson(frame: pd.DataFrame, _labels: Sequence[str]) -> Measure:
@@ -168,9 +161,7 @@ _MEASURES: dict[tuple[str, str], Callable[[pd.DataFrame, Sequence[str]], Measure
     ("classification", "mcc"): _matthews,
     ("regression", "pearson"): _pearson,
     ("regression", "spearman"): _spearman,
-    ("token-classification", "f1"): _pooled_f1,
-    ("token-classification", "precision"): _pooled_precision,
-    ("token-classification", "recall"): _pooled_recall,
+    **{("token-classification", m): partial(_pooled, m) for m in ("f1", "precision", "recall")},
     ("question-answering", "f1"): partial(_mean_of_column, "score"),
     ("question-answering", "exact_match"): partial(_mean_of_column, "exact"),
     **{("ranking", name): partial(_mean_of_column, name) for name in ("ndcg_10", "mrr_10", "map")},
