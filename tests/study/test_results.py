@@ -10,6 +10,7 @@ from pyarrow import csv, parquet
 from sparseattn.errors import StudyError
 from sparseattn.report import write_report
 from sparseattn.report.data import load_study
+from sparseattn.report.setting import spec_text
 from sparseattn.study import record
 from sparseattn.study.grid import Arm
 from sparseattn.study.results import rebuild
@@ -153,6 +154,7 @@ def test_what_is_not_there_is_said(study, tmp_path):
     data = load_study(store.folder)
     assert data.missing == "Of 6 trials 1 has not run and 1 is damaged."
     assert "is damaged: cut short" in data.damaged[0]
+    assert "null" not in spec_text(data), "what is not set is not listed"
     write_report(data, tmp_path / "report")
     for name in ("report.html", "report.md"):
         assert "This study is not complete. Of 6 trials" in (tmp_path / "report" / name).read_text()

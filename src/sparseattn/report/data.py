@@ -131,12 +131,9 @@ class StudyData:
     def missing(self) -> str:
         """Which trials are not there, in a sentence; empty for a whole study."""
         absent = max(0, (self.planned or 0) - len(self.rows) - len(self.damaged))
-        parts = [f"{absent:,} {'has' if absent == 1 else 'have'} not run"] if absent else []
-        parts += (
-            [f"{len(self.damaged):,} {'is' if len(self.damaged) == 1 else 'are'} damaged"]
-            if self.damaged
-            else []
-        )
+        one, many = ("has not run", "is damaged"), ("have not run", "are damaged")
+        counts = zip((absent, len(self.damaged)), one, many, strict=True)
+        parts = [f"{n:,} {said if n == 1 else of_many}" for n, said, of_many in counts if n]
         return f"Of {counted(self.planned or 0, 'trial')} {' and '.join(parts)}." if parts else ""
 
     def only(self, seeds: str) -> StudyData:

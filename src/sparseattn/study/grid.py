@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from sparseattn.degrees.method import is_method
+from sparseattn.degrees.methods.fixed import last_before
 from sparseattn.errors import PatternError, PlanError, StudyError
 from sparseattn.selection import is_plan
 from sparseattn.study import arms
@@ -227,13 +228,8 @@ def solve(
             f"worth trying, {ends[1]:.4g}"
         )
     rising = ends[0] <= ends[1]
-    while high - low > 1:
-        middle = (low + high) // 2
-        if (value(middle) < target) == rising:
-            low = middle
-        else:
-            high = middle
-    best = min((low, high), key=lambda number: abs(value(number) - target))
+    low = last_before(low, high, lambda number: (value(number) < target) != rising)
+    best = min((low, min(low + 1, high)), key=lambda number: abs(value(number) - target))
     return best, known[best]
 
 
