@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
-from types import MethodType
 from typing import Any
 
 import torch
@@ -214,8 +213,8 @@ def _replace_attention(encoder: Any, layers: list[Attention], running: _Running)
     for index, layer in enumerate(layers):
         setattr(layer.module, LAYERS, (*getattr(layer.module, LAYERS, ()), index))
         setattr(layer.module, _RUNNING, running)
-    for module in own_attention.modules_of(encoder):
-        module.forward = MethodType(_own_forward, module)
+    own_attention.attend_by(encoder, _attend)
+    if own_attention.modules_of(encoder):
         encoder.config._attn_implementation = _NAME  # hands masks on as they are
     encoder.set_attn_implementation(_NAME)
 
@@ -224,30 +223,10 @@ def _no_bias(*_args: Any, **_keywords: Any) -> Tensor:
     return torch.zeros(1)
 
 
-def _own_forward(
-    module: Any,
-    hidden_states: Tensor,
-    _mask: Tensor | None = None,
-    position_bias: Tensor | None = None,
-    *,
-    sinusoidal_pos: Tensor | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Stands in where a family computes its own attention: MPNet, RoFormer and its like."""
-    is_mpnet = hasattr(module, "o")
-    names = ("q", "k", "v") if is_mpnet else ("query", "key", "value")
-    query, key, value = (
-        cut(getattr(module, name)(hidden_states), 2, module.attention_head_size).transpose(1, 2)
-        for name in names
-    )
-    if sinusoidal_pos is not None:
-        turned = module.apply_rotary_position_embeddings(
-            sinusoidal_pos, query, key, value if module.rotary_value else None
-        )
-        query, key, value = (*turned, value)[:3]
-    context = _attention(module, query, key, value, None, position_bias=position_bias)[0]
-    context = context.flatten(2)
-    return (module.o(context) if is_mpnet else context), None
+def _attend(module: Any, states: list[Tensor], _mask: Any, bias: Any) -> Tensor:
+    """For families that compute their own attention."""
+    query, key, value = states
+    return _attention(module, query, key, value, None, position_bias=bias)[0].flatten(2)
 
 
 def _attention(

@@ -81,12 +81,12 @@ _FORWARDS: dict[str, Callable[..., Any]] = {
 
 
 @cache
-def _forward(compute: Callable[..., Any]) -> Callable[..., Any]:
+def _forward(compute: Callable[..., Any], attend: Attend = under_plan) -> Callable[..., Any]:
     def forward(
         self: Any, hidden_states: Tensor, attention_mask: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
         named = {name: kwargs.pop(old) for old, name in _NAMES.items() if old in kwargs}
-        return compute(under_plan, self, hidden_states, attention_mask, *args[:1], **named)
+        return compute(attend, self, hidden_states, attention_mask, *args[:1], **named)
 
     return forward
 
@@ -150,6 +150,12 @@ def replace(encoder: nn.Module) -> None:
     _check(encoder)
     for module, function in _replacements(encoder):
         setattr(module, function.__name__, MethodType(function, module))
+
+
+def attend_by(encoder: nn.Module, attend: Attend) -> None:
+    """Has the self-attention modules of such a family compute attention by another function."""
+    for module in modules_of(encoder):
+        module.forward = MethodType(_forward(_FORWARDS[_name(module)], attend), module)
 
 
 def is_replaced(encoder: nn.Module) -> bool:
