@@ -121,6 +121,7 @@ def test_functions(pooling):
     assert found.verdict == "not to be proven from outside"
     assert not found
     assert "what would prove more" in str(found)
+    assert ("last_hidden_state" in str(found)) == (pooling != "tokens")
 
 
 @pytest.mark.parametrize("pooling", ["tokens", "cls", "mean"])

@@ -23,6 +23,9 @@ from sparseattn.verifying.texts import Text, Vocabulary, read_texts
 from sparseattn.verifying.vectors import changed_for, check_vectors
 from sparseattn.words import counted
 
+#: What the outputs of tokens are called.
+_BY_TOKEN = "output of each token"
+
 
 @dataclass(frozen=True)
 class Verified:
@@ -58,14 +61,10 @@ class Verified:
         lines = [f"{self.verdict}: {self.what} under {self.plan.spelled} ({amount})"]
         lines += [f"  {check}" for check in self.checks]
         if self.verdict == UNPROVEN:
-            lines.append(f"  {_ADVICE}")
+            by_token = any(check.where == _BY_TOKEN for check in self.checks)
+            more = "" if by_token else "outputs of each token (last_hidden_state, /embed_all), or "
+            lines.append(f"  what would prove more: {more}the torch model, layer by layer")
         return "\n".join(lines)
-
-
-_ADVICE = (
-    "what would prove more: outputs of each token (last_hidden_state, /embed_all), or the torch "
-    "model, whose layers are looked at one by one"
-)
 
 
 def verify(
@@ -202,7 +201,7 @@ def _spread(text: Text, vocabulary: Vocabulary, subject: Subject, count: int) ->
 
 
 def _token_check(pairs: Iterable[Pairs], full: bool, subject: Subject) -> Check:
-    return judge("output of each token", Pairs.joined(list(pairs)), full=full, exact=subject.exact)
+    return judge(_BY_TOKEN, Pairs.joined(list(pairs)), full=full, exact=subject.exact)
 
 
 def _refuse_short(
