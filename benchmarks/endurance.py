@@ -51,7 +51,8 @@ def batch(number: int, texts: int = 4, longest: int = 384) -> dict[str, torch.Te
     lengths = torch.randint(8, longest, (texts,), generator=draw)
     length = int(lengths.max())
     ids = torch.randint(5, 2000, (texts, length), generator=draw)
-    return {"input_ids": ids, "attention_mask": (torch.arange(length) < lengths[:, None]).long()}
+    real = (torch.arange(length) < lengths[:, None]).long()
+    return {"input_ids": ids, "attention_mask": real}
 
 
 # --- in the process that is measured: a function that does round number n
@@ -90,8 +91,11 @@ def batches(plan: str, backend: str) -> Callable[[int], object]:
     encoder = sa.sparsify(model().eval(), plan, backend=backend)
 
     def run(number: int) -> None:
+        columns = batch(number)
+        special = torch.zeros_like(columns["input_ids"])
+        special[:, 0] = 1
         with torch.inference_mode():
-            encoder(**batch(number))
+            encoder(**columns, special_tokens_mask=special)
 
     return run
 
