@@ -49,6 +49,13 @@ def test_a_file_keeps_to_its_windows(exported):
     assert changed == [0, *range(47, 54)]
 
 
+def test_a_model_of_few_positions(tmp_path):
+    model = build("bert", max_position_embeddings=20, num_hidden_layers=1)
+    done = sa.export(sa.sparsify(model, PLAN), tmp_path / "out.pt2")
+    assert done.lengths == (5, 20)
+    assert done.difference < 1e-5
+
+
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("family", ["mpnet", "t5-encoder"])
 def test_biases_by_distance(family, name, tmp_path):

@@ -96,7 +96,8 @@ def program_of(model: Exportable) -> Any:
         A `torch.export.ExportedProgram`.
     """
     # A tensor for each: the tracer would take one that comes twice for the same input.
-    example = tuple(torch.ones(_BATCH, _LENGTH, dtype=torch.int64) for _ in model.inputs)
+    size = _BATCH, min(_LENGTH, model.longest or _LENGTH)
+    example = tuple(torch.ones(size, dtype=torch.int64) for _ in model.inputs)
     sizes = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=1, max=model.longest)
     shapes = (dict(enumerate(sizes)),) * len(model.inputs)
     with torch.no_grad(), quietly():
