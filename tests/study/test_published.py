@@ -13,7 +13,7 @@ STUDIES = sorted((fakes.ROOT / "studies").glob("*.yaml"))
 WITHOUT = (
     *("learned-sst2-dev", "paper-mini"),
     *("over-mrpc", "over-rte", "over-squad", "over-sst2", "without-mrpc"),
-    *("base-learned-mrpc", "base-learned-sst2", "start-squad"),
+    *("base-learned-mrpc", "base-learned-sst2", "base-start-sst2", "start-squad"),
 )
 
 
