@@ -32,18 +32,15 @@ from transformers import TrainerCallback
 
 from shared import Record, options, parse
 from sparseattn.degrees.discretize import discretize
-from sparseattn.degrees.distribution import Degrees, log_allowed, spread
+from sparseattn.degrees.distribution import Degrees, log_allowed
 from sparseattn.degrees.learn import Learner, steps_of
 from sparseattn.degrees.search import searching
 from sparseattn.degrees.settings import Settings
-from sparseattn.degrees.texts import state_of
 from sparseattn.models.load import load_part, quiet
 from sparseattn.models.names import DEFAULT, resolve
-from sparseattn.plan import CompiledPlan
 from sparseattn.tasks.prepare import Prepared, prepare
 from sparseattn.tasks.ready import ready
 from sparseattn.tasks.spec import TaskSpec
-from sparseattn.tokens import TokenBatch
 from sparseattn.training.arguments import arguments
 from sparseattn.training.spec import TrainingSpec
 from sparseattn.training.train import Watch, headline
@@ -69,26 +66,23 @@ class Drawn(Degrees):
     hard = False
     gates: Tensor | None = None
 
-    def soft_plan(self, tokens: TokenBatch) -> CompiledPlan:
-        """As that of `Degrees`, of what was drawn, or with gates."""
-        plan = super().soft_plan(tokens)
-        if not self.hard and self.gates is None:
-            return plan
-        biases, log_chances = list(plan.biases), self.log_chances()
-        for index, cells in enumerate(self.candidates.cells_of(tokens, self.layers)):
-            chances = [each[index] for each in log_chances]
-            table = log_allowed(chances)
-            if self.hard:
-                table = table + (log_allowed(list(map(_draw, chances))) - table).detach()
-            if self.gates is not None:
-                table = table + self.gates[index]
-            biases[self.layers[index]] = spread(table, cells)
-        return CompiledPlan(plan.layers, tuple(biases))
+    def tables(self) -> list[Tensor]:
+        """As those of `Degrees`, of what was drawn, or with gates."""
+        tables = super().tables()
+        if self.hard:
+            drawn = [_draw(each) for each in self.log_chances()]
+            hard = [log_allowed([each[index] for each in drawn]) for index in range(len(tables))]
+            tables = [
+                soft + (mask - soft).detach() for soft, mask in zip(tables, hard, strict=True)
+            ]
+        if self.gates is not None:
+            tables = [table + gate for table, gate in zip(tables, self.gates, strict=True)]
+        return tables
 
 
 def _draw(log_chances: Tensor) -> Tensor:
-    """The log of a draw: 0 for what was drawn."""
-    drawn = torch.multinomial(log_chances.exp(), 1)[:, 0]
+    """The log of a draw for each layer and head: 0 for what was drawn."""
+    drawn = torch.distributions.Categorical(logits=log_chances).sample()
     chosen = one_hot(drawn, log_chances.shape[-1]).bool()
     return torch.full_like(log_chances, _NEVER).masked_fill(chosen, 0.0)
 
@@ -136,7 +130,6 @@ def gradients(learner: Learner) -> tuple[Tensor, Tensor]:
     found = []
     learner.model.eval()
     with searching(learner.model, degrees, learner.tokenizer):
-        assert state_of(learner.model).compiler is not None
         every = max(1, len(learner.data) // EXAMPLES)
         for row in range(0, every * EXAMPLES, every):
             batch = learner.collator(learner.data.__getitems__([row]))

@@ -132,14 +132,21 @@ class Degrees(nn.Module):
         """A plan that needs all that is to be known of the tokens."""
         return Plan.of(self.candidates.needed)
 
+    def tables(self) -> list[Tensor]:
+        """The log of the chance that a pair of each cell is allowed, for each learned layer.
+
+        Shape of each: [heads or 1, cells].
+        """
+        log_chances = self.log_chances()
+        layers = range(len(self.layers))
+        return [log_allowed([chances[index] for chances in log_chances]) for index in layers]
+
     def soft_plan(self, tokens: TokenBatch) -> CompiledPlan:
         """The soft mask of a batch, in place of a plan."""
         rules = Plan(()).compile(tokens, self.heads, self.windows).layers
         biases: list[Tensor | None] = [None] * len(self.heads)
-        log_chances = self.log_chances()
         by_layer = self.candidates.cells_of(tokens, self.layers)
-        for index, (layer, cells) in enumerate(zip(self.layers, by_layer, strict=True)):
-            table = log_allowed([chances[index] for chances in log_chances])
+        for layer, table, cells in zip(self.layers, self.tables(), by_layer, strict=True):
             biases[layer] = spread(table, cells)
         return CompiledPlan(rules, tuple(biases))
 
