@@ -22,6 +22,7 @@ Nothing is trained, and running it again changes nothing.
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 import sys
@@ -118,13 +119,20 @@ def some(asked: Sequence[Question], numbers: str) -> list[Question]:
 def contrasts(asked: Mapping[Key, list[Question]]) -> dict[Key, str]:
     """The tables of a page, a table for each question, with q-values over all of them."""
     every = [question for questions in asked.values() for question in questions]
-    tables = iter(over_page([question.comparisons for question in every]))
+    tables = map(comparisons_table, over_page([question.comparisons for question in every]))
     return {
-        key: "\n".join(
-            f"*{markdown(each.text)}*\n\n{grid(comparisons_table(next(tables)))}" for each in shown
-        )
+        key: "\n".join(folded(f"{key[0]}: {each.text}", next(tables)) for each in shown)
         for key, shown in asked.items()
     }
+
+
+def folded(question: str, table: Table) -> str:
+    """A study's question and how often a difference was found; its comparisons unfold."""
+    at = [column.label for column in table.columns].index("Found")
+    found = sum(row[at] != "none" for row in table.rows)
+    summary = f"{html.escape(question)} A difference in {found} of {len(table.rows)}."
+    head = f'<details markdown="1">\n<summary>{summary}</summary>\n\n'
+    return f"{head}{grid(table)}\n</details>\n"
 
 
 def filled(text: str, tables: Mapping[Key, str], top: Mapping[str, str]) -> str:
