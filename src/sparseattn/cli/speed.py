@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,7 +66,7 @@ class SpeedTarget:
                 the highest speed-up.
         """
         from sparseattn.counting import MeasuredSparsity
-        from sparseattn.degrees.methods.fixed import UniformMethod, last_before
+        from sparseattn.degrees.methods.fixed import UniformMethod
         from sparseattn.degrees.texts import Texts
         from sparseattn.plan import Plan
 
@@ -78,11 +79,9 @@ class SpeedTarget:
             pattern = UniformMethod(0.5, learner.settings.globals).step(radius)
             return Plan.of(dict.fromkeys(costs.learned, pattern))
 
-        plan = plan_of(
-            last_before(
-                0, int(costs.lengths.max()), lambda r: self.predict(plan_of(r)) < self.speedup
-            )
-        )
+        radii = range(1, int(costs.lengths.max()))
+        widest = bisect_left(radii, True, key=lambda r: self.predict(plan_of(r)) < self.speedup)
+        plan = plan_of(widest)  # that many radii from 1 on are fast enough
         texts = Texts(learner.model, learner.counted, learner.collator)
         tokens = texts.tokens(plan, learner.tokenizer)
         measured = MeasuredSparsity.of(plan, tokens, costs.heads, costs.windows)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from sparseattn.degrees.method import is_method
-from sparseattn.degrees.methods.fixed import last_before
 from sparseattn.errors import PatternError, PlanError, StudyError
 from sparseattn.selection import is_plan
 from sparseattn.study import arms
@@ -228,7 +228,8 @@ def solve(
             f"worth trying, {ends[1]:.4g}"
         )
     rising = ends[0] <= ends[1]
-    low = last_before(low, high, lambda number: (value(number) < target) != rising)
+    later = range(low + 1, high)
+    low += bisect_left(later, True, key=lambda number: (value(number) < target) != rising)
     best = min((low, min(low + 1, high)), key=lambda number: abs(value(number) - target))
     return best, known[best]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -115,21 +116,11 @@ class _Family(BudgetMethod):
         last = 1
         while last < _MOST and not too_dense(split(last, 0)):
             last *= 2
-        step = last_before(last // 2, last, lambda at: too_dense(split(at, 0)))
-        larger = last_before(0, filled, lambda many: too_dense(split(step, many)))
+        steps = range(last // 2 + 1, last)
+        step = last // 2 + bisect_left(steps, True, key=lambda at: too_dense(split(at, 0)))
+        larger = bisect_left(range(1, filled), True, key=lambda at: too_dense(split(step, at)))
         near = split(step, larger), split(step, larger + 1)
         return min(near, key=lambda plan: abs(count(plan) - self.sparsity))
-
-
-def last_before(low: int, high: int, beyond: Callable[[int], bool]) -> int:
-    """The largest number from `low` on that is not beyond, by halving; below `high`."""
-    while high - low > 1:
-        middle = (low + high) // 2
-        if beyond(middle):
-            high = middle
-        else:
-            low = middle
-    return low
 
 
 @dataclass(frozen=True)
