@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sparseattn as sa
-from sparseattn.exporting.bias import biases_of
 from sparseattn.exporting.exportable import Exportable
 from sparseattn.exporting.formats import program_of
-from tests.models.families import FAMILIES, batch, build
+from sparseattn.models import own_attention
+from tests.models.families import FAMILIES, SMALL, T5, batch, build
 
 WINDOW = "neighbor(radius=3) | global(cls)"
 PLANS = [
@@ -62,9 +63,26 @@ def test_biases_by_distance(family, plan):
     for lengths in ((23, 7, 1), (150, 33, 12)):
         for side in ("right", "left"):
             assert apart(model, exportable, lengths, side) < 1e-5
-    for buffer in exportable.buffers(recurse=False):
-        buffer.zero_()
+    for name, buffer in exportable.named_buffers():
+        if name.endswith("_sparseattn_bias"):
+            buffer.zero_()
     assert (apart(model, exportable, (23, 7, 1), "right") > 1e-2) == (plan != "self()")
+
+
+@pytest.mark.parametrize("name", ["MT5", "UMT5", "SwitchTransformers"])
+def test_other_biases_by_distance(name):
+    """Those of MT5's kin, which reach as far as a config says."""
+    config = getattr(transformers, f"{name}Config")(
+        **SMALL, **T5, relative_attention_max_distance=200
+    )
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{name}EncoderModel")(config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "relative_attention_bias" in name:
+                weight.normal_()
+    model = sa.sparsify(model, "dilated(5, 30) | global(cls)")
+    assert apart(model, Exportable(model), (310, 9), "left") < 1e-5
 
 
 @pytest.mark.parametrize("family", ["mpnet", "t5-encoder", "roformer", "bert"])
@@ -83,27 +101,11 @@ def test_graphs_hold_nothing_of_length_times_length(family):
     assert squares("strided(3)")  # what is counted can be seen
 
 
-@pytest.mark.parametrize(
-    ("bias", "longest", "message"),
-    [
-        (lambda n: torch.arange(n * n).reshape(n, n) * 1.0, None, "more than how far apart"),
-        (lambda n: (torch.arange(n) - torch.arange(n)[:, None]) * 1.0, None, "still changes"),
-        (lambda n: (torch.arange(n) - torch.arange(n)[:, None]) * 1.0, 90, None),
-        (lambda n: (torch.arange(n) - torch.arange(n)[:, None]).clamp(-9, 9) * 1.0, None, None),
-    ],
-)
-def test_biases_that_no_table_holds_are_refused(bias, longest, message):
-    def added(length):
-        return [bias(length)[None, None], None]
-
-    if message is None:
-        table, nothing = biases_of(added, longest)
-        assert nothing is None
-        assert table.shape[1] == 2 * (longest or 1024) - 1
-        assert table[0, table.shape[1] // 2 + 5] == 5
-        return
-    with pytest.raises(sa.errors.UnsupportedModelError, match=message):
-        biases_of(added, longest)
+def test_a_bias_of_another_kind_is_refused(monkeypatch):
+    monkeypatch.setattr(own_attention, "_BIASES", {})
+    model = sa.sparsify(build("t5-encoder"), WINDOW)
+    with pytest.raises(sa.errors.UnsupportedModelError, match="T5Attention cannot be exported: w"):
+        Exportable(model)(**batch())
 
 
 def test_a_dense_plan_is_the_stock_model():

@@ -8,8 +8,8 @@ import torch
 
 import sparseattn as sa
 from sparseattn.exporting import files
+from sparseattn.exporting.comparing import times_against_dense
 from sparseattn.exporting.formats import FORMATS
-from sparseattn.exporting.speed import against_dense
 from tests.exporting.conftest import PLAN
 from tests.models.families import batch, build
 
@@ -56,6 +56,13 @@ def test_a_model_of_few_positions(tmp_path):
     assert done.difference < 1e-5
 
 
+@pytest.mark.gpu
+def test_a_model_on_a_gpu(tmp_path):
+    model = sa.sparsify(build("bert", num_hidden_layers=1).cuda(), PLAN)
+    assert sa.export(model, tmp_path / "out.pt2").difference < 1e-3
+    assert next(model.parameters()).is_cuda
+
+
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("family", ["mpnet", "t5-encoder"])
 def test_biases_by_distance(family, name, tmp_path):
@@ -89,7 +96,7 @@ def test_standard_operators_alone(exported):
 
 def test_times_against_the_dense_model(exported_as):
     model, done, _ = exported_as("torch")
-    ((length, dense, sparse),) = against_dense(model, done.path, "torch", [64], repeats=1)
+    ((length, dense, sparse),) = times_against_dense(model, done.path, "torch", [64], repeats=1)
     assert length == 64
     assert min(dense, sparse) > 0
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn.exporting import files
+from sparseattn.exporting import comparing, files
 from sparseattn.exporting.formats import FORMATS
 from sparseattn.exporting.int8 import calibrated
 from tests.models.families import batch, build
@@ -176,8 +176,18 @@ def test_compared_measures_what_differs():
             with torch.no_grad():
                 return {"last_hidden_state": by * model(**texts).last_hidden_state}
 
-        batches = files.random_batches(model, ("input_ids", "attention_mask"), (9,))
-        return files.compared(model, run, batches)
+        batches = comparing.random_batches(model, ("input_ids", "attention_mask"), (9,))
+        return comparing.compared(model, run, batches)
 
     assert off(1.1)[1] == pytest.approx(0.1, rel=1e-3)
     assert not off(float("nan"))[1] < 1
+
+
+def test_comparing_leaves_each_module_in_its_mode():
+    model = sa.sparsify(build("bert", num_hidden_layers=1), PLAN).train()
+    model.embeddings.eval()
+    run = comparing.outputs_of(model)
+    batches = comparing.random_batches(model, ("input_ids", "attention_mask"), (9,))
+    assert comparing.compared(model, run, batches) == (0, 0)  # without dropout
+    assert model.training
+    assert not model.embeddings.training

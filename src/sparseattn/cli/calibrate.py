@@ -41,7 +41,7 @@ def calibrate(
     )
     check_sparsity(sparsity)
     options.check_file(out)
-    texts = [columns[0] for columns in options.read_lines(text)]
+    texts = options.read_texts(text)
     encoder, tokenizer = load_part(model, "AutoModel"), load_part(model, "AutoTokenizer")
     check(encoder, texts)
     rows, collator = prepare(encoder, texts, tokenizer, settings)

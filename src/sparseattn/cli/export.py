@@ -53,24 +53,22 @@ def export(
     ] = _LENGTHS,
 ) -> None:
     """Export a sparse model, attention and all, and compare the file with it."""
+    from sparseattn.exporting.comparing import times_against_dense
     from sparseattn.exporting.files import export as export_file
     from sparseattn.exporting.formats import format_of
-    from sparseattn.exporting.speed import against_dense
     from sparseattn.models.encoder import encoder_of
     from sparseattn.models.positions import max_tokens
 
     format_of(out, to).check_installed(int8)
-    texts = None if text is None else [columns[0] for columns in options.read_lines(text)]
     numbers = parse_lengths(lengths) if lengths else []
-    loaded = _planned(model, plan)
+    loaded, calibration = _loaded(model, plan, text)
     most = max_tokens(encoder_of(loaded).config)
     if lengths != _LENGTHS and most and max(numbers, default=0) > most:
         raise DataError(f"--lengths {max(numbers)} is more than the {most:,} positions of {model}")
-    calibration = None if texts is None else _tokenized(model, loaded, texts)
     exported = export_file(loaded, out, to, int8=int8, calibration=calibration)
     typer.echo(exported)
     fitting = [number for number in numbers if number <= (exported.longest or number)]
-    for length, dense, sparse in against_dense(loaded, out, to, fitting) if fitting else ():
+    for length, dense, sparse in times_against_dense(loaded, out, to, fitting):
         typer.echo(
             f"{length:,} tokens, one text: {1000 * sparse:.1f} ms; the dense model in the same "
             f"runtime {1000 * dense:.1f} ms ({dense / sparse:.2f}x)"
@@ -91,36 +89,30 @@ def quantize(
     """Save a sparse model with linear layers in 8-bit integers, for torch on CPUs."""
     from sparseattn.exporting.quantized import quantize_folder
 
-    texts = None if text is None else [columns[0] for columns in options.read_lines(text)]
-    loaded = _planned(model, plan)
-    batches = None if texts is None else _tokenized(model, loaded, texts)
+    loaded, batches = _loaded(model, plan, text)
     for line in quantize_folder(loaded, model, out, batches):
         typer.echo(line)
 
 
-def _planned(name: str, plan: str | None) -> Any:
-    """A model that carries a plan, or gets one."""
-    from sparseattn.models.load import load_model, quiet
+def _loaded(name: str, plan: str | None, text: Path | None) -> tuple[Any, list[Any] | None]:
+    """A model that carries a plan, or gets one; and some texts, spread evenly, a batch each."""
+    from sparseattn.degrees.texts import spread_indices
+    from sparseattn.models.encoder import encoder_of
+    from sparseattn.models.load import load_model, load_part, quiet
+    from sparseattn.models.positions import max_tokens
     from sparseattn.models.sparsify import plan_of, sparsify
     from sparseattn.plan import Plan
 
+    texts = None if text is None else options.read_texts(text)
     with quiet():
         model = load_model(name)
     if plan is not None:
-        return sparsify(model, Plan.read(plan))
-    if plan_of(model) is None:
+        model = sparsify(model, Plan.read(plan))
+    elif plan_of(model) is None:
         raise PlanError(f"{name} carries no plan; give --plan 'neighbor(64) | global(cls)'")
-    return model
-
-
-def _tokenized(name: str, model: Any, texts: list[str]) -> list[Any]:
-    """Some of the texts, spread evenly, each as a batch of its own."""
-    from sparseattn.degrees.texts import spread_indices
-    from sparseattn.models.encoder import encoder_of
-    from sparseattn.models.load import load_part
-    from sparseattn.models.positions import max_tokens
-
+    if texts is None:
+        return model, None
     tokenizer = load_part(name, "AutoTokenizer")
     most = max_tokens(encoder_of(model).config) or 4096
     cut = {"truncation": True, "max_length": most, "return_tensors": "pt"}
-    return [tokenizer(texts[index], **cut) for index in spread_indices(len(texts), _TEXTS)]
+    return model, [tokenizer(texts[at], **cut) for at in spread_indices(len(texts), _TEXTS)]

@@ -147,3 +147,8 @@ def read_lines(path: Path, wanted: int = 1) -> list[tuple[str, ...]]:
     if not rows:
         raise DataError(f"{path} holds no text")
     return rows
+
+
+def read_texts(path: Path) -> list[str]:
+    """The texts of a file, a text a line."""
+    return [columns[0] for columns in read_lines(path)]

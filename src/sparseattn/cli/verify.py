@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sparseattn.cli.options import examples, read_lines
+from sparseattn.cli.options import examples, read_texts
 
 EXAMPLES = examples(
     "verify mine.onnx",
@@ -45,7 +45,7 @@ def verify(
     from sparseattn.plan import Plan
     from sparseattn.verifying.verify import verify as verify_plan
 
-    texts = None if text is None else [columns[0] for columns in read_lines(text)]
+    texts = None if text is None else read_texts(text)
     wanted = None if plan is None else Plan.read(plan)
     found = verify_plan(target, wanted, texts, model=model, changes=changes)
     typer.echo(found)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sparseattn.backend import DistanceBias
 from sparseattn.errors import PlanError, UnsupportedModelError
-from sparseattn.exporting.attention import Table, attend, cut, table_of
-from sparseattn.exporting.bias import biases_of
+from sparseattn.exporting.attention import Attend, attention_of, cut
 from sparseattn.exporting.record import Record
 from sparseattn.exporting.spans import Groups, Span, spans_of
 from sparseattn.models import masks, own_attention
@@ -23,7 +20,6 @@ from sparseattn.models.encoder import (
     attention_layers,
     encoder_of,
     owner_of,
-    random_batch,
     special_of,
 )
 from sparseattn.models.int8 import is_quantized
@@ -35,54 +31,40 @@ from sparseattn.plan import Plan
 #: The attention implementation of what is exported.
 _NAME = "sparseattn_export"
 #: Where its attention modules find the pass that runs.
-_RUNNING = "_sparseattn_running"
-#: Methods of a length x length bias, which is not needed once its values by distance are known.
-_BIASES = ("compute_bias", "compute_position_bias")
+_PASS = "_sparseattn_pass"
 
 
-@dataclass(eq=False)
-class Traced:
-    """One forward pass.
+class _Pass:
+    """The forward pass that runs, and what its layers share.
 
-    Attributes:
-        layers: The heads and spans of each layer.
-        biases: The name and value of each layer's bias, see `biases_of`; None without one.
-        valid: True for a real token. Shape: [batch, length], bool.
-        dtype: Of the scores.
-        added: Where what layers add to their scores is kept, and nothing is computed.
-        tables: Shared by layers: by span, and by bias and heads where there is one.
-        calls: How often each attention module was called.
+    No list of the module: tracing puts others in the places of those.
     """
 
-    layers: tuple[Groups, ...]
-    biases: Sequence[tuple[str, Tensor] | None]
-    valid: Tensor
-    dtype: torch.dtype
-    added: list[Tensor | None] | None = None
-    tables: dict[Any, Table] = field(default_factory=dict)
-    calls: dict[int, int] = field(default_factory=dict)
+    def __init__(self, layers: tuple[Groups, ...]) -> None:
+        self.layers = layers
+        self.begin(torch.empty(0))
 
-    def layer(self, module: nn.Module) -> int:
-        """The layer that this call of an attention module computes."""
+    def begin(self, valid: Tensor) -> None:
+        """Begins another, where true stands for a real token. Shape: [batch, length], bool."""
+        self._valid = valid
+        self._attends: dict[Any, Attend] = {}
+        self._calls: dict[int, int] = {}
+
+    def groups(self, module: nn.Module) -> Groups:
+        """The heads and spans of the layer that this call of an attention module computes."""
         numbers: tuple[int, ...] = getattr(module, LAYERS)
-        call = self.calls.get(numbers[0], 0)
-        self.calls[numbers[0]] = call + 1
-        return numbers[call]
+        call = self._calls.get(numbers[0], 0)
+        self._calls[numbers[0]] = call + 1
+        return self.layers[numbers[call]]
 
-    def table(self, layer: int, heads: tuple[int, ...], span: Span) -> Table:
-        """What some heads of a layer need to attend."""
-        named = self.biases[layer]
-        key = (span,) if named is None else (span, named[0], heads)
-        if key not in self.tables:
-            bias = None if named is None else named[1][list(heads)]
-            self.tables[key] = table_of(span, self.valid, self.dtype, bias)
-        return self.tables[key]
-
-
-class _Running:
-    """The pass that runs now. No list: tracing puts others in the places of a module's."""
-
-    traced: Traced | None = None
+    def attention(
+        self, span: Span, heads: tuple[int, ...], bias: DistanceBias | None, dtype: torch.dtype
+    ) -> Attend:
+        """What computes the attention of some heads of a layer."""
+        key = (span,) if bias is None else (span, heads, bias)
+        if key not in self._attends:
+            self._attends[key] = attention_of(span, self._valid, dtype, bias, heads)
+        return self._attends[key]
 
 
 class Exportable(nn.Module):
@@ -121,13 +103,20 @@ class Exportable(nn.Module):
                 "quantize(), with int8=True"
             )
         copy = deepcopy(model)
-        self.model = owner_of(copy if own is None else restore(copy)).eval()
+        self.model = owner_of(copy if own is None else restore(copy)).eval().cpu()
         encoder = encoder_of(self.model)
-        attentions = _checked(encoder)
+        if masks.modules_of(encoder):
+            raise UnsupportedModelError(
+                f"{type(encoder).__name__} cannot be exported: its scores depend on words and on "
+                "distances at once, and would stay dense in the file"
+            )
+        attentions = attention_layers(encoder)
         heads, windows = [x.heads for x in attentions], [x.window for x in attentions]
         self.layers = spans_of(plan, heads, windows)
         self.inputs = input_names(self.model)
-        self.longest = _longest(encoder)
+        tables = position_tables(encoder).items()
+        limits = [encoder.get_submodule(name).weight.shape[0] - first for name, first in tables]
+        self.longest = min(limits, default=None)
         self.record = Record(
             plan=plan.to_json(),
             heads=heads,
@@ -136,35 +125,9 @@ class Exportable(nn.Module):
             special=sorted(special_of(encoder.config)),
             longest=self.longest,
         )
-        self._dtype = encoder.dtype
-        self._running = _Running()
-        _replace_attention(encoder, attentions, self._running)
-        self._names: list[str | None] = []
-        for bias in biases_of(self._added, self.longest):
-            self._names.append(None if bias is None else self._kept(bias))
-        for module in encoder.modules():
-            for name in filter(partial(hasattr, module), _BIASES):
-                setattr(module, name, _no_bias)
-
-    def _kept(self, bias: Tensor) -> str:
-        """The name of the buffer that holds a bias, each once."""
-        for name, known in self.named_buffers(recurse=False):
-            if known is bias:
-                return name
-        name = f"bias{len(self._buffers)}"
-        self.register_buffer(name, bias)
-        return name
-
-    def _added(self, length: int) -> list[Tensor | None]:
-        """What the layers add to the scores of a text; see `biases_of`."""
-        encoder = encoder_of(self.model)
-        batch = random_batch(encoder, [length])
-        added: list[Tensor | None] = []
-        valid = batch["attention_mask"].bool()
-        self._running.traced = Traced(self.layers, (), valid, self._dtype, added)
-        with torch.no_grad():
-            encoder(**batch)
-        return added
+        own_attention.fix_biases(encoder)
+        self._pass = _Pass(self.layers)
+        _replace_attention(encoder, attentions, self._pass)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
@@ -176,22 +139,10 @@ class Exportable(nn.Module):
         for column in batch.values():
             for size, of_ids in zip(column.shape, input_ids.shape, strict=True):
                 torch._check(size == of_ids)  # type: ignore[no-untyped-call]
-        biases = [None if name is None else (name, getattr(self, name)) for name in self._names]
-        valid = attention_mask.bool()
-        self._running.traced = Traced(self.layers, biases, valid, self._dtype)
+        self._pass.begin(attention_mask.bool())
         output = self.model(**batch, return_dict=True)
-        self._running.traced = None
+        self._pass.begin(torch.empty(0))
         return {name: value for name, value in output.items() if isinstance(value, Tensor)}
-
-
-def _checked(encoder: Any) -> list[Attention]:
-    """The attention layers; refuses those that cannot be replaced."""
-    if masks.modules_of(encoder):
-        raise UnsupportedModelError(
-            f"{type(encoder).__name__} cannot be exported: its scores depend on words and on "
-            "distances at once, and would stay dense in the file"
-        )
-    return attention_layers(encoder)
 
 
 def input_names(model: Any) -> tuple[str, ...]:
@@ -202,25 +153,15 @@ def input_names(model: Any) -> tuple[str, ...]:
     return (*names, "token_type_ids") if has_types and "token_type_ids" in parameters else names
 
 
-def _longest(encoder: Any) -> int | None:
-    """How many tokens there are learned positions for."""
-    tables = position_tables(encoder).items()
-    return min((encoder.get_submodule(n).weight.shape[0] - at for n, at in tables), default=None)
-
-
-def _replace_attention(encoder: Any, layers: list[Attention], running: _Running) -> None:
+def _replace_attention(encoder: Any, layers: list[Attention], running: _Pass) -> None:
     register(_NAME, _attention)
     for index, layer in enumerate(layers):
         setattr(layer.module, LAYERS, (*getattr(layer.module, LAYERS, ()), index))
-        setattr(layer.module, _RUNNING, running)
+        setattr(layer.module, _PASS, running)
     own_attention.attend_by(encoder, _attend)
     if own_attention.modules_of(encoder):
         encoder.config._attn_implementation = _NAME  # hands masks on as they are
     encoder.set_attn_implementation(_NAME)
-
-
-def _no_bias(*_args: Any, **_keywords: Any) -> Tensor:
-    return torch.zeros(1)
 
 
 def _attend(module: Any, states: list[Tensor], _mask: Any, bias: Any) -> Tensor:
@@ -236,42 +177,36 @@ def _attention(
     value: Tensor,
     _mask: Tensor | None,
     scaling: float | None = None,
-    position_bias: Tensor | None = None,
+    position_bias: Tensor | DistanceBias | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """The attention of an `Exportable`; the signature is that of transformers' functions.
 
-    Args:
-        module: The attention module that calls.
-        query: Shape: [batch, heads, length, head width].
-        key: As `query`, perhaps with fewer heads.
-        value: As `key`.
-        scaling: Factor of the scores; `head width ** -0.5` by default.
-        position_bias: Added to the scaled scores; the pass knows it already.
-            Shape: [1, heads, length, length].
-
-    Returns:
-        The context and no attention weights. Shape: [batch, length, heads, head width].
+    From [batch, heads, length, head width] each, perhaps with fewer heads of keys and values, to
+    [batch, length, heads, head width].
     """
-    traced: Traced = getattr(module, _RUNNING).traced
-    shared = query.shape[1] // key.shape[1]
+    if isinstance(position_bias, Tensor):
+        raise UnsupportedModelError(
+            f"{type(module).__name__} cannot be exported: what it adds to its scores is not known "
+            "to depend on how far apart two tokens are alone"
+        )
+    shared, width = query.shape[1] // key.shape[1], query.shape[3]
     if shared > 1:
         key, value = (states.repeat_interleave(shared, dim=1) for states in (key, value))
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    query, key, value = (states.transpose(1, 2) for states in (query, key, value))
-    if traced.added is not None:
-        traced.added.append(position_bias)
-        return value, None
-    layer, width = traced.layer(module), query.shape[3]
-    groups = traced.layers[layer]
+    scaled = query * (width**-0.5 if scaling is None else scaling)
+    # Heads first, before keys are gathered, each several times: to move them later takes longer.
+    states = [each.transpose(0, 1) for each in (scaled, key, value)]
+    current: _Pass = getattr(module, _PASS)
+    groups = current.groups(module)
+    contexts, order = [], [head for heads, _ in groups for head in heads]
+    for heads, span in groups:
+        chosen = states
+        if len(groups) > 1:
+            index = torch.tensor(heads, device=query.device)
+            chosen = [each.index_select(0, index) for each in states]
+        attend = current.attention(span, heads, position_bias, query.dtype)
+        contexts.append(cut(attend(*chosen), 2, width))
     if len(groups) == 1:
-        table = traced.table(layer, *groups[0])
-        return cut(attend(query, key, value, table, scale), 2, width), None
-    contexts, order = [], [head for members, _ in groups for head in members]
-    for members, span in groups:
-        chosen = torch.tensor(members, device=query.device)
-        q, k, v = (states.index_select(2, chosen) for states in (query, key, value))
-        table = traced.table(layer, members, span)
-        contexts.append(cut(attend(q, k, v, table, scale), 2, width))
+        return contexts[0], None
     back = torch.tensor([order.index(head) for head in range(len(order))], device=query.device)
     return torch.cat(contexts, dim=2).index_select(2, back), None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,19 +11,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sparseattn.errors import DataError, PlanError, SparseAttnError, first_line, reason
+from sparseattn.exporting.comparing import compared, lengths_for, random_batches
 from sparseattn.exporting.exportable import Exportable
-from sparseattn.exporting.formats import Format, Run, format_of, program_of
-from sparseattn.exporting.int8 import Batches, calibrated, quietly
-from sparseattn.models.encoder import encoder_of, owner_of, random_batch
+from sparseattn.exporting.formats import Format, format_of, program_of
+from sparseattn.exporting.int8 import calibrated, quietly
 from sparseattn.models.load import quiet
-from sparseattn.words import counted
 
-#: Lengths at which a file is compared with its model: odd ones, one below each block, a long one.
-LENGTHS = (5, 31, 97, 256, 1027)
 #: The largest difference that single precision explains.
 _CLOSE = 1e-3
 #: The largest difference that 8-bit integers explain, as a share of the outputs: root mean squares.
@@ -53,7 +50,7 @@ class Exported:
     format: str
     inputs: tuple[str, ...]
     longest: int | None
-    spans: dict[str, int]
+    spans: Mapping[str, int]
     lengths: tuple[int, ...]
     difference: float
     share: float
@@ -125,19 +122,18 @@ def export(
         )
     with _draft(path) as draft, quiet():
         exportable = Exportable(model)
+        inputs, lengths = exportable.inputs, lengths_for(exportable.longest)
         given = held = None
         if calibration is not None:
-            texts = calibrated(calibration, exportable.inputs, exportable.longest)
+            texts = calibrated(calibration, inputs, exportable.longest)
             held = texts[::_HELD]
             given = [text for at, text in enumerate(texts) if at % _HELD]
         _write(form, exportable, draft)
         if form.quantize is not None and int8:
             with quietly():
                 form.quantize(draft, given)
-        lengths = lengths_for(exportable.longest)
         run = form.run(draft, None)
-        random = random_batches(model, exportable.inputs, lengths)
-        difference, share = compared(model, run, random)
+        difference, share = compared(model, run, random_batches(model, inputs, lengths))
         on_texts = compared(model, run, held)[1] if held else None
         if int8:
             _check_int8(share, on_texts)
@@ -145,16 +141,14 @@ def export(
             raise DataError(
                 f"the exported file differs from the model by {difference:.2g}, so it was not kept"
             )
+    scales = "found for each token" if given is None else f"fixed, from {len(given)} texts"
+    spans: Counter[str] = Counter()
+    for heads, span in (group for layer in exportable.layers for group in layer):
+        spans[str(span)] += len(heads)
     return Exported(
-        path, form.name, exportable.inputs, exportable.longest, _counted(exportable), lengths,
-        difference, share, on_texts, _described(given) if int8 else "",
+        path, form.name, inputs, exportable.longest, spans, lengths, difference, share, on_texts,
+        f"linear layers in int8; scales of their inputs: {scales}" if int8 else "",
     )  # fmt: skip
-
-
-def lengths_for(longest: int | None) -> tuple[int, ...]:
-    """Lengths to compare at; the last is the longest that a model takes, if that is short."""
-    lengths = tuple(n for n in LENGTHS if n <= (longest or n))
-    return lengths if longest is None or lengths == LENGTHS else (*lengths, longest)
 
 
 def _check_int8(share: float, on_texts: float | None) -> None:
@@ -168,13 +162,6 @@ def _check_int8(share: float, on_texts: float | None) -> None:
         )
 
 
-def _described(given: Batches | None) -> str:
-    scales = "found for each token"
-    if given is not None:
-        scales = f"fixed, from {counted(len(given), 'text')}"
-    return f"linear layers in int8; scales of their inputs: {scales}"
-
-
 def _write(form: Format, exportable: Exportable, path: Path) -> None:
     try:
         form.write(program_of(exportable), path, exportable.record.model_dump_json())
@@ -183,14 +170,6 @@ def _write(form: Format, exportable: Exportable, path: Path) -> None:
     except Exception as error:
         name = type(exportable.model).__name__
         raise PlanError(f"{name} cannot be exported to {form.name}: {first_line(error)}") from error
-
-
-def _counted(exportable: Exportable) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for groups in exportable.layers:
-        for heads, span in groups:
-            counts[str(span)] = counts.get(str(span), 0) + len(heads)
-    return counts
 
 
 @contextmanager
@@ -209,61 +188,3 @@ def _draft(path: Path) -> Iterator[Path]:
                 shutil.move(file, path.parent / file.name)
     except OSError as error:
         raise DataError(f"cannot write {path}: {reason(error)}") from None
-
-
-def compared(model: Any, run: Run, batches: Iterable[Mapping[str, Tensor]]) -> tuple[float, float]:
-    """Compares what a file, or another model, computes for batches with what a model does.
-
-    Returns:
-        The largest difference, and the root mean square as a share of that of the outputs.
-    """
-    owner, before = owner_of(model), owner_of(model).training
-    owner.eval()
-    try:
-        parts = [part for batch in batches for part in _differences(owner, run, batch)]
-    finally:
-        owner.train(before)
-    worst, apart, whole = torch.stack(parts, dim=1)
-    return float(worst.max()), float((apart.sum() / whole.sum()).sqrt())
-
-
-def random_batches(
-    model: Any, inputs: tuple[str, ...], lengths: Iterable[int]
-) -> Iterator[dict[str, Tensor]]:
-    """Random tokens of each length, one text and three, padded on each side."""
-    for length in lengths:
-        for texts, side in ((1, "right"), (3, "right"), (3, "left")):
-            yield batch_of(model, inputs, texts, length, side)
-
-
-def batch_of(
-    model: Any, inputs: tuple[str, ...], texts: int, length: int, side: str = "right"
-) -> dict[str, Tensor]:
-    """A batch of random tokens; the first text has the full length, the others less and less.
-
-    Args:
-        model: Whose words they are.
-        inputs: Names of the columns.
-        texts: Texts of the batch.
-        length: Tokens of the longest.
-        side: Where the others are padded.
-    """
-    columns = random_batch(encoder_of(model), [max(1, length >> row) for row in range(texts)])
-    if side == "left":
-        columns = {name: column.flip(1) for name, column in columns.items()}
-    blank = torch.zeros_like(columns["input_ids"])
-    return {name: columns.get(name, blank) for name in inputs}
-
-
-def _differences(owner: Any, run: Run, batch: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    """Of each output the largest difference, its sum of squares, and that of the output."""
-    with torch.no_grad():
-        expected = owner(**batch, return_dict=True)
-    mask = batch["attention_mask"].bool()
-    for name, value in run(batch).items():
-        stock, apart = expected[name].double(), value.double() - expected[name]
-        # A text's one output is often that of the first place: nothing where it is padding.
-        kept = mask if apart.shape[:2] == mask.shape else mask[:, 0]
-        stock, apart = stock[kept], apart[kept]
-        apart = apart.nan_to_num(torch.inf, torch.inf, -torch.inf)
-        yield torch.stack([apart.abs().max(), apart.square().sum(), stock.square().sum()])

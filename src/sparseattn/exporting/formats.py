@@ -129,7 +129,7 @@ def _write_onnx(program: Any, path: Path, record: str) -> None:
         made = torch.onnx.export(
             program,
             input_names=names,
-            output_names=_outputs(program),
+            output_names=list(program.call_spec.out_spec.context),  # a dict
             dynamic_shapes=({0: "batch", 1: "length"},) * len(names),
             opset_version=_OPSET,
             dynamo=True,
@@ -138,11 +138,6 @@ def _write_onnx(program: Any, path: Path, record: str) -> None:
         assert made is not None
         made.model.metadata_props[_RECORD] = record
         made.save(path, external_data=False)
-
-
-def _outputs(program: Any) -> list[str]:
-    """The names of a program's outputs, which are a dict."""
-    return list(program.call_spec.out_spec.context)
 
 
 def _open_onnx(path: Path, threads: int | None = None) -> Opened:
@@ -248,27 +243,25 @@ def _refuse_pickles(content: io.BytesIO, path: Path) -> None:
     content.seek(0)
 
 
-FORMATS = {
-    each.name: each
-    for each in (
-        Format(
-            "onnx",
-            ".onnx",
-            ("onnx", "onnxscript", "onnxruntime"),
-            _write_onnx,
-            _open_onnx,
-            quantize_onnx,
-        ),
-        Format(
-            "openvino",
-            ".xml",
-            ("openvino", "onnx", "onnxscript"),
-            _write_openvino,
-            open_openvino,
-            quantize_openvino,
-            ("nncf",),
-            calibrates=True,
-        ),
-        Format("torch", ".pt2", (), _write_torch, _open_torch),
-    )
-}
+_ALL = (
+    Format(
+        "onnx",
+        ".onnx",
+        needs=("onnx", "onnxscript", "onnxruntime"),
+        write=_write_onnx,
+        run=_open_onnx,
+        quantize=quantize_onnx,
+    ),
+    Format(
+        "openvino",
+        ".xml",
+        needs=("openvino", "onnx", "onnxscript"),
+        write=_write_openvino,
+        run=open_openvino,
+        quantize=quantize_openvino,
+        needs_int8=("nncf",),
+        calibrates=True,
+    ),
+    Format("torch", ".pt2", needs=(), write=_write_torch, run=_open_torch),
+)
+FORMATS = {form.name: form for form in _ALL}

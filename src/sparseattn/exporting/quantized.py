@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from sparseattn.exporting.comparing import (
+    compared,
+    lengths_for,
+    outputs_of,
+    random_batches,
+)
 from sparseattn.exporting.exportable import input_names
-from sparseattn.exporting.files import compared, lengths_for, random_batches
 from sparseattn.exporting.int8 import Batches
 from sparseattn.models.card import write_card
 from sparseattn.models.encoder import encoder_of, owner_of
@@ -46,10 +48,10 @@ def quantize_folder(model: Any, name: str, out: Path, texts: Batches | None) -> 
             f"{len(layers)} linear layers in int8: {sum(x.weight.numel() for x in layers):,} of "
             f"{whole:,} weights; {_megabytes(low)} in memory instead of {_megabytes(model)}"
         ]
-        where = f"{len(texts or ())} texts" if texts else "random tokens"
+        where = f"{len(texts)} texts" if texts else "random tokens"
         lengths = lengths_for(max_tokens(encoder_of(model).config))
         batches = texts or random_batches(model, input_names(owner), lengths)
-        share = compared(model, _running(low), batches)[1]
+        share = compared(model, outputs_of(low), batches)[1]
         lines.append(f"outputs on {where} differ by {share:.1%} of theirs (root mean squares)")
         with writing(out):
             low.save_pretrained(str(draft))
@@ -63,18 +65,6 @@ def quantize_folder(model: Any, name: str, out: Path, texts: Batches | None) -> 
         f"wrote {out}: {size / _MEGA:.1f} MB, as large as before, so that any program can read it; "
         f"load it with sparseattn.load({str(out)!r})"
     )
-
-
-def _running(model: Any) -> Any:
-    """A model as a function from a batch to its outputs by name."""
-    owner = owner_of(model)
-
-    def run(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        with torch.no_grad():
-            output = owner(**batch, return_dict=True)
-        return {name: value for name, value in output.items() if isinstance(value, Tensor)}
-
-    return run
 
 
 def _megabytes(model: Any) -> str:

@@ -20,7 +20,6 @@ from sparseattn.rules import (
     Both,
     Except,
     GlobalTokens,
-    Part,
     Product,
     Rule,
     SameLabel,
@@ -64,24 +63,17 @@ class Masked:
     """A pattern that is no window: dense attention under a mask that the graph computes."""
 
     pattern: Pattern
-    layer: int
+    layer: int = 0
     limit: int | None = None
 
     def __str__(self) -> str:
         """As a line of a report."""
+        if isinstance(self.pattern, Full):
+            return "dense, as the plan says"
         return f"a mask of length x length: {self.pattern} is no window"
 
 
-@dataclass(frozen=True)
-class Dense:
-    """Every pair of real tokens, as the plan says."""
-
-    def __str__(self) -> str:
-        """As a line of a report."""
-        return "dense, as the plan says"
-
-
-Span = Window | Masked | Dense
+Span = Window | Masked
 #: A partition of a layer's heads, with the span that each part shares.
 Groups = tuple[tuple[tuple[int, ...], Span], ...]
 
@@ -109,7 +101,7 @@ def spans_of(plan: Plan, heads: Sequence[int], limits: Sequence[int | None]) -> 
 def _span(pattern: Pattern, layer: int, limit: int | None) -> Span:
     parts = list(united(pattern))
     if any(isinstance(part, Full) for part in parts):
-        return Dense() if limit is None else Window(((limit, 1),))
+        return Masked(Full()) if limit is None else Window(((limit, 1),))
     if not all(isinstance(part, Self | Neighbor | Dilated) or _is_placed(part) for part in parts):
         _check_positional(pattern, layer)
         return Masked(pattern, layer if pattern.varies_by_layer else 0, limit)
@@ -120,11 +112,9 @@ def _span(pattern: Pattern, layer: int, limit: int | None) -> Span:
     return Window(tuple(sorted(bands)), tuple(sorted(slots)), limit)
 
 
-def _is_placed(pattern: Pattern) -> bool:
+def _is_placed(part: Pattern) -> bool:
     """Whether these are global tokens at fixed places, both their rows and their columns."""
-    if not isinstance(pattern, Global):
-        return False
-    return pattern.rows and pattern.columns and "sep" not in pattern.kinds
+    return isinstance(part, Global) and part.rows and part.columns and "sep" not in part.kinds
 
 
 def _band(pattern: Pattern) -> tuple[int, int]:
@@ -139,27 +129,23 @@ def _slots(pattern: Global) -> set[int]:
 
 def _check_positional(pattern: Pattern, layer: int) -> None:
     where = f"layer {layer}: {pattern} cannot be exported"
-    if pattern.needs:
-        raise PlanError(
-            f"{where}: it needs {', '.join(sorted(pattern.needs))}, and an exported file computes "
-            "from positions and padding alone"
-        )
-    try:
-        rule = pattern.rule(TokenBatch.of_lengths(5), layer)
-    except PatternError as error:
-        raise PlanError(f"{where}: {first_line(error)}") from None
-    if not _is_positional(rule):
-        raise PlanError(
-            f"{where}: its keys are drawn or listed for each text, and an exported file computes "
-            "from positions and padding alone"
-        )
+    why = f"it needs {', '.join(sorted(pattern.needs))}"
+    if not pattern.needs:
+        try:
+            rule = pattern.rule(TokenBatch.of_lengths(5), layer)
+        except PatternError as error:
+            raise PlanError(f"{where}: {first_line(error)}") from None
+        if _is_positional(rule):
+            return
+        why = "its keys are drawn or listed for each text"
+    raise PlanError(
+        f"{where}: {why}, and an exported file computes from positions and padding alone"
+    )
 
 
 def _is_positional(rule: Rule) -> bool:
-    return all(map(_part_is_positional, rule.parts))
-
-
-def _part_is_positional(part: Part) -> bool:
-    if isinstance(part, Both | Except):
-        return _is_positional(part.left) and _is_positional(part.right)
-    return isinstance(part, _POSITIONAL)
+    return all(
+        isinstance(part, _POSITIONAL)
+        or (isinstance(part, Both | Except) and all(map(_is_positional, (part.left, part.right))))
+        for part in rule.parts
+    )

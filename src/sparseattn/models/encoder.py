@@ -189,6 +189,18 @@ def _refuse_grafted(encoder: Any, name: str) -> None:
             )
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Turns dropout off; afterwards each module is in the mode in which it was."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
 def special_of(config: Any) -> set[int]:
     """Ids that a config names, such as that of the padding token."""
     named = {value for name, value in vars(config).items() if name.endswith("_token_id")}

@@ -117,7 +117,40 @@ _BIASES: dict[str, Callable[..., DistanceBias]] = {
     f"{_MODELS}mpnet.modeling_mpnet.MPNetEncoder": compute_position_bias,
     f"{_MODELS}t5.modeling_t5.T5Attention": compute_bias,
     f"{_MODELS}mt5.modeling_mt5.MT5Attention": compute_bias,
+    f"{_MODELS}umt5.modeling_umt5.UMT5Attention": compute_bias,
+    f"{_MODELS}switch_transformers.modeling_switch_transformers.SwitchTransformersAttention": (
+        compute_bias
+    ),
 }
+#: Tokens from which on MPNet's no longer change; others say it themselves.
+_FARTHEST = 128
+
+
+def _of_length(function: Callable[..., Any], module: Any, length: int) -> tuple[Any, ...]:
+    """What the function of relative positions is called with for a text of so many tokens."""
+    if function is compute_bias:
+        return length, length
+    return (module.relative_attention_bias.weight.new_empty(1, length, 1),)
+
+
+def fix_biases(encoder: nn.Module) -> None:
+    """Has relative positions read off numbers that are computed now, for texts of any length.
+
+    They reach as far as numbers change with the distance; what is farther gets the last.
+    """
+    for module, function in _replacements(encoder):
+        if function in _BIASES.values():
+            farthest = getattr(module, "relative_attention_max_distance", _FARTHEST)
+            values = function(module, *_of_length(function, module, farthest + 1)).values
+            module.register_buffer(_FIXED, values.detach())
+            setattr(module, function.__name__, MethodType(_fixed, module))
+
+
+_FIXED = "_sparseattn_bias"
+
+
+def _fixed(self: Any, *_: Any, **__: Any) -> DistanceBias:
+    return DistanceBias(getattr(self, _FIXED))
 
 
 # --- on a model
@@ -203,11 +236,9 @@ def _same(module: Any, function: Callable[..., Any]) -> bool:
     stock, weight = getattr(type(module), function.__name__), next(module.parameters())
     if weight.is_meta:
         return True
-    if function is compute_bias:
-        expected, got = stock(module, 3, 3), compute_bias(module, 3, 3).dense()
-    elif function is compute_position_bias:
-        hidden = weight.new_zeros(1, 3, 1)
-        expected, got = stock(module, hidden), compute_position_bias(module, hidden).dense()
+    if function in _BIASES.values():
+        arguments = _of_length(function, module, 3)
+        expected, got = stock(module, *arguments), function(module, *arguments).dense()
     else:
         generator = torch.Generator().manual_seed(0)
         hidden = torch.randn(1, 3, weight.shape[1], generator=generator).to(weight)

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sparseattn.errors import SparseAttnError, UnsupportedModelError, first_line
 from sparseattn.models.config import remove_plan
-from sparseattn.models.encoder import encoder_of, owner_of, random_batch
+from sparseattn.models.encoder import encoder_of, evaluating, owner_of, random_batch
 from sparseattn.models.rows import pack_inputs, unpack_outputs
 from sparseattn.models.sparsify import plan_of, restore, sparsify
 from sparseattn.models.state import ATTRIBUTE, SparsityState
@@ -102,18 +102,15 @@ def _layers(state: SparsityState) -> list[nn.Module]:
 
 def _outputs(state: SparsityState, who: str) -> Tensor:
     """The outputs for the real tokens of a few texts. Shape: [real tokens, width]."""
-    encoder, before = state.encoder, state.encoder.training
+    encoder = state.encoder
     batch = random_batch(encoder, _LENGTHS, annotated=bool(state.config.plan.needs))
-    encoder.eval()
     try:
-        with torch.no_grad():
+        with evaluating(encoder), torch.no_grad():
             outputs: Tensor = encoder(**batch)[0]
     except SparseAttnError:
         raise
     except Exception as error:
         raise UnsupportedModelError(f"{who}: {first_line(error)}") from error
-    finally:
-        encoder.train(before)
     return outputs[batch["attention_mask"].bool()]
 
 

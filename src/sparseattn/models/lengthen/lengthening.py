@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparseattn.backend import AUTO
 from sparseattn.errors import UnsupportedModelError
-from sparseattn.models.encoder import encoder_of, owner_of, random_outputs
+from sparseattn.models.encoder import encoder_of, evaluating, owner_of, random_outputs
 from sparseattn.models.lengthen import PLAN
 from sparseattn.models.lengthen.growth import Growth, change, refused
 from sparseattn.models.positions import Positions, max_tokens
@@ -114,7 +114,7 @@ def lengthened(
     plan = None if plan is None else Plan.of(plan)
     reader = getattr(model, "tokenizer", None) if tokenizer is None else tokenizer
     kept, before = max_tokens(None, reader), followed(encoder)
-    with ExitStack() as undo, _evaluating(model):
+    with ExitStack() as undo, evaluating(model):
         if before is not None:
             restore(model)
             undo.callback(attach, model, before)
@@ -185,18 +185,6 @@ def planned_outputs(encoder: Any, lengths: Sequence[int]) -> Tensor:
     state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
     annotated = state is not None and bool(state.config.plan.needs)
     return random_outputs(encoder, lengths, annotated)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Turns dropout off; afterwards each module is in the mode in which it was."""
-    before = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training
 
 
 def _count(limit: int | None) -> str:
