@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn.verifying.endpoint import Endpoint
+from sparseattn.verifying import endpoint
 from sparseattn.verifying.verify import verify
 from tests.models.families import build, tokenizer
 from tests.verifying.test_verify import PLAN, TEXTS, strong
@@ -144,13 +144,14 @@ def test_answers_that_are_something_else(serve, answer, message):
     assert "\n" not in str(raised.value)
 
 
-def test_no_answer(serve):
+def test_no_answer(serve, monkeypatch):
     with pytest.raises(sa.errors.DataError, match="does not answer"):
         verify("http://127.0.0.1:1/embed", PLAN, TEXTS, model=build("bert"))
     with pytest.raises(sa.errors.DataError, match="has none of /embed_all"):
         verify(serve({}).url, PLAN, TEXTS, model=build("bert"))
     release = threading.Event()
     server = serve({"/embed": lambda _: (release.wait(5), (200, b"[]"))[1]})
+    monkeypatch.setattr(endpoint, "_ANSWER", 0.2)
     with pytest.raises(sa.errors.DataError, match="does not answer: timed out"):
-        Endpoint(f"{server.url}/embed", answer=0.2)([[1, 2]])
+        verify(f"{server.url}/embed", PLAN, TEXTS, model=build("bert"))
     release.set()

@@ -162,6 +162,11 @@ def test_dynamic_int8_is_told_from_a_window_that_is_wider():
     assert kept[3].verdict == "ignored"
 
 
+def test_texts_may_be_a_tensor():
+    found = sa.verify(sa.sparsify(build("bert"), PLAN), None, torch.tensor(TEXTS[:1]))
+    assert found, str(found)
+
+
 def test_texts_are_drawn_where_none_are_given():
     found = sa.verify(sa.sparsify(build("bert"), PLAN))
     assert found

@@ -8,14 +8,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sparseattn.errors import DataError
-from sparseattn.verifying.judging import Pairs
+from sparseattn.verifying.judging import Array, Pairs
 from sparseattn.verifying.reach import Reach
 from sparseattn.verifying.subject import Subject
-from sparseattn.verifying.targets import Outputs, Run
+from sparseattn.verifying.targets import Run
 from sparseattn.verifying.texts import Text, Vocabulary
 
 #: Tokens of a batch, and texts of one.
@@ -62,29 +61,30 @@ class Changed:
         full = tuple(rule.is_full for rule in compiled.layers)
         return cls(text, tuple(kept), tuple(kept.values()), reach, tuple(reaches), full)
 
-    def effects(
-        self, starts: Tensor | None = None, difference: NDArray[np.float64] | None = None
-    ) -> NDArray[np.float64]:
-        """How much each copy changes the last layer's outputs.
+    def effects(self, starts: Tensor | None = None, seen: Measured | None = None) -> Array:
+        """How much each copy changes the last layer's outputs; 0 for out of reach.
 
         Args:
             starts: How much it changes the first layer's inputs; its own token by default.
                 Shape: [length, copies].
-            difference: What it really changed, to see how much comes from attention.
-                Shape: [length, copies].
+            seen: What it really changed, to see how much comes from attention.
 
         Returns:
-            0 for out of reach. Shape: [length, copies].
+            Shape: [length, copies].
         """
         if starts is None:
             starts = torch.eye(len(self.text), dtype=torch.float64)[:, list(self.places)]
         effects = []
         for index, (place, reach) in enumerate(zip(self.places, self.reaches, strict=True)):
-            part = 0.5
-            if difference is not None:
-                part = reach.part_of_attention(place, difference[:, index])
+            part = (
+                0.5 if seen is None else reach.part_of_attention(place, seen.difference[:, index])
+            )
             effects.append(reach.changed_by(starts[:, index], part))
         return np.asarray(torch.stack(effects, dim=1).numpy())
+
+    def pairs(self, seen: Measured, starts: Tensor | None = None) -> Pairs:
+        """The outputs of tokens under each change; see `effects`."""
+        return seen.pairs(self.effects(starts, seen), self.places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,22 +97,22 @@ class Measured:
         noise: The largest difference where nothing had changed.
     """
 
-    before: Outputs
-    after: Outputs
+    before: Array
+    after: Array
     noise: float
 
     @classmethod
-    def of(cls, clean: Outputs, changed: Outputs) -> Measured:
+    def of(cls, clean: Array, changed: Array) -> Measured:
         """Of two runs of equal shape: nothing is changed in the first, nor in its copy 0."""
         noise = max(float(np.abs(x - clean[0]).max()) for x in (*clean, changed[0]))
         return cls(clean[1:], changed[1:], noise)
 
     @cached_property
-    def difference(self) -> NDArray[np.float64]:
+    def difference(self) -> Array:
         """The largest of each token's output. Shape: [length, copies]."""
         return np.asarray(np.abs(self.after - self.before).max(axis=2).T)
 
-    def pairs(self, expected: NDArray[np.float64], places: Sequence[int]) -> Pairs:
+    def pairs(self, expected: Array, places: Sequence[int]) -> Pairs:
         """The outputs of tokens beside what was expected of them, where one token was changed."""
         distance = np.abs(np.arange(len(expected))[:, None] - np.array(places))
         scale = float(np.abs(self.before).max())
@@ -128,7 +128,7 @@ def at_a_time(length: int) -> int:
 def measured(run: Run, text: Text, copies: Sequence[Text]) -> Measured:
     """Runs a text and its copies, each copy where the unchanged text stood before."""
     parts, size = [], at_a_time(len(text))
-    clean: Outputs = np.empty(0)
+    clean: Array = np.empty(0)
     for start in range(0, len(copies), size):
         chunk = copies[start : start + size]
         if len(clean) != len(chunk) + 1:
@@ -136,8 +136,3 @@ def measured(run: Run, text: Text, copies: Sequence[Text]) -> Measured:
         parts.append(Measured.of(clean, np.stack(run([text, *chunk]))))
     before, after = (np.concatenate([getattr(x, n) for x in parts]) for n in ("before", "after"))
     return Measured(before, after, max(part.noise for part in parts))
-
-
-def token_pairs(changed: Changed, seen: Measured, starts: Tensor | None = None) -> Pairs:
-    """The outputs of tokens under each change."""
-    return seen.pairs(changed.effects(starts, seen.difference), changed.places)

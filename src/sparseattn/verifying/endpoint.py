@@ -25,13 +25,12 @@ class Endpoint:
     Args:
         url: Of the server, or of one of its paths.
         model: The name that an endpoint of OpenAI's format is asked for; what it lists by default.
-        answer: Seconds to wait for an answer.
 
     Raises:
         DataError: It is no http or https URL, does not answer, or answers something else.
     """
 
-    def __init__(self, url: str, model: str | None = None, answer: float = _ANSWER) -> None:
+    def __init__(self, url: str, model: str | None = None) -> None:
         try:
             self._url = httpx.URL(url.rstrip("/"))
         except httpx.InvalidURL as error:
@@ -39,35 +38,35 @@ class Endpoint:
         if self._url.scheme not in ("http", "https") or not self._url.host:
             raise DataError(f"{url!r} is no endpoint: give an http or https URL")
         # Without redirects: what answers is what was asked.
-        timeout = httpx.Timeout(answer, connect=_CONNECT)
+        timeout = httpx.Timeout(_ANSWER, connect=_CONNECT)
         self._client = httpx.Client(timeout=timeout, follow_redirects=False)
         self._model = model
-        self._path: str | None = None
-        path = self._url.path.rstrip("/")
-        if path.endswith(("/embeddings", "/embed", "/embed_all")):
-            self._path = path
+        base = self._url.path.rstrip("/")
+        self._paths = [base + path for path in _PATHS]
+        if base.endswith("/v1"):
+            self._paths = [f"{base}/embeddings"]
+        elif base.endswith(("/embeddings", "/embed", "/embed_all")):
+            self._paths = [base]
 
     def __call__(self, texts: Sequence[Source]) -> list[Any]:
         """The answer to each text: a vector, or one for each token."""
-        if self._path is None:
-            self._path = self._found(texts)
-        return self._ask(self._path, texts, self._post(self._path, texts))
-
-    def _found(self, texts: Sequence[Source]) -> str:
-        """The first path that the server has."""
-        base = self._url.path.rstrip("/")
-        paths = [base + path for path in _PATHS]
-        if base.endswith("/v1"):
-            paths = [f"{base}/embeddings"]
-        for path in paths:
-            if self._post(path, texts).status_code not in _ABSENT:
-                return path
-        raise DataError(f"{self._url} has none of {', '.join(paths)}; give the URL of embeddings")
+        for path in self._paths:
+            answer = self._post(path, texts)
+            if len(self._paths) == 1 or answer.status_code not in _ABSENT:
+                self._paths = [path]
+                return _vectors(answer, len(texts))
+        raise DataError(f"{self._url} has none of {', '.join(self._paths)}; give the URL of one")
 
     def _post(self, path: str, texts: Sequence[Source]) -> httpx.Response:
-        if path.endswith("/embeddings"):
-            return self._send("POST", path, {"model": self._named(path), "input": list(texts)})
-        return self._send("POST", path, {"inputs": list(texts)})
+        if not path.endswith("/embeddings"):
+            return self._send("POST", path, {"inputs": list(texts)})
+        if self._model is None:
+            listed = self._send("GET", path.removesuffix("/embeddings") + "/models")
+            try:
+                self._model = str(listed.json()["data"][0]["id"])
+            except (ValueError, KeyError, IndexError, TypeError):
+                self._model = "default"
+        return self._send("POST", path, {"model": self._model, "input": list(texts)})
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         url = self._url.copy_with(path=path)
@@ -77,30 +76,20 @@ class Endpoint:
             said = str(error) or type(error).__name__
             raise DataError(f"{url} does not answer: {said}") from None
 
-    def _named(self, path: str) -> str:
-        """The name of the model that is asked for."""
-        if self._model is None:
-            answer = self._send("GET", path.removesuffix("/embeddings") + "/models")
-            try:
-                self._model = str(answer.json()["data"][0]["id"])
-            except (ValueError, KeyError, IndexError, TypeError):
-                self._model = "default"
-        return self._model
 
-    def _ask(self, path: str, texts: Sequence[Source], answer: httpx.Response) -> list[Any]:
-        """What an answer says of the texts."""
-        url = self._url.copy_with(path=path)
-        if answer.status_code != httpx.codes.OK:
-            said = " ".join(answer.text[:200].split())
-            raise DataError(f"{url} answers {answer.status_code}: {said}")
-        try:
-            vectors = answer.json()
-            if path.endswith("/embeddings"):
-                ordered = sorted(vectors["data"], key=lambda each: each["index"])
-                vectors = [each["embedding"] for each in ordered]
-        except (ValueError, KeyError, TypeError):
-            vectors = None
-        if not isinstance(vectors, list) or len(vectors) != len(texts):
-            said = " ".join(answer.text[:80].split())
-            raise DataError(f"{url} answers something else than {len(texts)} vectors: {said}")
-        return vectors
+def _vectors(answer: httpx.Response, count: int) -> list[Any]:
+    """What an answer says of so many texts, in their order."""
+    if answer.status_code != httpx.codes.OK:
+        said = " ".join(answer.text[:200].split())
+        raise DataError(f"{answer.url} answers {answer.status_code}: {said}")
+    try:
+        vectors = answer.json()
+        if isinstance(vectors, dict):  # OpenAI's
+            ordered = sorted(vectors["data"], key=lambda each: each["index"])
+            vectors = [each["embedding"] for each in ordered]
+    except (ValueError, KeyError, TypeError):
+        vectors = None
+    if not isinstance(vectors, list) or len(vectors) != count:
+        said = " ".join(answer.text[:80].split())
+        raise DataError(f"{answer.url} answers something else than {count} vectors: {said}")
+    return vectors

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from sparseattn.words import counted
 
+Array = NDArray[np.float64]
+
 KEPT, IGNORED = "kept", "ignored"
 NARROWER, UNPROVEN = "narrower than the plan", "not to be proven from outside"
 
@@ -44,9 +46,9 @@ class Pairs:
         scale: The largest of the outputs.
     """
 
-    expected: NDArray[np.float64]
+    expected: Array
     distance: NDArray[np.int64]
-    difference: NDArray[np.float64]
+    difference: Array
     noise: float
     scale: float
 
@@ -149,7 +151,7 @@ def judge(
 
 def _expected(
     pairs: Pairs, inside: NDArray[np.bool_], seen: NDArray[np.bool_], fading: bool
-) -> NDArray[np.float64]:
+) -> Array:
     """Effects in the units of differences.
 
     How large they are is read off the strongest, whether or not these are above the noise: a few

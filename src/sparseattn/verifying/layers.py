@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,38 +11,30 @@ from torch import Tensor, nn
 
 from sparseattn.annotations import COLUMNS
 from sparseattn.errors import PlanError
-from sparseattn.models.encoder import Attention, attention_layers, encoder_of
+from sparseattn.models.encoder import attention_layers, encoder_of
 from sparseattn.models.state import ATTRIBUTE, SparsityState
-from sparseattn.verifying.changes import Changed, Measured, at_a_time, measured, token_pairs
-from sparseattn.verifying.judging import Pairs
+from sparseattn.verifying.changes import Changed, Measured, at_a_time, measured
+from sparseattn.verifying.judging import Array, Pairs
 from sparseattn.verifying.subject import Subject
-from sparseattn.verifying.targets import Outputs
 from sparseattn.verifying.texts import Text
 
 
-@dataclass(frozen=True, eq=False)
 class Inside:
-    """An encoder and its attention layers, in the order of their calls."""
+    """A model's encoder and its attention layers, in the order of their calls.
 
-    encoder: Any
-    layers: Sequence[Attention]
+    Raises:
+        PlanError: They are not those of the model that the plan is for.
+    """
 
-    @classmethod
-    def of(cls, model: Any, subject: Subject) -> Inside:
-        """Looks at a model.
-
-        Raises:
-            PlanError: Its layers are not those of the model that the plan is for.
-        """
-        encoder = encoder_of(model)
+    def __init__(self, model: Any, subject: Subject) -> None:
+        self.encoder = encoder = encoder_of(model)
         state: SparsityState | None = getattr(encoder, ATTRIBUTE, None) or subject.state
         known = state is not None and state.encoder is encoder
-        layers = state.layers if state and known else attention_layers(encoder)
-        if [layer.heads for layer in layers] != list(subject.heads):
+        self.layers = state.layers if state and known else attention_layers(encoder)
+        if [layer.heads for layer in self.layers] != list(subject.heads):
             raise PlanError(
                 f"{type(encoder).__name__} has other layers or heads than the model that should run"
             )
-        return cls(encoder, layers)
 
     @property
     def mixes(self) -> bool:
@@ -58,7 +48,7 @@ class Inside:
         clean = torch.empty(0)
         starts: list[Tensor] = []
 
-        def run(texts: Sequence[Text]) -> list[Outputs]:
+        def run(texts: Sequence[Text]) -> list[Array]:
             nonlocal clean
             first, outputs = self._first_and_last(self._columns(texts))
             if texts[-1] is changed.text:
@@ -68,7 +58,7 @@ class Inside:
             return list(outputs.double().cpu().numpy())
 
         seen = measured(run, changed.text, changed.copies)
-        return token_pairs(changed, seen, torch.cat(starts).double().cpu().T)
+        return changed.pairs(seen, torch.cat(starts).double().cpu().T)
 
     def layer_pairs(self, changed: Changed, count: int) -> list[Pairs]:
         """The attention outputs of each layer."""
@@ -180,16 +170,3 @@ def _other(states: Tensor, place: int) -> Tensor:
     shifted = states.roll(-place - len(states) // 2, dims=0)
     different = (shifted != states[place]).any(dim=1)
     return shifted[int(different.long().argmax())]
-
-
-@contextmanager
-def settled(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards as before."""
-    before = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in before.items():
-            module.training = training

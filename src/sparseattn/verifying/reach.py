@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sparseattn.plan import CompiledPlan
+from sparseattn.verifying.judging import Array
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Reach:
             row = (row + row @ share) / 2
         return row
 
-    def part_of_attention(self, place: int, difference: NDArray[np.float64]) -> float:
+    def part_of_attention(self, place: int, difference: Array) -> float:
         """What comes from attention, as far as one layer's attention carries a token's change.
 
         Args:

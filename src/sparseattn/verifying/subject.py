@@ -38,7 +38,6 @@ class Subject:
         vocabulary: How many tokens the model knows; 0 where that is not known.
         longest: The most tokens that it reads; None without a known limit.
         state: What is known of its attention; None where it cannot be reached.
-        tokenizer: Reads strings; may be None.
     """
 
     plan: Plan
@@ -48,7 +47,6 @@ class Subject:
     vocabulary: int = 0
     longest: int | None = None
     state: SparsityState | None = None
-    tokenizer: Any = None
 
     @classmethod
     def of(
@@ -56,18 +54,15 @@ class Subject:
     ) -> Subject:
         """Puts together what a model says, or else a file's record, or else the plan itself.
 
-        Args:
-            plan: See `Plan.of`; None for that of the model, or of the record.
-            tokenizer: Says which tokens are special; may be None.
-            model: May be None.
-            record: Reads what a file says of itself.
+        Each may be None; a tokenizer says which tokens are special.
 
         Raises:
             PlanError: There is no plan, or it is for another model.
             DataError: The file's record is needed, and it has none or a damaged one.
         """
-        plan = None if plan is None else Plan.of(plan)
-        if plan is None and model is not None:
+        if plan is not None:
+            plan = Plan.of(plan)
+        elif model is not None:
             plan = _plan_of(model)
         known = None
         if record is not None and (plan is None or (model is None and plan.shape is None)):
@@ -75,11 +70,20 @@ class Subject:
             plan = plan or known.read_plan()
         if plan is None:
             raise PlanError("there is no plan to verify: give one, such as 'neighbor(radius=64)'")
-        found = _of_model(plan, model, tokenizer) if model is not None else _of(plan, known)
+        if model is not None:
+            found = _of_model(plan, model, tokenizer)
+        elif known is not None:
+            facts = known.windows, known.special, known.vocabulary, known.longest
+            found = cls(plan, known.heads, *facts)
+        elif plan.shape is not None:
+            found = cls(plan, plan.shape)
+        else:
+            raise PlanError(
+                "nothing says how many layers and heads the model has: give model=, the model or "
+                "its name, or a plan with a shape"
+            )
         plan.resolve(found.heads)
-        if tokenizer is not None:
-            found = replace(found, tokenizer=tokenizer, special=tokenizer.all_special_ids)
-        return found
+        return found if tokenizer is None else replace(found, special=tokenizer.all_special_ids)
 
     @property
     def exact(self) -> bool:
@@ -125,19 +129,6 @@ def _plan_of(model: Any) -> Plan | None:
         return known.plan
     local = "sliding_attention" in (getattr(encoder.config, "layer_types", None) or ())
     return Plan.of("full()") if local else None  # within its own windows
-
-
-def _of(plan: Plan, known: Record | None) -> Subject:
-    if known is not None:
-        return Subject(
-            plan, known.heads, known.windows, known.special, known.vocabulary, known.longest
-        )
-    if plan.shape is None:
-        raise PlanError(
-            "nothing says how many layers and heads the model has: give model=, the model or its "
-            "name, or a plan with a shape"
-        )
-    return Subject(plan, plan.shape)
 
 
 def _of_model(plan: Plan, model: Any, tokenizer: Any) -> Subject:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sparseattn.errors import DataError, SparseAttnError, first_line
-from sparseattn.exporting.formats import FORMATS, Opened
+from sparseattn.exporting.formats import FORMATS, format_of
 from sparseattn.exporting.record import Record
+from sparseattn.verifying.judging import Array
 from sparseattn.verifying.texts import Text
 
-#: One text's output. Shape: [length, width] for its tokens, or [width] for a vector.
-Outputs = NDArray[np.float64]
-#: Runs a batch of texts of one length.
-Run = Callable[[Sequence[Text]], list[Outputs]]
+#: Runs a batch of texts of one length. Of each text come the outputs of its tokens, [length,
+#: width], or a vector, [width].
+Run = Callable[[Sequence[Text]], list[Array]]
 
 #: Outputs of a file, the most telling first.
 _PREFERRED = ("token_embeddings", "last_hidden_state", "sentence_embedding", "logits")
@@ -32,27 +30,22 @@ def is_file(what: Any) -> bool:
     return isinstance(what, str | Path) and str(what).endswith(ends)
 
 
-@dataclass(frozen=True)
 class File:
-    """An exported file that can be run."""
+    """An exported file, opened.
 
-    path: Path
-    opened: Opened
+    Raises:
+        DataError: There is none, or it cannot be read.
+        MissingExtraError: What runs it is not installed.
+    """
 
-    @classmethod
-    def open(cls, path: Path) -> File:
-        """Opens it.
-
-        Raises:
-            DataError: There is none, or it cannot be read.
-            MissingExtraError: What runs it is not installed.
-        """
-        form = next(form for form in FORMATS.values() if path.suffix == form.suffix)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        form = format_of(path)
         if not path.is_file():
             raise DataError(f"there is no file {path}")
         form.check_installed()
         try:
-            return cls(path, form.run(path, None))
+            self._opened = form.run(path, None)
         except SparseAttnError:
             raise
         except Exception as error:
@@ -60,33 +53,28 @@ class File:
 
     def record(self) -> Record:
         """What it says of itself; a `DataError` where it says nothing."""
-        return Record.read(self.opened.record, self.path)
+        return Record.read(self._opened.record, self._path)
 
-    def __call__(self, texts: Sequence[Text]) -> list[Outputs]:
+    def __call__(self, texts: Sequence[Text]) -> list[Array]:
         """Runs it."""
         ids = torch.cat([text.columns["input_ids"] for text in texts])
-        blank = dict.fromkeys(self.opened.inputs, torch.zeros_like(ids))
+        blank = dict.fromkeys(self._opened.inputs, torch.zeros_like(ids))
         known = {n: torch.cat([text.columns[n] for text in texts]) for n in texts[0].columns}
         known |= {"position_ids": torch.arange(ids.shape[1]).expand_as(ids)}
         try:
-            outputs = self.opened({**blank, **known})
+            outputs = self._opened({**blank, **known})
         except Exception as error:
             raise DataError(
-                f"{self.path} does not run on {ids.shape[1]:,} tokens: {first_line(error)}"
+                f"{self._path} does not run on {ids.shape[1]:,} tokens: {first_line(error)}"
             ) from error
         first = next((name for name in _PREFERRED if name in outputs), next(iter(outputs)))
         return [value.double().numpy() for value in outputs[first]]
 
 
 def of_function(function: Callable[[list[Any]], Any], name: str) -> Run:
-    """Wraps a function from texts, as they were given, to vectors.
+    """Wraps a function from texts, as they were given, to vectors; its name is for messages."""
 
-    Args:
-        function: The function.
-        name: What it is called in messages.
-    """
-
-    def run(texts: Sequence[Text]) -> list[Outputs]:
+    def run(texts: Sequence[Text]) -> list[Array]:
         answers = function([text.source for text in texts])
         if not hasattr(answers, "__len__") or len(answers) != len(texts):
             raise DataError(f"{name} gives something else than a vector for each text")
@@ -95,7 +83,7 @@ def of_function(function: Callable[[list[Any]], Any], name: str) -> Run:
     return run
 
 
-def _array(answer: Any, text: Text, name: str) -> Outputs:
+def _array(answer: Any, text: Text, name: str) -> Array:
     if isinstance(answer, Tensor):
         answer = answer.detach().cpu().double().numpy()
     try:

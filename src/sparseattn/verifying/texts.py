@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparseattn.errors import DataError
 from sparseattn.syntax import Annotator
+from sparseattn.verifying.subject import Subject
 
 #: A text as the user has it: a string, or the ids of its tokens, special ones included.
 Source = str | list[int]
@@ -52,12 +53,7 @@ class Text:
 
 
 class Vocabulary:
-    """What tokens are changed into: other tokens of the same texts.
-
-    Args:
-        texts: The texts.
-        tokenizer: Reads the changed ones again, if they are strings.
-    """
+    """What tokens are changed into: other tokens of the same texts; strings are read again."""
 
     def __init__(self, texts: Sequence[Text], tokenizer: Any = None) -> None:
         ids = {text.ids[place]: None for text in texts for place in text.ordinary}
@@ -70,10 +66,7 @@ class Vocabulary:
         self._ids, self._words, self._tokenizer = list(ids), list(words), tokenizer
 
     def changed(self, text: Text, places: Sequence[int]) -> Text | None:
-        """A text with other tokens at some places, and the same ones elsewhere.
-
-        None where no string has such tokens.
-        """
+        """A text with other tokens at some places alone; None where no string has such tokens."""
         for place in places:
             options = self._reworded(text, place)
             if (other := next(options, None)) is None:
@@ -94,8 +87,8 @@ class Vocabulary:
                 source = text.source[:first] + word + text.source[last:]
                 read = self._tokenizer(source, return_offsets_mapping=True)
                 ids = read["input_ids"]
-                same = [i for i, (a, b) in enumerate(zip(ids, text.ids, strict=False)) if a == b]
-                if len(ids) == len(text) and same == [i for i in range(len(ids)) if i != place]:
+                pairs = enumerate(zip(ids, text.ids, strict=False))
+                if len(ids) == len(text) and [i for i, (a, b) in pairs if a != b] == [place]:
                     spans = tuple(map(tuple, read["offset_mapping"]))
                     yield replace(_with_ids(text, source, ids), spans=spans)
 
@@ -110,54 +103,44 @@ def _with_ids(text: Text, source: Source, ids: list[int]) -> Text:
     return replace(text, source=source, columns=columns)
 
 
-def read_texts(
-    texts: Any,
-    tokenizer: Any,
-    needs: Collection[str],
-    special: Collection[int] | None,
-    longest: int | None,
-) -> list[Text]:
-    """Reads strings with a tokenizer, and lists of ids as they are.
-
-    Args:
-        texts: The texts.
-        tokenizer: May be None for ids.
-        needs: The annotations that the plan reads.
-        special: Ids that are not changed; None for those of a first and last token.
-        longest: The most tokens of a text; None without a limit.
+def read_texts(texts: Any, tokenizer: Any, subject: Subject) -> list[Text]:
+    """Reads strings with a tokenizer, which may be None, and lists of ids as they are.
 
     Raises:
         DataError: There are none, or one is neither, or is empty or too long.
     """
+    texts = texts.tolist() if hasattr(texts, "tolist") else texts
     if isinstance(texts, str) or not texts:
         raise DataError(f"texts are a list of strings or of lists of token ids; got {texts!r}")
     annotator = None
     if tokenizer is not None:
-        annotator = Annotator.for_needs(tokenizer, frozenset(needs))
-    read = [_read(text, tokenizer, annotator, special) for text in texts]
-    if longest is not None and (most := max(map(len, read))) > longest:
+        annotator = Annotator.for_needs(tokenizer, subject.plan.needs)
+    read = [
+        _read_string(text, tokenizer, annotator)
+        if isinstance(text, str)
+        else _read_ids(text, subject.special)
+        for text in texts
+    ]
+    if subject.longest is not None and (most := max(map(len, read))) > subject.longest:
         raise DataError(
-            f"a text of {most:,} tokens is more than the {longest:,} that the model has positions "
-            "for"
+            f"a text of {most:,} tokens is more than the {subject.longest:,} that the model has "
+            "positions for"
         )
     return read
 
 
-def _read(
-    text: Any, tokenizer: Any, annotator: Annotator | None, special: Collection[int] | None
-) -> Text:
-    if isinstance(text, str):
-        return _read_string(text, tokenizer, annotator)
+def _read_ids(text: Any, special: Collection[int] | None) -> Text:
+    """Without known special ids, a text's first and last are taken for them."""
     ids = text.tolist() if hasattr(text, "tolist") else text
     if not isinstance(ids, list | tuple) or any(type(index) is not int for index in ids):
         raise DataError(f"a text is a string or a list of token ids; got {text!r}")
-    ids = list(ids)
-    edges = {ids[0], ids[-1]} if ids and special is None else set(special or ())
+    edges = [*ids[:1], *ids[-1:]] if special is None else special
     ordinary = tuple(place for place, index in enumerate(ids) if index not in edges)
     if not ordinary:
         raise DataError(f"a text of {len(ids)} tokens holds none that could be changed")
     tensor = torch.tensor([ids])
-    return Text(ids, {"input_ids": tensor, "attention_mask": torch.ones_like(tensor)}, ordinary)
+    columns = {"input_ids": tensor, "attention_mask": torch.ones_like(tensor)}
+    return Text(list(ids), columns, ordinary)
 
 
 def _read_string(text: str, tokenizer: Any, annotator: Annotator | None) -> Text:

@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from torch import Tensor
 
 from sparseattn.errors import DataError
 from sparseattn.verifying.changes import Changed, Measured, measured
-from sparseattn.verifying.judging import Check, Pairs, judge
+from sparseattn.verifying.judging import Array, Check, Pairs, judge
 from sparseattn.verifying.reach import Reach
 from sparseattn.verifying.subject import Subject
-from sparseattn.verifying.targets import Outputs, Run
+from sparseattn.verifying.targets import Run
 from sparseattn.verifying.texts import Text, Vocabulary
 
 #: Where the first of two blocks ends, and the part of a text that a block is.
@@ -95,19 +94,13 @@ def _joints(changed: Changed, vocabulary: Vocabulary) -> Iterator[tuple[_Copies,
     for start in text.spread(_STARTS):
         first = [place for place in text.ordinary if start - size < place <= start]
         effect = reach.changed_by_tokens(first).sum(dim=1)
-        steps = [1 << power for power in range(len(text).bit_length())]
-        for step in [*steps, _apart(changed, effect, start)]:
+        far = (reach.sources_of(effect > 0) == 0).nonzero().flatten() - start
+        apart = [int(step) for step in far if step > 0][:1]
+        for step in [*(1 << power for power in range(len(text).bit_length())), *apart]:
             ahead = range(start + step, start + step + size)
             second = [place for place in text.ordinary if place in ahead]
             if second and (copies := _copies(vocabulary, text, first, second)):
                 yield copies, float(effect @ reach.changed_by_tokens(second).sum(dim=1)), step
-
-
-def _apart(changed: Changed, effect: Tensor, start: int) -> int:
-    """The fewest tokens between a block and the next that shares no output with it."""
-    reached = changed.reach.sources_of(effect > 0)
-    far = (reached == 0).nonzero().flatten() - start
-    return next((int(step) for step in far if step > 0), len(reached))
 
 
 def _copies(
@@ -122,7 +115,7 @@ def _copies(
     return (one, other, both) if same else None
 
 
-def interaction(neither: Outputs, first: Outputs, second: Outputs, both: Outputs) -> float:
+def interaction(neither: Array, first: Array, second: Array, both: Array) -> float:
     """How far the fourth of four vectors is from the space of the others. Shape of each: [width].
 
     0 if the two changes add up, whether or not each vector was divided by its norm.

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from sparseattn.errors import DataError
+from sparseattn.models.encoder import evaluating
 from sparseattn.models.load import load_model, load_part, quiet
 from sparseattn.plan import Plan
-from sparseattn.verifying.changes import Changed, measured, token_pairs
+from sparseattn.verifying.changes import Changed, measured
 from sparseattn.verifying.endpoint import Endpoint
 from sparseattn.verifying.judging import IGNORED, KEPT, NARROWER, UNPROVEN, Check, Pairs, judge
-from sparseattn.verifying.layers import Inside, settled
+from sparseattn.verifying.layers import Inside
 from sparseattn.verifying.reach import Reach
 from sparseattn.verifying.subject import Subject
-from sparseattn.verifying.targets import File, Run, is_file, of_function
+from sparseattn.verifying.targets import File, is_file, of_function
 from sparseattn.verifying.texts import Text, Vocabulary, read_texts
 from sparseattn.verifying.vectors import changed_for, check_vectors
 from sparseattn.words import counted
@@ -105,17 +107,28 @@ def verify(
         MissingExtraError: What runs the file is not installed.
     """
     name = what if isinstance(what, str) else getattr(what, "__name__", type(what).__name__)
-    tokenizer = _tokenizer(tokenizer, what, model)
+    owner = getattr(what, "__self__", what)  # of a method
+    tokenizer = _tokenizer(what, owner, model) if tokenizer is None else tokenizer
     runs = _opened(what, model, name)
-    found = runs if isinstance(runs, nn.Module) else getattr(what, "__self__", None)
-    reference = _loaded(model) or (found if isinstance(found, nn.Module) else None)
+    reference = _loaded(model)
+    if reference is None:
+        reference = next((each for each in (runs, owner) if isinstance(each, nn.Module)), None)
     record = runs.record if isinstance(runs, File) else None
     subject = Subject.of(plan, tokenizer, reference, record)
     texts = subject.random_texts() if texts is None else texts
-    read = read_texts(texts, tokenizer, subject.plan.needs, subject.special, subject.longest)
+    read = read_texts(texts, tokenizer, subject)
     vocabulary = Vocabulary(read, tokenizer)
-    check = _check_model if isinstance(runs, nn.Module) else _check_run
-    changed, checks = check(runs, subject, read, vocabulary, changes)
+    each_token = isinstance(runs, nn.Module) or runs(read[:1])[0].ndim == 2
+    change = _spread if each_token else changed_for
+    changed = [change(text, vocabulary, subject, changes) for text in read]
+    if isinstance(runs, nn.Module):
+        checks, enough = _model_checks(runs, subject, changed, changes), Reach.hides_from_layers
+    elif each_token:
+        seen = (each.pairs(measured(runs, each.text, each.copies)) for each in changed)
+        checks, enough = [_token_check(seen, subject, changed)], Reach.hides_from_tokens
+    else:
+        checks, enough = [check_vectors(runs, changed, vocabulary)], Reach.hides_from_vector
+    _refuse_short(checks, subject, read, enough)
     count = sum(len(each.places) for each in changed)
     return Verified(name, subject.plan, len(read), count, tuple(checks))
 
@@ -133,11 +146,9 @@ def _loaded(model: Any) -> Any:
     return model
 
 
-def _tokenizer(tokenizer: Any, what: Any, model: Any) -> Any:
-    """The tokenizer that was given, or that of a wrapper or a name; None without any."""
-    if tokenizer is not None:
-        return tokenizer
-    for each in (what, getattr(what, "__self__", None), model):
+def _tokenizer(what: Any, owner: Any, model: Any) -> Any:
+    """The tokenizer of a wrapper or a name; None without any."""
+    for each in (owner, model):
         if isinstance(each, nn.Module) and hasattr(each, "tokenizer"):
             return each.tokenizer
     name = next((each for each in (model, what) if _is_name(each)), None)
@@ -149,7 +160,7 @@ def _opened(what: Any, model: Any, name: str) -> Any:
     if isinstance(what, nn.Module):
         return what
     if is_file(what):
-        return File.open(Path(what))
+        return File(Path(what))
     if _is_name(what):
         return _loaded(what)
     if isinstance(what, str):
@@ -162,45 +173,29 @@ def _opened(what: Any, model: Any, name: str) -> Any:
     )
 
 
-def _check_model(
-    model: nn.Module, subject: Subject, texts: Sequence[Text], vocabulary: Vocabulary, count: int
-) -> tuple[list[Changed], list[Check]]:
-    """Each layer, and the outputs where anything is out of their reach."""
-    changed = [_spread(text, vocabulary, subject, count) for text in texts]
-    full, inside = changed[0].full, Inside.of(model, subject)
-    with settled(model):
-        layers = zip(*(inside.layer_pairs(each, count) for each in changed), strict=True)
-        checks = [
-            judge(f"layer {index}", Pairs.joined(layer), full=full[index])
-            for index, layer in enumerate(layers)
-        ]
-        _refuse_short(checks, subject, texts, Reach.hides_from_layers)
-        if not inside.mixes:
-            last = _token_check(map(inside.token_pairs, changed), all(full), subject)
-            checks += [last] * (last.verdict != UNPROVEN)
-    return changed, checks
-
-
-def _check_run(
-    run: Run, subject: Subject, texts: Sequence[Text], vocabulary: Vocabulary, count: int
-) -> tuple[list[Changed], list[Check]]:
-    """The outputs of tokens, or a vector."""
-    if run([texts[0]])[0].ndim == 2:
-        changed = [_spread(text, vocabulary, subject, count) for text in texts]
-        pairs = (token_pairs(each, measured(run, each.text, each.copies)) for each in changed)
-        check, enough = _token_check(pairs, all(changed[0].full), subject), Reach.hides_from_tokens
-    else:
-        changed = [changed_for(text, vocabulary, subject, count) for text in texts]
-        check, enough = check_vectors(run, changed, vocabulary), Reach.hides_from_vector
-    _refuse_short([check], subject, texts, enough)
-    return changed, [check]
-
-
 def _spread(text: Text, vocabulary: Vocabulary, subject: Subject, count: int) -> Changed:
     return Changed.of(text, vocabulary, subject, text.spread(count))
 
 
-def _token_check(pairs: Iterable[Pairs], full: bool, subject: Subject) -> Check:
+def _model_checks(
+    model: nn.Module, subject: Subject, changed: Sequence[Changed], count: int
+) -> list[Check]:
+    """Each layer, and the outputs where anything is out of their reach."""
+    inside = Inside(model, subject)
+    with evaluating(model), torch.no_grad():
+        layers = zip(*(inside.layer_pairs(each, count) for each in changed), strict=True)
+        checks = [
+            judge(f"layer {index}", Pairs.joined(layer), full=changed[0].full[index])
+            for index, layer in enumerate(layers)
+        ]
+        if not inside.mixes:
+            last = _token_check(map(inside.token_pairs, changed), subject, changed)
+            checks += [last] * (last.verdict != UNPROVEN)
+    return checks
+
+
+def _token_check(pairs: Iterable[Pairs], subject: Subject, changed: Sequence[Changed]) -> Check:
+    full = all(changed[0].full)
     return judge(_BY_TOKEN, Pairs.joined(list(pairs)), full=full, exact=subject.exact)
 
 
