@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn.verifying import endpoint
+from sparseattn.verifying import targets
 from sparseattn.verifying.verify import verify
 from tests.models.families import build, tokenizer
 from tests.verifying.test_verify import PLAN, TEXTS, strong
@@ -151,7 +151,7 @@ def test_no_answer(serve, monkeypatch):
         verify(serve({}).url, PLAN, TEXTS, model=build("bert"))
     release = threading.Event()
     server = serve({"/embed": lambda _: (release.wait(5), (200, b"[]"))[1]})
-    monkeypatch.setattr(endpoint, "_ANSWER", 0.2)
+    monkeypatch.setattr(targets, "_ANSWER", 0.2)
     with pytest.raises(sa.errors.DataError, match="does not answer: timed out"):
         verify(f"{server.url}/embed", PLAN, TEXTS, model=build("bert"))
     release.set()

@@ -87,7 +87,7 @@ def quantize(
     ] = None,
 ) -> None:
     """Save a sparse model with linear layers in 8-bit integers, for torch on CPUs."""
-    from sparseattn.exporting.quantized import quantize_folder
+    from sparseattn.exporting.files import quantize_folder
 
     loaded, batches = _loaded(model, plan, text)
     for line in quantize_folder(loaded, model, out, batches):
@@ -98,14 +98,13 @@ def _loaded(name: str, plan: str | None, text: Path | None) -> tuple[Any, list[A
     """A model that carries a plan, or gets one; and some texts, spread evenly, a batch each."""
     from sparseattn.degrees.texts import spread_indices
     from sparseattn.models.encoder import encoder_of
-    from sparseattn.models.load import load_model, load_part, quiet
+    from sparseattn.models.load import load_model, load_part
     from sparseattn.models.positions import max_tokens
     from sparseattn.models.sparsify import plan_of, sparsify
     from sparseattn.plan import Plan
 
     texts = None if text is None else options.read_texts(text)
-    with quiet():
-        model = load_model(name)
+    model = load_model(name)
     if plan is not None:
         model = sparsify(model, Plan.read(plan))
     elif plan_of(model) is None:

@@ -1,4 +1,4 @@
-"""Exporting a sparse model to a file, and comparing the file with the model."""
+"""What is written of a sparse model and compared with it: exported files, and folders in int8."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,11 +15,18 @@ from typing import Any
 from torch import Tensor
 
 from sparseattn.errors import DataError, PlanError, SparseAttnError, first_line, reason
-from sparseattn.exporting.comparing import compared, lengths_for, random_batches
-from sparseattn.exporting.exportable import Exportable
+from sparseattn.exporting.comparing import compared, lengths_for, outputs_of, random_batches
+from sparseattn.exporting.exportable import Exportable, input_names
 from sparseattn.exporting.formats import Format, format_of, program_of
-from sparseattn.exporting.int8 import calibrated, quietly
+from sparseattn.exporting.int8 import Batches, calibrated, quietly
+from sparseattn.models.card import write_card
+from sparseattn.models.encoder import encoder_of, owner_of
+from sparseattn.models.int8 import Int8Linear, quantize
 from sparseattn.models.load import quiet
+from sparseattn.models.positions import max_tokens
+from sparseattn.models.saving import new_folder, tokenizer_of, writing
+from sparseattn.models.sparsify import plan_of
+from sparseattn.words import counted
 
 #: The largest difference that single precision explains.
 _CLOSE = 1e-3
@@ -26,6 +34,7 @@ _CLOSE = 1e-3
 _CLOSE_INT8 = 0.2
 #: Of so many texts for calibration one gives no scales, and shows how good they are.
 _HELD = 5
+_MEGA = 1e6
 _ADVICE = "give more and longer ones, like those to come, or none"
 
 
@@ -141,7 +150,9 @@ def export(
             raise DataError(
                 f"the exported file differs from the model by {difference:.2g}, so it was not kept"
             )
-    scales = "found for each token" if given is None else f"fixed, from {len(given)} texts"
+    scales = "found for each token"
+    if given is not None:
+        scales = f"fixed, from {counted(len(given), 'text')}"
     spans: Counter[str] = Counter()
     for heads, span in (group for layer in exportable.layers for group in layer):
         spans[str(span)] += len(heads)
@@ -188,3 +199,49 @@ def _draft(path: Path) -> Iterator[Path]:
                 shutil.move(file, path.parent / file.name)
     except OSError as error:
         raise DataError(f"cannot write {path}: {reason(error)}") from None
+
+
+def quantize_folder(model: Any, name: str, out: Path, texts: Batches | None) -> Iterator[str]:
+    """Quantizes a sparse model and saves it with its tokenizer; yields what to tell the user.
+
+    Args:
+        model: A model that carries a plan.
+        name: Where it came from.
+        out: A new or empty folder; it is written whole or not at all.
+        texts: What to compare the outputs on; random tokens by default.
+
+    Raises:
+        DataError: `out` cannot be written to or holds something.
+        UnsupportedModelError: See `quantize`.
+    """
+    plan, owner = plan_of(model), owner_of(model)
+    with new_folder(out) as draft, quiet():
+        low = quantize(deepcopy(model))
+        layers = [module for module in low.modules() if isinstance(module, Int8Linear)]
+        whole = sum(parameter.numel() for parameter in model.parameters())
+        lines = [
+            f"{len(layers)} linear layers in int8: {sum(x.weight.numel() for x in layers):,} of "
+            f"{whole:,} weights; {_megabytes(low)} in memory instead of {_megabytes(model)}"
+        ]
+        where = f"{len(texts)} texts" if texts else "random tokens"
+        lengths = lengths_for(max_tokens(encoder_of(model).config))
+        batches = texts or random_batches(model, input_names(owner), lengths)
+        share = compared(model, outputs_of(low), batches)[1]
+        lines.append(f"outputs on {where} differ by {share:.1%} of theirs (root mean squares)")
+        with writing(out):
+            low.save_pretrained(str(draft))
+            if model is owner and (tokenizer := tokenizer_of(name)) is not None:
+                tokenizer.save_pretrained(draft)
+            if plan is not None:
+                write_card(draft, plan, name, lines)
+            size = sum(file.stat().st_size for file in draft.rglob("*") if file.is_file())
+        yield from lines
+    yield (
+        f"wrote {out}: {size / _MEGA:.1f} MB, as large as before, so that any program can read it; "
+        f"load it with sparseattn.load({str(out)!r})"
+    )
+
+
+def _megabytes(model: Any) -> str:
+    tensors = [*model.parameters(), *model.buffers()]
+    return f"{sum(x.numel() * x.element_size() for x in tensors) / _MEGA:.1f} MB"

@@ -139,7 +139,7 @@ def load_model(name: str) -> Any:
         MissingExtraError: It is one of sentence-transformers, which is not installed.
     """
     place = resolve(name)
-    with _loading(name):
+    with quiet(), _loading(name):
         return _load(place, None, {"device": "cpu"} if _is_sentence_transformer(place) else {})
 
 

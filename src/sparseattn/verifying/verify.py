@@ -12,15 +12,14 @@ from torch import nn
 
 from sparseattn.errors import DataError
 from sparseattn.models.encoder import evaluating
-from sparseattn.models.load import load_model, load_part, quiet
+from sparseattn.models.load import load_model, load_part
 from sparseattn.plan import Plan
 from sparseattn.verifying.changes import Changed, measured
-from sparseattn.verifying.endpoint import Endpoint
 from sparseattn.verifying.judging import IGNORED, KEPT, NARROWER, UNPROVEN, Check, Pairs, judge
 from sparseattn.verifying.layers import Inside
 from sparseattn.verifying.reach import Reach
 from sparseattn.verifying.subject import Subject
-from sparseattn.verifying.targets import File, is_file, of_function
+from sparseattn.verifying.targets import Endpoint, File, is_file, of_function
 from sparseattn.verifying.texts import Text, Vocabulary, read_texts
 from sparseattn.verifying.vectors import changed_for, check_vectors
 from sparseattn.words import counted
@@ -110,7 +109,7 @@ def verify(
     owner = getattr(what, "__self__", what)  # of a method
     tokenizer = _tokenizer(what, owner, model) if tokenizer is None else tokenizer
     runs = _opened(what, model, name)
-    reference = _loaded(model)
+    reference = load_model(model) if isinstance(model, str) else model
     if reference is None:
         reference = next((each for each in (runs, owner) if isinstance(each, nn.Module)), None)
     record = runs.record if isinstance(runs, File) else None
@@ -138,14 +137,6 @@ def _is_name(what: Any) -> bool:
     return isinstance(what, str) and not is_file(what) and "://" not in what
 
 
-def _loaded(model: Any) -> Any:
-    """A model, loaded if it is a name."""
-    if isinstance(model, str):
-        with quiet():
-            return load_model(model)
-    return model
-
-
 def _tokenizer(what: Any, owner: Any, model: Any) -> Any:
     """The tokenizer of a wrapper or a name; None without any."""
     for each in (owner, model):
@@ -162,7 +153,7 @@ def _opened(what: Any, model: Any, name: str) -> Any:
     if is_file(what):
         return File(Path(what))
     if _is_name(what):
-        return _loaded(what)
+        return load_model(what)
     if isinstance(what, str):
         return of_function(Endpoint(what, model if isinstance(model, str) else None), name)
     if callable(what):
