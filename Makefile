@@ -61,7 +61,7 @@ extras: install  ## wheel and sdist, with each extra alone, in environments of t
 audit: install  ## known weaknesses of what is installed, as the registry lists them
 	$(PYTHON) -m venv $(ENVIRONMENTS)/audit && $(ENVIRONMENTS)/audit/bin/pip install --quiet pip-audit
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' > $(ENVIRONMENTS)/installed.txt
-	$(ENVIRONMENTS)/audit/bin/pip-audit --no-deps --disable-pip --requirement $(ENVIRONMENTS)/installed.txt
+	$(ENVIRONMENTS)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement $(ENVIRONMENTS)/installed.txt
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) demo-results demo-results-quick .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,5 +1,6 @@
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,25 @@ def log(tmp_path, monkeypatch):
     monkeypatch.setenv(fakes.LOG, str(path))
     monkeypatch.setenv("PYTHONPATH", str(fakes.ROOT), prepend=os.pathsep)
     return path
+
+
+@pytest.fixture
+def disk_of(tmp_path):
+    """Mounts a file system of a size, such as 1m."""
+    places = []
+
+    def mount(size):
+        place = tmp_path / f"disk{len(places)}"
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("mounting a file system takes root")
+        places.append(place)
+        return place
+
+    yield mount
+    for place in places:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @pytest.fixture(scope="module")

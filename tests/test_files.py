@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,19 @@ def test_what_fails_leaves_the_old_file_and_no_draft(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
     with pytest.raises(FileNotFoundError):
         write_whole(tmp_path / "missing" / "a.json", "x")
+
+
+@pytest.fixture
+def full():
+    """No file may grow beyond 1,000 bytes: the error names none, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_names_the_file(tmp_path, full):
+    with pytest.raises(OSError, match="File too large") as raised:
+        write_whole(tmp_path / "a.json", bytes(2000))
+    assert raised.value.filename == str(tmp_path / "a.json")
+    assert not list(tmp_path.iterdir())

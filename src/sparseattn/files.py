@@ -66,12 +66,13 @@ def writing_whole(path: Path) -> Iterator[Path]:
         The draft's path: an empty file with the same suffix and a name that nobody can guess.
 
     Raises:
-        OSError: It cannot be written; a file that was there is as it was.
+        OSError: It cannot be written, and is named; a file that was there is as it was.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    os.close(handle)
-    draft = Path(name)
+    draft = None
     try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+        os.close(handle)
+        draft = Path(name)
         yield draft
         mask = os.umask(0)
         os.umask(mask)
@@ -79,8 +80,12 @@ def writing_whole(path: Path) -> Iterator[Path]:
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
         draft.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk names no file, others the draft
+        raise
     finally:
-        draft.unlink(missing_ok=True)
+        if draft is not None:
+            draft.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 

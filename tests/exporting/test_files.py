@@ -124,6 +124,17 @@ def test_bad_paths(tmp_path, path, to, message):
         sa.export(model, tmp_path / path, to)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_full_disk_is_named_and_leaves_nothing(name, disk_of):
+    for package in FORMATS[name].needs:
+        pytest.importorskip(package)
+    model = sa.sparsify(build("bert", num_hidden_layers=1), "neighbor(radius=3)")
+    folder = disk_of("4k")
+    with pytest.raises(sa.errors.DataError, match=r"^cannot write .*(No space|is the disk full)"):
+        sa.export(model, folder / f"out{FORMATS[name].suffix}")
+    assert not list(folder.iterdir())
+
+
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "sparseattn.exporting.formats.find_spec",

@@ -125,6 +125,29 @@ def test_loading_what_is_not_there(tmp_path):
         sa.load(tmp_path / "dense")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model_type", [1, "a"]),
+        ("architectures", 0.5),
+        ("architectures", [1e308]),
+        ("dtype", {"": ""}),
+        ("dtype", "::-1"),
+        ("hidden_act", "nothing"),
+        ("hidden_size", "32"),
+        ("vocab_size", -1),
+        ("id2label", [[]]),
+    ],
+)
+def test_a_damaged_config_is_one_line(tmp_path, name, value):
+    sa.sparsify(build("bert"), PLAN).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(PlanError, match="^no model at ") as caught:
+        sa.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_files_may_lie_in_a_subfolder(tmp_path):
     model = sa.sparsify(build("bert"), "neighbor(radius=1)")
     model.save_pretrained(tmp_path / "inner")

@@ -155,19 +155,8 @@ def test_damaged_trials_are_reported_and_replaced(tmp_path, log, capsys):
     assert (tmp_path / "s" / "results.csv").read_text() == table
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of one MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("mounting a file system takes root")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def test_a_full_disk_is_one_error_and_the_study_goes_on_after_it(small_disk, log):
+def test_a_full_disk_is_one_error_and_the_study_goes_on_after_it(disk_of, log):
+    small_disk = disk_of("1m")
     trials = fakes.begin(small_disk / "s", ["a", "b", "c"])
     ballast = small_disk / "ballast"
     with ballast.open("wb", buffering=0) as file, suppress(OSError):
@@ -183,7 +172,8 @@ def test_a_full_disk_is_one_error_and_the_study_goes_on_after_it(small_disk, log
     assert Store(small_disk / "s").finished() == {trial.digest for trial in trials}
 
 
-def test_a_checkpoint_that_fills_the_disk_does_not_fail_the_trial(small_disk, log):
+def test_a_checkpoint_that_fills_the_disk_does_not_fail_the_trial(disk_of, log):
+    small_disk = disk_of("1m")
     fakes.begin(small_disk / "s", ["fills"])
     with pytest.raises(StudyError, match="No space left on device"):
         fakes.go_on(small_disk / "s")

@@ -176,7 +176,7 @@ def _check_int8(share: float, on_texts: float | None) -> None:
 def _write(form: Format, exportable: Exportable, path: Path) -> None:
     try:
         form.write(program_of(exportable), path, exportable.record.model_dump_json())
-    except SparseAttnError:
+    except (OSError, SparseAttnError):
         raise
     except Exception as error:
         name = type(exportable.model).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseattn.errors import DataError, MissingExtraError, unknown
+from sparseattn.errors import DataError, MissingExtraError, first_line, unknown
 from sparseattn.exporting.exportable import Exportable
 from sparseattn.exporting.int8 import Batches, quantize_onnx, quantize_openvino, quietly
 
@@ -169,7 +170,10 @@ def _write_openvino(program: Any, path: Path, record: str) -> None:
         _write_onnx(program, draft, record)
         model = openvino.convert_model(draft)
     model.set_rt_info(record, [_RECORD])
-    openvino.save_model(model, path, compress_to_fp16=False)
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:  # it says nothing of the system's reason
+        raise OSError(errno.EIO, f"{first_line(error)}; is the disk full?") from error
 
 
 def open_openvino(path: Path, threads: int | None = None, precision: str = "f32") -> Opened:
@@ -197,8 +201,10 @@ def open_openvino(path: Path, threads: int | None = None, precision: str = "f32"
 
 
 def _write_torch(program: Any, path: Path, record: str) -> None:
+    content = io.BytesIO()  # torch ends the process where it cannot write to a file
     with quietly():
-        torch.export.save(program, path, extra_files={_RECORD: record})
+        torch.export.save(program, content, extra_files={_RECORD: record})
+    path.write_bytes(content.getbuffer())
 
 
 def _open_torch(path: Path, _threads: int | None = None) -> Opened:

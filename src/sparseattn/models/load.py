@@ -77,8 +77,8 @@ def load(path: str | Path, model_class: Any = None, **kwargs: Any) -> Any:
         model = _load(path, model_class, kwargs)
     except SparseAttnError:
         raise
-    except (OSError, ValueError) as error:
-        raise PlanError(f"no model at {path}: {_why(path, error)}") from None
+    except Exception as error:  # whatever a damaged config.json makes of transformers
+        raise PlanError(f"no model at {path}: {_why(path, error)}") from error
     if plan_of(model) is None:
         raise PlanError(
             f"the model at {path} carries no plan; load it with "
