@@ -172,7 +172,8 @@ def _extras(made: Environments) -> Iterator[tuple[str, list[str], list[str]]]:
     yield "sdist", [*pins, str(sdist)], ["-c", USES[""]]
     for extra, use in USES.items():
         code = (EXPORT if "EXPORT" in use else "") + use
-        yield f"wheel {extra}".strip(), [*pins, f"{wheel}[{extra}]"], ["-c", code]
+        what = f"{wheel}[{extra}]" if extra else str(wheel)
+        yield f"wheel {extra}".strip(), [*pins, what], ["-c", code]
 
 
 def main() -> None:

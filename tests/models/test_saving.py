@@ -143,7 +143,7 @@ def test_a_damaged_config_is_one_line(tmp_path, name, value):
     sa.sparsify(build("bert"), PLAN).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
-    with pytest.raises(PlanError, match="^no model at ") as caught:
+    with pytest.raises(PlanError, match=r"^no model at ") as caught:
         sa.load(tmp_path)
     assert "\n" not in str(caught.value)
 
