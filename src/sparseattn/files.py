@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sparseattn.errors import DataError
+
+#: Numbers of errors of a full disk, and what they are called.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 def cache_folder() -> Path:
@@ -97,3 +103,27 @@ def sync_folder(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextmanager
+def naming_a_full_disk(folder: Path) -> Iterator[None]:
+    """Raises an `OSError` that names the folder for what libraries raise where its disk is full."""
+    try:
+        yield
+    except Exception as error:
+        if out_of_space(error, folder):
+            number = getattr(error, "errno", None) or errno.ENOSPC
+            raise OSError(number, os.strerror(number), str(folder)) from error
+        raise
+
+
+def out_of_space(error: BaseException, folder: Path) -> bool:
+    """Whether something failed because the disk that holds `folder` is full.
+
+    Libraries word it in their own ways (torch: `PytorchStreamWriter failed writing file`), so that
+    the disk is asked too.
+    """
+    if getattr(error, "errno", None) in FULL or any(text in str(error) for text in _NO_SPACE):
+        return True
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return isinstance(error, OSError | RuntimeError) and shutil.disk_usage(there).free < 1 << 16

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -93,6 +95,15 @@ def test_several_targets_go_on(tmp_path):
     for one, other in zip(learn(tmp_path / "stopped", stop, targets), whole, strict=True):
         same(one, other)
     assert stop.taken[0] == ("search-0.7", 3)
+
+
+def test_a_full_disk_is_named_and_loses_nothing(tmp_path, undisturbed, disk_of):
+    full = disk_of("48k")
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        learn(full, Stop())
+    assert raised.value.filename == str(full / "search-0.7")
+    shutil.copytree(full, tmp_path / "larger")
+    same(learn(tmp_path / "larger", Stop()), undisturbed)
 
 
 def test_nothing_is_kept_without_checkpoints(tmp_path):

@@ -136,6 +136,7 @@ def test_loading_what_is_not_there(tmp_path):
         ("hidden_act", "nothing"),
         ("hidden_size", "32"),
         ("vocab_size", -1),
+        ("num_hidden_layers", 2**63),
         ("id2label", [[]]),
     ],
 )
@@ -143,7 +144,7 @@ def test_a_damaged_config_is_one_line(tmp_path, name, value):
     sa.sparsify(build("bert"), PLAN).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
-    with pytest.raises(PlanError, match=r"^no model at ") as caught:
+    with pytest.raises(PlanError, match=r"^no model at |asks for .* layers$") as caught:
         sa.load(tmp_path)
     assert "\n" not in str(caught.value)
 

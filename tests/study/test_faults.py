@@ -162,7 +162,7 @@ def test_a_full_disk_is_one_error_and_the_study_goes_on_after_it(disk_of, log):
     with ballast.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
-    then = f"free some space, then `sparseattn study resume {small_disk}/s` goes on"
+    then = "free some space, and the same command goes on"
     told = rf"^cannot write to .*/s: No space left on device; {then}$"
     with pytest.raises(StudyError, match=told):
         fakes.go_on(small_disk / "s")

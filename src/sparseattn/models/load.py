@@ -31,6 +31,8 @@ from sparseattn.models.sparsify import attach, plan_of, restore
 _PLACE = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
 #: What makes `from_pretrained` read weights in single precision.
 _SINGLE = {"dtype": torch.float32}
+#: More layers than any encoder has; anybody may have written a config.
+_MOST_LAYERS = 1024
 
 
 @contextmanager
@@ -93,6 +95,8 @@ def _load(path: str | Path, model_class: Any, kwargs: dict[str, Any]) -> Any:
     if model_class is None and _is_sentence_transformer(path, **place):
         return _sentence_transformer(path, **kwargs)
     config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False, **place)
+    if getattr(config, "num_hidden_layers", 0) > _MOST_LAYERS:  # it would take hours to make them
+        raise PlanError(f"the config of {path} asks for {config.num_hidden_layers:,} layers")
     data = getattr(config, FIELD, None)
     if data is not None:
         delattr(config, FIELD)

@@ -14,7 +14,6 @@ A trial is written as `trials/.<digest>` and renamed, so that it is there whole 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseattn.errors import StudyError, reason
-from sparseattn.files import sync_folder, write_whole
+from sparseattn.files import FULL, sync_folder, write_whole
 from sparseattn.study import record
 
 STUDY = "study.json"
@@ -38,9 +37,6 @@ FOLDERS = ("trials", "work", LOCKS)
 
 #: The status of a trial whose files do not match their checksums.
 DAMAGED = "damaged"
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 class Store:
@@ -135,19 +131,8 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         then = (
-            f"free some space, then `sparseattn study resume {folder}` goes on"
-            if error.errno in _FULL
+            "free some space, and the same command goes on"
+            if error.errno in FULL
             else "choose a folder that can be written to"
         )
         raise StudyError(f"cannot write to {folder}: {reason(error)}; {then}") from error
-
-
-def out_of_space(error: BaseException, folder: Path) -> bool:
-    """Whether a trial failed because the disk that holds `folder` is full.
-
-    Libraries word it in their own ways (torch: `PytorchStreamWriter failed writing file`), so that
-    the disk is asked too.
-    """
-    if getattr(error, "errno", None) in _FULL or any(text in str(error) for text in _NO_SPACE):
-        return True
-    return isinstance(error, OSError | RuntimeError) and shutil.disk_usage(folder).free < 1 << 16

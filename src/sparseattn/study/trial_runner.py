@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from sparseattn.errors import SparseAttnError, StudyError, first_line, unknown
+from sparseattn.files import out_of_space
 from sparseattn.study import record
-from sparseattn.study.store import LOGS, out_of_space
+from sparseattn.study.store import LOGS
 from sparseattn.study.trial import TrialSpec
 from sparseattn.training.spec import Progress
 

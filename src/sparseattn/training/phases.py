@@ -16,7 +16,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from sparseattn.files import write_whole
+from sparseattn.files import naming_a_full_disk, write_whole
 from sparseattn.training.train import last_checkpoint
 
 #: Beside a checkpoint: the degrees and the budget as they were.
@@ -61,7 +61,8 @@ class Phase:
             # It was stopped between the trainer's files and ours.
             (Path(checkpoint) / "trainer_state.json").unlink()
             checkpoint = last_checkpoint(self.folder)
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with naming_a_full_disk(self.folder):
+            trainer.train(resume_from_checkpoint=checkpoint)
 
     def record(self, trainer: Trainer, values: dict[str, Any]) -> None:
         """Notes that the phase is over; of several processes, the first one writes.
@@ -74,5 +75,6 @@ class Phase:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         assert trainer.model is not None
-        save_model(trainer.accelerator.unwrap_model(trainer.model), str(self.folder / _WEIGHTS))
+        with naming_a_full_disk(self.folder):
+            save_model(trainer.accelerator.unwrap_model(trainer.model), str(self.folder / _WEIGHTS))
         write_whole(self.folder / _DONE, json.dumps(values))
