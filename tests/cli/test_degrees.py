@@ -173,7 +173,9 @@ def test_learn_goes_on_where_it_was_stopped(study, tmp_path, monkeypatch):
     assert "--dense-baseline trains one" in done.output
     assert not (tmp_path / "out" / "work").exists()
     before = (tmp_path / "out" / "learned.json").stat().st_mtime_ns
+    (tmp_path / "out" / "work" / "search-0.6").mkdir(parents=True)  # killed as it tidied up
     again = invoke(*words)
+    assert not (tmp_path / "out" / "work").exists()
     assert "already; nothing to do" in again.output
     assert (tmp_path / "out" / "learned.json").stat().st_mtime_ns == before
     other = invoke(*words, "--seed", 1)

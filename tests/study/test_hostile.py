@@ -69,6 +69,14 @@ def test_contents_of_the_wrong_type_are_damage_that_is_named(folder, name, place
     assert f"{trial.name}/{name} is damaged" in told
 
 
+@pytest.mark.parametrize("data", ['{"a": "b"}'.encode("utf-16"), b'{"a": "\xed\xa0\x80"}'])
+def test_contents_that_are_not_utf_8_are_damage(folder, data):
+    trial = next((folder / "trials").iterdir())
+    reseal(trial, "environment.json", data)
+    (told,) = load_study(folder).damaged
+    assert f"{trial.name}/environment.json is damaged" in told
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [("arms", None), ("arms", [{"name": 1}]), ("versions", [1]), ("fingerprint", {}), ("spec", 3)],

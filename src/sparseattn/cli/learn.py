@@ -119,6 +119,7 @@ def learn(
         "dense_baseline": dense_baseline,
     }
     if _finished(out, job):
+        shutil.rmtree(out / "work", ignore_errors=True)  # it may have been killed just before this
         typer.echo(f"{out} holds what was learned in this way already; nothing to do")
         return
     try:

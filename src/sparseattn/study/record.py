@@ -192,7 +192,7 @@ def check(digest: str, read: Callable[[str], bytes], where: str | Path) -> dict[
 def _parsed(where: str, data: bytes, schema: type[Record]) -> tuple[dict[str, Any], Record]:
     """What a file says; a `StudyError` if it is not what is read of it."""
     try:
-        values = json.loads(data, parse_constant=int)  # which no NaN is
+        values = json.loads(data.decode(), parse_constant=int)  # which no NaN is
         return values, schema.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
