@@ -69,8 +69,11 @@ def test_contents_of_the_wrong_type_are_damage_that_is_named(folder, name, place
     assert f"{trial.name}/{name} is damaged" in told
 
 
-@pytest.mark.parametrize("data", ['{"a": "b"}'.encode("utf-16"), b'{"a": "\xed\xa0\x80"}'])
-def test_contents_that_are_not_utf_8_are_damage(folder, data):
+@pytest.mark.parametrize(
+    "data",
+    ['{"a": "b"}'.encode("utf-16"), b'{"a": "\xed\xa0\x80"}', b'{"a": 1e999}', b'{"a": NaN}'],
+)
+def test_contents_that_json_cannot_hold_are_damage(folder, data):
     trial = next((folder / "trials").iterdir())
     reseal(trial, "environment.json", data)
     (told,) = load_study(folder).damaged
@@ -86,6 +89,14 @@ def test_a_study_file_of_the_wrong_types_is_damage(folder, place, value):
     path.write_text(json.dumps({**json.loads(path.read_bytes()), place: value}))
     with pytest.raises(StudyError, match=r"study.json is damaged: .*" + place):
         Study.load(folder)
+
+
+def test_a_number_too_large_is_damage_before_its_checksum(folder):
+    trial = next((folder / "trials").iterdir())
+    text = (trial / "result.json").read_text()
+    (trial / "result.json").write_text(text.replace('"grad_norm": ', '"grad_norm": 9e999', 1))
+    (told,) = load_study(folder).damaged
+    assert f"{trial.name}/result.json is damaged" in told
 
 
 def test_json_that_is_nested_deeply_is_no_study(folder):

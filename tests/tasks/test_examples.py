@@ -67,6 +67,9 @@ def test_a_missing_column_lists_what_is_there():
     task = TaskSpec(kind="classification", data={"hub": "x"}, columns={"id": "number"})
     with pytest.raises(DataError, match=r"'number' for 'id' \(named in columns\); it has: text"):
         check_columns(task, split(text=["a"], label=[1]))
+    with pytest.raises(DataError) as caught:
+        check_columns(task, split(**{"two\nlines": ["a"]}))
+    assert str(caught.value).endswith(r"it has: 'two\nlines'")
 
 
 @pytest.mark.parametrize("value", [None, 3])

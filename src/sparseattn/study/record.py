@@ -192,7 +192,7 @@ def check(digest: str, read: Callable[[str], bytes], where: str | Path) -> dict[
 def _parsed(where: str, data: bytes, schema: type[Record]) -> tuple[dict[str, Any], Record]:
     """What a file says; a `StudyError` if it is not what is read of it."""
     try:
-        values = json.loads(data.decode(), parse_constant=int)  # which no NaN is
+        values = json.loads(data.decode(), parse_constant=int, parse_float=_finite)
         return values, schema.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
@@ -200,6 +200,14 @@ def _parsed(where: str, data: bytes, schema: type[Record]) -> tuple[dict[str, An
         raise StudyError(f"{where} is damaged: {place or 'it'}: {problem['msg']}") from None
     except (ValueError, RecursionError):
         raise StudyError(f"{where} is damaged: cut short or not JSON") from None
+
+
+def _finite(text: str) -> float:
+    """A number; a `ValueError` for one like 1e999."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is too large")
+    return number
 
 
 def encode(values: Any) -> bytes:

@@ -34,9 +34,10 @@ def check_columns(task: TaskSpec, split: Split) -> None:
         name = getattr(task.columns, role)
         if name is not None and name not in split.table.column_names:
             where = "" if role in required else " (named in columns)"
+            has = (c if c.isprintable() else repr(c) for c in split.table.column_names)
             raise DataError(
                 f"the {split.name} split has no column {name!r} for {role!r}{where}; it has: "
-                f"{', '.join(split.table.column_names)}"
+                f"{', '.join(has)}"
             )
 
 
