@@ -186,6 +186,20 @@ def test_torch_compile_makes_one_graph(family):
     assert torch.allclose(output["last_hidden_state"], expected["last_hidden_state"], atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_tracing_the_sparse_model_itself_is_refused_in_a_line(family):
+    model = sa.sparsify(build(family, num_hidden_layers=1).eval(), WINDOW)
+    ids = torch.randint(5, 99, (2, 24))
+    for trace in (torch.export.export, torch.jit.trace):
+        with pytest.raises(sa.errors.UnsupportedModelError, match=r"cannot be traced.*Exportable"):
+            trace(model, (ids,))
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        output, expected = (run(ids).last_hidden_state for run in (compiled, model))
+    assert torch.allclose(output, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("family", "plan", "message"),
     [

@@ -1,6 +1,7 @@
 """Exported files, run in their own runtimes."""
 
 import random
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -99,6 +100,18 @@ def test_times_against_the_dense_model(exported_as):
     ((length, dense, sparse),) = times_against_dense(model, done.path, "torch", [64], repeats=1)
     assert length == 64
     assert min(dense, sparse) > 0
+
+
+def test_int8_is_timed_against_int8(exported_as, monkeypatch):
+    model, done, _ = exported_as("torch")
+    quantized = []
+    form = replace(FORMATS["torch"], quantize=lambda path, batches: quantized.append(batches))
+    monkeypatch.setitem(FORMATS, "torch", form)
+    text = {name: torch.ones(1, 9, dtype=torch.long) for name in done.inputs}
+    for given in (None, [text, text]):
+        list(times_against_dense(model, done.path, "torch", [32], True, given, repeats=1))
+    assert quantized[0] is None
+    assert len(quantized[1]) == 2
 
 
 def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):

@@ -68,10 +68,13 @@ def export(
     exported = export_file(loaded, out, to, int8=int8, calibration=calibration)
     typer.echo(exported)
     fitting = [number for number in numbers if number <= (exported.longest or number)]
-    for length, dense, sparse in times_against_dense(loaded, out, to, fitting):
+    if numbers and not fitting:
+        typer.echo(f"not timed: the model takes no more than {exported.longest:,} tokens")
+    like = "in the same runtime, also in int8," if int8 else "in the same runtime"
+    for length, dense, sparse in times_against_dense(loaded, out, to, fitting, int8, calibration):
         typer.echo(
-            f"{length:,} tokens, one text: {1000 * sparse:.1f} ms; the dense model in the same "
-            f"runtime {1000 * dense:.1f} ms ({dense / sparse:.2f}x)"
+            f"{length:,} tokens, one text: {1000 * sparse:.1f} ms; the dense model {like} "
+            f"{1000 * dense:.1f} ms ({dense / sparse:.2f}x)"
         )
 
 

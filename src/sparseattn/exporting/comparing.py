@@ -14,6 +14,7 @@ from torch import Tensor
 from sparseattn.bench.timing import alternate
 from sparseattn.exporting.exportable import Exportable
 from sparseattn.exporting.formats import FORMATS, Run, program_of
+from sparseattn.exporting.int8 import Batches, calibrated, quietly
 from sparseattn.models.encoder import encoder_of, evaluating, owner_of, random_batch
 from sparseattn.plan import Plan
 
@@ -82,7 +83,13 @@ def _differences(own: Run, run: Run, batch: Mapping[str, Tensor]) -> Iterator[Te
 
 
 def times_against_dense(
-    model: Any, path: Path, form: str, lengths: Sequence[int], repeats: int = 5
+    model: Any,
+    path: Path,
+    form: str,
+    lengths: Sequence[int],
+    int8: bool = False,
+    calibration: Batches | None = None,
+    repeats: int = 5,
 ) -> Iterator[tuple[int, float, float]]:
     """Times a file against the same model without a plan, exported likewise; they take turns.
 
@@ -91,6 +98,8 @@ def times_against_dense(
         path: Its file.
         form: The file's format.
         lengths: Tokens of the one text of a batch.
+        int8: Whether the file's linear layers compute in 8-bit integers.
+        calibration: The texts that gave their scales.
         repeats: Timed rounds; the median counts.
 
     Yields:
@@ -102,6 +111,10 @@ def times_against_dense(
     with TemporaryDirectory() as folder:
         stock = Path(folder, path.name)
         FORMATS[form].write(program_of(dense), stock, "")
+        if int8 and (quantize := FORMATS[form].quantize) is not None:
+            with quietly():
+                given = calibration and calibrated(calibration, dense.inputs, dense.longest)
+                quantize(stock, given or None)
         runs = {"dense": stock, "sparse": path}
         opened = {name: FORMATS[form].run(file, None) for name, file in runs.items()}
         for length in lengths:

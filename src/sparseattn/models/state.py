@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparseattn.annotations import COLUMNS
-from sparseattn.errors import DataError, PlanError, PlanNotAppliedError
+from sparseattn.errors import (
+    DataError,
+    PlanError,
+    PlanNotAppliedError,
+    UnsupportedModelError,
+)
 from sparseattn.models import masks, own_attention
 from sparseattn.models.config import FIELD, NAME, SparsityConfig
 from sparseattn.models.encoder import (
@@ -186,6 +191,12 @@ class SparsityState:
     ) -> tuple[tuple[Any, ...], dict[str, Any], Pass]:
         """Compiles the plan for a batch, and hands its pass to the layers."""
         encoder = self.encoder
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore
+            raise UnsupportedModelError(
+                "a sparse model cannot be traced, as its plan is compiled for each batch; call "
+                "sparseattn.export(model, PATH), or trace "
+                "sparseattn.exporting.exportable.Exportable(model)"
+            )
         if not self.own and encoder.config._attn_implementation != NAME:
             raise PlanNotAppliedError(
                 f"this model was sparsified, but its attn_implementation is now "
