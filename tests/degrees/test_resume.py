@@ -97,6 +97,22 @@ def test_several_targets_go_on(tmp_path):
     assert stop.taken[0] == ("search-0.7", 3)
 
 
+class StopAfterSearch(Stop):
+    """Stops when the last checkpoint of the search is there, and no record that it is over."""
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if "search" in args.output_dir:
+            raise KeyboardInterrupt
+
+
+def test_a_search_that_took_all_steps_takes_no_more(tmp_path, undisturbed):
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path, StopAfterSearch())
+    assert (tmp_path / "search-0.7" / "checkpoint-6").is_dir()
+    assert not (tmp_path / "search-0.7" / "done.json").exists()
+    same(learn(tmp_path, Stop()), undisturbed)
+
+
 def test_a_full_disk_is_named_and_loses_nothing(tmp_path, undisturbed, disk_of):
     full = disk_of("48k")
     with pytest.raises(OSError, match="No space left on device") as raised:

@@ -57,12 +57,17 @@ class Phase:
             trainer.train()
             return
         checkpoint = last_checkpoint(self.folder)
-        while checkpoint and not all((Path(checkpoint) / name).is_file() for name in self.needs):
-            # It was stopped between the trainer's files and ours.
+        while checkpoint and not self._goes_on(Path(checkpoint), trainer.args.max_steps):
             (Path(checkpoint) / "trainer_state.json").unlink()
             checkpoint = last_checkpoint(self.folder)
         with naming_a_full_disk(self.folder):
             trainer.train(resume_from_checkpoint=checkpoint)
+
+    def _goes_on(self, checkpoint: Path, steps: int) -> bool:
+        """Whether it has our files, too, and a step is left: the trainer takes one in any case."""
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        left = steps <= 0 or state["global_step"] < steps
+        return left and all((checkpoint / name).is_file() for name in self.needs)
 
     def record(self, trainer: Trainer, values: dict[str, Any]) -> None:
         """Notes that the phase is over; of several processes, the first one writes.
