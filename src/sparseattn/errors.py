@@ -100,10 +100,13 @@ def reason(error: Exception) -> str:
 def first_line(error: BaseException) -> str:
     r"""The first line of what an error says, or its name where it says nothing.
 
+    Lines of OpenVINO that name its own source are left out.
+
     >>> first_line(ValueError("no such file\nTraceback ..."))
     'no such file'
     """
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    lines = [x for x in str(error).strip().splitlines() if not x.startswith("Exception from ")]
+    return (lines or [type(error).__name__])[0]
 
 
 def unknown(kind: str, value: object, choices: Iterable[object]) -> str:

@@ -9,6 +9,7 @@ from sparseattn.exporting import formats
 from sparseattn.exporting.formats import FORMATS
 from sparseattn.exporting.record import Record
 from tests.exporting.conftest import PLAN
+from tests.models.families import build
 
 GOOD = {
     "format": "sparseattn-file-1",
@@ -54,6 +55,36 @@ def test_a_file_of_another_program(exported, monkeypatch):
         assert "--plan, --model" in str(caught.value)
         assert "\n" not in str(caught.value)
     assert sa.verify(done.path, PLAN, model=model)
+
+
+@pytest.mark.parametrize(
+    ("other", "plan", "what"),
+    [
+        ({"num_hidden_layers": 3}, PLAN, "heads"),
+        ({"vocab_size": 80}, PLAN, "vocabulary"),
+        ({}, "neighbor(5)", "plan"),
+    ],
+)
+def test_a_model_that_the_file_was_not_made_of(exported_as, other, plan, what):
+    model, done, _ = exported_as("torch")
+    assert sa.verify(done.path, model=model, changes=4)
+    wrong = sa.sparsify(build("bert", **{"num_hidden_layers": 1, **other}), plan)
+    with pytest.raises(sa.errors.PlanError, match=f"made of another model: {what}") as caught:
+        sa.verify(done.path, model=wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_runs_a_file_is_all_that_is_needed(monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnx" else name)
+    FORMATS["onnx"].check_runs()
+    with pytest.raises(sa.errors.MissingExtraError, match="export to onnx needs onnx:"):
+        FORMATS["onnx"].check_installed()
+    monkeypatch.undo()
+    pytest.importorskip("openvino")
+    (tmp_path / "bad.xml").write_text("hello")
+    with pytest.raises(sa.errors.DataError, match="no file of openvino"):
+        sa.verify(tmp_path / "bad.xml")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_damaged_file(exported_as, tmp_path):

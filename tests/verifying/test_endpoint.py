@@ -129,12 +129,12 @@ def test_strings(serve):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (fixed(200, b"<html>hello</html>"), "something else than 1 vectors: <html>hello"),
-        (fixed(200, b'{"error": "busy"}'), "something else than 1 vectors"),
-        (fixed(200, b"[[1.0], [2.0]]"), "something else than 1 vectors"),
+        (fixed(200, b"<html>hello</html>"), "something else than 1 vector: <html>hello"),
+        (fixed(200, b'{"error": "busy"}'), "something else than 1 vector"),
+        (fixed(200, b"[[1.0], [2.0]]"), "something else than 1 vector"),
         (fixed(200, b"[[null]]"), "a vector of finite numbers"),
-        (fixed(500, b"out of\nmemory"), "answers 500: out of memory"),
-        (fixed(302), "answers 302"),
+        (fixed(500, b"out of\nmemory"), "answers 500 Internal Server Error: out of memory"),
+        (fixed(302), "answers 302 Found: http://127.0.0.1:1/elsewhere"),
     ],
 )
 def test_answers_that_are_something_else(serve, answer, message):
@@ -142,6 +142,24 @@ def test_answers_that_are_something_else(serve, answer, message):
     with pytest.raises(sa.errors.DataError, match=message) as raised:
         verify(f"{server.url}/embed", PLAN, TEXTS, model=build("bert"))
     assert "\n" not in str(raised.value)
+
+
+def test_the_served_name(serve, tmp_path):
+    """What is served, whatever the folder of the model is called."""
+    model = sa.sparsify(strong(), PLAN)
+    model.save_pretrained(tmp_path)
+    tokenizer(64).save_pretrained(tmp_path)
+
+    def answer(body):
+        if body["model"] != "mine":
+            return 404, b"model does not exist"
+        return openai(model)(body)
+
+    names = fixed(200, json.dumps({"data": [{"id": "mine"}]}).encode())
+    server = serve({"/v1/embeddings": answer, "/v1/models": names})
+    assert verify(server.url, None, TEXTS, model=str(tmp_path))
+    with pytest.raises(sa.errors.DataError, match="404 Not Found: model does not exist"):
+        verify(serve({"/v1/embeddings": answer}).url, None, TEXTS, model=str(tmp_path))
 
 
 def test_no_answer(serve, monkeypatch):

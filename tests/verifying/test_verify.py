@@ -6,7 +6,7 @@ from transformers import BertConfig, BertModel
 
 import sparseattn as sa
 from sparseattn.verifying.vectors import interaction
-from tests.models.families import FAMILIES, SMALL, build
+from tests.models.families import FAMILIES, SMALL, build, sentence_transformer
 
 PLAN = "neighbor(radius=2)"
 #: Distances of 7 and more are out of reach of three layers.
@@ -121,7 +121,7 @@ def test_functions(pooling):
     assert found.verdict == "not to be proven from outside"
     assert not found
     assert "what would prove more" in str(found)
-    assert ("last_hidden_state" in str(found)) == (pooling != "tokens")
+    assert "global tokens carry everything" in str(found)
 
 
 @pytest.mark.parametrize("pooling", ["tokens", "cls", "mean"])
@@ -129,6 +129,40 @@ def test_narrow_functions(pooling):
     narrow = sa.sparsify(strong(), "neighbor(1)")
     found = sa.verify(function(narrow, pooling), "neighbor(4)", texts(80, 71), model=narrow)
     assert found.verdict == "narrower than the plan"
+
+
+@pytest.mark.parametrize("plan", ["neighbor(30)", "full()"])
+def test_much_narrower(plan, recwarn):
+    """Where most tokens within reach have no effect at all."""
+    model = sa.sparsify(build("bert", num_hidden_layers=2), "neighbor(3)")
+    found = sa.verify(model, plan, texts(80, 71))
+    assert {each.verdict for each in found.checks} == {"narrower than the plan"}, str(found)
+    run = function(model, "tokens")
+    assert sa.verify(run, plan, texts(80, 71), model=model).verdict == "narrower than the plan"
+    assert not [each for each in recwarn if each.category is RuntimeWarning]
+
+
+@pytest.mark.parametrize("runs", ["neighbor(3)", "full()"])
+@pytest.mark.parametrize("pooling", ["mean", "unit"])
+def test_a_text_that_is_cut(runs, pooling):
+    model = sa.sparsify(build("bert", num_hidden_layers=2), runs)
+    run = function(model, pooling)
+    with pytest.raises(
+        sa.errors.DataError, match="a text of 60 tokens seems to be cut after about"
+    ):
+        sa.verify(
+            lambda ids: run([each[:20] for each in ids]), "neighbor(3)", texts(60), model=model
+        )
+    assert sa.verify(run, "neighbor(3)", texts(60), model=model).verdict in ("kept", "ignored")
+
+
+def test_weak_joint_effects_of_a_new_model(tmp_path):
+    """Two of twelve happen to be below the rounding, which proves nothing."""
+    model = sa.sparsify(sentence_transformer(tmp_path, "bert", num_hidden_layers=2), "neighbor(3)")
+    words = ["the fox sat on the mat the fox sat on the mat on the mat the fox sat on " * 2] * 2
+    assert sa.verify(model, None, words)
+    found = sa.verify(model.encode, "neighbor(3)", words)
+    assert found, str(found)
 
 
 def test_a_token_more_shows_in_the_outputs_of_tokens():
@@ -179,6 +213,9 @@ def test_texts_are_drawn_where_none_are_given():
         (build("bert"), None, TEXTS, "there is no plan to verify"),
         (build("bert"), PLAN, texts(3), "give texts of at least 4 tokens"),
         (build("bert"), PLAN, texts(170), "170 tokens is more than the 160"),
+        (build("bert"), PLAN, [[5, 6, 70000] * 9], "has no token 70,000"),
+        (build("bert"), PLAN, [[5, -6, 7] * 9], "has no token -6"),
+        ("localhost:8080", PLAN, TEXTS, "is it http://localhost:8080"),
         (build("bert"), PLAN, ["words"], "give tokenizer=, model= as a name"),
         (build("bert"), PLAN, [[0.5]], "a text is a string or a list of token ids"),
         (build("bert"), PLAN, "words", "texts are a list"),
@@ -206,3 +243,16 @@ def test_functions_that_give_something_else():
     ]:
         with pytest.raises(sa.errors.DataError, match=message):
             sa.verify(answer, PLAN, TEXTS, model=model)
+
+
+@pytest.mark.parametrize("changes", [0, -1, "x", 1.5])
+def test_changes_are_at_least_one(changes):
+    with pytest.raises(sa.errors.DataError, match="changes is a whole number of tokens"):
+        sa.verify(build("bert"), PLAN, TEXTS, changes=changes)
+
+
+def test_a_folder_as_a_path(tmp_path):
+    sa.sparsify(build("bert"), PLAN).save_pretrained(tmp_path)
+    found = sa.verify(tmp_path, changes=4)
+    assert found, str(found)
+    assert f"{tmp_path} under neighbor(radius=2) (" in str(found)

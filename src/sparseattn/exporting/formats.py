@@ -58,7 +58,8 @@ class Format:
 
     Attributes:
         suffix: How the names of its files end.
-        needs: Packages that write and run it, which the extra of its name installs.
+        needs: Packages that write it, and the first of them that runs it; the extra of its name
+            installs them.
         write: Writes a traced program to a path, with the text of its `Record`.
         run: Opens a file, for a number of threads; None for all.
         quantize: Turns the linear layers of what was written into 8-bit integers.
@@ -83,10 +84,16 @@ class Format:
                 "is, and files for onnx and openvino can be int8"
             )
         needs = self.needs + (self.needs_int8 if int8 else ())
+        self._check(f"export to {self.name}{' in int8' * int8}", needs)
+
+    def check_runs(self) -> None:
+        """Raises a MissingExtraError where what runs its files is not installed."""
+        self._check(f"running a file of {self.name}", self.needs[:1])
+
+    def _check(self, what: str, needs: tuple[str, ...]) -> None:
         if missing := [name for name in needs if find_spec(name) is None]:
             raise MissingExtraError(
-                f"export to {self.name}{' in int8' * int8} needs {', '.join(missing)}: "
-                f'pip install "sparseattn[{self.name}]"'
+                f'{what} needs {", ".join(missing)}: pip install "sparseattn[{self.name}]"'
             )
 
 
@@ -180,6 +187,9 @@ def open_openvino(path: Path, threads: int | None = None, precision: str = "f32"
     """Opens a file of OpenVINO, to compute in `f32` or `bf16`."""
     import openvino
 
+    with path.open("rb") as file:
+        if b"<net" not in file.read(200):  # OpenVINO would try other frontends, loudly
+            raise DataError(f"{path} is no file of openvino: it holds no network")
     settings = {"INFERENCE_PRECISION_HINT": precision}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
@@ -253,7 +263,7 @@ _ALL = (
     Format(
         "onnx",
         ".onnx",
-        needs=("onnx", "onnxscript", "onnxruntime"),
+        needs=("onnxruntime", "onnx", "onnxscript"),
         write=_write_onnx,
         run=_open_onnx,
         quantize=quantize_onnx,

@@ -25,7 +25,7 @@ _VISIBLE = 10.0
 _FAINT = 1 / 16
 #: The share of visible effects that must be seen.
 _SEEN = 0.9
-#: So many that should be seen at one distance, and none is: no chance.
+#: So many that should be seen, at one distance or in all, and are not: no chance.
 _GROUP = 4
 #: The strongest quarter of effects, and which of them says how large others should be: a narrow
 #: window has few.
@@ -136,10 +136,11 @@ def judge(
     elif not outside.any() and not full:
         verdict, why = UNPROVEN, "no token is out of reach of any output"
     elif not (visible & others).any():
-        verdict, why = UNPROVEN, "not even tokens within reach change it by more than the noise"
+        few = "too few" if (others & seen).any() else "no"
+        verdict, why = UNPROVEN, f"{few} tokens within reach change it by more than the noise"
     elif (apart := _missing(pairs.distance[faint], seen[faint])) is not None:
         verdict, why = NARROWER, f"tokens {apart} apart within reach change nothing"
-    elif (share := seen[visible].mean()) < _SEEN:
+    elif (share := seen[visible].mean()) < _SEEN and (~seen[visible]).sum() >= _GROUP:
         verdict, why = NARROWER, f"only {share:.0%} of what is within reach changes it"
     return Check(
         where, verdict, why, int(outside.sum()), largest, distance, int(visible.sum()),
@@ -164,10 +165,11 @@ def _expected(
     if fading and x.std() > _SPREAD:
         slope = max(1.0, float(np.cov(x, y, bias=True)[0, 1] / x.var()))
     strong = inside & (pairs.expected >= np.quantile(pairs.expected[inside], _STRONG))
-    with np.errstate(divide="ignore"):
-        logs = slope * np.log(pairs.expected)
-        level = float(np.quantile(np.log(pairs.difference[strong]) - logs[strong], _LEVEL))
-        return np.asarray(np.exp(level + logs))
+    shape = pairs.expected**slope
+    level = np.quantile(pairs.difference[strong] / shape[strong], _LEVEL)
+    if level == 0:  # of most of them nothing comes at all, so it is no noise that hides them
+        level = np.quantile(pairs.difference[seen] / shape[seen], _LEVEL)
+    return np.asarray(level * shape)
 
 
 def _missing(distance: NDArray[np.int64], seen: NDArray[np.bool_]) -> int | None:

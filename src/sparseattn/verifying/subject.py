@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,7 +61,8 @@ class Subject:
             PlanError: There is no plan, or it is for another model.
             DataError: The file's record is needed, and it has none or a damaged one.
         """
-        if plan is not None:
+        given = plan is not None
+        if given:
             plan = Plan.of(plan)
         elif model is not None:
             plan = _plan_of(model)
@@ -68,10 +70,15 @@ class Subject:
         if record is not None and (plan is None or (model is None and plan.shape is None)):
             known = record()
             plan = plan or known.read_plan()
+        elif record is not None:
+            with suppress(DataError):  # nothing of it is needed
+                known = record()
         if plan is None:
             raise PlanError("there is no plan to verify: give one, such as 'neighbor(radius=64)'")
         if model is not None:
             found = _of_model(plan, model, tokenizer)
+            if known is not None:
+                _refuse_other(known, found, model, given)
         elif known is not None:
             facts = known.windows, known.special, known.vocabulary, known.longest
             found = cls(plan, known.heads, *facts)
@@ -129,6 +136,22 @@ def _plan_of(model: Any) -> Plan | None:
         return known.plan
     local = "sliding_attention" in (getattr(encoder.config, "layer_types", None) or ())
     return Plan.of("full()") if local else None  # within its own windows
+
+
+def _refuse_other(record: Record, found: Subject, model: Any, given: bool) -> None:
+    """Raises a PlanError where a file says that it was made of another model."""
+    table = encoder_of(model).get_input_embeddings()
+    windows = record.windows if found.windows is None else list(found.windows)
+    pairs = {
+        "heads": (record.heads, list(found.heads)),
+        "windows": (record.windows, windows),
+        "vocabulary": (record.vocabulary, table.weight.shape[0]),
+    }
+    if not given:
+        pairs["plan"] = record.read_plan().spelled, found.plan.spelled
+    for name, (mine, its) in pairs.items():
+        if mine != its:
+            raise PlanError(f"the file was made of another model: {name} {mine}, and not {its}")
 
 
 def _of_model(plan: Plan, model: Any, tokenizer: Any) -> Subject:

@@ -16,6 +16,7 @@ from sparseattn.exporting.formats import FORMATS, format_of
 from sparseattn.exporting.record import Record
 from sparseattn.verifying.judging import Array
 from sparseattn.verifying.texts import Source, Text
+from sparseattn.words import counted
 
 #: Runs a batch of texts of one length. Of each text come the outputs of its tokens, [length,
 #: width], or a vector, [width].
@@ -52,7 +53,7 @@ class File:
         form = format_of(path)
         if not path.is_file():
             raise DataError(f"there is no file {path}")
-        form.check_installed()
+        form.check_runs()
         try:
             self._opened = form.run(path, None)
         except SparseAttnError:
@@ -116,7 +117,7 @@ class Endpoint:
 
     Args:
         url: Of the server, or of one of its paths.
-        model: The name that an endpoint of OpenAI's format is asked for; what it lists by default.
+        model: The name that an endpoint of OpenAI's format is asked for where it lists none.
 
     Raises:
         DataError: It is no http or https URL, does not answer, or answers something else.
@@ -132,7 +133,7 @@ class Endpoint:
         # Without redirects: what answers is what was asked.
         timeout = httpx.Timeout(_ANSWER, connect=_CONNECT)
         self._client = httpx.Client(timeout=timeout, follow_redirects=False)
-        self._model = model
+        self._model, self._served = model, ""
         base = self._url.path.rstrip("/")
         self._paths = [base + path for path in _PATHS]
         if base.endswith("/v1"):
@@ -147,18 +148,22 @@ class Endpoint:
             if len(self._paths) == 1 or answer.status_code not in _ABSENT:
                 self._paths = [path]
                 return _vectors(answer, len(texts))
-        raise DataError(f"{self._url} has none of {', '.join(self._paths)}; give the URL of one")
+        raise DataError(
+            f"{self._url} has none of {', '.join(self._paths)}; give the URL of one "
+            f"(the last answers {_said(answer)})"
+        )
 
     def _post(self, path: str, texts: Sequence[Source]) -> httpx.Response:
         if not path.endswith("/embeddings"):
             return self._send("POST", path, {"inputs": list(texts)})
-        if self._model is None:
+        if not self._served:
             listed = self._send("GET", path.removesuffix("/embeddings") + "/models")
             try:
-                self._model = str(listed.json()["data"][0]["id"])
+                names = [str(each["id"]) for each in listed.json()["data"]]
+                self._served = self._model if self._model in names else names[0]
             except (ValueError, KeyError, IndexError, TypeError):
-                self._model = "default"
-        return self._send("POST", path, {"model": self._model, "input": list(texts)})
+                self._served = self._model or "default"
+        return self._send("POST", path, {"model": self._served, "input": list(texts)})
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         url = self._url.copy_with(path=path)
@@ -172,8 +177,7 @@ class Endpoint:
 def _vectors(answer: httpx.Response, count: int) -> list[Any]:
     """What an answer says of so many texts, in their order."""
     if answer.status_code != httpx.codes.OK:
-        said = " ".join(answer.text[:200].split())
-        raise DataError(f"{answer.url} answers {answer.status_code}: {said}")
+        raise DataError(f"{answer.url} answers {_said(answer)}")
     try:
         vectors = answer.json()
         if isinstance(vectors, dict):  # OpenAI's
@@ -182,6 +186,13 @@ def _vectors(answer: httpx.Response, count: int) -> list[Any]:
     except (ValueError, KeyError, TypeError):
         vectors = None
     if not isinstance(vectors, list) or len(vectors) != count:
-        said = " ".join(answer.text[:80].split())
-        raise DataError(f"{answer.url} answers something else than {count} vectors: {said}")
+        said = " ".join(answer.text[:80].split()) or "nothing"
+        wanted = counted(count, "vector")
+        raise DataError(f"{answer.url} answers something else than {wanted}: {said}")
     return vectors
+
+
+def _said(answer: httpx.Response) -> str:
+    """The status of a refusal, and what it says."""
+    said = answer.headers.get("location") or " ".join(answer.text[:200].split())
+    return f"{answer.status_code} {answer.reason_phrase}{': ' * bool(said)}{said}"

@@ -126,6 +126,9 @@ def read_texts(texts: Any, tokenizer: Any, subject: Subject) -> list[Text]:
             f"a text of {most:,} tokens is more than the {subject.longest:,} that the model has "
             "positions for"
         )
+    for index in (min(min(text.ids) for text in read), max(max(text.ids) for text in read)):
+        if index < 0 or index >= (subject.vocabulary or index + 1):
+            raise DataError(f"the model has no token {index:,}: it knows {subject.vocabulary:,}")
     return read
 
 

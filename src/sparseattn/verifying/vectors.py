@@ -23,6 +23,9 @@ from sparseattn.verifying.texts import Text, Vocabulary
 #: Where the first of two blocks ends, and the part of a text that a block is.
 _STARTS, _BLOCK = 3, 8
 
+#: What is left, of the usual effect, of one that came through several layers' windows.
+_FADED = 0.25
+
 #: A text with one block of tokens changed, with another, and with both.
 _Copies = tuple[Text, Text, Text]
 
@@ -41,12 +44,34 @@ def changed_for(text: Text, vocabulary: Vocabulary, subject: Subject, count: int
 def check_vectors(run: Run, texts: Sequence[Changed], vocabulary: Vocabulary) -> Check:
     """Finds out what a vector is made of, and judges by that."""
     full = all(texts[0].full)
-    pairs = Pairs.joined([_single(run, changed) for changed in texts])
-    silent = pairs.difference <= judge("", pairs).tolerance
+    singles = [_single(run, changed) for changed in texts]
+    pairs = Pairs.joined(singles)
+    tolerance = judge("", pairs).tolerance
+    for changed, single in zip(texts, singles, strict=True):
+        _refuse_cut(changed, single, tolerance)
+    silent = pairs.difference <= tolerance
     if silent.any() and not silent.all():
         return judge("vector, made of one token's output", pairs, full=full, fading=True)
     joint = Pairs.joined([_joint(run, changed, vocabulary) for changed in texts])
     return judge("vector, made of many tokens' outputs", joint, full=full, exact=False)
+
+
+def _refuse_cut(changed: Changed, single: Pairs, tolerance: float) -> None:
+    """Raises a DataError where what runs reads but the beginning of a text.
+
+    All tokens up to some change the vector, more of them than reach a first token's output, and the
+    last of these as much as the others: what attention carries would fade.
+    """
+    seen = single.difference > tolerance
+    count = int(seen.sum())
+    if count in (0, len(seen)) or not seen[:count].all() or single.expected[count - 1] > 0:
+        return
+    if single.difference[count - 1] > _FADED * np.median(single.difference[seen]):
+        last = changed.places[count - 1] + 1
+        raise DataError(
+            f"a text of {len(changed.text):,} tokens seems to be cut after about {last:,}: no "
+            "later one changes its vector; give shorter texts, or let what runs read longer ones"
+        )
 
 
 def _single(run: Run, changed: Changed) -> Pairs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from sparseattn.verifying.texts import Text, Vocabulary, read_texts
 from sparseattn.verifying.vectors import changed_for, check_vectors
 from sparseattn.words import counted
 
+#: Patterns with tokens that all attend to, and that attend to all.
+_GLOBAL = re.compile(r"\b(global|bigbird|longformer)\(")
 #: What the outputs of tokens are called.
 _BY_TOKEN = "output of each token"
 
@@ -59,9 +62,16 @@ class Verified:
     def __str__(self) -> str:
         """The verdict and a line a check."""
         amount = f"{counted(self.texts, 'text')}, {counted(self.changed, 'token')} changed"
-        lines = [f"{self.verdict}: {self.what} under {self.plan.spelled} ({amount})"]
+        plan = self.plan.spelled.replace("layers :: ", "")
+        lines = [f"{self.verdict}: {self.what} under {plan} ({amount})"]
         lines += [f"  {check}" for check in self.checks]
-        if self.verdict == UNPROVEN:
+        hidden = any(check.outside for check in self.checks)
+        if self.verdict == UNPROVEN and not hidden and _GLOBAL.search(plan):
+            lines.append(
+                "  the plan's global tokens carry everything to every output, so none can prove "
+                "it; what would prove more: the torch model, layer by layer"
+            )
+        elif self.verdict == UNPROVEN:
             by_token = any(check.where == _BY_TOKEN for check in self.checks)
             more = "" if by_token else "outputs of each token (last_hidden_state, /embed_all), or "
             lines.append(f"  what would prove more: {more}the torch model, layer by layer")
@@ -105,6 +115,11 @@ def verify(
             an endpoint does not answer, or answers something else.
         MissingExtraError: What runs the file is not installed.
     """
+    if type(changes) is not int or changes < 1:
+        raise DataError(f"changes is a whole number of tokens, at least 1; got {changes!r}")
+    what = str(what) if isinstance(what, Path) else what
+    if isinstance(what, str) and re.fullmatch(r"[\w.-]+:\d+(/.*)?", what):
+        raise DataError(f"{what!r} is no URL; is it http://{what}?")
     name = what if isinstance(what, str) else getattr(what, "__name__", type(what).__name__)
     owner = getattr(what, "__self__", what)  # of a method
     tokenizer = _tokenizer(what, owner, model) if tokenizer is None else tokenizer
