@@ -153,7 +153,16 @@ def test_a_text_that_is_cut(runs, pooling):
         sa.verify(
             lambda ids: run([each[:20] for each in ids]), "neighbor(3)", texts(60), model=model
         )
+    with pytest.raises(sa.errors.DataError, match="60 tokens seems to be cut after about 20:"):
+        sa.verify(lambda ids: run([x[:20] for x in ids]), "neighbor(12)", texts(60), model=model)
     assert sa.verify(run, "neighbor(3)", texts(60), model=model).verdict in ("kept", "ignored")
+
+
+@pytest.mark.parametrize("length", [40, 90])
+def test_a_first_token_with_a_wider_window_is_no_cut_text(length):
+    run = function(sa.sparsify(build("bert", num_hidden_layers=2), "neighbor(3)"), "cls")
+    model = build("bert", num_hidden_layers=2)
+    assert sa.verify(run, "neighbor(1)", texts(length), model=model).verdict == "ignored"
 
 
 def test_weak_joint_effects_of_a_new_model(tmp_path):

@@ -128,7 +128,7 @@ def read_texts(texts: Any, tokenizer: Any, subject: Subject) -> list[Text]:
         )
     for index in (min(min(text.ids) for text in read), max(max(text.ids) for text in read)):
         if index < 0 or index >= (subject.vocabulary or index + 1):
-            raise DataError(f"the model has no token {index:,}: it knows {subject.vocabulary:,}")
+            raise DataError(f"the model has no token {index:,}; ids are 0 to its vocabulary's end")
     return read
 
 

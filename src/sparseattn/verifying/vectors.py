@@ -48,7 +48,7 @@ def check_vectors(run: Run, texts: Sequence[Changed], vocabulary: Vocabulary) ->
     pairs = Pairs.joined(singles)
     tolerance = judge("", pairs).tolerance
     for changed, single in zip(texts, singles, strict=True):
-        _refuse_cut(changed, single, tolerance)
+        _refuse_cut(run, changed, single, tolerance, vocabulary)
     silent = pairs.difference <= tolerance
     if silent.any() and not silent.all():
         return judge("vector, made of one token's output", pairs, full=full, fading=True)
@@ -56,21 +56,33 @@ def check_vectors(run: Run, texts: Sequence[Changed], vocabulary: Vocabulary) ->
     return judge("vector, made of many tokens' outputs", joint, full=full, exact=False)
 
 
-def _refuse_cut(changed: Changed, single: Pairs, tolerance: float) -> None:
+def _refuse_cut(
+    run: Run, changed: Changed, single: Pairs, tolerance: float, vocabulary: Vocabulary
+) -> None:
     """Raises a DataError where what runs reads but the beginning of a text.
 
-    All tokens up to some change the vector, more of them than reach a first token's output, and the
-    last of these as much as the others: what attention carries would fade.
+    All tokens up to some change the vector, not those that reach a first token's output, and the
+    last of them as much as the others: what came through several layers' windows would fade.
     """
-    seen = single.difference > tolerance
+    seen, text = single.difference > tolerance, changed.text
     count = int(seen.sum())
-    if count in (0, len(seen)) or not seen[:count].all() or single.expected[count - 1] > 0:
+    as_planned = bool((seen == (single.expected > 0)).all())
+    if as_planned or count in (0, len(seen)) or not seen[:count].all():
         return
-    if single.difference[count - 1] > _FADED * np.median(single.difference[seen]):
-        last = changed.places[count - 1] + 1
+    last, silent = changed.places[count - 1 : count + 1]
+    between = [place for place in text.ordinary if last < place < silent]
+    found = {place: vocabulary.changed(text, [place]) for place in between}
+    copies = {place: copy for place, copy in found.items() if copy is not None}
+    effects = {last: float(single.difference[count - 1])}
+    if copies:
+        more = measured(run, text, list(copies.values()))
+        effects |= zip(copies, np.linalg.norm(more.after - more.before, axis=1), strict=True)
+    last = max(place for place, effect in effects.items() if effect > tolerance)
+    usual = float(np.median(single.difference[seen]))
+    if len(changed.reach.layers) > 1 and effects[last] > _FADED * usual:
         raise DataError(
-            f"a text of {len(changed.text):,} tokens seems to be cut after about {last:,}: no "
-            "later one changes its vector; give shorter texts, or let what runs read longer ones"
+            f"a text of {len(text):,} tokens seems to be cut after about {last + 1:,}: no later "
+            "one changes its vector; give shorter texts, or let what runs read longer ones"
         )
 
 
