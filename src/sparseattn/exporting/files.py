@@ -223,7 +223,7 @@ def quantize_folder(model: Any, name: str, out: Path, texts: Batches | None) -> 
             f"{len(layers)} linear layers in int8: {sum(x.weight.numel() for x in layers):,} of "
             f"{whole:,} weights; {_megabytes(low)} in memory instead of {_megabytes(model)}"
         ]
-        where = f"{len(texts)} texts" if texts else "random tokens"
+        where = counted(len(texts), "text") if texts else "random tokens"
         lengths = lengths_for(max_tokens(encoder_of(model).config))
         batches = texts or random_batches(model, input_names(owner), lengths)
         share = compared(model, outputs_of(low), batches)[1]
