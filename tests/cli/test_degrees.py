@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import sparseattn as sa
+from sparseattn.cli.learn import _finished
 from sparseattn.cli.main import app, main
 from sparseattn.counting import count_plan
 from sparseattn.degrees.learn import Learner
@@ -184,6 +185,15 @@ def test_learn_goes_on_where_it_was_stopped(study, tmp_path, monkeypatch):
     damaged = invoke(*words)
     assert isinstance(damaged.exception, StudyError)
     assert "job.json cannot be read" in str(damaged.exception)
+
+
+def test_a_draft_of_the_first_file_is_no_work_of_others(tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / ".draft.json").touch()
+    assert not _finished(tmp_path, {})
+    (tmp_path / "work" / "mine.txt").touch()
+    with pytest.raises(sa.errors.StudyError, match="holds something else"):
+        _finished(tmp_path, {})
 
 
 def test_a_file_is_no_folder_to_learn_into(study):

@@ -159,7 +159,9 @@ def _finished(out: Path, job: dict[str, Any]) -> bool:
                 f"{folder} holds {what} with other settings: give another --out, or delete it"
             )
     begun = any((folder / _JOB).is_file() for folder in (out, out / "work"))
-    if not begun and out.is_dir() and any(out.iterdir()):
+    work = out / "work"  # killed at its first file, there is a draft in it
+    drafts = {work, *work.glob(".*.json")}
+    if not begun and out.is_dir() and {*out.iterdir(), *work.glob("*")} - drafts:
         raise StudyError(f"{out} holds something else: give a new or an empty folder as --out")
     return (out / _JOB).is_file()
 
