@@ -112,13 +112,11 @@ def write_files(model: Any, folder: Path) -> None:
             if not path.exists():
                 for suffix in (".bin", ".xml"):
                     path.with_suffix(suffix).write_bytes(xml.with_suffix(suffix).read_bytes())
-                with quietly():
-                    FORMATS["openvino"].quantize(path, scales)
+                FORMATS["openvino"].quantize(path, scales)
     sparse, dense = folder / "sparse-int8.onnx", folder / "dense-int8.onnx"
     if not sparse.exists():
         sparse.write_bytes((folder / "sparse.onnx").read_bytes())
-        with quietly():
-            FORMATS["onnx"].quantize(sparse, None)
+        FORMATS["onnx"].quantize(sparse, None)
     if not dense.exists():
         with quietly():
             quantize_dynamic(folder / "dense.onnx", dense, per_channel=True,

@@ -95,6 +95,11 @@ def writing_whole(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+def drafts(folder: Path, suffix: str) -> set[Path]:
+    """What kills have left in a folder of files that were being written whole."""
+    return set(folder.glob(f".*{suffix}"))
+
+
 def sync_folder(path: Path) -> None:
     """Flushes the names in a folder to the disk, where the system can."""
     with suppress(OSError):

@@ -13,7 +13,7 @@ import typer
 
 from sparseattn.cli import options
 from sparseattn.errors import StudyError
-from sparseattn.files import write_whole
+from sparseattn.files import drafts, write_whole
 from sparseattn.words import counted
 
 if TYPE_CHECKING:
@@ -159,9 +159,9 @@ def _finished(out: Path, job: dict[str, Any]) -> bool:
                 f"{folder} holds {what} with other settings: give another --out, or delete it"
             )
     begun = any((folder / _JOB).is_file() for folder in (out, out / "work"))
-    work = out / "work"  # killed at its first file, there is a draft in it
-    drafts = {work, *work.glob(".*.json")}
-    if not begun and out.is_dir() and {*out.iterdir(), *work.glob("*")} - drafts:
+    work = out / "work"  # where a run that was killed at its first file leaves a draft
+    ours = {work} | drafts(work, ".json")
+    if not begun and out.is_dir() and {*out.iterdir(), *work.glob("*")} - ours:
         raise StudyError(f"{out} holds something else: give a new or an empty folder as --out")
     return (out / _JOB).is_file()
 

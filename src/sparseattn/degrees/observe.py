@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparseattn.degrees.texts import Texts, state_of
+from sparseattn.models.encoder import evaluating
 from sparseattn.models.sparsify import sparsified
 from sparseattn.plan import CompiledPlan, Plan
 from sparseattn.tokens import TokenBatch
@@ -48,7 +49,7 @@ def observe(
     Raises:
         UnsupportedModelError: The model's attention cannot be replaced.
     """
-    model, training = texts.model, texts.model.training
+    model = texts.model
     seen: Observation
 
     def compile_dense(tokens: TokenBatch) -> CompiledPlan:
@@ -58,11 +59,10 @@ def observe(
         return compiled
 
     # The plan is there for the annotations that it needs; what is compiled is dense.
-    with sparsified(model, needed, tokenizer=tokenizer):
+    with sparsified(model, needed, tokenizer=tokenizer), evaluating(model):
         state = state_of(model)
         watched = range(len(state.heads)) if layers is None else layers
         state.compiler, state.watched = compile_dense, watched
-        model.eval()
         try:
             for batch in texts.batches():
                 with torch.no_grad():
@@ -72,4 +72,3 @@ def observe(
                 yield seen
         finally:
             state.compiler, state.watched = None, ()
-            model.train(training)

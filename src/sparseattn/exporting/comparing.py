@@ -14,7 +14,7 @@ from torch import Tensor
 from sparseattn.bench.timing import alternate
 from sparseattn.exporting.exportable import Exportable
 from sparseattn.exporting.formats import FORMATS, Run, program_of
-from sparseattn.exporting.int8 import Batches, calibrated, quietly
+from sparseattn.exporting.int8 import Batches, calibrated
 from sparseattn.models.encoder import encoder_of, evaluating, owner_of, random_batch
 from sparseattn.plan import Plan
 
@@ -112,9 +112,10 @@ def times_against_dense(
         stock = Path(folder, path.name)
         FORMATS[form].write(program_of(dense), stock, "")
         if int8 and (quantize := FORMATS[form].quantize) is not None:
-            with quietly():
-                given = calibration and calibrated(calibration, dense.inputs, dense.longest)
-                quantize(stock, given or None)
+            given = calibration
+            if given is not None:
+                given = calibrated(given, dense.inputs, dense.longest)
+            quantize(stock, given)
         runs = {"dense": stock, "sparse": path}
         opened = {name: FORMATS[form].run(file, None) for name, file in runs.items()}
         for length in lengths:

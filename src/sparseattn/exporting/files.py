@@ -18,7 +18,7 @@ from sparseattn.errors import DataError, PlanError, SparseAttnError, first_line,
 from sparseattn.exporting.comparing import compared, lengths_for, outputs_of, random_batches
 from sparseattn.exporting.exportable import Exportable, input_names
 from sparseattn.exporting.formats import Format, format_of, program_of
-from sparseattn.exporting.int8 import Batches, calibrated, quietly
+from sparseattn.exporting.int8 import Batches, calibrated
 from sparseattn.models.card import write_card
 from sparseattn.models.encoder import encoder_of, owner_of
 from sparseattn.models.int8 import Int8Linear, quantize
@@ -139,8 +139,7 @@ def export(
             given = [text for at, text in enumerate(texts) if at % _HELD]
         _write(form, exportable, draft)
         if form.quantize is not None and int8:
-            with quietly():
-                form.quantize(draft, given)
+            form.quantize(draft, given)
         run = form.run(draft, None)
         difference, share = compared(model, run, random_batches(model, inputs, lengths))
         on_texts = compared(model, run, held)[1] if held else None

@@ -68,6 +68,7 @@ def calibrated(batches: Any, inputs: Sequence[str], longest: int | None) -> Batc
     return texts
 
 
+@quietly()
 def quantize_onnx(path: Path, _batches: Batches | None) -> None:
     """Weights as integers; scales of inputs are found for each token when the file runs."""
     import onnx
@@ -82,6 +83,7 @@ def quantize_onnx(path: Path, _batches: Batches | None) -> None:
     onnx.save(quantizer.model.model, path)
 
 
+@quietly()
 def quantize_openvino(path: Path, batches: Batches | None) -> None:
     """Weights as integers; scales of inputs from texts, or else found for each token."""
     os.environ.setdefault("NNCF_CI", "1")  # or it reports its use to its makers

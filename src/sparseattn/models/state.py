@@ -14,12 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparseattn.annotations import COLUMNS
-from sparseattn.errors import (
-    DataError,
-    PlanError,
-    PlanNotAppliedError,
-    UnsupportedModelError,
-)
+from sparseattn.errors import DataError, PlanError, PlanNotAppliedError, UnsupportedModelError
 from sparseattn.models import masks, own_attention
 from sparseattn.models.config import FIELD, NAME, SparsityConfig
 from sparseattn.models.encoder import (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparseattn.errors import BackendError, StudyError
+from sparseattn.files import drafts
 from sparseattn.models.identity import identity
 from sparseattn.study.spec import ExecutorSpec, StudySpec
 from sparseattn.study.store import FOLDERS, STUDY
@@ -63,9 +64,9 @@ def check_machine(spec: StudySpec, executor: ExecutorSpec) -> None:
 def check_new(folder: Path) -> None:
     """Makes sure that a folder without a study holds nothing else, or that it can be made."""
     try:
-        others = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        others = {*folder.iterdir()} if folder.is_dir() else set()
         # A run that was killed while it made the folder leaves these behind.
-        ours = {*FOLDERS, *(n for n in others if n.startswith(".") and n.endswith(".json"))}
+        ours = {folder / name for name in FOLDERS} | drafts(folder, ".json")
         if others - ours or (folder.exists() and not folder.is_dir()):
             raise StudyError(
                 f"{folder} is not a study's folder (it has no {STUDY}); give an empty or new one"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,12 +67,11 @@ class Subject:
         elif model is not None:
             plan = _plan_of(model)
         known = None
-        if record is not None and (plan is None or (model is None and plan.shape is None)):
-            known = record()
-            plan = plan or known.read_plan()
-        elif record is not None:
-            with suppress(DataError):  # nothing of it is needed
+        if record is not None:
+            needed = plan is None or (model is None and plan.shape is None)
+            with nullcontext() if needed else suppress(DataError):
                 known = record()
+                plan = plan or known.read_plan()
         if plan is None:
             raise PlanError("there is no plan to verify: give one, such as 'neighbor(radius=64)'")
         if model is not None:
