@@ -133,6 +133,10 @@ def test_names_that_terminals_or_spreadsheets_would_run_are_refused(name):
         spec_of({**values, "arms": [{"name": name, "pattern": "dense"}]})
 
 
+#: Nine times the same.
+ALIASES = {name: f"[{', '.join([f'*{name}'] * 9)}]" for name in "abcde"}
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -142,8 +146,15 @@ def test_names_that_terminals_or_spreadsheets_would_run_are_refused(name):
         ("name: " + "[" * 2000, "nested too deeply"),
         ("seeds: " + "9" * 5000, "not YAML: Exceeds the limit"),
         ("seeds: 1000000000\nname: n", "up to 10,000; got 1,000,000,000"),
+        ("name: " + "x" * 140_000, "a study file has at most 131,072 characters"),
+        ("name: [" + "x" * 100_000 + "]", r"name: expected text, got \['x{198}\.\.\.$"),
+        (f"a: &a {[0] * 9}\nb: &b {ALIASES['a']}\nc: &c {ALIASES['b']}\nd: &d {ALIASES['c']}\n"
+         f"e: &e {ALIASES['d']}\nname: {ALIASES['e']}", "aliases stand for more than 131,072"),
+        ("name: &a [*a]", "aliases stand for more than 131,072"),
+        (f"a: &a {{{', '.join(f'k{n}: 1' for n in range(400))}}}\n"
+         f"name: {{<<: [{', '.join(['*a'] * 400)}]}}", "its merges .* more than 131,072 keys"),
     ],
-)
+)  # fmt: skip
 def test_yaml_that_python_cannot_hold_is_one_line(tmp_path, text, why):
     path = tmp_path / "study.yaml"
     path.write_text(f"{text}\nmodel: m\ntask: {{use: bbc}}\narms: [dense]\n")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -360,3 +361,12 @@ def test_what_counts_as_learned_may_be_said_later_on_the_same_folder(tmp_path):
     spec = load_spec(written(tmp_path, more="learned_at: 0.35\n"))
     study = Study(load_spec(written(tmp_path)), (), "f", {})
     assert check_same(study, spec, tmp_path).spec.learned_at == 0.35
+
+
+def test_thousands_of_arms_are_read_in_a_moment():
+    """In processor time, so that other programs do not count."""
+    arms = [{"name": f"arm {n}", "pattern": f"neighbor({n})"} for n in range(10_000)]
+    values = {"name": "large", "model": "m", "task": {"use": "bbc"}, "arms": arms}
+    begin = time.process_time()
+    assert len(spec_of({**values, "seeds": list(range(10_000))}).arms) == 10_000
+    assert time.process_time() - begin < 2

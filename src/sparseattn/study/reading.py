@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -16,9 +16,25 @@ from sparseattn.errors import StudyError, first_line, reason, unknown
 
 Model = TypeVar("Model", bound=BaseModel)
 
+#: Characters that a study file may have, and its values with all aliases filled in; about 1,500
+#: arms. Reading them takes a second.
+_MOST = 1 << 17
+
+#: Characters of a wrong value that a message shows.
+_SHOWN = 200
+
 
 class _Constructor(SafeConstructor):
     """Leaves dates as the text that they are, and refuses text that no file can hold."""
+
+    _keys = 0
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Merges mappings (`<<`); a `ValueError` if that multiplies them without end."""
+        super().flatten_mapping(node)
+        self._keys += len(node.value)
+        if self._keys > _MOST:
+            raise ValueError(f"its merges (<<) come to more than {_MOST:,} keys")
 
     def construct_scalar(self, node: Any) -> Any:
         """A scalar; a `UnicodeEncodeError` for half a character."""
@@ -34,7 +50,7 @@ def _load(text: str, where: str) -> Any:
     reader = YAML(typ="safe", pure=True)
     reader.Constructor = _Constructor
     try:
-        return reader.load(text)
+        value = reader.load(text)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or first_line(error)
@@ -44,14 +60,36 @@ def _load(text: str, where: str) -> Any:
         raise StudyError(f"{where}: not YAML: it is nested too deeply") from None
     except ValueError as error:  # a tag that does not fit, a number of thousands of digits
         raise StudyError(f"{where}: not YAML: {first_line(error)}") from None
+    _check_extent(value, where)
+    return value
+
+
+def _check_extent(value: Any, where: str) -> None:
+    """A few lines of aliases can stand for more than any message or check could walk through."""
+    size, inner = 0, [value]
+    while inner:
+        each = inner.pop()
+        parts = [*each, *each.values()] if isinstance(each, Mapping) else each
+        if isinstance(parts, list | tuple | set):
+            inner.extend(parts)
+        if isinstance(parts, Sized):
+            size += len(parts)
+        if size > _MOST:
+            raise StudyError(f"{where}: its aliases stand for more than {_MOST:,} characters")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Reads a YAML file that holds one mapping, in which no key stands twice."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(_MOST + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"cannot read the study {path}: {reason(error)}") from None
+    if len(text) > _MOST:
+        raise StudyError(
+            f"{path}: a study file has at most {_MOST:,} characters; arms that differ in a number "
+            "are one arm with a grid"
+        )
     values = _load(text, str(path))
     if not isinstance(values, dict):
         raise StudyError(f"{path}: a study is a mapping of keys such as model, task and arms")
@@ -144,8 +182,9 @@ def _message(
     value = error["input"]
     if error["type"] == "value_error":
         return f"{spelled}: {message}" if spelled else message
-    if message.startswith("expected") and repr(value) not in message:
-        message += f", got {value!r}"
+    shown = repr(value) if len(repr(value)) <= _SHOWN else f"{repr(value)[:_SHOWN]}..."
+    if message.startswith("expected") and shown not in message:
+        message += f", got {shown}"
     if isinstance(value, bool | int | float) and error["type"] == "string_type":
         message += "; write it in quotes if text is meant"
     return f"{spelled}: {message}" if spelled else message

@@ -235,11 +235,18 @@ class StudySpec(StrictModel):
     @model_validator(mode="after")
     def _arms_fit_together(self) -> StudySpec:
         _check_unique(("seeds",), self.seeds)
+        arms: dict[str, ArmSpec] = {}
         for index, arm in enumerate(self.arms):
-            _check_arm(self, arm, index)
+            if arms.setdefault(arm.name, arm) is not arm:
+                first = next(n for n, other in enumerate(self.arms) if other.name == arm.name)
+                raise StudyError(
+                    f"{place(('arms', index))}: arms[{first}] is called {arm.name!r} too"
+                )
+        for index, arm in enumerate(self.arms):
+            _check_arm(arms, arm, index)
         for question, pairs in self.contrasts.items():
             for index, pair in enumerate(pairs):
-                _check_contrast(self, pair, ("contrasts", *filter(None, [question]), index))
+                _check_contrast(arms, pair, ("contrasts", *filter(None, [question]), index))
         return self
 
     @property
@@ -248,20 +255,16 @@ class StudySpec(StrictModel):
         return self.model_dump(mode="json", exclude={"executor"})
 
 
-def _check_arm(spec: StudySpec, arm: ArmSpec, index: int) -> None:
+def _check_arm(arms: Mapping[str, ArmSpec], arm: ArmSpec, index: int) -> None:
     where = place(("arms", index))
-    names = [each.name for each in spec.arms]
-    if names.index(arm.name) != index:
-        raise StudyError(f"{where}: arms[{names.index(arm.name)}] is called {arm.name!r} too")
     if arm.matched_random is None and not arm.pattern:
         raise StudyError(f"{where}: the key 'pattern' is missing")
     if arm.matched_random is not None and arm.pattern:
         raise StudyError(f"{where}: an arm has a pattern or is matched_random, not both")
-    others = [name for name in names if name != arm.name]
-    if isinstance(arm.degree, str) and arm.degree not in others:
-        raise StudyError(f"{where}.degree: {unknown('arm', arm.degree, others)}, or a number")
-    if arm.matched_random not in (None, "*", *others):
-        raise StudyError(f"{where}.matched_random: {unknown('arm', arm.matched_random, others)}")
+    if isinstance(arm.degree, str):
+        _check_other(arms, arm, arm.degree, f"{where}.degree", ", or a number")
+    if arm.matched_random not in (None, "*"):
+        _check_other(arms, arm, arm.matched_random, f"{where}.matched_random")
     if arm.degree and arm.sparsity:
         raise StudyError(f"{where}: an arm aims at a degree or at a sparsity, not both")
     if ("?" in arm.pattern) != bool(arm.degree or arm.sparsity):
@@ -271,6 +274,15 @@ def _check_arm(spec: StudySpec, arm: ArmSpec, index: int) -> None:
     if arm.pattern.count("?") > 1:
         raise StudyError(f"{where}.pattern: {arm.pattern!r} has more than one '?'")
     _check_grid(arm, index)
+
+
+def _check_other(
+    arms: Mapping[str, ArmSpec], arm: ArmSpec, name: str, where: str, more: str = ""
+) -> None:
+    """A name has to be that of another arm."""
+    if name == arm.name or name not in arms:
+        others = [other for other in arms if other != arm.name]
+        raise StudyError(f"{where}: {unknown('arm', name, others)}{more}")
 
 
 def _check_grid(arm: ArmSpec, index: int) -> None:
@@ -291,13 +303,16 @@ def _check_grid(arm: ArmSpec, index: int) -> None:
 
 def _check_unique(where: tuple[Any, ...], values: Sequence[Any]) -> None:
     """A value that is there twice would be the same trials."""
+    seen: set[Any] = set()
     for index, value in enumerate(values):
-        if value in values[:index]:
+        if value in seen:
             raise StudyError(f"{place((*where, index))}: {value!r} is there twice")
+        seen.add(value)
 
 
-def _check_contrast(spec: StudySpec, pair: tuple[str, str], where: tuple[Any, ...]) -> None:
-    arms = {arm.name: arm for arm in spec.arms}
+def _check_contrast(
+    arms: Mapping[str, ArmSpec], pair: tuple[str, str], where: tuple[Any, ...]
+) -> None:
     for side, text in enumerate(pair):
         at = place((*where, side))
         name, _, layers = text.partition("@")
