@@ -12,6 +12,7 @@ from sparseattn.errors import StudyError
 from sparseattn.study import run
 from sparseattn.study.executors.ray import joined
 from sparseattn.study.spec import ExecutorSpec
+from sparseattn.training import environment
 from sparseattn.training.spec import TrainingSpec
 from tests.study.test_session import ROWS, data, values
 
@@ -23,7 +24,7 @@ REFUSED = {
     "a backend that cannot train here": ({"backend": "flex"}, "arm 'near': "),
     "a precision": (
         {"training": {"precision": "fp16"}},
-        "training.precision: 'fp16' needs a GPU, and this machine has none; choose from: fp32, bf",
+        "training.precision: 'fp16' needs a GPU, and this machine has none; choose from: fp32",
     ),
     "a length": (
         {"task": {"max_length": 1024}},
@@ -115,6 +116,20 @@ def test_a_launcher_is_refused_before_anything_is_written(tmp_path, monkeypatch)
     with pytest.raises(StudyError, match="a launcher started 2 processes of it"):
         run(values(data(tmp_path / "a")), tmp_path / "s")
     assert not (tmp_path / "s").exists()
+
+
+def test_bf16_is_refused_where_a_processor_is_far_slower_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(environment, "_bf16_slowdown", lambda: 60.4)
+    given = values(data(tmp_path / "a")) | {"training": {"steps": 1, "precision": "bf16"}}
+    refused = (
+        "^training.precision: 'bf16' takes 60 times as long as fp32 on this CPU; choose .*: fp32$"
+    )
+    with pytest.raises(StudyError, match=refused):
+        run(given, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+    monkeypatch.setattr(environment, "_bf16_slowdown", lambda: 0.6)
+    environment.check_precision("bf16")
 
 
 def test_one_example_cannot_be_held_out():

@@ -25,6 +25,7 @@ from sparseattn.study.spec import StudySpec
 from sparseattn.study.study import Study
 from sparseattn.study.trial import TrialSpec
 from sparseattn.study.trial_cache import TrialCache
+from sparseattn.training.environment import unfit
 from sparseattn.words import counted
 
 #: Optimiser steps, and batches to evaluate, that are timed.
@@ -115,10 +116,10 @@ def plan(spec: StudySpec, max_trials: int = MOST) -> StudyPlan:
     measured = tuple(sample.measure(arm.pattern, arm.layers) for arm in study.arms)
     trials, doubles = study.trials()
     notices, timed, training = [*notes, *doubles], trials, spec.training
-    if training.precision == "fp16" and not torch.cuda.is_available():  # it is for a cluster
+    if (why := unfit(training.precision)) is not None:  # it is for a cluster
         here = {"training": training.model_copy(update={"precision": "fp32"})}
         timed = [trial.model_copy(update=here) for trial in trials]
-        notices.append("the time is that of fp32: this machine has no GPU for fp16")
+        notices.append(f"the time is that of fp32: {training.precision} {why}")
     workers = executor.workers or default_workers()
     time = _estimate(timed, cache, workers)
     return StudyPlan(study, measured, len(trials), tuple(notices), time, workers)

@@ -15,6 +15,7 @@ from sparseattn.study.spec import ExecutorSpec, StudySpec
 from sparseattn.study.store import FOLDERS, STUDY
 from sparseattn.study.study import Study, differing_versions, first_difference, installed
 from sparseattn.study.trial import MODEL, TrialSpec
+from sparseattn.training.environment import check_precision
 
 if TYPE_CHECKING:
     from sparseattn.study.trial_cache import TrialCache
@@ -43,14 +44,7 @@ def check_machine(spec: StudySpec, executor: ExecutorSpec) -> None:
     training = spec.training
     if executor.kind != "local":
         return
-    if training.precision == "fp16":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise StudyError(
-                "training.precision: 'fp16' needs a GPU, and this machine has none; "
-                "choose from: fp32, bf16"
-            )
+    check_precision(training.precision, "training.precision: ")
     for index, name in enumerate(training.report_to):
         loggers: Any = import_module("transformers.integrations")  # it has no types
         try:

@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from sparseattn.errors import StudyError, first_line
 from sparseattn.tasks.examples import digest
-from sparseattn.training.environment import check_alone
+from sparseattn.training.environment import check_alone, check_precision
 from sparseattn.training.spec import TrainingSpec
 
 #: Points of the loss curve that are kept.
@@ -25,8 +25,7 @@ def arguments(spec: TrainingSpec, folder: Path, examples: int, seed: int) -> Tra
     """
     check_alone()
     on_gpu = torch.cuda.is_available()
-    if spec.precision == "fp16" and not on_gpu:
-        raise StudyError("precision 'fp16' needs a GPU; choose from: fp32, bf16")
+    check_precision(spec.precision, "precision ")
     early = spec.early_stopping is not None
     save = "steps" if spec.checkpoint_steps else "epoch" if early else "no"
     # The older name warns where the newer one is known.

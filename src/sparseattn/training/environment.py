@@ -7,6 +7,7 @@ import gc
 import os
 import platform
 import subprocess
+import time
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -30,6 +31,54 @@ def check_alone() -> None:
             f"a trial is trained by one process, and a launcher started {processes} processes of "
             "it; start it without one, and set executor.workers to run several trials at a time"
         )
+
+
+def check_precision(precision: str, where: str = "") -> None:
+    """Makes sure that this machine can train in a precision, in a reasonable time.
+
+    Args:
+        precision: `fp32`, `bf16` or `fp16`.
+        where: What the message begins with.
+
+    Raises:
+        StudyError: It cannot; names those that it can train in.
+    """
+    if (why := unfit(precision)) is not None:
+        fitting = ", ".join(name for name in ("fp32", "bf16", "fp16") if unfit(name) is None)
+        raise StudyError(f"{where}{precision!r} {why}; choose from: {fitting}")
+
+
+def unfit(precision: str) -> str | None:
+    """Why this machine should not train in a precision; None where it may."""
+    import torch
+
+    if precision == "fp32" or torch.cuda.is_available():
+        return None
+    if precision == "fp16":
+        return "needs a GPU, and this machine has none"
+    slower = _bf16_slowdown()
+    return f"takes {slower:.0f} times as long as fp32 on this CPU" if slower > _SLOW else None
+
+
+#: A processor that has instructions for bf16 is faster with it, or hardly slower; one that has none
+#: takes ten to a hundred times as long.
+_SLOW = 5
+
+
+@cache
+def _bf16_slowdown() -> float:
+    """How much longer a product of matrices takes in bf16 than in fp32, on this CPU."""
+    import torch
+
+    def seconds(dtype: torch.dtype) -> float:
+        matrix, times = torch.ones(256, 256, dtype=dtype), []
+        for _ in range(4):
+            start = time.perf_counter()
+            matrix @ matrix
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    return seconds(torch.bfloat16) / seconds(torch.float32)
 
 
 def environment(device: str, precision: str) -> dict[str, Any]:
