@@ -53,7 +53,6 @@ class Flex(Backend):
     summary: ClassVar[str] = "compiled FlexAttention; CUDA training and inference, CPU inference"
 
     def reasons(self, call: Call) -> list[str]:
-        """See `Backend.reasons`."""
         query, device = call.query, call.query.device.type
         types = {"cuda": (torch.float32, torch.bfloat16, torch.float16)}
         supported = types.get(device, (torch.float32, torch.bfloat16))
@@ -78,11 +77,9 @@ class Flex(Backend):
         return [reason for reason in reasons if reason is not None]
 
     def remark(self, device: str) -> str | None:  # noqa: ARG002
-        """See `Backend.remark`."""
         return "compiled at the first batch of each shape, for 5 to 40 s"
 
     def attend(self, call: Call) -> Tensor:
-        """See `Backend.attend`."""
         kind = _kind(call)
         if kind not in _SELF_TESTS:
             _SELF_TESTS[kind] = _self_test(kind)

@@ -23,7 +23,6 @@ class Masked(Backend):
     summary: ClassVar[str] = "SDPA with a boolean mask; every pattern and device, no speed-up"
 
     def attend(self, call: Call) -> Tensor:
-        """See `Backend.attend`."""
         rule = call.rule
         mask: Tensor | None = None
         if (bias := call.dense_bias) is not None:

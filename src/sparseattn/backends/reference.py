@@ -18,7 +18,6 @@ class Reference(Backend):
     summary: ClassVar[str] = "the definition in plain tensor operations; any dtype, for checking"
 
     def attend(self, call: Call) -> Tensor:
-        """See `Backend.attend`."""
         scores = call.query @ call.key.transpose(-2, -1) * call.scale
         if (bias := call.dense_bias) is not None:
             scores = scores + bias

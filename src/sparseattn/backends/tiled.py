@@ -33,7 +33,6 @@ class Tiled(Backend):
     summary: ClassVar[str] = "only tiles that hold an allowed pair; trains on CPU and CUDA"
 
     def reasons(self, call: Call) -> list[str]:
-        """See `Backend.reasons`."""
         reasons = []
         if isinstance(call.bias, Tensor):
             reasons.append("it adds no bias of its own to each pair (learned soft masks)")
@@ -42,12 +41,10 @@ class Tiled(Backend):
         return reasons
 
     def remark(self, device: str) -> str | None:
-        """See `Backend.remark`."""
         reason = cpu.uninstalled() if device == "cpu" else "its kernel is for CPUs"
         return f"in plain PyTorch, which is slower ({reason})" if reason else "compiled by numba"
 
     def attend(self, call: Call) -> Tensor:
-        """See `Backend.attend`."""
         context: Tensor = _attend(call)
         return context
 

@@ -37,7 +37,6 @@ class Mix(Pattern):
         return any(part.varies_by_layer for part in self.parts)
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         return rule_of(reduce(or_, self.parts), tokens, layer)
 
 

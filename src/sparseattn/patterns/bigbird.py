@@ -52,12 +52,10 @@ class BigBird(Mix):
     example: ClassVar[str] = "bigbird(radius=1, random=2)"
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
         at_least(self, radius=0, random=0, seed=0)
         check_globals(self, self.globals)
 
     @property
     def parts(self) -> tuple[Pattern, ...]:
-        """See `Mix.parts`."""
         drawn = (Random(self.random, self.seed),) if self.random else ()
         return (Neighbor(self.radius), *drawn, *global_tokens(self.globals))

@@ -39,10 +39,8 @@ class Block(Pattern):
     example: ClassVar[str] = "block(size=4)"
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
         at_least(self, size=1)
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         # Padding has position -1, and so block -1, which is no block.
         return Rule((SameLabel(tokens.positions.div(self.size, rounding_mode="floor")),))

@@ -29,7 +29,6 @@ class Links(Part):
     labels: Tensor
 
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
-        """See `Part.allowed`."""
         up = (self.wanted[:, q, None] == self.labels[:, None, k]) & (self.wanted[:, q, None] >= 0)
         down = (self.labels[:, q, None] == self.wanted[:, None, k]) & (self.labels[:, q, None] >= 0)
         return (up | down)[:, None]
@@ -69,16 +68,11 @@ class Dependency(Pattern):
     example: ClassVar[str] = "dependency()"
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
         at_least(self, hops=1)
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """`words` and `heads`."""
-        return frozenset({"words", "heads"})
+    needs = frozenset({"words", "heads"})
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         if self.hops == 1:
             return _edges(tokens, self)
         return Rule((Pairs((tree_distance(tokens, self.hops, self) <= self.hops)[:, None]),))

@@ -42,9 +42,7 @@ class Dilated(Pattern):
     example: ClassVar[str] = "dilated(radius=2, dilation=2)"
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
         at_least(self, radius=0, dilation=1)
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         return Rule((Band(self.radius, self.dilation),))

@@ -41,7 +41,6 @@ class Elastic(Pattern):
     example: ClassVar[str] = "elastic(share=0.1)"
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
         value = self.share
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or not 0 <= value <= 1:
@@ -49,6 +48,5 @@ class Elastic(Pattern):
         object.__setattr__(self, "share", float(value))
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         radius = torch.floor(tokens.lengths.double() * self.share + 0.5).long()
         return Rule((Band(radius[:, None].expand(-1, tokens.length)),))

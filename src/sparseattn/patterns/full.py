@@ -22,5 +22,4 @@ class Full(Pattern):
     example: ClassVar[str] = "full()"
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         return Rule((rules.AllPairs(),))

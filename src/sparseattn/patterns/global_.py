@@ -49,7 +49,6 @@ class Global(Pattern):
     example: ClassVar[str] = "global(cls)"
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
         distinct_names(self, "kinds", KINDS)
         at_least(self, first=0)
         whole_numbers(self, "positions")
@@ -88,7 +87,6 @@ class Global(Pattern):
         return frozenset({"separators"} if "sep" in self.kinds else ())
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         places = tokens.positions
         chosen = (places >= 0) & (places < max(self.first, int("cls" in self.kinds)))
         for position in self.positions:

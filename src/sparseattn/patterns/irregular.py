@@ -55,7 +55,6 @@ class Irregular(Pattern):
     example: ClassVar[str] = "irregular(radii=[0, 1, 4], weights=[0.5, 0.25, 0.25])"
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
         at_least(self, seed=0)
         radii, weights = whole_numbers(self, "radii"), listed(self, "weights")
         if not radii or list(radii) != sorted(set(radii)):
@@ -68,7 +67,6 @@ class Irregular(Pattern):
         object.__setattr__(self, "weights", tuple(map(float, weights)))
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         drawn = _drawn(self.seed, tokens.length)
         edges = torch.tensor(self.weights, dtype=torch.float64).cumsum(0)
         last = max(index for index, weight in enumerate(self.weights) if weight)

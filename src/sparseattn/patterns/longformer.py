@@ -44,11 +44,9 @@ class Longformer(Mix):
     example: ClassVar[str] = "longformer(radius=2)"
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
         at_least(self, radius=0)
         check_globals(self, self.globals)
 
     @property
     def parts(self) -> tuple[Pattern, ...]:
-        """See `Mix.parts`."""
         return (Neighbor(self.radius), *global_tokens(self.globals))

@@ -64,7 +64,6 @@ class MatchedRandom(Pattern):
     example: ClassVar[str] = "matched_random(neighbor(radius=2) | global(cls), seed=1)"
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
         if not isinstance(self.pattern, Pattern):
             raise refused(self, "pattern", "must be a pattern, such as neighbor(radius=2)")
         if not (self.keep is None or isinstance(self.keep, Pattern)):
@@ -87,7 +86,6 @@ class MatchedRandom(Pattern):
         return self.pattern if self.keep is None else self.pattern | self.keep
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         if self.keep is not None:
             return self._beside(self.keep, tokens, layer)
         degrees = self._allowed(self.pattern, tokens, layer, count=True)

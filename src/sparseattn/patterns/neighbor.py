@@ -36,9 +36,7 @@ class Neighbor(Pattern):
     example: ClassVar[str] = "neighbor(radius=2)"
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
         at_least(self, radius=0)
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         return Rule((Band(self.radius),))

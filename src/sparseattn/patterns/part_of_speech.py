@@ -27,7 +27,6 @@ class Columns(Part):
     tokens: Tensor
 
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
-        """See `Part.allowed`."""
         return self.tokens[:, None, None, k].expand(-1, -1, len(q), -1)
 
 
@@ -67,7 +66,6 @@ class PartOfSpeech(Pattern):
     example: ClassVar[str] = "part_of_speech(keep=[noun, verb, adj, adv, propn])"
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
         for tag in listed(self, "keep"):
             if tag not in TAGS:
                 raise PatternError(f"{self.name}(): {unknown('part of speech', tag, TAGS)}")
@@ -75,13 +73,9 @@ class PartOfSpeech(Pattern):
             raise refused(self, "keep", f"needs one or more of {', '.join(TAGS)}")
         distinct_names(self, "keep", TAGS)
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """`tags`."""
-        return frozenset({"tags"})
+    needs = frozenset({"tags"})
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         tags = tokens.need("tags", self)
         kept = torch.tensor([TAGS.index(tag) for tag in self.keep], device=tags.device)
         return Rule((Columns(torch.isin(tags, kept)),))

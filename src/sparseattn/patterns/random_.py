@@ -53,7 +53,6 @@ class Random(Pattern):
     example: ClassVar[str] = "random(degree=3, seed=1)"
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
         at_least(self, degree=1, seed=0)
         flag(self, "per_layer")
         if self.drawn is not None:
@@ -65,7 +64,6 @@ class Random(Pattern):
         return self.per_layer
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         layer = layer if self.per_layer else 0
         lengths: list[int] = tokens.lengths.tolist()
         if self.drawn is None:

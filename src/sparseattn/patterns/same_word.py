@@ -31,11 +31,7 @@ class SameWord(Pattern):
     source: ClassVar[str] = "a part of our own: what joins subwords in dependency()"
     example: ClassVar[str] = "same_word()"
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """`words`."""
-        return frozenset({"words"})
+    needs = frozenset({"words"})
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         return Rule((SameLabel(tokens.need("words", self)),))

@@ -49,19 +49,14 @@ class Segment(Pattern):
     example: ClassVar[str] = "segment(query=1, key=0)"
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
         given = {n: 0 for n in ("query", "key") if getattr(self, n) is not None}
         if not given:
             raise PatternError("segment() needs query=N, key=N or both")
         at_least(self, **given)
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """`separators` and `special`."""
-        return frozenset({"separators", "special"})
+    needs = frozenset({"separators", "special"})
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         segments = _segments(tokens, self)
         queries = None if self.query is None else segments == self.query
         keys = None if self.key is None else segments == self.key

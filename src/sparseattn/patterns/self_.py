@@ -31,5 +31,4 @@ class Self(Pattern):
     example: ClassVar[str] = "self()"
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         return Rule((Band(0),))

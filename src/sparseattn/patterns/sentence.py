@@ -32,11 +32,7 @@ class Sentence(Pattern):
     source: ClassVar[str] = "the sentence level of hierarchical encoders: HIBERT, arXiv 1905.06566"
     example: ClassVar[str] = "sentence()"
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """`sentences`."""
-        return frozenset({"sentences"})
+    needs = frozenset({"sentences"})
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         return Rule((SameLabel(tokens.need("sentences", self)),))

@@ -60,7 +60,6 @@ class Similarity(Pattern):
     example: ClassVar[str] = "similarity(k=2)"
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
         at_least(self, k=1)
         flag(self, "other_sentence")
 
@@ -71,7 +70,6 @@ class Similarity(Pattern):
         return needs | {"sentences"} if self.other_sentence else needs
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         embedding = tokens.need("embedding", self).detach()
         ids = tokens.need("ids", self).to(tokens.device)
         lexical = tokens.valid & ~tokens.need("special", self)

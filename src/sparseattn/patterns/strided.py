@@ -40,9 +40,7 @@ class Strided(Pattern):
     example: ClassVar[str] = "strided(stride=4)"
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
         at_least(self, stride=1)
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
-        """See `Pattern.rule`."""
         return Rule((SameLabel((tokens.positions % self.stride).masked_fill(~tokens.valid, -1)),))

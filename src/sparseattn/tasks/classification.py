@@ -22,7 +22,6 @@ class _OfTexts(TaskKind):
     counted = "text"
 
     def rows(self, split: Split, chosen: Sequence[int]) -> Rows:
-        """See `TaskKind.rows`."""
         columns = self.task.columns
         found: Rows = {
             "example": names_of(split, columns.id, chosen),
@@ -42,7 +41,6 @@ class _OfTexts(TaskKind):
         raise NotImplementedError
 
     def encode(self, rows: Rows, tokenizer: Any, labelled: bool) -> Encoded:  # noqa: ARG002
-        """See `TaskKind.encode`."""
         given = [rows["text"], *([rows["text_pair"]] if "text_pair" in rows else [])]
         encoding = tokenizer(
             *given,
@@ -72,12 +70,10 @@ class Classification(_OfTexts):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """See `TaskKind.metrics`."""
         return ("accuracy", "f1" if len(self.labels.names) == 2 else "f1_macro", "mcc")
 
     @property
     def config(self) -> dict[str, Any]:
-        """See `TaskKind.config`."""
         return {**super().config, "problem_type": "single_label_classification"}
 
     def label(self, split: Split, row: int, value: Any) -> int:
@@ -88,7 +84,6 @@ class Classification(_OfTexts):
         return number
 
     def score(self, rows: Rows, inputs: datasets.Dataset, raw: Any) -> Scores:
-        """See `TaskKind.score`."""
         from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
         predicted = _in_order(np.asarray(raw).argmax(axis=-1), inputs)
@@ -118,7 +113,6 @@ class Regression(_OfTexts):
 
     @property
     def config(self) -> dict[str, Any]:
-        """See `TaskKind.config`."""
         return {"num_labels": 1, "problem_type": "regression"}
 
     def label(self, split: Split, row: int, value: Any) -> float:
@@ -130,7 +124,6 @@ class Regression(_OfTexts):
         return float(value)
 
     def score(self, rows: Rows, inputs: datasets.Dataset, raw: Any) -> Scores:
-        """See `TaskKind.score`."""
         from scipy.stats import pearsonr, spearmanr
 
         predicted = _in_order(np.asarray(raw, dtype=float).reshape(-1), inputs)

@@ -42,7 +42,6 @@ class QuestionAnswering(TaskKind):
     counted = "context"
 
     def rows(self, split: Split, chosen: Sequence[int]) -> Rows:
-        """See `TaskKind.rows`."""
         columns = self.task.columns
         found: Rows = {
             "example": names_of(split, columns.id, chosen),
@@ -63,7 +62,6 @@ class QuestionAnswering(TaskKind):
         return found
 
     def encode(self, rows: Rows, tokenizer: Any, labelled: bool) -> Encoded:
-        """See `TaskKind.encode`."""
         questions, cut = self._short_questions(rows["question"], tokenizer)
         encoding = tokenizer(
             questions,
@@ -112,7 +110,6 @@ class QuestionAnswering(TaskKind):
         return short, cut
 
     def score(self, rows: Rows, inputs: datasets.Dataset, raw: Any) -> Scores:
-        """See `TaskKind.score`."""
         predicted = self.predict(rows, inputs, raw)
         best = [spans[0].text if spans else "" for spans in predicted]
         exact, f1 = _squad(best, rows)

@@ -43,7 +43,6 @@ class TokenClassification(TaskKind):
         return found
 
     def rows(self, split: Split, chosen: Sequence[int]) -> Rows:
-        """See `TaskKind.rows`."""
         columns = self.task.columns
         found: Rows = {
             "example": names_of(split, columns.id, chosen),
@@ -70,7 +69,6 @@ class TokenClassification(TaskKind):
         return number
 
     def encode(self, rows: Rows, tokenizer: Any, labelled: bool) -> Encoded:  # noqa: ARG002
-        """See `TaskKind.encode`."""
         encoding = tokenizer(
             rows["tokens"],
             is_split_into_words=True,
@@ -93,7 +91,6 @@ class TokenClassification(TaskKind):
         return Encoded(columns, encoding, (rows["tokens"],))
 
     def score(self, rows: Rows, inputs: datasets.Dataset, raw: Any) -> Scores:
-        """See `TaskKind.score`."""
         outside = self.labels.names.index(_OUTSIDE)
         predicted = [[outside] * len(tags) for tags in rows["tags"]]
         best = np.asarray(raw).argmax(axis=-1)
