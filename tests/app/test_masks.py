@@ -12,8 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 
 import sparseattn as sa
 from sparseattn.app import masks as view
-from sparseattn.app.connections import EXECUTED
-from sparseattn.app.masks import Asked, masks, reach
+from sparseattn.app.masks import EXECUTED, Asked, masks, reach
 from sparseattn.app.reader import Reader, plan_from
 from sparseattn.errors import DataError, PatternError, PlanError, UnsupportedModelError
 from sparseattn.models.names import DEFAULT, resolve

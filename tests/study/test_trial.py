@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from sparseattn.errors import DataError, PlanError, StudyError, TrialFailed
 from sparseattn.models.identity import identity
-from sparseattn.study import finetuned
 from sparseattn.study import run_trial as running
 from sparseattn.study.run_trial import TrialCache, run_trial
 from sparseattn.study.trial import TrialSpec
@@ -223,11 +222,13 @@ def test_a_fine_tuned_start_goes_on_from_the_dense_model(make, tmp_path, monkeyp
     assert all(torch.equal(value, expected[name]) for name, value in found.items())
     # Read again, they give what they gave; for other patterns nothing is trained again, either.
     with monkeypatch.context() as patch:
-        patch.setattr(finetuned, "train", Mock(side_effect=AssertionError))
+        trained = Mock(side_effect=train)
+        patch.setattr(running, "train", trained)
         again = run_trial(spec, cache=TrialCache(tmp_path))
         other = spec.model_copy(update={"pattern": "self()"})
         assert other.digest != spec.digest
         run_trial(other, cache=TrialCache(tmp_path))
+    assert trained.call_count == 2, "each under its pattern alone"
     assert again.predictions == result.predictions
     assert again.history == result.history
 

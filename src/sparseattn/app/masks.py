@@ -11,18 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseattn.app.connections import connections, pattern_at, pooled
 from sparseattn.app.jobs import Kept
-from sparseattn.app.reader import Passage, Reader, Run, plan_from
+from sparseattn.app.reader import PAIRS, Passage, Reader, Run, plan_from
 from sparseattn.causes import causes, kind
 from sparseattn.errors import PlanError, SparseAttnError
 from sparseattn.models.sparsify import sparsify
+from sparseattn.pattern import Pattern, rule_of
 from sparseattn.plan import Plan
 from sparseattn.selection import select_indices
 from sparseattn.words import counted
 
 #: Tokens up to which the whole matrix is sent; of longer texts a tile of so many, and a map.
 WHOLE, TILE, MAP = 512, 256, 256
+
+#: The bit of a pair that was computed; those below say by which causes.
+EXECUTED = 1 << 7
 
 #: The plan that keeps every pair.
 DENSE = Plan.of("full()")
@@ -64,7 +67,8 @@ class _Shown:
         self.heads = reader.state.heads
         (self.layer,) = select_indices(str(asked.layer), len(self.heads), "layer")
         (self.head,) = select_indices(str(asked.head), self.heads[self.layer], "head")
-        self.pattern = pattern_at(self.plan, self.heads, self.layer, self.head)
+        groups = self.plan.resolve(self.heads)[self.layer]
+        self.pattern = next(pattern for members, pattern in groups if self.head in members)
         needs = self.plan.needs & {"tags"}
         key = ("passage", reader.name, asked.text, asked.pair, needs)
         self.passage: Passage = kept.get(
@@ -108,7 +112,7 @@ def masks(reader: Reader, asked: Asked, kept: Kept) -> dict[str, Any]:
         "grid": heads_of(shown.plan, shown.heads),
         "tokens": _tokens(passage),
         "tile": tile,
-        "mask": _packed(connections(run, shown.pattern, shown.layer, shown.head, *_ranges(tile))),
+        "mask": _packed(_connections(run, shown.pattern, shown.layer, shown.head, *_ranges(tile))),
         "attention": _attention(shown, run, tile),
         "counts": _counts(shown, run),
         "notices": [*shown.notices, *_cut(passage)],
@@ -118,7 +122,7 @@ def masks(reader: Reader, asked: Asked, kept: Kept) -> dict[str, Any]:
         picture["map"] = {
             "side": side,
             "step": -(-length // side),
-            "mask": _packed(pooled(run, shown.pattern, shown.layer, shown.head, side)),
+            "mask": _packed(_pooled(run, shown.pattern, shown.layer, shown.head, side)),
         }
     return picture
 
@@ -230,3 +234,48 @@ def _packed(values: Tensor | np.ndarray[Any, Any]) -> str:
     """Numbers as base64 of their bytes, row by row."""
     array = values.numpy() if isinstance(values, Tensor) else values
     return b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+
+def _connections(
+    run: Run, pattern: Pattern, layer: int, head: int, queries: Tensor, keys: Tensor
+) -> Tensor:
+    """The pairs that a head computed, with their causes.
+
+    Args:
+        run: The forward pass; a pair that it did not compute is 0, whatever the pattern says.
+        pattern: The pattern of the head; says only why a pair is there.
+        layer: Its layer.
+        head: The head.
+        queries: Indices. Shape: [queries], int64.
+        keys: Indices. Shape: [keys], int64.
+
+    Returns:
+        Bits: `EXECUTED`, and one for each of `causes`. Shape: [queries, keys], uint8.
+    """
+    executed = run.layers[layer].allowed(queries, keys, [head])[0, 0]
+    bits = executed.to(torch.uint8) * EXECUTED
+    for at, cause in enumerate(causes(pattern)):
+        for part in cause.patterns:
+            allowed = rule_of(part, run.tokens, layer).allowed(queries, keys)[0]
+            because = allowed[head if allowed.shape[0] > 1 else 0] & executed
+            bits |= because.to(torch.uint8) << at
+    return bits
+
+
+def _pooled(run: Run, pattern: Pattern, layer: int, head: int, side: int) -> Any:
+    """The whole matrix of a long text at a glance: each entry joins the bits of a square of pairs.
+
+    Shape: [side, side], uint8.
+    """
+    length = run.tokens.length
+    step = -(-length // side)
+    keys = torch.arange(length)
+    whole = np.zeros((side, side), np.uint8)
+    rows = max(1, PAIRS // (length * step))
+    for top in range(0, side, rows):
+        queries = keys[top * step : (top + rows) * step]
+        bits = _connections(run, pattern, layer, head, queries, keys).numpy()
+        padded = np.pad(bits, ((0, -len(queries) % step), (0, side * step - length)))
+        blocks = padded.reshape(-1, step, side, step)
+        whole[top : top + len(blocks)] = np.bitwise_or.reduce(blocks, axis=(1, 3))
+    return whole

@@ -133,6 +133,31 @@ def padding_mask(attention_mask: Tensor | None = None, **_: Any) -> Tensor | Non
     return attention_mask
 
 
+# --- hooks of a packed encoder's layers: real tokens in, the padded batch out
+
+
+def _layout(kwargs: dict[str, Any]) -> Layout | None:
+    current: Pass | None = kwargs.get(KEYWORD)
+    return None if current is None else current.layout
+
+
+def pack_inputs(_layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Pre-hook: packs hidden states, and what goes with each token, such as rotations."""
+    if (layout := _layout(kwargs)) is None:
+        return None
+    return layout.pack_all(args), {name: layout.pack_all(value) for name, value in kwargs.items()}
+
+
+def unpack_outputs(_layer: nn.Module, _args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+    """Hook: lays hidden states out by text again."""
+    if (layout := _layout(kwargs)) is None:
+        return None
+    return layout.unpack_all(output)
+
+
+# --- the attention
+
+
 # A compiled model's graph ends here and goes on after: what a plan comes to differs from batch to
 # batch, and a graph that holds it would be made anew each time.
 @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from sparseattn.errors import SparseAttnError, UnsupportedModelError, first_line
 from sparseattn.models.config import remove_plan
 from sparseattn.models.encoder import encoder_of, evaluating, owner_of, random_batch
-from sparseattn.models.rows import pack_inputs, unpack_outputs
+from sparseattn.models.interface import pack_inputs, unpack_outputs
 from sparseattn.models.sparsify import plan_of, restore, sparsify
 from sparseattn.models.state import ATTRIBUTE, SparsityState
 

@@ -18,9 +18,8 @@ from sparseattn.models import masks, own_attention
 from sparseattn.models.config import FIELD, NAME, QUANTIZED, SparsityConfig, remove_plan
 from sparseattn.models.encoder import default_implementation, encoder_of, owner_of
 from sparseattn.models.int8 import is_quantized
-from sparseattn.models.interface import LAYERS, register
+from sparseattn.models.interface import LAYERS, pack_inputs, register, unpack_outputs
 from sparseattn.models.replaced import refuse_dense
-from sparseattn.models.rows import pack_inputs, unpack_outputs
 from sparseattn.models.state import ATTRIBUTE, SparsityState, followed, refuse_replica
 from sparseattn.plan import Plan
 from sparseattn.selection import Selection

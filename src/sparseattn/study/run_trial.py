@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
+from safetensors.torch import load_model, save_model
 
 from sparseattn.degrees.method import is_method
 from sparseattn.errors import (
@@ -20,6 +22,7 @@ from sparseattn.errors import (
     UnsupportedModelError,
     first_line,
 )
+from sparseattn.files import cache_folder, writing_whole
 from sparseattn.models.describe import measure
 from sparseattn.models.load import load_part, quiet
 from sparseattn.models.positions import max_tokens
@@ -27,7 +30,6 @@ from sparseattn.models.sparsify import sparsified, sparsify
 from sparseattn.plan import Plan
 from sparseattn.study import arms
 from sparseattn.study.arms import DENSE
-from sparseattn.study.finetuned import finetune_dense
 from sparseattn.study.run_method import run_method
 from sparseattn.study.trial import MODEL, TrialResult, TrialSpec
 from sparseattn.study.trial_cache import TrialCache
@@ -150,11 +152,39 @@ def _prepare(spec: TrialSpec, cache: TrialCache, progress: Progress) -> tuple[Pr
         )
     model = prepared.build_model(place, spec.seed, **changes)
     if spec.start == "fine-tuned":
-        finetune_dense(model, spec, prepared, cache, progress)
+        _finetune_dense(model, spec, prepared, cache, progress)
     if plan is not None:
         tokenizer = cache.tokenizer(spec.model, spec.task)
         sparsify(model, plan, tokenizer=tokenizer, backend=spec.backend)
     return prepared, model
+
+
+def _finetune_dense(
+    model: Any, spec: TrialSpec, prepared: Prepared, cache: TrialCache, progress: Progress
+) -> None:
+    """Gives a pretrained model the weights of the dense trial of a trial's seed.
+
+    They are trained by the first trial that needs them, in the phase `prepare`, and kept in the
+    cache, under the dense trial's digest; other processes wait for them.
+    """
+    folder = (cache.folder or cache_folder()) / "fine-tuned"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{spec.dense.digest}.safetensors"
+
+    def told(phase: str, share: float) -> None:
+        progress("prepare", share if phase == "train" else 1.0)
+
+    with FileLock(path.with_suffix(".lock")):
+        if not path.is_file():
+            unlogged = spec.training.model_copy(update={"report_to": ()})
+            with tempfile.TemporaryDirectory(prefix="sparseattn-") as work:
+                train(model, prepared, unlogged, spec.seed, Path(work), told)
+            with writing_whole(path) as draft:
+                save_model(model, str(draft))
+    load_model(model, path)
+    model.eval()
+    # As after loading a pretrained model, whether these weights were trained here or read.
+    torch.manual_seed(spec.seed)
 
 
 def config_changes(place: str, spec: TrialSpec) -> dict[str, float]:

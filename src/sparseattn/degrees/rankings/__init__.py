@@ -1,1 +1,1 @@
-"""The rankings, one a file."""
+"""The rankings, alike ones in a file."""

@@ -1,4 +1,4 @@
-"""Keys by lexical similarity."""
+"""Keys by lexical similarity: of the whole text, or of other sentences."""
 
 from __future__ import annotations
 
@@ -21,3 +21,15 @@ class SimilarityRanking(ListedRanking):
         from sparseattn.patterns.similarity import Similarity
 
         return Similarity(int(degree))
+
+
+@dataclass(frozen=True)
+class OtherSentenceRanking(ListedRanking):
+    """The order of `similarity`, of keys in other sentences alone."""
+
+    name: ClassVar[str] = "other_sentence_similarity"
+
+    def pattern(self, degree: float) -> Pattern:
+        from sparseattn.patterns.similarity import Similarity
+
+        return Similarity(int(degree), other_sentence=True)
