@@ -93,7 +93,14 @@ def test_memory_grows_with_the_keys_not_with_the_square():
 
 
 @pytest.mark.parametrize(
-    "inner", ["dependency()", "similarity(k=3)", "strided(3) - neighbor(1)", "random(4, seed=2)"]
+    "inner",
+    [
+        "dependency()",
+        "part_of_speech([noun, verb, det])",
+        "similarity(k=3)",
+        "strided(3) - neighbor(1)",
+        "random(4, seed=2)",
+    ],
 )
 @pytest.mark.parametrize("keep", [None, "global(cls, sep)", "neighbor(1) | global(first=2)"])
 def test_matched_random_has_the_degrees_of_its_pattern_and_what_is_kept(inner, keep):

@@ -65,10 +65,10 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def annotator(tokenizer, cache):
-    return Annotator(tokenizer, cache_dir=cache)
+    return Annotator(tokenizer, cache_dir=cache, tags=True)
 
 
 @pytest.fixture(scope="session")
 def plain(wordpiece, cache):
     """An annotator for the tests that need one tokenizer only."""
-    return Annotator(wordpiece, cache_dir=cache)
+    return Annotator(wordpiece, cache_dir=cache, tags=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
+from sparseattn.annotations import TAGS
+
 
 @cache
 def parser():
@@ -50,13 +52,14 @@ def word_of(span, words):
 
 
 def columns(text, spans):
-    """word_index, sentence_index and head_index of tokens; spans has None for special ones."""
-    words = parsed(text)
+    """The annotations of tokens; spans has None for special ones."""
+    words, numbers = parsed(text), [-1 if t is None else TAGS.index(t) for t in tags(text)]
     chosen = [None if span is None else word_of(span, words) for span in spans]
     return {
         "word_index": [-1 if w is None else w for w in chosen],
         "sentence_index": [-1 if w is None else words[w][2] for w in chosen],
         "head_index": [-1 if w is None else words[w][3] for w in chosen],
+        "tag_index": [-1 if w is None else numbers[w] for w in chosen],
     }
 
 

@@ -12,12 +12,12 @@ from sparseattn import Annotator
 from tests.syntax import oracle
 from tests.syntax.sentences import BLANK, TRICKY
 
-COLUMNS = ["word_index", "sentence_index", "head_index", "special_tokens_mask"]
+COLUMNS = ["word_index", "sentence_index", "head_index", "tag_index", "special_tokens_mask"]
 LONG = "The committee, which met on Monday, didn't vote. Its chair left early! Nobody cared."
 
 
-@pytest.mark.parametrize("text", TRICKY, ids=lambda text: ascii(text[:24]))
-def test_every_token_has_the_word_sentence_and_head_that_spacy_gives(annotator, text):
+@pytest.mark.parametrize("text", [*TRICKY, *BLANK, ""], ids=lambda text: ascii(text[:24]))
+def test_every_token_has_the_word_sentence_head_and_tag_that_spacy_gives(annotator, text):
     encoding = annotator(text)
     expected = oracle.columns(text, oracle.spans_of(annotator.tokenizer, text))
     assert {name: encoding[name] for name in expected} == expected

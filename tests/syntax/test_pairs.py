@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset
 
 from sparseattn import Annotator
+from sparseattn.annotations import TAGS
 from tests.syntax import oracle
 from tests.syntax.sentences import TRICKY
 
@@ -16,7 +17,7 @@ CONTEXT = (
     "The committee met on Monday. Its chair, who hadn't slept, left early; the others stayed. "
     "They voted twice, and twice they failed! A well-known newspaper reported it the next day. "
 ) * 3
-COLUMNS = ["word_index", "sentence_index", "head_index"]
+COLUMNS = ["word_index", "sentence_index", "head_index", "tag_index"]
 
 
 def by_span(tokenizer, annotator, first, second):
@@ -31,7 +32,7 @@ def test_the_second_text_is_parsed_apart_and_numbered_after_the_first(plain):
     encoding = plain(QUESTION, CONTEXT)
     words, sentences = len(oracle.parsed(QUESTION)), oracle.parsed(QUESTION)[-1][2] + 1
     first, second = plain(QUESTION), plain(CONTEXT)
-    for name, offset in zip(COLUMNS, (words, sentences, words), strict=True):
+    for name, offset in zip(COLUMNS, (words, sentences, words, 0), strict=True):
         moved = [value + offset for value in second[name][1:-1]]
         assert encoding[name] == [*first[name], *moved, -1]
 
@@ -64,7 +65,7 @@ def test_windows_have_what_the_whole_has(plain):
         sides, offsets = encoding.sequence_ids(index), encoding["offset_mapping"][index]
         for place, (side, span) in enumerate(zip(sides, offsets, strict=True)):
             values = [encoding[name][index][place] for name in COLUMNS]
-            assert values == ([-1, -1, -1] if side is None else whole[side, span])
+            assert values == ([-1] * 4 if side is None else whole[side, span])
             seen.add((side, span))
     assert seen >= set(whole) - {(None, (0, 0))}
     assert encoding["word_index"][-1] == plain("What?", "That.")["word_index"]
@@ -74,10 +75,10 @@ def test_windows_counted_from_the_end(wordpiece, cache):
     tokenizer = copy.deepcopy(wordpiece)
     tokenizer.truncation_side = "left"
     options = {"truncation": True, "max_length": 16, "add_special_tokens": False}
-    windows = Annotator(tokenizer, cache_dir=cache)(
+    windows = Annotator(tokenizer, cache_dir=cache, tags=True)(
         CONTEXT * 4, return_overflowing_tokens=True, **options
     )
-    whole = Annotator(wordpiece, cache_dir=cache)(CONTEXT * 4, add_special_tokens=False)
+    whole = Annotator(wordpiece, cache_dir=cache, tags=True)(CONTEXT * 4, add_special_tokens=False)
     for name in COLUMNS:
         assert [v for row in windows[name][::-1] for v in row] == whole[name]
 
@@ -99,7 +100,7 @@ def test_windows_of_one_text_and_in_dataset_map(plain):
 def test_truncation_keeps_the_annotations_of_what_it_leaves(wordpiece, cache, side, limit):
     tokenizer = copy.deepcopy(wordpiece)
     tokenizer.truncation_side = side
-    annotator = Annotator(tokenizer, cache_dir=cache)
+    annotator = Annotator(tokenizer, cache_dir=cache, tags=True)
     whole = annotator(CONTEXT, add_special_tokens=False)
     encoding = annotator(CONTEXT, truncation=True, max_length=limit, add_special_tokens=False)
     kept = slice(-limit, None) if side == "left" else slice(limit)
@@ -117,8 +118,12 @@ def test_given_words_are_the_words(annotator):
     import spacy
 
     document = spacy.tokens.Doc(oracle.parser().vocab, words=words)
-    heads = [token.head.i for token in oracle.parser()(document)]
-    assert encoding["head_index"] == [-1 if w < 0 else heads[w] for w in chosen]
+    parsed = oracle.parser()(document)
+    for name, found in (
+        ("head_index", [token.head.i for token in parsed]),
+        ("tag_index", [TAGS.index(token.pos_.lower()) for token in parsed]),
+    ):
+        assert encoding[name] == [-1 if w < 0 else found[w] for w in chosen]
 
 
 def test_given_words_in_batches_pairs_and_windows(plain):

@@ -22,7 +22,7 @@ def sentences():
 
 
 def check(tokenizer, cache, texts):
-    encoding = Annotator(tokenizer, cache_dir=cache)(texts)
+    encoding = Annotator(tokenizer, cache_dir=cache, tags=True)(texts)
     for index, text in enumerate(texts):
         expected = oracle.columns(text, oracle.spans_of(tokenizer, text))
         assert {name: encoding[name][index] for name in expected} == expected, text
