@@ -24,15 +24,17 @@ def linear(bias=True):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_layer_by_hand(bias):
+@pytest.mark.parametrize("vnni", [torch.cpu._is_vnni_supported(), False])
+def test_a_layer_by_hand(bias, vnni, monkeypatch):
     """Integers of weights and inputs in float64: only their products are summed."""
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
     layer, states = linear(bias), torch.randn(2, 300, 40) * torch.logspace(-3, 3, 300)[:, None]
     states[0, 0] = 0
     with torch.no_grad():
         output = Int8Linear(layer).eval()(states)
         by_row = layer.weight.double().abs().amax(1, keepdim=True) / 127
         weights = (layer.weight.double() / by_row).round() * by_row
-        levels = 127 if torch.cpu._is_vnni_supported() else 63
+        levels = 127 if vnni else 63
         by_token = states.double().abs().amax(-1, keepdim=True).clamp(min=1e-30) / levels
         expected = (states.double() / by_token).round() * by_token @ weights.T
         expected = expected if layer.bias is None else expected + layer.bias
