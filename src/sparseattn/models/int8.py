@@ -13,6 +13,8 @@ from sparseattn.models.encoder import encoder_of, owner_of
 
 #: Tokens that are computed at a time, so that what is between stays in the cache.
 _ROWS = 256
+#: What stands for 0 in unsigned numbers, which is what oneDNN multiplies fast.
+_ZERO = 128
 #: Scales keep so many bits of the 24: then all of their products with weights are exact.
 _BITS = 16
 
@@ -61,15 +63,13 @@ class Int8Linear(nn.Module):
     def _compute(self, rows: Tensor, out: Tensor) -> None:
         largest = torch.maximum(rows.amax(1, keepdim=True), -rows.amin(1, keepdim=True))
         largest.clamp_(min=1e-30)
-        levels = _levels()
-        zero = levels + 1  # oneDNN multiplies unsigned integers fast: this one stands for 0
         # Half more, because a conversion to integers cuts off.
-        integers = (rows * (levels / largest)).add_(zero + 0.5).to(torch.uint8)
+        integers = (rows * (127 / largest)).add_(_ZERO + 0.5).to(torch.uint8)
         products = torch.ops.onednn.qlinear_pointwise(
-            integers, 1.0, zero, self._weights(), self.scale, torch.zeros_like(self.scale).int(),
+            integers, 1.0, _ZERO, self._weights(), self.scale, torch.zeros_like(self.scale).int(),
             None, 1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
-        products.mul_(largest.div_(levels))
+        products.mul_(largest.div_(127))
         torch.add(products, 0 if self.bias is None else self.bias.detach(), out=out)
 
     def _weights(self) -> Tensor:
@@ -110,17 +110,18 @@ class Int8Linear(nn.Module):
 
 
 def _levels() -> int:
-    """The largest integer of an input, 0 of unsigned ones being one more.
+    """The largest integer of a weight.
 
-    Without VNNI a processor adds up two products in 16 bits: 2 * 127 * 127 is the most that fits.
+    Without VNNI a processor adds up two products in 16 bits, and cuts off what is beyond: of inputs
+    up to 255 only those with weights up to 64 fit.
     """
-    return 127 if torch.cpu._is_vnni_supported() else 63
+    return 127 if torch.cpu._is_vnni_supported() else 64
 
 
 def _quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Integers, and the scale of each row, rounded up. Shapes: [out, in], int8, and [out]."""
     weight = weight.float()
-    fraction, exponent = torch.frexp(weight.abs().amax(dim=1) / 127)
+    fraction, exponent = torch.frexp(weight.abs().amax(dim=1) / _levels())
     scale = torch.ldexp((fraction * 2**_BITS).ceil(), exponent - _BITS)
     scale = torch.where(scale > 0, scale, 1.0)
     return (weight / scale[:, None]).round().to(torch.int8), scale
