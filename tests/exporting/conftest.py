@@ -3,13 +3,40 @@
 from functools import cache
 
 import pytest
+import torch
 
 import sparseattn as sa
 from sparseattn.exporting.formats import FORMATS
-from tests.models.families import build
+from tests.models.families import batch, build
 
 #: Windows of three kinds, of which the widest reaches 3 tokens, and a global token.
 PLAN = {":": {"0,2": "neighbor(3) | global(cls)", "1": "neighbor(2)", "3": "dilated(1, 3)"}}
+
+
+def columns(lengths, side="right"):
+    columns = batch(lengths, side)
+    return {**columns, "token_type_ids": torch.zeros_like(columns["input_ids"])}
+
+
+def keeps_to_windows(run, inputs):
+    """Whether a token that changes moves those that a window of 3, or CLS, reaches, and no others.
+
+    Args:
+        run: A file of a model of one layer, opened.
+        inputs: The names of its inputs.
+    """
+    texts = columns((100,))
+    before = run({each: texts[each] for each in inputs})["last_hidden_state"][0]
+    texts["input_ids"][0, 50] += 1
+    after = run({each: texts[each] for each in inputs})["last_hidden_state"][0]
+    changed = (before != after).any(dim=1).nonzero().flatten().tolist()
+    return changed == [0, *range(47, 54)]
+
+
+@pytest.fixture(params=FORMATS)
+def exported(request, exported_as):
+    """`exported_as` each format."""
+    return exported_as(request.param)
 
 
 @pytest.fixture(scope="session")

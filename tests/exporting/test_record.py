@@ -22,11 +22,6 @@ GOOD = {
 }
 
 
-@pytest.fixture(params=FORMATS)
-def exported(request, exported_as):
-    return exported_as(request.param)
-
-
 def test_a_file_says_what_it_was_made_of(exported):
     model, done, opened = exported
     record = Record.read(opened.record, done.path)

@@ -14,7 +14,7 @@ from sparseattn.study.spec import spec_of
 from sparseattn.study.store import Store
 from sparseattn.study.study import create
 from tests.study import fakes, observed
-from tests.tasks.material import task_of, tiny_model
+from tests.tasks.material import study_values, task_of, tiny_model
 
 ROWS = [{"text": "word " * (1 + n * 5 % 13), "label": n % 2} for n in range(24)]
 
@@ -24,24 +24,19 @@ def begun(tmp_path, monkeypatch, log):
     """A study of two trials on a tiny model, begun; its folder, its trials, and a shared cache."""
     monkeypatch.setenv("SPARSEATTN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv(observed.HOLDS, str(tmp_path))
-    task = task_of(tmp_path / "data", ROWS).model_dump(mode="json", exclude_none=True)
-    spec = spec_of(
-        {
-            "name": "killed",
-            "model": str(tiny_model(tmp_path / "model")),
-            "task": task,
-            "training": {
-                "steps": observed.STEPS,
-                "batch_size": 4,
-                "learning_rate": 1e-3,
-                "checkpoint_steps": 5,
-            },
-            "arms": ["dense", {"name": "near", "pattern": "neighbor(radius=1) | global(cls)"}],
-            "executor": {"workers": 1, "threads": 1},
-        }
+    given = study_values(
+        tiny_model(tmp_path / "model"),
+        task_of(tmp_path / "data", ROWS),
+        training={
+            "steps": observed.STEPS,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "checkpoint_steps": 5,
+        },
+        arms=["dense", {"name": "near", "pattern": "neighbor(radius=1) | global(cls)"}],
     )
     cache = TrialCache()
-    study, *_ = resolve(spec, 10, cache)
+    study, *_ = resolve(spec_of(given), 10, cache)
     create(study, Store(tmp_path / "s"))
     return tmp_path / "s", study.trials()[0], cache
 

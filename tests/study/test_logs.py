@@ -10,7 +10,7 @@ from sparseattn.study import run
 from sparseattn.study.store import Store
 from sparseattn.study.trial_runner import run_to_files
 from tests.study import fakes
-from tests.tasks.material import task_of, tiny_model
+from tests.tasks.material import study_values, task_of, tiny_model
 
 EVENTS = "events.out.of.a.logger"
 
@@ -57,14 +57,9 @@ def test_logs_are_written_beside_the_study_s_trials(tmp_path, spec, monkeypatch)
 
 
 def study_of(folder, *loggers):
-    return {
-        "name": "logged",
-        "model": str(tiny_model(folder / "model")),
-        "task": task_of(folder / "data").model_dump(mode="json", exclude_none=True),
-        "training": {"steps": 3, "batch_size": 4, "report_to": list(loggers)},
-        "arms": ["dense"],
-        "executor": {"workers": 1, "threads": 1},
-    }
+    training = {"steps": 3, "batch_size": 4, "report_to": list(loggers)}
+    model, task = tiny_model(folder / "model"), task_of(folder / "data")
+    return study_values(model, task, training=training)
 
 
 def test_a_study_keeps_what_tensorboard_shows(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from sparseattn.study.spec import spec_of
 from sparseattn.study.store import Store
 from sparseattn.study.trial import TrialSpec
 from sparseattn.training.spec import TrainingSpec
-from tests.tasks.material import task_of, tiny_model
+from tests.tasks.material import Interruption, study_values, task_of, tiny_model
 
 #: All of one length, so that counts can be worked out by hand.
 ROWS = [{"text": f"{'good' if n % 2 else 'bad'} {'film ' * 9}", "label": n % 2} for n in range(32)]
@@ -36,10 +36,6 @@ METHODS = [
     "longformer(sparsity=0.5)",
     "shuffled(learned(sparsity=0.5))",
 ]
-
-
-class Interruption(Exception):  # noqa: N818
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -181,16 +177,9 @@ def test_a_sparsity_beyond_the_texts_fails_the_trial_with_the_highest(make, cach
 
 
 def values(make, **arm):
-    spec = make("dense")
-    return {
-        "name": "methods",
-        "model": spec.model,
-        "task": spec.task.model_dump(mode="json", exclude_none=True),
-        "training": {"steps": 4, "batch_size": 8},
-        "seeds": [0],
-        "arms": ["dense", {"name": "ours", **arm}],
-        "executor": {"workers": 1},
-    }
+    spec, arms = make("dense"), ["dense", {"name": "ours", **arm}]
+    training = {"steps": 4, "batch_size": 8}
+    return study_values(spec.model, spec.task, training=training, seeds=[0], arms=arms)
 
 
 def test_a_study_compares_methods(make, tmp_path):
@@ -264,28 +253,20 @@ def test_a_plan_shows_the_sparsity_that_is_stated(make):
     assert measured.overall == measured.sparsity == pytest.approx(0.5, abs=0.03)
 
 
-def short_and_long(make, folder, train, evaluation):
-    """A study on texts of so many words."""
-    rows = ([{"text": "film " * n, "label": i % 2} for i in range(8)] for n in (train, evaluation))
-    return {
-        **values(make),
-        "task": task_of(folder, *rows).model_dump(mode="json", exclude_none=True),
-    }
-
-
 @pytest.mark.parametrize("method", ["uniform(", "learned(", "retrained(learned("])
 @pytest.mark.parametrize(("train", "evaluation"), [(10, 30), (30, 10)])
 def test_what_can_be_reached_is_counted_over_the_texts_that_the_budget_is_for(
     make, tmp_path, method, train, evaluation
 ):
-    given = short_and_long(make, tmp_path, train, evaluation)
+    rows = ([{"text": "film " * n, "label": i % 2} for i in range(8)] for n in (train, evaluation))
+    given = study_values(make("dense").model, task_of(tmp_path, *rows))
     end = ")" * method.count("(")
     # 12 tokens reach 0.76, 32 reach 0.91, where every head has the global tokens.
     more = ", over=[neighbor], off=false" if "learned" in method else ""
     on = {"train": f"{method}sparsity=0.85{more}{end}"}
     on["evaluation"] = f"{method}sparsity=0.85, budget_split=evaluation{more}{end}"
     longer, shorter = ("train", "evaluation") if train > evaluation else ("evaluation", "train")
-    sample = Sample(spec_of({**given, "arms": ["dense"]}), (), TrialCache())
+    sample = Sample(spec_of(given), (), TrialCache())
     sample.check(on[longer], ":", "auto", False)
     with pytest.raises(PlanError, match=r"reach no more than 0\.763"):
         sample.check(on[shorter], ":", "auto", False)

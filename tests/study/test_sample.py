@@ -8,7 +8,7 @@ from sparseattn.study import resolve
 from sparseattn.study.resolve import Sample
 from sparseattn.study.spec import spec_of
 from sparseattn.study.trial_cache import TrialCache
-from tests.tasks.material import task_of, tiny_model
+from tests.tasks.material import study_values, task_of, tiny_model
 from tests.tasks.test_questions import question
 
 
@@ -17,14 +17,7 @@ def test_of_many_windows_long_and_short_ones_are_counted(tmp_path, monkeypatch):
     words = (4, 60, 25, 90, 10, 40, 5, 75)
     rows = [question(f"{'word ' * count}there", "there") for count in words]
     task = task_of(tmp_path, rows, kind="question-answering", stride=8)
-    spec = spec_of(
-        {
-            "name": "windows",
-            "model": str(tiny_model(tmp_path / "model")),
-            "task": task.model_dump(mode="json", exclude_none=True),
-            "arms": ["dense"],
-        }
-    )
+    spec = spec_of(study_values(tiny_model(tmp_path / "model"), task))
     cache = TrialCache(tmp_path)
     lengths = cache.prepared(spec.model, spec.task, frozenset(), spec.pipeline).train["length"]
     taken = Sample(spec, (), cache).texts.evaluation["length"]

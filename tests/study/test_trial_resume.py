@@ -12,13 +12,9 @@ from sparseattn.study.trial import TrialSpec
 from sparseattn.tasks.prepare import prepare
 from sparseattn.training.spec import TrainingSpec
 from sparseattn.training.train import train
-from tests.tasks.material import task_of, tiny_model, tokenizer
+from tests.tasks.material import Interruption, task_of, tiny_model, tokenizer
 
 ROWS = [{"text": "word " * (1 + n * 5 % 13), "label": n % 2} for n in range(24)]
-
-
-class Interruption(Exception):  # noqa: N818
-    pass
 
 
 def stop_at(step: int, total: int):

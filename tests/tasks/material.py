@@ -84,6 +84,22 @@ def task_of(
     return TaskSpec(data={"files": files}, **values)
 
 
+def study_values(model: Path | str, task: TaskSpec, **values: Any) -> dict[str, Any]:
+    """What a study's file holds: a dense arm and one worker by default."""
+    return {
+        "name": "small",
+        "model": str(model),
+        "task": task.model_dump(mode="json", exclude_none=True),
+        "arms": ["dense"],
+        "executor": {"workers": 1, "threads": 1},
+        **values,
+    }
+
+
+class Interruption(Exception):  # noqa: N818
+    """What stops a trial from inside."""
+
+
 def prepared_of(folder: Path, *rows: Sequence[dict[str, Any]], **values: Any) -> Prepared:
     """Such a task, prepared with the packaged model's tokenizer; cached in the same folder."""
     return prepare(task_of(folder, *rows, **values), tokenizer(), cache_dir=folder)
