@@ -63,8 +63,8 @@ def _has_bf16() -> bool:
     """Whether oneDNN has products of matrices in bf16 for this CPU."""
     import torch
 
-    mkldnn = torch.ops.mkldnn
-    return torch.backends.mkldnn.is_available() and bool(mkldnn._is_mkldnn_bf16_supported())
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return supported is not None and bool(supported())
 
 
 def environment(device: str, precision: str) -> dict[str, Any]:
