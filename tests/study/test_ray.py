@@ -141,7 +141,7 @@ def test_a_trial_moves_when_its_node_is_lost_and_finishes_once(cluster, tmp_path
     assert set(outcome.failed.values()) == {"the loss became nan by step 3"}
     store = Store(tmp_path / "s")
     assert store.finished() == {trial.digest for trial in trials}
-    assert all(store.read(trial.digest)["status"] == "done" for trial in trials[:4])
+    assert all(store.read(t.digest)["status"] == "done" for t in trials if t.arm != "nan")
     ((moved, *_),) = lost
     begun = fakes.noted(log, "begin")
     assert sorted(begun) == sorted([*(trial.digest for trial in trials), moved])

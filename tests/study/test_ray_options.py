@@ -53,3 +53,25 @@ def test_cores_gpus_and_retries_reach_ray(ray, tmp_path, asked, threads, slots):
     (values, run, _, mark), _ = task.options.return_value.remote.call_args
     assert TrialSpec.model_validate_json(values) == trial
     assert (run, mark.parent) == (fakes.TRIAL, tmp_path / "locks")
+
+
+def test_a_node_that_sees_the_folder_stores_the_trial_itself(tmp_path):
+    """With the head the runner may be lost, and what Ray was to pass on."""
+    (trial,) = fakes.begin(tmp_path, ["a"])
+    (mark := tmp_path / "locks" / "ray.0").touch()
+    files = run_on_node(trial.model_dump_json(), fakes.TRIAL, MagicMock(), mark)
+    store = Store(tmp_path)
+    assert store.finished() == {trial.digest}
+    assert not store.work(trial.digest).exists()
+    store.put(trial.digest, files)  # the runner's turn
+
+
+def test_a_cluster_without_nodes_is_told_once(ray, tmp_path, capsys):
+    locks = TrialLocks(tmp_path)
+    with closing(RayExecutor(Store(tmp_path), locks, ExecutorSpec(kind="ray"))) as executor:
+        for cores in (8.0, 0.0, 0.0, 8.0, 0.0):
+            ray.cluster_resources.return_value = {"CPU": cores}
+            assert executor.free == cores + 1
+    locks.close()
+    told = "no node of the cluster has room for a trial; waiting for one\n"
+    assert capsys.readouterr().err == 2 * told

@@ -16,9 +16,11 @@ from types import ModuleType
 from typing import Any
 
 from filelock import FileLock
+from rich.console import Console
 from rich.text import Text
 
 from sparseattn.errors import MissingExtraError, StudyError, first_line
+from sparseattn.study.display import say
 from sparseattn.study.locks import TrialLocks
 from sparseattn.study.runner import Event
 from sparseattn.study.spec import ExecutorSpec
@@ -64,6 +66,7 @@ class RayExecutor:
         )
         self._running: dict[Any, str] = {}
         self._events: list[Event] = []
+        self._had_room = True
 
     @property
     def free(self) -> int:
@@ -72,6 +75,10 @@ class RayExecutor:
         slots = have.get("CPU", 0.0) / self.spec.cpus
         if self.spec.gpus:
             slots = min(slots, have.get("GPU", 0.0) / self.spec.gpus)
+        if slots < 1 and self._had_room:
+            what = "no node of the cluster has room for a trial; waiting for one"
+            say(Console(stderr=True), what)
+        self._had_room = slots >= 1
         # One that waits keeps Ray from idling, and makes a cluster with a scaler grow.
         return int(slots) + 1 - len(self._running)
 
@@ -152,14 +159,20 @@ def _marked(store: Store) -> Iterator[Path]:
 
 
 def run_on_node(spec: str, run: str, board: Any, mark: Path) -> dict[str, bytes]:
-    """Runs a trial on a node, and gives the files of its folder; `OSError` if the disk is full."""
+    """Runs a trial on a node, and gives the files of its folder; `OSError` if the disk is full.
+
+    Where the node sees the study's folder it stores them too: the runner may be lost by now.
+    """
     trial = TrialSpec.model_validate_json(spec)
 
     def progress(phase: str, share: float) -> None:
         board.write.remote(trial.digest, phase, share)
 
     with work_folder(mark, trial.digest) as work:
-        return run_to_files(run, trial, work, progress)
+        files = run_to_files(run, trial, work, progress)
+        if mark.parents[1] in work.parents:
+            Store(mark.parents[1]).put(trial.digest, files)
+    return files
 
 
 @contextlib.contextmanager
