@@ -110,18 +110,8 @@ class Environments:
         out, source = self.folder / "dist", self.folder / "source"
         shutil.rmtree(out, ignore_errors=True)
         shutil.rmtree(source, ignore_errors=True)
-        tracked = [
-            "git",
-            "-C",
-            str(ROOT),
-            "ls-files",
-            "-z",
-            "src",
-            "*.toml",
-            "README.md",
-            "LICENSE",
-        ]
-        names = subprocess.run(tracked, capture_output=True, text=True, check=True).stdout
+        tracked = ["git", "ls-files", "-z", "src", "*.toml", "README.md", "LICENSE"]
+        names = subprocess.run(tracked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         for name in filter(None, names.split("\0")):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, source / name)
@@ -129,9 +119,8 @@ class Environments:
         subprocess.run([python, "-m", "build", "--outdir", out, source], check=True,
                        stdout=subprocess.DEVNULL)  # fmt: skip
         (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
-        print(
-            f"{wheel.name}: {wheel.stat().st_size:,} bytes; {sdist.name}: {sdist.stat().st_size:,}"
-        )
+        for file in (wheel, sdist):
+            print(f"{file.name}: {file.stat().st_size:,} bytes", flush=True)
         assert wheel.stat().st_size < 2_000_000
         return wheel, sdist
 
