@@ -1,6 +1,7 @@
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,16 @@ def disk_of(tmp_path):
     yield mount
     for place in places:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture
+def full_disk(disk_of):
+    """A file system without room for a byte."""
+    place = disk_of("64k")
+    with suppress(OSError), (place / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return place
 
 
 @pytest.fixture(scope="module")

@@ -54,6 +54,14 @@ def test_calibrate_writes_a_plan_that_meets_the_sparsity(texts, tmp_path):
     assert abs(found - 0.7) < 0.005
 
 
+def test_a_plan_that_a_disk_has_no_room_for_is_one_line(texts, full_disk, run):
+    out = full_disk / "plan.json"
+    code, _, err = run("calibrate", "--text", str(texts), "--sparsity", "0.7", "--out", str(out))
+    assert code == 2
+    assert err == f"error: {out}: No space left on device\n"
+    assert [path.name for path in full_disk.iterdir()] == ["filler"]
+
+
 def test_options_reach_the_plan(texts, tmp_path):
     out = tmp_path / "plan.json"
     options = ["--over", "neighbor(degrees=[0,3,20])", "--globals", "none", "--dense-layers", "0"]

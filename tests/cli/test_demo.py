@@ -33,6 +33,16 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_leaves_no_file_but_locks(full_disk):
+    out = full_disk / "demo"
+    done = run("--quick", "--out", str(out))
+    assert done.returncode == 2
+    told = f"error: cannot write to {out}: No space left on device; free some space, and the same"
+    assert done.stderr == f"{told} command goes on\n"
+    assert {path.parent.name for path in out.rglob("*") if path.is_file()} <= {"locks"}
+
+
 def test_missing_packages_name_the_extra(monkeypatch):
     monkeypatch.setattr(demo, "find_spec", lambda name: None if name == "spacy" else object())
     message = r"^the demo needs spacy: pip install 'sparseattn\[demo\]'$"
