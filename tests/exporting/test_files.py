@@ -133,6 +133,14 @@ def test_a_full_disk_is_named_and_leaves_nothing(name, disk_of):
     assert not list(folder.iterdir())
 
 
+def test_a_torch_that_is_too_old_is_named(tmp_path, monkeypatch):
+    monkeypatch.delattr("torch.compiler.is_exporting")
+    monkeypatch.setattr("torch.__version__", "2.6.0")
+    with pytest.raises(sa.errors.PlanError, match=r"^exporting needs a newer torch than 2\.6\.0$"):
+        sa.export(sa.sparsify(build("bert"), "neighbor(1)"), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "sparseattn.exporting.formats.find_spec",

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseattn.errors import DataError, MissingExtraError, first_line, unknown
+from sparseattn.errors import DataError, MissingExtraError, PlanError, first_line, unknown
 from sparseattn.exporting.exportable import Exportable
 from sparseattn.exporting.int8 import Batches, quantize_onnx, quantize_openvino, quietly
 
@@ -102,7 +102,12 @@ def program_of(model: Exportable) -> Any:
 
     Returns:
         A `torch.export.ExportedProgram`.
+
+    Raises:
+        PlanError: The tracer of this torch is too old.
     """
+    if not hasattr(torch.compiler, "is_exporting"):
+        raise PlanError(f"exporting needs a newer torch than {torch.__version__}")
     # A tensor for each: the tracer would take one that comes twice for the same input.
     size = _BATCH, min(_LENGTH, model.longest or _LENGTH)
     example = tuple(torch.ones(size, dtype=torch.int64) for _ in model.inputs)
