@@ -223,6 +223,21 @@ def test_the_measured_table_ends_with_what_was_compared(monkeypatch, name, train
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_row_is_shown_before_the_next_is_measured(monkeypatch, name):
+    whole = measure.measure
+
+    def first_alone(subject, plan, length, *more):
+        if length == 40:
+            return whole(subject, plan, length, *more)
+        raise BackendError("stopped")
+
+    monkeypatch.setattr(measure, "measure", first_alone)
+    result = CliRunner().invoke(app, ["run", name, "--plan", "self()", "--lengths", "40,60"])
+    assert isinstance(result.exception, BackendError)
+    assert result.stdout.splitlines()[-1].startswith("    40 ")
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("command", ["predict", "run"])
 @pytest.mark.parametrize("longest", [512, 600])
 def test_a_model_gets_the_positions_that_it_lacks(name, command, longest):

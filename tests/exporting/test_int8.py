@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -137,7 +138,18 @@ def test_a_file_that_is_good_for_its_texts_alone_says_so(exported):
     said = str(replace(done, share=0.5, on_texts=0.1))
     assert "on texts that gave no scales: 10.0% of the outputs" in said
     assert "note: texts unlike them may come out as random tokens; give more and longer" in said
-    assert "note:" not in str(replace(done, share=0.1, on_texts=0.1))
+    assert "note: texts" not in str(replace(done, share=0.1, on_texts=0.1))
+
+
+@pytest.mark.parametrize(
+    ("avx2", "vnni", "says"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_what_int8_lacks_on_a_processor_is_said(monkeypatch, avx2, vnni, says):
+    monkeypatch.setattr(torch.cpu, "_is_avx2_supported", lambda: avx2)
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
+    done = files.Exported(Path("o.onnx"), "onnx", (), None, {}, (5,), 0.1, 0.01, int8="in int8")
+    assert ("without VNNI int8 files are as slow" in str(done)) is says
+    assert "VNNI" not in str(replace(done, int8=""))
 
 
 def test_a_batch_for_calibration_is_taken_apart():

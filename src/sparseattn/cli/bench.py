@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,7 +55,9 @@ def predict(
 
     subject, parsed_plan, numbers = _prepare(model, plan, lengths, train, busy)
     predictor = Predictor(subject, parsed_plan, batch, train, busy)
-    _show([predictor.at(length) for length in numbers], "predicted", train, busy)
+    _show_head("predicted", train, busy)
+    for length in numbers:
+        _show(predictor.at(length))
     start = pays_from(predictor)
     typer.echo(
         "it pays at no length up to 32,768 tokens"
@@ -83,8 +84,11 @@ def run(
     from sparseattn.bench.measure import measure
 
     subject, parsed_plan, numbers = _prepare(model, plan, lengths, train, busy)
-    rows = [measure(subject, parsed_plan, n, batch, busy) for n in numbers]
-    _show(rows, "measured", train, busy)
+    _show_head("measured", train, busy)
+    rows = []
+    for length in numbers:  # the longest may take minutes
+        rows.append(measure(subject, parsed_plan, length, batch, busy))
+        _show(rows[-1])
     what = "outputs and gradients" if train else "outputs"
     texts = ", ".join(str(n) for n in sorted({row.compared for row in rows}))
     typer.echo(
@@ -115,7 +119,7 @@ def _prepare(
     return subject, parsed_plan, numbers
 
 
-def _show(rows: Sequence[Times], how: str, train: bool, busy: bool) -> None:
+def _show_head(how: str, train: bool, busy: bool) -> None:
     import torch
 
     what = "a training step (forward and backward)" if train else "inference"
@@ -124,9 +128,10 @@ def _show(rows: Sequence[Times], how: str, train: bool, busy: bool) -> None:
     clock = "processor time of 1 thread" if busy else team
     typer.echo(f"{how}: {what}, {clock}, milliseconds a batch")
     typer.echo("length    stock   sparse  no attention  attention's share  speed-up  backend")
-    for row in rows:
-        typer.echo(
-            f"{row.length:6d} {1000 * row.dense:8.1f} {1000 * row.sparse:8.1f} "
-            f"{1000 * row.rest:13.1f} {row.share:18.0%} {row.speedup:8.2f}x  "
-            f"{', '.join(row.backends)}"
-        )
+
+
+def _show(row: Times) -> None:
+    typer.echo(
+        f"{row.length:6d} {1000 * row.dense:8.1f} {1000 * row.sparse:8.1f} "
+        f"{1000 * row.rest:13.1f} {row.share:18.0%} {row.speedup:8.2f}x  {', '.join(row.backends)}"
+    )

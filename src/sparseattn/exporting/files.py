@@ -18,7 +18,7 @@ from sparseattn.errors import DataError, PlanError, SparseAttnError, first_line,
 from sparseattn.exporting.comparing import compared, lengths_for, outputs_of, random_batches
 from sparseattn.exporting.exportable import Exportable, input_names
 from sparseattn.exporting.formats import Format, format_of, program_of
-from sparseattn.exporting.int8 import Batches, calibrated
+from sparseattn.exporting.int8 import Batches, calibrated, remark
 from sparseattn.models.card import write_card
 from sparseattn.models.encoder import encoder_of, owner_of
 from sparseattn.models.int8 import Int8Linear, quantize
@@ -82,6 +82,8 @@ class Exported:
             lines.append(f"on texts that gave no scales: {self.on_texts:.1%} of the outputs")
             if self.share >= _CLOSE_INT8:
                 lines.append(f"note: texts unlike them may come out as random tokens; {_ADVICE}")
+        if self.int8 and (note := remark()):
+            lines.append(note)
         return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sparseattn.errors import DataError
@@ -21,6 +22,16 @@ Batches = Sequence[Mapping[str, Tensor]]
 
 #: Inputs of a layer that share a scale, where it is found for each token.
 _GROUP = 128
+
+
+def remark() -> str:
+    """What is worth knowing of int8 files on this machine; empty for nothing."""
+    if torch.cpu._is_vnni_supported() or not torch.cpu._is_avx2_supported():
+        return ""
+    return (
+        "note: no AVX-512 VNNI was found here: without VNNI int8 files are as slow as in fp32 or "
+        "slower, and OpenVINO's fixed scales less exact"
+    )
 
 
 @contextmanager
