@@ -29,6 +29,15 @@ def test_exit_status_is_the_verdict(run, saved):
     assert (status, said.split(":")[0]) == (0, "kept")
 
 
+def test_many_texts_are_not_all_looked_at_and_it_says_so(run, saved):
+    file = saved / "texts.txt"
+    file.write_text(17 * file.read_text())
+    status, said, _ = run("verify", saved / "sparse", "--text", file, "--changes", "2")
+    assert status == 0
+    assert said.startswith("note: 16 of the 17 texts are looked at, spread evenly\nkept: ")
+    assert "(16 texts, 32 tokens changed)" in said
+
+
 @pytest.mark.parametrize(
     ("target", "more", "message"),
     [
