@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
+from tqdm import tqdm
 
 from sparseattn.errors import TrialFailed
 from sparseattn.study import session
@@ -80,7 +81,7 @@ def run_trial(spec: TrialSpec, *, folder=None, progress=None, cache=None) -> Tri
             time.sleep(0.02)
     _misfortune(spec.arm, folder)
     seconds = float(os.environ.get(SECONDS, "0"))
-    for step in range(5):
+    for step in tqdm(range(5), disable=True):  # as in a real one, where it makes a lock
         time.sleep(seconds / 5)
         progress("train", (step + 1) / 5)
     progress("evaluate", 0.5)

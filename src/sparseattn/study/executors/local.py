@@ -24,6 +24,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any, Literal
 
+from tqdm import tqdm
+
 from sparseattn.errors import StudyError, first_line
 from sparseattn.study.locks import TrialLocks
 from sparseattn.study.runner import Event
@@ -209,9 +211,14 @@ _messages: Connection
 
 
 def _begin(output: str, messages: Connection) -> None:
-    """Prepares a worker: where its output goes, and that it ends when the runner does."""
+    """Prepares a worker: where its output goes, and that it ends when the runner does.
+
+    The lock of progress bars is one of threads, since a worker that is killed would leave one of
+    processes behind, of which Python warns when the run is stopped.
+    """
     global _messages
     _messages = messages
+    tqdm.set_lock(threading.RLock())
     with open(output, "ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
