@@ -56,7 +56,7 @@ SETTINGS = (
     Setting("typical, 2 seeds", 2, (0.1, 0.1), 0.5),
     Setting("one arm unstable, 2 seeds", 2, (0.05, 0.5), 0.5),
     Setting("typical, 5 seeds", 5, (0.1, 0.1), 0.5),
-    Setting("arms with taste, 5 seeds", 5, (0.1, 0.1), 1.0),
+    Setting("examples suit an arm, 5 seeds", 5, (0.1, 0.1), 1.0),
 )
 
 
