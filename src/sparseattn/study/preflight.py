@@ -89,7 +89,9 @@ def check_same(study: Study, spec: StudySpec, folder: Path) -> Study:
         theirs["model"] = spec.model
     moved = ours["task"].pop("data") != theirs["task"].pop("data")
     if difference := first_difference(ours, theirs):
-        raise StudyError(f"{folder} holds another study: {difference}; give another --out")
+        changed = {name for name in ours if ours[name] != theirs[name]}
+        shared = f" and --import {folder}" if changed <= {"arms", "seeds"} else ""
+        raise StudyError(f"{folder} holds another study: {difference}; give another --out{shared}")
     same = replace(study, spec=spec)
     if moved:
         check_data(same, folder)
