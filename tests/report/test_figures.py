@@ -205,6 +205,14 @@ def test_without_contrasts_the_forest_has_the_baseline() -> None:
     assert forest_of(study(effects={}, examples=40)) is None
 
 
+def test_a_forest_of_runs_that_agree_has_an_axis() -> None:
+    data = study({"neighbor": (0.1, 0.2)}, examples=40)
+    same = data.predictions(data.rows["digest"][0])
+    data = changed(data, accuracy=same["score"].mean())
+    low, high = axes_of(forest_of(replace(data, predictions=lambda _: same))).get_xlim()
+    assert low < -0.01 < 0.01 < high
+
+
 def test_a_forest_of_very_many_says_what_it_leaves_out() -> None:
     effects = {f"arm {number}": (0.1, 0.2) for number in range(40)}
     names = [(f"arm {number}", "arm 0") for number in range(1, 40)]

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from sparseattn.report import questions, summarise, terminal_table, write_results
+from sparseattn.report.findings import findings
 from sparseattn.report.tables import (
     arms_frame,
     arms_table,
@@ -54,6 +55,23 @@ def test_the_terminal_needs_80_columns(show) -> None:
     )
     assert sum("neighbor" in line for line in lines) == 2
     assert "…" not in "".join(lines)
+
+
+@pytest.mark.parametrize("name", ["matched_random near", "a_name_of_twenty_four_in"])
+def test_long_names_and_times_fit_80_columns(name: str) -> None:
+    data = changed(arm=DATA.rows["arm"].replace("neighbor", name), seconds=296.0)
+    lines = printed(terminal_table(data), width=80).splitlines()
+    assert sum(line.endswith(" 4 min 56 s") for line in lines) == 9
+    whole = " ".join(printed(terminal_table(data), width=300).split())
+    assert whole[-60:] in " ".join(" ".join(lines).split())
+
+
+def test_a_baseline_that_learned_nothing_is_said() -> None:
+    told = "No run of dense does better than one answer for all examples"
+    assert told in " ".join(printed(terminal_table(changed(mcc=0.0))).split())
+    assert told in findings(summarise(changed(mcc=0.0)), [])[0]
+    learned = changed(mcc=[0.1, *[0.0] * (len(DATA.rows) - 1)])
+    assert told not in " ".join(printed(terminal_table(learned)).split())
 
 
 def test_the_terminal_shows_declared_comparisons() -> None:

@@ -1,4 +1,4 @@
-"""What a study found, in up to three sentences."""
+"""What a study found, in a few sentences."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import math
 from collections.abc import Sequence
 
 from sparseattn.report.comparison import Comparison, Question
+from sparseattn.report.data import StudyData
 from sparseattn.report.summary import ArmSummary, Summary
 from sparseattn.report.text import fraction, interval, points, probability, spell, unit
 from sparseattn.stats import LEVEL
 from sparseattn.words import counted
+
+#: Metrics that are 0 where all examples get one answer, whatever answer it is.
+_CHANCE = ("mcc", "f1")
 
 #: Share of the whole scale from which on a detectable difference says nothing.
 _HALF = 0.5
@@ -26,8 +30,22 @@ def findings(summary: Summary, asked: Sequence[Question]) -> list[str]:
     first = _against(summary, compared) if compared else _not_compared(summary)
     every = [each.comparison for each in compared if each.comparison]
     every += [each for one in asked for each in one.comparisons if each.result]
-    sentences = [first, _declared(asked) if every or asked else "", _open(every)]
+    declared = _declared(asked) if every or asked else ""
+    sentences = [learned_nothing(summary.data), first, declared, _open(every)]
     return [sentence for sentence in sentences if sentence]
+
+
+def learned_nothing(data: StudyData) -> str:
+    """Says that no run of the baseline does better than a constant answer; else empty."""
+    if data.reference is None:
+        return ""
+    runs = data.done_in(data.reference)
+    if not any((runs[each] == 0).all() for each in _CHANCE if each in runs):
+        return ""
+    return (
+        f"No run of {data.baseline} does better than one answer for all examples: there is nothing "
+        "yet that an arm could lose."
+    )
 
 
 def _not_compared(summary: Summary) -> str:

@@ -165,7 +165,7 @@ def _limits(rows: Sequence[_Row], metric: str) -> tuple[float, float]:
     room = 0.5 * max(most - least, 0.01 * scale)
     ends = [scale * end for each in results for end in (each.low, each.high) if not math.isnan(end)]
     low, high = max(least - room, min([least, *ends])), min(most + room, max([most, *ends]))
-    pad = 0.05 * (high - low)
+    pad = max(0.05 * (high - low), 0.1 * room)
     return low - pad, high + pad
 
 

@@ -12,9 +12,13 @@ from rich.text import Text
 
 from sparseattn.report.comparison import Question, questions
 from sparseattn.report.data import StudyData
+from sparseattn.report.findings import learned_nothing
 from sparseattn.report.summary import Summary, summarise
 from sparseattn.report.tables import Table, arms_table, comparisons_table
 from sparseattn.report.text import NONE, scale
+
+#: What a terminal has at least.
+_COLUMNS = 80
 
 
 def terminal_table(study: StudyData | Summary) -> RichTable:
@@ -37,6 +41,7 @@ def terminal_table(study: StudyData | Summary) -> RichTable:
             f"Found: p < 0.05 after Holm's correction for {summary.comparisons} comparisons; "
             "the report has p, intervals and the smallest detectable difference."
         )
+    lines.append(learned_nothing(data))
     if summary.hidden:
         lines.append(f"{summary.hidden:,} more arms are not shown.")
     return _rich(data.name, arms_table(summary).brief, lines)
@@ -76,24 +81,36 @@ def _question(data: StudyData, question: Question) -> RichTable:
 
 
 def _rich(title: str, table: Table, caption: Sequence[str]) -> RichTable:
+    widths = [_narrowest(table, at) for at in range(len(table.columns))]
+    room = _COLUMNS - sum(widths) - (len(widths) - 1)
+    padding = int(room >= len(widths))
+    widths[0] = max(8, widths[0] + min(0, room))
     made = RichTable(
         title=Text(title),
         title_justify="left",
-        caption=Text(" ".join(dict.fromkeys(caption))),
+        caption=Text(" ".join(filter(None, dict.fromkeys(caption)))),
         caption_justify="left",
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=(0, padding, 0, 0),
     )
-    for at, column in enumerate(table.columns):
-        # A heading or a name may break between words; neither may lose its end.
-        words, cells = column.label.split(), [row[at] for row in table.rows]
-        words += [cell for cell in cells if column.number and len(cell) <= 10]
-        words += [word for cell in cells for word in cell.split() if len(word) <= 24]
+    for column, width in zip(table.columns, widths, strict=True):
+        # Names wrap where they must; of headings that may, rich leaves columns too wide.
+        label = column.label.replace(" ", "\n")
         side: Literal["left", "right"] = "right" if column.number else "left"
-        longest = max(map(len, words))
-        made.add_column(Text(column.label), justify=side, min_width=longest, overflow="fold")
+        made.add_column(
+            Text(label), justify=side, min_width=width, overflow="fold", no_wrap=column.number
+        )
     for row in table.rows:
         made.add_row(*map(Text, row))
     return made
+
+
+def _narrowest(table: Table, at: int) -> int:
+    """How wide a column must be: a heading or a long name may break, between words."""
+    column, cells = table.columns[at], [row[at] for row in table.rows]
+    words = column.label.split()
+    words += [cell for cell in cells if column.number or len(cell) <= 10]
+    words += [word for cell in cells for word in cell.split() if len(word) <= 24]
+    return max(map(len, words))

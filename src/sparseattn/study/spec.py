@@ -182,7 +182,7 @@ class ArmSpec(StrictModel):
         if arm == MATCHED:
             return {"name": MATCHED, MATCHED: "*"}
         if isinstance(arm, str):
-            raise StudyError(f"{unknown('arm', arm, [DENSE, MATCHED])}, {{name: ..., pattern: ...}}")
+            raise StudyError(unknown("arm", arm, [DENSE, MATCHED, "{name: ..., pattern: ...}"]))
         if not isinstance(arm, Mapping):
             return arm
         values = dict(arm)
