@@ -30,6 +30,9 @@ SERIES = len(LIGHT.series)
 #: Files that a drawing can be saved as, by the end of their names.
 FORMATS = (".png", ".svg", ".pdf", ".html")
 
+#: More marks of a row than this are drawn as pixels, which keeps files small.
+MANY = 100
+
 #: The pages that figures are drawn for, by what their files' names have before the ending.
 _PAGES = {"": LIGHT, "-dark": DARK}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseattn.drawing import SERIES, Drawing, new_figure
+from sparseattn.drawing import MANY, SERIES, Drawing, new_figure
 from sparseattn.palette import Page
 from sparseattn.report.summary import Summary
 from sparseattn.report.tables import mean_text
@@ -194,7 +194,7 @@ def _mark(axes: Any, point: Point, marks: Marks, place: float, upright: bool) ->
     if point.interval and not (point.interval[0] <= low and point.interval[1] >= high):
         plot(point.interval, color=look["color"], linewidth=1)
     seeds = {"marker": ".", "markersize": 4, "alpha": 0.6, "linestyle": "none"}
-    plot(point.values, color=look["color"], **seeds)
+    plot(point.values, color=look["color"], **seeds, rasterized=len(point.values) > MANY)
     plot([point.mean], **look, markersize=7)
 
 

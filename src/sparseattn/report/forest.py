@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from sparseattn.drawing import Drawing, new_figure
+from sparseattn.drawing import MANY, Drawing, new_figure
 from sparseattn.palette import Page
 from sparseattn.report.comparison import Comparison, Question
 from sparseattn.report.data import StudyData
@@ -189,7 +189,8 @@ def _draw_row(axes: Any, row: _Row, page: Page) -> None:
         ends = [scale * result.low, scale * result.high]
         axes.plot(ends, [row.top] * 2, color=look["color"], linewidth=1.4)
     seeds = [row.top + 0.09] * len(row.seeds)
-    axes.plot(row.seeds, seeds, ".", color=look["color"], markersize=4, alpha=0.7)
+    dots = {"color": look["color"], "markersize": 4, "alpha": 0.7}
+    axes.plot(row.seeds, seeds, ".", **dots, rasterized=len(seeds) > MANY)
     axes.plot([scale * result.difference], [row.top], **look)
     weight = "bold" if row.each.differs else "normal"
     _text(axes, _LEFT - 0.12, row.top, row.names, page.ink, ha="right", linespacing=1.05)
