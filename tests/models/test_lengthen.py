@@ -170,6 +170,7 @@ def test_what_cannot_be_lengthened_says_why():
             "deberta-v2", relative_attention=False, position_biased_input=False
         ),
         r"the size of bias \[66\] follows": Odd(small("bert").config),
+        r"it is int8; lengthen the model as it was before": sa.quantize(small("bert")),
         r"it does not read text \(input_ids\)$": transformers.ViTModel(
             transformers.ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
         ),

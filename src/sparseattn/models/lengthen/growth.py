@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sparseattn.errors import UnsupportedModelError, first_line
 from sparseattn.models.encoder import random_outputs
+from sparseattn.models.int8 import is_quantized
 from sparseattn.models.positions import Positions
 
 _FIELD = "max_position_embeddings"
@@ -63,6 +64,8 @@ class Growth:
         stated = getattr(encoder.config, _FIELD, None)
         if not stated or stated < 0:
             raise refused(encoder, f"its config has no {_FIELD}, so the length would not be saved")
+        if is_quantized(encoder):
+            raise refused(encoder, "it is int8; lengthen the model as it was before quantize()")
         limit = stated + to - positions.limit
         config = deepcopy(model.config)
         setattr(config, _FIELD, limit)
