@@ -55,7 +55,7 @@ def unfit(precision: str) -> str | None:
         return None
     if precision == "fp16":
         return "needs a GPU, and this machine has none"
-    # An AVX2 machine took 60 times as long for a training step in bf16 as in fp32.
+    # An AVX2 machine took 26 times as long for a training step in bf16 as in fp32.
     return None if _has_bf16() else "is many times slower than fp32 on this CPU"
 
 
