@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from sparseattn.cli import options
 from sparseattn.cli.options import examples, parse_lengths
@@ -65,13 +66,17 @@ def export(
     most = max_tokens(encoder_of(loaded).config)
     if lengths != _LENGTHS and most and max(numbers, default=0) > most:
         raise DataError(f"--lengths {max(numbers)} is more than the {most:,} positions of {model}")
-    exported = export_file(loaded, out, to, int8=int8, calibration=calibration)
+    status = Console(stderr=True).status
+    with status("writing the file, and comparing it with the model"):
+        exported = export_file(loaded, out, to, int8=int8, calibration=calibration)
     typer.echo(exported)
     fitting = [number for number in numbers if number <= (exported.longest or number)]
     if numbers and not fitting:
         typer.echo(f"not timed: the model takes no more than {exported.longest:,} tokens")
     like = "in the same runtime, also in int8," if int8 else "in the same runtime"
-    for length, dense, sparse in times_against_dense(loaded, out, to, fitting, int8, calibration):
+    with status("writing the dense model, and timing both"):
+        times = list(times_against_dense(loaded, out, to, fitting, int8, calibration))
+    for length, dense, sparse in times:
         typer.echo(
             f"{length:,} tokens, one text: {1000 * sparse:.1f} ms; the dense model {like} "
             f"{1000 * dense:.1f} ms ({dense / sparse:.2f}x)"
@@ -93,7 +98,9 @@ def quantize(
     from sparseattn.exporting.files import quantize_folder
 
     loaded, batches = _loaded(model, plan, text)
-    for line in quantize_folder(loaded, model, out, batches):
+    with Console(stderr=True).status("writing the model, and comparing it with the one given"):
+        lines = list(quantize_folder(loaded, model, out, batches))
+    for line in lines:
         typer.echo(line)
 
 

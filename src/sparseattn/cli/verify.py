@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from sparseattn.cli.options import examples, read_texts
 
@@ -54,7 +55,8 @@ def verify(
         typer.echo(f"note: {_TEXTS} of the {len(texts):,} texts are looked at, spread evenly")
         texts = [texts[at] for at in spread_indices(len(texts), _TEXTS)]
     wanted = None if plan is None else Plan.read(plan)
-    found = verify_plan(target, wanted, texts, model=model, changes=changes)
+    with Console(stderr=True).status("changing tokens, and looking at what changes"):
+        found = verify_plan(target, wanted, texts, model=model, changes=changes)
     typer.echo(found)
     if not found:
         raise typer.Exit(1)
