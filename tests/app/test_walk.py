@@ -266,6 +266,9 @@ def test_studies_as_a_user_walks_them(page, address, study_folder) -> None:
     expect(page.locator("#view")).to_contain_text(asked.answer)
     forest = page.locator(".forest").first.get_attribute("aria-label")
     assert str(asked.comparisons[0]) in forest
+    assert asked.comparisons[0].declared
+    mark = page.locator(".forest rect").first  # filled, as in the report
+    assert mark.get_attribute("fill") == mark.get_attribute("stroke")
     expect(page.locator("path.mark")).to_have_count(2)
     expect(page.locator("circle.seed")).to_have_count(6)
     page.get_by_label("Names with").fill("similar")

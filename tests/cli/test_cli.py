@@ -164,7 +164,8 @@ def test_a_full_disk_is_one_line(run, monkeypatch):
 
 def test_a_report_that_cannot_be_written_is_one_line(run, tmp_path, monkeypatch):
     pack = Path(__file__).parents[2] / "results" / "rate-sst2.tar.xz"
-    run("study", "unpack", str(pack), "--out", str(tmp_path / "study"))
+    _, told, _ = run("study", "unpack", str(pack), "--out", str(tmp_path / "study"))
+    assert f"`sparseattn study report {tmp_path}/study`" in told
     (tmp_path / "study" / "report").write_text("in the way")
     code, _, err = run("study", "report", str(tmp_path / "study"))
     assert code == 2

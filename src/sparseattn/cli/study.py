@@ -203,7 +203,9 @@ def unpack(
 
     added = unpacked(file, out)
     rebuild(out)
-    typer.echo(f"{counted(added, 'trial')} added to {out}; `sparseattn study resume {out}` goes on")
+    typer.echo(
+        f"{counted(added, 'trial')} added to {out}: `sparseattn study report {out}`, or `resume`"
+    )
 
 
 def _loaded(folder: Path) -> Any:

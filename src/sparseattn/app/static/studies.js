@@ -279,7 +279,7 @@ export function studiesView(root, about, given, write) {
       made.append(svgEl("text", { x: 2, y: at * row + 15, ...over }, short(`${each.a} − ${each.b}`, Math.floor((narrow ? width : width - 150) / 6))),
         svgEl("text", { x: width - 2, y: y - 13, "text-anchor": "end", fill: colours.quiet, ...over }, numbers));
       if (each.low !== null) made.append(svgEl("line", { x1: x(each.low), x2: x(each.high), y1: y, y2: y, stroke: paint, "stroke-width": 2 }));
-      made.append(svgEl("rect", { x: x(each.difference) - 4, y: y - 4, width: 8, height: 8, fill: each.verdict === "none" ? colours.page : paint, stroke: paint, "stroke-width": 2 }, svgEl("title", {}, each.words)));
+      made.append(svgEl("rect", { x: x(each.difference) - 4, y: y - 4, width: 8, height: 8, fill: each.asked === "declared" ? paint : colours.page, stroke: paint, "stroke-width": 2 }, svgEl("title", {}, each.words)));
     });
     return made;
   }
