@@ -120,7 +120,7 @@ def test_a_launcher_is_refused_before_anything_is_written(tmp_path, monkeypatch)
 
 def test_bf16_is_refused_where_a_processor_is_far_slower_with_it(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(environment, "_has_bf16", lambda: False)
+    monkeypatch.setattr(environment, "has_bf16", lambda: False)
     given = values(data(tmp_path / "a")) | {"training": {"steps": 1, "precision": "bf16"}}
     refused = (
         "^training.precision: 'bf16' is many times slower than fp32 on this CPU; choose .*: fp32$"
@@ -128,7 +128,7 @@ def test_bf16_is_refused_where_a_processor_is_far_slower_with_it(tmp_path, monke
     with pytest.raises(StudyError, match=refused):
         run(given, tmp_path / "s")
     assert not (tmp_path / "s").exists()
-    monkeypatch.setattr(environment, "_has_bf16", lambda: True)
+    monkeypatch.setattr(environment, "has_bf16", lambda: True)
     environment.check_precision("bf16")
 
 

@@ -24,16 +24,16 @@ def env(
     from sparseattn.auto import processor
     from sparseattn.models.load import load_part
     from sparseattn.show import backend_lines
-    from sparseattn.training.environment import environment, unfit
+    from sparseattn.training.environment import environment, has_bf16
 
     config = None if model is None else load_part(model, "AutoConfig")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for name, value in environment(device, precision="").items():
         if value:
             typer.echo(f"{name}: {value}")
-    fast = {"VNNI": torch.cpu._is_vnni_supported(), "bf16": unfit("bf16") is None}
-    has = [torch.backends.cpu.get_cpu_capability(), *(name for name in fast if fast[name])]
-    typer.echo(f"processor: {processor()} ({', '.join(has)})")
+    instructions = torch.backends.cpu.get_cpu_capability()
+    instructions += ", VNNI" * torch.cpu._is_vnni_supported() + ", bf16" * has_bf16()
+    typer.echo(f"processor: {processor()} ({instructions})")
     for line in backend_lines():
         typer.echo(f"backend {line}")
     for line in () if config is None else _model_lines(config):

@@ -12,7 +12,7 @@ from sparseattn.report.text import fraction, interval, points, probability, spel
 from sparseattn.stats import LEVEL
 from sparseattn.words import counted
 
-#: Metrics that are 0 where all examples get one answer, whatever answer it is.
+#: Metrics of which one at least is 0 where all examples get one answer.
 _CHANCE = ("mcc", "f1")
 
 #: Share of the whole scale from which on a detectable difference says nothing.

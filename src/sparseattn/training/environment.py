@@ -56,10 +56,10 @@ def unfit(precision: str) -> str | None:
     if precision == "fp16":
         return "needs a GPU, and this machine has none"
     # An AVX2 machine took 26 times as long for a training step in bf16 as in fp32.
-    return None if _has_bf16() else "is many times slower than fp32 on this CPU"
+    return None if has_bf16() else "is many times slower than fp32 on this CPU"
 
 
-def _has_bf16() -> bool:
+def has_bf16() -> bool:
     """Whether oneDNN has products of matrices in bf16 for this CPU."""
     import torch
 
