@@ -1,13 +1,17 @@
 """What the Ray executor asks Ray for; no Ray is needed."""
 
+import io
 from contextlib import closing, contextmanager
 from unittest.mock import MagicMock
 
 import pytest
+from rich.console import Console
 
+from sparseattn.study.display import Display
 from sparseattn.study.executors import ray as executor_of_ray
 from sparseattn.study.executors.ray import RayExecutor, run_on_node
 from sparseattn.study.locks import TrialLocks
+from sparseattn.study.runner import Runner
 from sparseattn.study.spec import ExecutorSpec
 from sparseattn.study.store import Store
 from sparseattn.study.trial import TrialSpec
@@ -67,11 +71,17 @@ def test_a_node_that_sees_the_folder_stores_the_trial_itself(tmp_path):
 
 
 def test_a_cluster_without_nodes_is_told_once(ray, tmp_path, capsys):
-    locks = TrialLocks(tmp_path)
+    """By the runner, on the study's display."""
+    locks, told, counts = TrialLocks(tmp_path), [], (8.0, 0.0, 0.0, 8.0, 0.0)
     with closing(RayExecutor(Store(tmp_path), locks, ExecutorSpec(kind="ray"))) as executor:
-        for cores in (8.0, 0.0, 0.0, 8.0, 0.0):
+        console = Console(file=(screen := io.StringIO()))
+        runner = Runner(Store(tmp_path), executor, Display(1, console), locks)
+        for cores in counts:
             ray.cluster_resources.return_value = {"CPU": cores}
             assert executor.free == cores + 1
+            told.append([runner._handle(event) for event in executor.poll(0.0)])
     locks.close()
-    told = "no node of the cluster has room for a trial; waiting for one\n"
-    assert capsys.readouterr().err == 2 * told
+    assert [len(events) for events in told] == [0, 1, 0, 0, 1]
+    line = "no node of the cluster has room for a trial; waiting for one\n"
+    assert screen.getvalue() == 2 * line
+    assert capsys.readouterr().err == ""

@@ -24,17 +24,18 @@ _LOOK = 1.0
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a trial.
+    """What happened to a trial, or to all of them.
 
     Attributes:
         kind: `progress`; `stored`: it is in the folder now, done or failed; `busy`: another process
-            has locked it; `lost`: what ran it died, for this `reason`.
+            has locked it; `lost`: what ran it died, for this `reason`; `notice`: what `reason` says
+            of no trial.
         digest: Which trial.
         phase: What it is doing; how much of that is done is its `share`, in [0, 1].
     """
 
-    kind: Literal["progress", "stored", "busy", "lost"]
-    digest: str
+    kind: Literal["progress", "stored", "busy", "lost", "notice"]
+    digest: str = ""
     phase: str = ""
     share: float = 0.0
     reason: str = ""
@@ -115,6 +116,9 @@ class Runner:
             self.executor.submit(trial)
 
     def _handle(self, event: Event) -> None:
+        if event.kind == "notice":
+            say(self.display.console, event.reason)
+            return
         trial = self._running[event.digest]
         if event.kind == "progress":
             self.display.advance(trial, event.phase, event.share)

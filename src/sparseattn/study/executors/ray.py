@@ -16,11 +16,9 @@ from types import ModuleType
 from typing import Any
 
 from filelock import FileLock
-from rich.console import Console
 from rich.text import Text
 
 from sparseattn.errors import MissingExtraError, StudyError, first_line
-from sparseattn.study.display import say
 from sparseattn.study.locks import TrialLocks
 from sparseattn.study.runner import Event
 from sparseattn.study.spec import ExecutorSpec
@@ -71,16 +69,15 @@ class RayExecutor:
     @property
     def free(self) -> int:
         """See `Executor.free`; a cluster that grows is used."""
+        # One that waits keeps Ray from idling, and makes a cluster with a scaler grow.
+        return self._slots() + 1 - len(self._running)
+
+    def _slots(self) -> int:
         have = self._ray.cluster_resources()
         slots = have.get("CPU", 0.0) / self.spec.cpus
         if self.spec.gpus:
             slots = min(slots, have.get("GPU", 0.0) / self.spec.gpus)
-        if slots < 1 and self._had_room:
-            what = "no node of the cluster has room for a trial; waiting for one"
-            say(Console(stderr=True), what)
-        self._had_room = slots >= 1
-        # One that waits keeps Ray from idling, and makes a cluster with a scaler grow.
-        return int(slots) + 1 - len(self._running)
+        return int(slots)
 
     def submit(self, trial: TrialSpec) -> None:
         digest = trial.digest
@@ -95,6 +92,10 @@ class RayExecutor:
 
     def poll(self, timeout: float) -> list[Event]:
         events, self._events = self._events, []
+        had_room, self._had_room = self._had_room, self._slots() > 0
+        if had_room and not self._had_room:
+            what = "no node of the cluster has room for a trial; waiting for one"
+            events.append(Event("notice", reason=what))
         if not self._running or events:
             time.sleep(0.0 if events else timeout)
             return events
