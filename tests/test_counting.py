@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 import sparseattn as sa
-from sparseattn.counting import LayerCount, MeasuredSparsity, SparsityReport, count_plan
+from sparseattn.counting import LayerCount, MeasuredSparsity, SparsityReport
+from tests.patterns.batches import count_plan
 
 
 def layer(**values):

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn.counting import count_plan
 from sparseattn.errors import PlanError, SparseAttnError
 from sparseattn.patterns import similarity
 from sparseattn.plan import Entry, Plan
 from sparseattn.rules import AllPairs, Band
 from sparseattn.selection import select_indices, spell_selection
+from tests.patterns.batches import count_plan
 
 
 @pytest.mark.parametrize(

@@ -169,31 +169,6 @@ class SparsityReport:
         return "\n".join(line.rstrip() for line in lines)
 
 
-def count_plan(
-    plan: Plan,
-    tokens: TokenBatch,
-    heads: Sequence[int],
-    windows: Sequence[int | None] | None = None,
-) -> SparsityReport:
-    """Counts what a plan allows in a batch.
-
-    Args:
-        plan: The plan.
-        tokens: The batch.
-        heads: Heads of each attention layer of the model.
-        windows: See `Plan.compile`.
-
-    Raises:
-        PlanError: The plan names a layer or head that the model lacks.
-        AnnotationError: The batch lacks an annotation that a pattern needs.
-
-    >>> print(count_plan(Plan.of("neighbor(1)"), TokenBatch.of_lengths(8), [12]).sparsity)
-    0.65625
-    """
-    names = [" / ".join(str(p) for _, p in groups) for groups in plan.resolve(heads)]
-    return SparsityReport.of(plan.compile(tokens, heads, windows), names)
-
-
 @dataclass(frozen=True, eq=False)
 class MeasuredSparsity:
     """The pairs that a plan allows in each of many texts, counted from its masks.

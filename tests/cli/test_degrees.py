@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import sparseattn as sa
 from sparseattn.cli.learn import _finished
 from sparseattn.cli.main import app, main
-from sparseattn.counting import count_plan
+from sparseattn.counting import MeasuredSparsity
 from sparseattn.degrees.learn import Learner
 from sparseattn.errors import (
     DataError,
@@ -50,7 +50,8 @@ def test_calibrate_writes_a_plan_that_meets_the_sparsity(texts, tmp_path):
     assert re.search("heads of layer +0 +1 +2 +3 +4 +5 +all\n", done.output)
     assert "Loading" not in done.output + done.stderr
     length = 17  # 15 words and two special tokens
-    found = count_plan(sa.Plan.load(out), sa.TokenBatch.of_lengths(length), [12] * 6).sparsity
+    tokens = [sa.TokenBatch.of_lengths(length)]
+    found = MeasuredSparsity.of(sa.Plan.load(out), tokens, [12] * 6).sparsity
     assert abs(found - 0.7) < 0.005
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sparseattn as sa
-from sparseattn.counting import MeasuredSparsity, count_plan
+from sparseattn.counting import MeasuredSparsity
 from sparseattn.degrees.calibrate import attention_by_cell, calibrate_rows
 from sparseattn.degrees.discretize import discretize
 from sparseattn.degrees.result import kind_lines
@@ -148,7 +148,7 @@ def test_texts_may_be_strings():
     texts = ["one two three four five six", "some words more", "a b c d e f g h i j k l m n o"] * 3
     plan = sa.calibrate(classifier(), texts, 0.5, tokenizer=Words(), over="neighbor")
     assert isinstance(plan, sa.Plan)
-    found = count_plan(plan, sa.TokenBatch.of_lengths(8, 5, 12), [4] * 3).sparsity
+    found = MeasuredSparsity.of(plan, [sa.TokenBatch.of_lengths(8, 5, 12)], [4] * 3).sparsity
     assert abs(found - 0.5) < 0.03
 
 

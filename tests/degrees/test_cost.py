@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseattn import Plan, TokenBatch
-from sparseattn.counting import count_plan
 from sparseattn.degrees.cost import Costs
 from sparseattn.errors import PlanError
 from tests.degrees.test_candidates import GLOBALS, OVER, candidates_of
-from tests.patterns.batches import samples
+from tests.patterns.batches import count_plan, samples
 
 #: Two layers with local attention, and two without.
 WINDOWS = (None, 4, 1, None)

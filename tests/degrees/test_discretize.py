@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseattn import Plan, TokenBatch
-from sparseattn.counting import MeasuredSparsity, count_plan
+from sparseattn.counting import MeasuredSparsity
 from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.discretize import MOST_COMBINATIONS, discretize, efficient
 from sparseattn.degrees.knapsack import solve_knapsack
 from sparseattn.degrees.ranking import parse_rankings
 from tests.degrees.test_candidates import OVER, candidates_of
-from tests.patterns.batches import Sample, samples, text
+from tests.patterns.batches import Sample, count_plan, samples, text
 
 FOUR = "neighbor, similarity, dependency, random"
 

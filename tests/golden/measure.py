@@ -23,7 +23,7 @@ from rich.console import Console
 import sparseattn as sa
 from sparseattn.annotations import TAGS
 from sparseattn.backend import Call, backend
-from sparseattn.counting import count_plan
+from sparseattn.counting import SparsityReport
 from sparseattn.report import StudyData, load_study, questions, summarise
 from sparseattn.stats import TestResult
 from sparseattn.study import Options, unpack
@@ -202,8 +202,9 @@ def masks() -> dict[str, Any]:
 
 
 def _allowed(plan: sa.Plan, tokens: sa.TokenBatch, heads: list[int]) -> dict[str, Any]:
-    report = count_plan(plan, tokens, heads)
-    rules = zip(plan.compile(tokens, heads).layers, heads, strict=True)
+    compiled = plan.compile(tokens, heads)
+    report = SparsityReport.of(compiled, [""] * len(heads))
+    rules = zip(compiled.layers, heads, strict=True)
     dense = [rule.dense.expand(-1, count, -1, -1).contiguous() for rule, count in rules]
     bits = [np.packbits(mask.numpy().reshape(-1)).tobytes() for mask in dense]
     return {

@@ -8,8 +8,9 @@ from random import Random
 import torch
 from hypothesis import strategies as st
 
-from sparseattn import TokenBatch
+from sparseattn import Plan, TokenBatch
 from sparseattn.annotations import TAGS
+from sparseattn.counting import SparsityReport
 
 #: Whole numbers, so that cosines tie often and exactly; two equal rows, two parallel, one zero.
 EMBEDDING = torch.tensor(
@@ -121,3 +122,8 @@ def samples(draw: st.DrawFn, longest: int = 9, texts: int = 3) -> Sample:
 
 #: One fixed batch of some length, for tests that only need a good example.
 FIXED = Sample(tuple(text(n, Random(7 + n)) for n in (24, 17, 1)), (0, 7, 3), 26)
+
+
+def count_plan(plan: Plan, tokens: TokenBatch, heads, windows=None) -> SparsityReport:
+    """What a plan allows in a batch, without the names of its patterns."""
+    return SparsityReport.of(plan.compile(tokens, heads, windows), [""] * len(heads))
