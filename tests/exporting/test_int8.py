@@ -1,5 +1,6 @@
 """Exported files with linear layers in 8-bit integers."""
 
+import platform
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import sparseattn as sa
 from sparseattn.exporting import comparing, files
 from sparseattn.exporting.formats import FORMATS
 from sparseattn.exporting.int8 import calibrated
+from sparseattn.models.int8 import Int8Linear
 from tests.exporting.conftest import columns, keeps_to_windows
 from tests.models.families import build
 
@@ -142,14 +144,23 @@ def test_a_file_that_is_good_for_its_texts_alone_says_so(exported):
 
 
 @pytest.mark.parametrize(
-    ("avx2", "vnni", "says"), [(True, False, True), (True, True, False), (False, False, False)]
+    ("machine", "vnni", "says"),
+    [
+        ("x86_64", False, True),
+        ("AMD64", False, True),
+        ("x86_64", True, False),
+        ("aarch64", False, False),
+        ("arm64", False, False),
+    ],
 )
-def test_what_int8_lacks_on_a_processor_is_said(monkeypatch, avx2, vnni, says):
-    monkeypatch.setattr(torch.cpu, "_is_avx2_supported", lambda: avx2)
+def test_what_int8_lacks_on_a_processor_is_said(monkeypatch, machine, vnni, says):
+    monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
     done = files.Exported(Path("o.onnx"), "onnx", (), None, {}, (5,), 0.1, 0.01, int8="in int8")
     assert ("without VNNI int8 files are as slow" in str(done)) is says
     assert "VNNI" not in str(replace(done, int8=""))
+    layer = Int8Linear(torch.nn.Linear(8, 8))
+    assert int(layer.weight.abs().max()) == (64 if says else 127), "sums that are cut, or not"
 
 
 def test_a_batch_for_calibration_is_taken_apart():

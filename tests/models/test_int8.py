@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import sparseattn as sa
-from sparseattn.models.int8 import Int8Linear
+from sparseattn.models.int8 import Int8Linear, cuts_sums
 from sparseattn.models.load import quiet
 from tests.models.families import batch, build, run, sentence_transformer
 
@@ -24,11 +24,11 @@ def linear(bias=True):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("vnni", [torch.cpu._is_vnni_supported(), False])
-def test_a_layer_by_hand(bias, vnni, monkeypatch):
+@pytest.mark.parametrize("cut", [cuts_sums(), True])
+def test_a_layer_by_hand(bias, cut, monkeypatch):
     """Integers of weights and inputs in float64: only their products are summed."""
-    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
-    levels = 127 if vnni else 64
+    monkeypatch.setattr("sparseattn.models.int8.cuts_sums", lambda: cut)
+    levels = 64 if cut else 127
     layer, states = linear(bias), torch.randn(2, 300, 40) * torch.logspace(-3, 3, 300)[:, None]
     states[0, 0] = 0
     with torch.no_grad():

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sparseattn.errors import DataError
+from sparseattn.models.int8 import cuts_sums
 
 #: Tokenised texts, a batch each, without padding.
 Batches = Sequence[Mapping[str, Tensor]]
@@ -26,7 +26,7 @@ _GROUP = 128
 
 def remark() -> str:
     """What is worth knowing of int8 files on this machine; empty for nothing."""
-    if torch.cpu._is_vnni_supported() or not torch.cpu._is_avx2_supported():
+    if not cuts_sums():
         return ""
     return (
         "note: no AVX-512 VNNI was found here: without VNNI int8 files are as slow as in fp32 or "

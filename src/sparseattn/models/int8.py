@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import torch
@@ -109,19 +110,21 @@ class Int8Linear(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _levels() -> int:
-    """The largest integer of a weight.
+def cuts_sums() -> bool:
+    """Whether this processor adds up two 8-bit products in 16 bits, and cuts off what is beyond.
 
-    Without VNNI a processor adds up two products in 16 bits, and cuts off what is beyond: of inputs
-    up to 255 only those with weights up to 64 fit.
+    Those of x86 without VNNI do; ARM's, of which PyTorch says that they lack VNNI, do not.
     """
-    return 127 if torch.cpu._is_vnni_supported() else 64
+    on_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return on_x86 and not torch.cpu._is_vnni_supported()
 
 
 def _quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Integers, and the scale of each row, rounded up. Shapes: [out, in], int8, and [out]."""
     weight = weight.float()
-    fraction, exponent = torch.frexp(weight.abs().amax(dim=1) / _levels())
+    # Of inputs up to 255, 16 bits hold two products with weights up to 64.
+    largest = 64 if cuts_sums() else 127
+    fraction, exponent = torch.frexp(weight.abs().amax(dim=1) / largest)
     scale = torch.ldexp((fraction * 2**_BITS).ceil(), exponent - _BITS)
     scale = torch.where(scale > 0, scale, 1.0)
     return (weight / scale[:, None]).round().to(torch.int8), scale
