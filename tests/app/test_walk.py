@@ -267,13 +267,13 @@ def test_studies_as_a_user_walks_them(page, address, study_folder) -> None:
     forest = page.locator(".forest").first.get_attribute("aria-label")
     assert str(asked.comparisons[0]) in forest
     assert asked.comparisons[0].declared
-    mark = page.locator(".forest rect").first  # filled, as in the report
+    mark = page.locator(".forest rect:not(.ground)").first  # filled, as in the report
     assert mark.get_attribute("fill") == mark.get_attribute("stroke")
     expect(page.locator("path.mark")).to_have_count(2)
     expect(page.locator("circle.seed")).to_have_count(6)
-    page.get_by_label("Names with").fill("similar")
+    page.get_by_label("Filter by name").fill("similar")
     expect(page.locator("path.mark")).to_have_count(1)
-    page.get_by_label("Names with").fill("")
+    page.get_by_label("Filter by name").fill("")
     # A point, its trial, an example that changed, and that one in Masks.
     near = page.locator("path.mark").first
     mean = 100 * data.rows[data.rows["arm"] == list(ARMS)[1]]["accuracy"].mean()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import sparseattn
 from sparseattn.app import page
 from sparseattn.app.jobs import Jobs, Kept
 from sparseattn.app.sources import Sources
-from sparseattn.errors import DataError, PlanError, unknown
+from sparseattn.errors import DataError, PlanError, SparseAttnError, unknown
 
 Body = Mapping[str, Any]
 
@@ -67,9 +68,11 @@ class Answers:
         """The model that is asked for, loaded once; studies' models may be asked for, too."""
         from sparseattn.app.reader import Reader
 
-        studies = [self._open_study(name).model for name in self.sources.studies]
-        known = [*self.sources.models, *studies]
-        name = _text(body, "model", known[0] if known else "")
+        known = dict.fromkeys(self.sources.models)
+        name = _text(body, "model", "") or next(iter(known), "")
+        if name not in known:
+            known |= dict.fromkeys(self._models_of_studies())
+            name = name or next(iter(known), "")
         if not known:
             raise DataError("no model was named; start `sparseattn app MODEL`")
         if name not in known:
@@ -78,6 +81,12 @@ class Answers:
             self._readers.clear()  # one at a time stays in memory
             self._readers[name] = Reader(name)
         return self._readers[name]
+
+    def _models_of_studies(self) -> Iterator[str]:
+        """Of those studies that can be read."""
+        for study in self.sources.studies:
+            with suppress(SparseAttnError):
+                yield self._open_study(study).model
 
     def _asked(self, body: Body) -> Any:
         from sparseattn.app.masks import Asked

@@ -118,12 +118,9 @@ def masks(reader: Reader, asked: Asked, kept: Kept) -> dict[str, Any]:
         "notices": [*shown.notices, *_cut(passage)],
     }
     if length > WHOLE:
-        side = min(MAP, length)
-        picture["map"] = {
-            "side": side,
-            "step": -(-length // side),
-            "mask": _packed(_pooled(run, shown.pattern, shown.layer, shown.head, side)),
-        }
+        step = -(-length // MAP)
+        pooled = _pooled(run, shown.pattern, shown.layer, shown.head, step)
+        picture["map"] = {"side": len(pooled), "step": step, "mask": _packed(pooled)}
     return picture
 
 
@@ -262,13 +259,13 @@ def _connections(
     return bits
 
 
-def _pooled(run: Run, pattern: Pattern, layer: int, head: int, side: int) -> Any:
+def _pooled(run: Run, pattern: Pattern, layer: int, head: int, step: int) -> Any:
     """The whole matrix of a long text at a glance: each entry joins the bits of a square of pairs.
 
-    Shape: [side, side], uint8.
+    Shape: [length / step, length / step], rounded up, uint8.
     """
     length = run.tokens.length
-    step = -(-length // side)
+    side = -(-length // step)
     keys = torch.arange(length)
     whole = np.zeros((side, side), np.uint8)
     rows = max(1, PAIRS // (length * step))

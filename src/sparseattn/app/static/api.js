@@ -32,7 +32,7 @@ export async function ask(name, body = {}) {
 
 async function fetched(name, body) {
   let response;
-  const waiting = setTimeout(() => say("at work …"), PATIENCE);
+  const waiting = setTimeout(() => say("at work …", true), PATIENCE);
   try {
     response = await fetch(`api/${name}`, {
       method: "POST",

@@ -21,13 +21,31 @@ export function svgEl(name, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, name), attributes, children);
 }
 
+// What has the focus keeps it, if it is there again: the keyboard goes on where it was.
 export function replace(node, ...children) {
+  const held = node.contains(document.activeElement) ? nameOf(document.activeElement) : null;
   node.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
+  if (held) [...node.querySelectorAll("button, select, [tabindex]")].find((each) => nameOf(each) === held)?.focus({ preventScroll: true });
   return node;
 }
 
-export function say(text) {
+function nameOf(node) {
+  return node.id || node.getAttribute("aria-label") || node.textContent;
+}
+
+// What is wrong, in words.
+export function alarm(error) {
+  return el("p", { class: "trouble", role: "alert" }, error?.message);
+}
+
+const READ = 6000; // ms that a message stays
+let ending = 0;
+
+// Tells a reader, and a screen reader; `stays` until something else is said.
+export function say(text, stays = false) {
   document.getElementById("status").textContent = text;
+  clearTimeout(ending);
+  if (!stays) ending = setTimeout(() => say("", true), READ);
 }
 
 export function unsay(text) {

@@ -22,8 +22,8 @@ export function headsTable(label, caption, rows, said, at, onpick) {
     el("tbody", {}, made)));
 }
 
-export function planGrid(plan, at, onpick) {
-  return headsTable("Heads of the plan", "What the plan gives each head", plan.grid, (which) => {
+export function planGrid(plan, at, onpick, caption = "What the plan gives each head") {
+  return headsTable(caption, caption, plan.grid, (which) => {
     const { pattern, kinds } = plan.patterns[which];
     return [pattern, marks(kinds)];
   }, at, onpick);

@@ -2,30 +2,28 @@
 
 import { addressOf } from "./address.js";
 import { ask, unpacked } from "./api.js";
-import { choice, debounced, el, labelled, percent, region, replace, short, svgEl, table } from "./dom.js";
+import { alarm, choice, debounced, el, labelled, percent, region, replace, short, svgEl, table } from "./dom.js";
 import { headsTable } from "./grid.js";
-import { chip, colourOf, drawing, kindOf, luminance, mixed, onLook, page, rgb } from "./look.js";
+import { attentionChip, chip, colourOf, drawing, kindOf, legend, luminance, mixed, onLook, page, rgb } from "./look.js";
 import { MASKS } from "./masks.js";
 import { Matrix } from "./matrix.js";
 import { offerSaving } from "./save.js";
 
 export const HEADS = {
-  model: "", source: "", typed: "", own: "", kind: "similar", order: "most", layer: "", head: "", plan: "", place: "",
+  model: "", source: "", own: "", kind: "similar", order: "most", layer: "", head: "", plan: "", place: "",
+  typed: "A cat sat on the mat. The cat was black.\nThe committee said on Monday that it would not meet.\n" +
+    "Rain fell all night.\tIt rained until the morning.",
 };
-
-const EXAMPLE = "A cat sat on the mat. The cat was black.\nThe committee said on Monday that it would not meet.\n" +
-  "Rain fell all night.\tIt rained until the morning.";
 
 // Kinds of this view that are none of a pattern: what is left, and one's own.
 const LOOKS = { far: "dense", own: "other" };
 const look = (kind) => LOOKS[kind] ?? kind;
-const ORDERS = [["most", "most of the kind first"], ["place", "by layer and head"], ["alike", "alike beside each other"]];
 
 export function headsView(root, about, given, write) {
   const sources = [...about.studies.map((name) => [`study:${name}`, `evaluation texts of ${name}`]),
     ...Object.keys(about.texts).map((name) => [`file:${name}`, name]), ["typed", "texts typed here"]];
-  const state = { ...HEADS, model: about.models[0] ?? "", source: sources[0][0], typed: EXAMPLE, ...given };
-  const trouble = el("p", { class: "trouble", role: "alert" });
+  const state = { ...HEADS, model: about.models[0] ?? "", source: sources[0][0], ...given };
+  const trouble = alarm();
   const result = el("div", { class: "wait" });
   const detail = el("section", { "aria-label": "The chosen head" });
   const typed = el("div", { class: "wide" });
@@ -40,8 +38,7 @@ export function headsView(root, about, given, write) {
     el("form", { class: "controls", onsubmit: (event) => { event.preventDefault(); update(); } },
       el("div", { class: "row" },
         labelled("Model", choice(models.map((name) => [name, name]), state.model, (value) => { change({ model: value }); update(); })),
-        labelled("Texts", choice(sources, state.source, (value) => { change({ source: value, place: "" }); offerTyping(); update(); })),
-        labelled("Order of the table", choice(ORDERS, state.order, (value) => { change({ order: value }); redraw(); }))),
+        labelled("Texts", choice(sources, state.source, (value) => { change({ source: value, place: "" }); offerTyping(); update(); }))),
       typed,
       labelled("A pattern of your own to probe", el("input", { type: "text", class: "code", value: state.own, oninput: input("own") }),
         "such as similarity(k=1) - sentence()"),
@@ -49,7 +46,7 @@ export function headsView(root, about, given, write) {
         oninput: (event) => { change({ plan: event.target.value }); showHead(); } }), "what it keeps of the chosen head")),
     trouble, result, detail);
   offerTyping();
-  onLook(() => redraw());
+  onLook(() => { redraw(); showHead(); });
   offerSaving("heads", () => (probed ? heat(kindNow()) : null));
 
   function offerTyping() {
@@ -87,7 +84,8 @@ export function headsView(root, about, given, write) {
     if (!probed) return;
     const now = kindNow();
     replace(result, el("p", {}, `Share of attention on each kind of pair, averaged over the tokens that have such a pair: ` +
-      `${probed.texts} texts, ${probed.tokens.toLocaleString("en")} tokens, the model as it is.`),
+      `${probed.texts} texts, ${probed.tokens.toLocaleString("en")} tokens, the model as it is. A pair may be of several kinds; far is what is of none. ` +
+      "Choose a head to see the texts where it attends most to a kind."),
     probed.notices.map((notice) => el("p", { class: "note" }, notice)),
     el("div", { class: "split" },
       el("div", {}, labelled("Colour by", choice(probed.kinds.map((each) => [each.kind, `${each.kind}: ${short(each.pattern, 50)}`]), now.kind,
@@ -149,7 +147,7 @@ export function headsView(root, about, given, write) {
       el("th", { scope: "row" }, el("button", { type: "button", "aria-pressed": String(chosen(layer, head)), onclick: () => pick(layer, head) }, `${layer}.${head}`)),
       own.map((value) => el("td", {}, percent(value, 0))), el("td", {}, bar(own))));
     return el("div", {}, el("ul", { class: "legend" }, probed.kinds.map((each) => el("li", {}, chip(look(each.kind), each.kind)))),
-      region("All heads", el("table", { class: "ranking" }, el("caption", {}, "Every head, as layer.head; a heading sorts"),
+      region("All heads", el("table", { class: "ranking" }, el("caption", {}, "Every head, as layer.head. A heading sorts; mixture puts like heads beside each other"),
         el("thead", {}, el("tr", {}, cells)), el("tbody", {}, rows)), "scroll tall"));
   }
 
@@ -183,9 +181,9 @@ export function headsView(root, about, given, write) {
         } }, short(each.text.join(" / "), 110))]);
       replace(detail, el("h3", {}, `Layer ${found.layer}, head ${found.head}: where it attends most to ${found.kind} pairs`),
         table("Texts with the largest share", ["share", "text"], list), pictures);
-      if (place) await boards(pictures, at, place.text);
+      if (place) await boards(pictures, at, place.text).catch((error) => replace(pictures, alarm(error)));
     } catch (error) {
-      if (mine === heading) replace(detail, el("p", { class: "trouble", role: "alert" }, error.message));
+      if (mine === heading) replace(detail, alarm(error));
     }
     return undefined;
   }
@@ -206,10 +204,11 @@ export function headsView(root, about, given, write) {
       });
       const tokens = Array.from({ length: answer.tile.size }, (_, token) => token);
       const link = addressOf("masks", { ...MASKS, model: state.model, text, pair: pair ?? "", plan: plans[which], layer: state.layer, head: state.head }, { ...MASKS, model: about.models[0] ?? "" });
-      into.append(el("figure", { class: "board-box" }, el("figcaption", {}, which ? `What the plan keeps: ${answer.pattern}` : "Its attention, the model as it is",
-        " ", el("a", { href: link }, "open in Masks")), matrix.node, readout));
-      const lost = which ? keptMass(answer) : null;
-      if (lost !== null) into.lastChild.append(el("p", { class: "note" }, `The plan keeps ${percent(lost)} of this head's attention in this text.`));
+      const share = which ? keptMass(answer) : null;
+      const where = answer.map ? "the part that is shown" : "this text";
+      into.append(el("figure", { class: "board-box" }, el("figcaption", {}, which ? `What the plan keeps: ${answer.pattern}` : "Its attention, the model as it is: the larger a square, the more",
+        " ", el("a", { href: link }, "open in Masks")), matrix.node, readout, [answer.attention.why ?? [], share === null ? [] : `The plan keeps ${percent(share)} of this head's attention in ${where}.`].flat().map((words) => el("p", { class: "note" }, words)),
+      which ? legend([...new Set(answer.causes.map((cause) => cause.kind))].map((kind) => chip(kind)).concat(attentionChip("dense"))) : null));
       draws.push(() => matrix.show(answer, { mode: which ? "both" : "attention", of: "dense", rows: tokens, cols: tokens }));
     }
     // Once all are there, since they share the width.

@@ -79,8 +79,9 @@ export function chip(name, words) {
   return el("span", { class: "chip" }, mark, words ?? `${kind.name}: ${kind.words}`);
 }
 
-// What squares on a mask mean, beside the kinds.
-export function attentionChip(words) {
+// What squares on a mask mean, beside the kinds: attention of the "dense" model or under the "plan".
+export function attentionChip(of) {
+  const words = `attention of the model ${of === "dense" ? "as it is; on bare ground the plan takes it away" : "under the plan"}`;
   return el("span", { class: "chip" }, svgEl("svg", { viewBox: "0 0 1 1", width: 11, height: 11, "aria-hidden": "true" },
     svgEl("path", { d: "M.15 .15h.7v.7h-.7z", fill: "currentColor" })), words);
 }

@@ -2,7 +2,7 @@
 
 import { addressOf, read } from "./address.js";
 import { SAVED, ask, beginUse } from "./api.js";
-import { el, replace } from "./dom.js";
+import { alarm, el, replace } from "./dom.js";
 import { forgetRedraws, setPalette } from "./look.js";
 import { HEADS, headsView } from "./heads.js";
 import { MASKS, masksView } from "./masks.js";
@@ -51,7 +51,7 @@ async function start() {
     trouble(error);
   }
   function trouble(error) {
-    replace(root, el("p", { class: "trouble", role: "alert" }, error.message));
+    replace(root, alarm(error));
   }
 }
 

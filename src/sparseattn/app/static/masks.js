@@ -2,7 +2,7 @@
 
 import { ask, unpacked } from "./api.js";
 import { attentionChip, chip, drawing, kindOf, legend, onLook, page } from "./look.js";
-import { choice, debounced, el, labelled, percent, replace, say, short, svgEl, table } from "./dom.js";
+import { alarm, choice, debounced, el, labelled, percent, replace, short, svgEl, table } from "./dom.js";
 import { Matrix, kindsAt, minimap } from "./matrix.js";
 import { TextPanel, arcs, field } from "./tokens.js";
 import { offerSaving } from "./save.js";
@@ -23,6 +23,7 @@ const EXAMPLES = [
 ];
 
 const WAIT = 120; // ms after the last key
+const HINT = "Point at a token or at a pair; a click, or Enter, pins a token and lists its keys.";
 
 export function masksView(root, about, given, write) {
   const state = { ...MASKS, model: about.models[0] ?? "", ...given };
@@ -35,8 +36,8 @@ export function masksView(root, about, given, write) {
   const detail = el("section", { "aria-label": "The chosen token" });
   const boards = el("div", { class: "boards" });
   const gridPlace = el("div");
-  const below = el("div");
-  const trouble = el("p", { class: "trouble", role: "alert" });
+  const parse = el("div");
+  const trouble = alarm();
   const filters = el("div", { class: "row" });
 
   const change = (values) => {
@@ -52,7 +53,8 @@ export function masksView(root, about, given, write) {
   };
   const area = (name, rows, attributes = {}) => el("textarea", {
     rows, value: state[name], spellcheck: "false", ...attributes,
-    oninput: (event) => { change({ [name]: event.target.value, token: "" }); unpin(); later(); },
+    // The address follows when it is drawn: browsers take only so many changes of it a second.
+    oninput: (event) => { state[name] = event.target.value; unpin(); later(); },
   });
   const models = [...new Set([...about.models, state.model])].filter(Boolean);
   const plan = area("plan", 3, { class: "code" });
@@ -75,7 +77,7 @@ export function masksView(root, about, given, write) {
     ), filters);
 
   replace(root, el("h2", {}, "Masks"), form, trouble,
-    el("section", { "aria-label": "The text, token by token" }, panel.node), el("div", { class: "beside" }, boards, gridPlace), detail, below);
+    el("section", { "aria-label": "The text, token by token" }, panel.node), parse, el("div", { class: "beside" }, boards, gridPlace), detail);
   onLook(() => redraw());
   offerSaving("masks", picture);
 
@@ -88,6 +90,7 @@ export function masksView(root, about, given, write) {
   async function update() {
     const mine = ++asked;
     const began = performance.now();
+    write(state);
     root.setAttribute("aria-busy", "true");
     try {
       const plans = state.beside.trim() ? [state.plan, state.beside] : [state.plan];
@@ -114,22 +117,22 @@ export function masksView(root, about, given, write) {
     replace(boards, pictures.map((each, at) => {
       const matrix = new Matrix(`Plan ${at + 1}: layer ${each.layer}, head ${each.head}, ${each.pattern}`,
         (query, key, click) => (query === null ? point(null) : point(query, key, click, at)));
-      const readout = el("p", { class: "readout" });
+      const readout = el("p", { class: "readout", "aria-live": "polite" });
       const means = el("div");
       shown.push({ matrix, picture: each, readout, means });
-      return el("figure", { class: "board-box" }, el("figcaption", {}, caption(each)), means, matrix.node, readout,
+      return el("figure", { class: "board-box" }, el("figcaption", {}, caption(each)),
+        ...[...each.notices, each.attention.why ?? []].flat().map((notice) => el("p", { class: "note" }, notice)), means, matrix.node, readout,
         each.map ? el("div", { class: "row" }, minimap(each, move), movers(each)) : null,
-        el("div", {}, countsTable(each, at)), ...each.notices.map((notice) => el("p", { class: "note" }, notice)),
-        each.attention.why ? el("p", { class: "note" }, each.attention.why) : null);
+        el("div", {}, countsTable(each, at)));
     }));
     const [first] = pictures;
     // What the model has, not what was asked for: negative numbers count back.
     change({ layer: String(first.layer), head: String(first.head), top: String(first.tile.top), left: String(first.tile.left) });
-    gridPlace.classList.toggle("aside", pictures.length === 1);
-    replace(gridPlace, planGrid(first.grid, [first.layer, first.head], (layer, head) => {
+    gridPlace.className = pictures.length === 1 ? "aside" : "row";
+    replace(gridPlace, pictures.map((each, at) => el("div", {}, planGrid(each.grid, [each.layer, each.head], (layer, head) => {
       change({ layer: String(layer), head: String(head) });
       update();
-    }), planLegend(first.grid));
+    }, at ? "What the plan beside gives each head" : "What the plan gives each head"), planLegend(each.grid))));
     replace(filters, filter("Queries", "queries", first), filter("Keys", "keys", first));
   }
 
@@ -145,9 +148,8 @@ export function masksView(root, about, given, write) {
     for (let at = 0; at < each.bits.length; at++) seen[each.bits[at]] = 1;
     const kinds = each.causes.map((cause) => cause.kind).filter((_, at) => seen.some((there, bits) => there && (bits >> at) & 1));
     if (seen[128]) kinds.push("none");
-    const whose = state.of === "dense" ? "of the model as it is; on bare ground the plan takes it away" : "of the model under the plan";
     return legend([...(state.show === "attention" ? [] : kinds.map((kind) => chip(kind))),
-      ...(state.show === "mask" || each.attention.why ? [] : [attentionChip(`attention ${whose}`)])]);
+      ...(state.show === "mask" || each.attention.why ? [] : [attentionChip(state.of)])]);
   }
 
   function countsTable(each, which) {
@@ -170,10 +172,10 @@ export function masksView(root, about, given, write) {
     const { top, left, size } = each.tile;
     const button = (words, down, right) => el("button", { type: "button", onclick: () => move(top + down, left + right) }, words);
     const last = (at) => Math.min(each.tokens.labels.length, at + size) - 1;
-    return el("div", {}, el("p", {}, `queries ${top} to ${last(top)}, keys ${left} to ${last(left)} of ${each.tokens.labels.length}`),
-      button("earlier queries", -size / 2, 0), button("later queries", size / 2, 0),
+    return el("div", {}, el("p", { class: "note" }, `queries ${top} to ${last(top)}, keys ${left} to ${last(left)} of ${each.tokens.labels.length.toLocaleString("en")}`),
+      el("div", { class: "row" }, button("earlier queries", -size / 2, 0), button("later queries", size / 2, 0),
       button("earlier keys", 0, -size / 2), button("later keys", 0, size / 2),
-      button("along the diagonal", size / 2, size / 2));
+      button("along the diagonal", size / 2, size / 2)));
   }
 
   function filter(words, name, each) {
@@ -208,11 +210,10 @@ export function masksView(root, about, given, write) {
     if (token !== null && token >= first.tokens.labels.length) unpin();
     lightUp(token, token);
     const { matrix } = shown[0];
-    if (state.arcs !== "1") return replace(below);
+    if (state.arcs !== "1") return replace(parse);
     const keys = new Set(selected(first, "keys"));
     const seen = selected(first, "queries").filter((at) => keys.has(at));
-    return replace(below, arcs(first, seen, (query, key) => matrix.bits(query, key)) ??
-      el("p", { class: "note" }, "there is no parse: pip install \"sparseattn[syntax]\""));
+    return replace(parse, arcs(first, seen, (query, key) => matrix.bits(query, key)));
   }
 
   function unpin() {
@@ -235,7 +236,6 @@ export function masksView(root, about, given, write) {
       pinned = !same;
       change({ token: pinned ? String(token) : "" });
       showField();
-      say(pinned ? spoken(query, at) : "");
     }
     lightUp(query, key, at);
   }
@@ -246,7 +246,7 @@ export function masksView(root, about, given, write) {
     const { rows, cols } = from.matrix.view;
     panel.light(from.picture, query, rows, cols, (q, k) => from.matrix.bits(q, k));
     for (const { matrix } of shown) matrix.mark(query === null ? null : { query, key });
-    for (const each of shown) each.readout.textContent = query === null ? "" : readout(each, query, key);
+    for (const each of shown) each.readout.textContent = query === null ? HINT : readout(each, query, key);
     if (pinned && token !== null) showDetail(token, at);
     else replace(detail);
   }
@@ -311,7 +311,7 @@ export function masksView(root, about, given, write) {
         showField();
       } }, "Receptive field"), el("div", { id: "field-place" }),
       el("details", { open: true }, el("summary", {}, "Its keys, and those that the model looks at most"),
-        table("Keys of the chosen token", ["key", "kind", "rule", "attention as it is", "under the plan"], lines)));
+        table(`Keys of the chosen token under ${short(each.pattern, 80)}`, ["key", "kind", "rule", "attention as it is", "under the plan"], lines)));
     if (heard && heard.token === at && state.field === "1") replace(document.getElementById("field-place"), field(each, heard));
   }
 

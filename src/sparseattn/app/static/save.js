@@ -3,7 +3,7 @@
 import { SAVED, usedAnswers } from "./api.js";
 import { el, replace, say } from "./dom.js";
 
-export function download(name, content, type) {
+function download(name, content, type) {
   const link = el("a", { href: URL.createObjectURL(new Blob([content], { type })), download: name });
   document.body.append(link);
   link.click();
@@ -11,10 +11,11 @@ export function download(name, content, type) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-export function svgText(node) {
+export function saveSvg(name, node) {
   const copy = node.cloneNode(true);
   copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
-  return `<?xml version="1.0" encoding="UTF-8"?>\n${new XMLSerializer().serializeToString(copy)}\n`;
+  const text = new XMLSerializer().serializeToString(copy);
+  download(`${name}.svg`, `<?xml version="1.0" encoding="UTF-8"?>\n${text}\n`, "image/svg+xml");
 }
 
 async function savePage(name) {
@@ -41,7 +42,7 @@ export function offerSaving(name, picture) {
     type: "button",
     onclick: () => {
       const made = picture();
-      if (made) download(`${name}.svg`, svgText(made), "image/svg+xml");
+      if (made) saveSvg(name, made);
       else say("there is nothing to save yet");
     },
   }, "Save SVG");

@@ -2,10 +2,10 @@
 
 import { addressOf } from "./address.js";
 import { ask } from "./api.js";
-import { choice, el, labelled, percent, replace, short, svgEl, table } from "./dom.js";
+import { alarm, choice, el, labelled, percent, replace, short, svgEl, table } from "./dom.js";
 import { drawing, markOf, onLook, page } from "./look.js";
 import { MASKS } from "./masks.js";
-import { offerSaving } from "./save.js";
+import { offerSaving, saveSvg } from "./save.js";
 import { planGrid, planLegend } from "./grid.js";
 
 export const STUDIES = { study: "", off: "", placement: "", search: "", trial: "" };
@@ -22,18 +22,26 @@ function ticksOf(low, high, most) {
 
 export function studiesView(root, about, given, write) {
   const state = { ...STUDIES, study: about.studies[0] ?? "", ...given };
-  const trouble = el("p", { class: "trouble", role: "alert" });
+  const trouble = alarm();
   const head = el("div");
   const filters = el("div", { class: "controls" });
   const plot = el("div");
   const arms = el("div");
+  const same = el("details", { hidden: true }, el("summary", {}, "The same as a table"), arms);
   const forest = el("div");
   const trial = el("section", { "aria-label": "The chosen trial", tabindex: "-1" });
   let study = null;
   let contrasts = null;
 
   const change = (values) => { Object.assign(state, values); write(state); };
-  replace(root, el("h2", {}, "Studies"), trouble, head, filters, plot, trial, arms, forest);
+  const choose = about.studies.length > 1 ? labelled("Study", choice(about.studies.map((name) => [name, name]), state.study, (value) => {
+    change({ ...STUDIES, study: value });
+    study = contrasts = null;
+    same.hidden = true;
+    [head, filters, plot, trial, arms, forest].forEach((each) => replace(each));
+    update();
+  })) : null;
+  replace(root, el("h2", {}, "Studies"), choose, trouble, head, filters, plot, trial, same, forest);
   onLook(() => redraw());
   offerSaving("study", () => (study ? scatter(820) : null));
 
@@ -42,30 +50,31 @@ export function studiesView(root, about, given, write) {
       trouble.textContent = "No study was named; start the explorer with its folder: sparseattn app runs/mine";
       return;
     }
+    const name = state.study;
     root.setAttribute("aria-busy", "true");
     try {
-      study = await ask("study", { study: state.study });
+      const found = await ask("study", { study: name });
+      if (name !== state.study) return;
+      study = found;
       trouble.textContent = "";
       describe();
       redraw();
       if (state.trial) await showTrial(state.trial);
-      contrasts = await ask("contrasts", { study: state.study });
+      const compared = await ask("contrasts", { study: name });
+      if (name !== state.study) return;
+      contrasts = compared;
       redraw();
     } catch (error) {
-      trouble.textContent = error.message;
+      if (name === state.study) trouble.textContent = error.message;
     } finally {
-      root.setAttribute("aria-busy", "false");
+      if (name === state.study) root.setAttribute("aria-busy", "false");
     }
   }
 
   function describe() {
-    replace(head, about.studies.length > 1 ? labelled("Study", choice(about.studies.map((name) => [name, name]), state.study, (value) => {
-      change({ ...STUDIES, study: value });
-      contrasts = null;
-      replace(trial);
-      update();
-    })) : null, el("p", {}, el("strong", {}, study.name), study.question ? ` — ${study.question}` : ""),
-    study.missing ? el("p", { class: "note" }, study.missing) : null);
+    replace(head, el("p", {}, el("strong", {}, study.name), study.question ? ` — ${study.question}` : ""),
+    study.missing ? el("p", { class: "note" }, study.missing) : null,
+    study.hidden ? el("p", { class: "note" }, `${study.hidden} more arms are not shown.`) : null);
     const placements = placementsOf(study.arms);
     replace(filters, el("fieldset", { class: "families row" }, el("legend", {}, "Arms"), families().map((name) => {
       const box = el("input", { type: "checkbox", checked: !off().includes(name), onchange: (event) => {
@@ -80,7 +89,7 @@ export function studiesView(root, about, given, write) {
     })), el("div", { class: "row" },
       placements.length > 1 ? labelled("Layers", choice([["", "every placement"], ...placements.map((each) => [each, each])], state.placement,
         (value) => { change({ placement: value }); redraw(); })) : null,
-      labelled("Names with", el("input", { type: "search", value: state.search, oninput: (event) => { change({ search: event.target.value }); redraw(); } }))));
+      labelled("Filter by name", el("input", { type: "search", value: state.search, oninput: (event) => { change({ search: event.target.value }); redraw(); } }))));
   }
 
   function families() {
@@ -116,9 +125,10 @@ export function studiesView(root, about, given, write) {
   function redraw() {
     if (!study) return;
     const room = Math.max(300, Math.min(820, plot.clientWidth || 820));
-    replace(plot, scatter(room), el("p", { class: "note" }, "A mark is the mean of three seeds or more, its bar the 95% interval over seeds; small dots are seeds; arms of one sparsity stand side by side. " +
-      "The dashed line is the baseline, the band its interval. A click opens a trial."));
-    replace(arms, el("details", {}, el("summary", {}, "The same as a table"), armsTable()));
+    replace(plot, scatter(room), el("p", { class: "note" }, "A mark is the mean over seeds, its bar the 95% interval where there are three or more; small dots are seeds; arms of one sparsity stand side by side. " +
+      "The dashed line is the baseline, a band its interval. A click opens a trial."));
+    same.hidden = false;
+    replace(arms, armsTable());
     replace(forest, contrasts ? forests(room) : el("p", { class: "note" }, "The contrasts are being computed …"));
   }
 
@@ -232,15 +242,27 @@ export function studiesView(root, about, given, write) {
   function armsTable() {
     const rows = study.arms.filter((arm) => arm.address === study.baseline || visible(arm)).map((arm) => [arm.words, value(arm.mean),
       arm.low === null ? "–" : `${value(arm.low)} to ${value(arm.high)}`, percent(arm.sparsity),
-      el("span", {}, arm.trials.map((each) => el("button", { type: "button", "aria-label": `${arm.words}, seed ${each.seed}`, onclick: () => open(each.digest) }, `${each.seed}: ${value(each.value)}`)))]);
+      seedsOf(arm)]);
     return table(`${study.metric} of the arms that are shown`, ["arm", "mean", "95% interval", "sparsity", "seeds"], rows);
+  }
+
+  // A button for each trial of an arm.
+  function seedsOf(arm) {
+    return el("span", { class: "seeds" }, arm.trials.map((each) => el("button", { type: "button", "aria-label": `${arm.words}, seed ${each.seed}`,
+      "aria-pressed": String(each.digest === state.trial), onclick: () => open(each.digest) }, `${each.seed}: ${value(each.value)}`)));
   }
 
   function forests(width) {
     const groups = [...contrasts.questions, ...(contrasts.baseline.length ? [{ text: `Each arm, or ${study.baseline}?`, answer: "", notes: [], comparisons: contrasts.baseline }] : [])];
-    return [el("h3", {}, "Contrasts"), contrasts.layers ? el("p", { class: "note" }, `Layers: ${contrasts.layers}.`) : null, ...groups.map((group) => el("section", {}, el("h4", {}, group.text || "Declared comparisons"),
+    return [el("h3", {}, "Contrasts"), el("p", { class: "note" }, `Differences in ${study.metric}${study.scale === 100 ? ", in percentage points," : ""} with their 95% intervals. ` +
+      `Filled: declared before the first trial; hollow: post hoc; grey: no difference was found.${contrasts.layers ? ` Layers: ${contrasts.layers}.` : ""}`), ...groups.map((group) => el("section", {}, el("h4", {}, group.text || "Declared comparisons"),
       group.answer ? el("p", {}, group.answer) : null, ...group.notes.map((note) => el("p", { class: "note" }, note)),
-      forestPlot(group.comparisons.filter((each) => matches(each)), width)))];
+      savable(forestPlot(group.comparisons.filter((each) => matches(each)), width))))];
+  }
+
+  function savable(plot) {
+    if (!plot.matches("svg")) return plot;
+    return [plot, el("button", { type: "button", onclick: () => saveSvg("contrasts", plot) }, "Save these contrasts as SVG")];
   }
 
   // The same axis for all contrasts.
@@ -265,7 +287,8 @@ export function studiesView(root, about, given, write) {
     const x = (number) => 12 + ((number - low) / (high - low || 1)) * (width - 24);
     const made = drawing(width, height, { class: "plot forest", "font-size": 11.5, role: "img",
       "aria-label": tested.map((each) => each.words).join(" ") });
-    made.append(svgEl("line", { x1: x(0), x2: x(0), y1: 14, y2: height - 20, stroke: colours.quiet }));
+    made.append(svgEl("rect", { width, height, fill: colours.page, class: "ground" }),
+      svgEl("line", { x1: x(0), x2: x(0), y1: 14, y2: height - 20, stroke: colours.quiet }));
     for (const tick of ticksOf(low * study.scale, high * study.scale, width / 90)) {
       const at = x(tick / study.scale);
       if (tick) made.append(svgEl("line", { x1: at, x2: at, y1: 14, y2: height - 20, stroke: colours.rule }));
@@ -296,7 +319,7 @@ export function studiesView(root, about, given, write) {
       const found = await ask("trial", { study: state.study, digest });
       replace(trial, ...drawTrial(found));
     } catch (error) {
-      replace(trial, el("p", { class: "trouble", role: "alert" }, error.message));
+      replace(trial, alarm(error));
     }
     root.dataset.trial = digest;
   }
@@ -307,16 +330,19 @@ export function studiesView(root, about, given, write) {
 
   function drawTrial(found) {
     const { row, changed } = found;
+    const all = changed.better + changed.worse + changed.other;
+    const caption = all > changed.listed?.length ? `Changed examples: the ${changed.listed.length} of ${all} that changed most` : "Changed examples";
     const numbers = [[study.metric, value(row[study.metric])], ["sparsity", percent(row.sparsity)], ["keys a query", row.mean_degree?.toFixed(1) ?? "–"],
       ["training", row.seconds_train ? `${Math.round(row.seconds_train)} s` : "–"], ["status", row.reason ? `${row.status}: ${row.reason}` : row.status]];
-    return [el("h3", {}, `${row.arm}, seed ${row.seed}`), el("p", { class: "note" }, numbers.map(([name, words]) => `${name} ${words}`).join(" · ")),
+    const arm = study.arms.find((each) => each.trials.some((other) => other.digest === found.digest));
+    return [el("h3", {}, `${row.arm}, seed ${row.seed}`), arm ? el("p", {}, "Seeds: ", seedsOf(arm)) : null, el("p", { class: "note" }, numbers.map(([name, words]) => `${name} ${words}`).join(" · ")),
       found.grid ? planGrid(found.grid, null, (layer, head) => { location.hash = masksOf(found, { layer: String(layer), head: String(head) }); }) : null,
       found.grid ? planLegend(found.grid) : null,
       ...found.notices.map((notice) => el("p", { class: "note" }, notice)),
       changed.examples ? el("div", {}, el("h4", {}, "Examples that are predicted otherwise than by the dense trial of this seed"),
         el("p", {}, `Of ${changed.examples} examples ${changed.better} are better and ${changed.worse} worse${changed.other ? `, ${changed.other} different but no better` : ""}. ` +
           "Trained weights are not kept: Masks shows the pretrained model under this trial's plan."),
-        table("Changed examples", ["example", "text", "label", "dense", "here", "open in"], changed.listed.map((each) => [each.example,
+        table(caption, ["example", "text", "label", "dense", "here", "open in"], changed.listed.map((each) => [each.example,
           el("div", {}, each.texts.map((text) => el("blockquote", { dir: "auto" }, short(text, 220)))), short(each.label, 60), short(each.dense, 60),
           `${short(each.here, 60)}${each.gain > 0 ? " (better)" : each.gain < 0 ? " (worse)" : ""}`,
           each.texts.length ? el("a", { href: masksOf(found, { text: each.texts[0], pair: each.texts[1] ?? "" }), "aria-label": `Open example ${each.example} in Masks` }, "Masks") : ""]))) : null];

@@ -25,6 +25,7 @@ export class TextPanel {
 
   show(picture, texts) {
     const { labels, spans, sides } = picture.tokens;
+    const held = this.node.contains(document.activeElement) ? document.activeElement.dataset.token : null;
     this.tokens = [];
     const letters = texts.map((text) => [...(text ?? "")]);
     const parts = [];
@@ -52,6 +53,7 @@ export class TextPanel {
       }
     });
     this.node.replaceChildren(...parts.filter((part) => part.childNodes.length));
+    if (held && this.tokens[held]) this.focus(Number(held));
     this.lit = [];
   }
 
@@ -64,15 +66,20 @@ export class TextPanel {
     return made;
   }
 
+  // The one token that the tab key comes to.
+  focus(token) {
+    this.node.querySelector('[tabindex="0"]').tabIndex = -1;
+    this.tokens[token].tabIndex = 0;
+    this.tokens[token].focus();
+  }
+
   key(event) {
     const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
     const now = Number(document.activeElement?.dataset?.token ?? -1);
     if (now < 0 || !(event.key in steps || event.key === "Enter" || event.key === " ")) return;
     event.preventDefault();
     const next = Math.max(0, Math.min(this.tokens.length - 1, now + (steps[event.key] ?? 0)));
-    this.tokens[now].tabIndex = -1;
-    this.tokens[next].tabIndex = 0;
-    this.tokens[next].focus();
+    this.focus(next);
     this.onpoint(next, !(event.key in steps));
   }
 
@@ -107,10 +114,15 @@ export class TextPanel {
   }
 }
 
+function note(words) {
+  return el("p", { class: "note" }, words);
+}
+
 // Arcs from words to their heads; those that the shown head keeps are drawn through.
 export function arcs(picture, tokens, bitsOf) {
   const { labels, words, heads } = picture.tokens;
-  if (!words) return null;
+  if (!words) return note("There is no parse: pip install \"sparseattn[syntax]\"");
+  if (!tokens.length) return note("Arcs join tokens that are both among the queries and among the keys that are shown; there is none.");
   const first = new Map();
   words.forEach((word, token) => word >= 0 && !first.has(word) && first.set(word, token));
   const places = [];
@@ -128,12 +140,13 @@ export function arcs(picture, tokens, bitsOf) {
     const kept = bitsOf(token, head) & 128 || bitsOf(head, token) & 128;
     drawn.push([places[token], places[head], Boolean(kept)]);
   }
+  const kept = drawn.filter((each) => each[2]).length;
+  const said = `Arcs join words to their syntactic heads; ${kept} of ${drawn.length} are pairs that the shown head keeps: the full lines.`;
   const highest = Math.min(150, Math.max(30, ...drawn.map(([a, b]) => Math.abs(a - b) / 3)));
   const base = highest + 12;
   const made = drawing(x + 6, base + 24, {
     "font-family": "ui-monospace, monospace", "font-size": 12, role: "img",
-    "aria-label": `Arcs from words to their syntactic heads: ${drawn.filter((each) => each[2]).length} of ` +
-      `${drawn.length} are pairs that the shown head keeps`,
+    "aria-label": said,
   });
   for (const [from, to, kept] of drawn) {
     const high = base - Math.min(highest, Math.abs(from - to) / 3) * 1.33;
@@ -146,7 +159,7 @@ export function arcs(picture, tokens, bitsOf) {
   for (const token of tokens) {
     made.append(svgEl("text", { x: places[token], y: base + 16, "text-anchor": "middle" }, short(labels[token], 14)));
   }
-  return region("Dependency arcs", made);
+  return [note(said), region("Dependency arcs", made)];
 }
 
 // A row a layer: from which tokens the chosen one can have heard.
