@@ -154,6 +154,17 @@ arms: [dense]
     return path
 
 
+def test_calibrate_reads_the_training_texts_of_a_task(study, tmp_path):
+    out = tmp_path / "plan.json"
+    words = ("--sparsity", "0.6", "--out", out, "--over", "neighbor", "--set", "task.train.count=8")
+    done = invoke("calibrate", "--task", study, *words)
+    assert done.exit_code == 0, done.output
+    assert f"on 8 texts of {study}\n" in done.output
+    assert sa.Plan.load(out).resolve([12] * 6)
+    refused = invoke("calibrate", "--sparsity", "0.6")
+    assert str(refused.exception).endswith("of --task or of --text; give one of them")
+
+
 def test_learn_goes_on_where_it_was_stopped(study, tmp_path, monkeypatch):
     words = ("learn", "--task", study, "--sparsity", "0.6", "--out", tmp_path / "out")
     words = (*words, "--set", "training.checkpoint_steps=1")

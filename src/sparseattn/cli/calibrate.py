@@ -12,21 +12,28 @@ from sparseattn.models.names import DEFAULT
 
 EXAMPLES = options.examples(
     "calibrate --text texts.txt --sparsity 0.8 --out plan.json",
-    "calibrate --text texts.txt --sparsity 0.9 --model bert-base-uncased",
+    "calibrate --task sst2 --sparsity 0.9 --model bert-base-uncased",
 )
 
 
 def calibrate(
-    text: Annotated[Path, typer.Option(help="Unlabelled text, a text a line (.txt or .tsv).")],
     sparsity: Annotated[float, typer.Option(help="The target on these texts, such as 0.8.")],
+    task: Annotated[
+        str | None, typer.Option(help="A study file or a name such as sst2: its training texts.")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Or unlabelled text, a text a line (.txt or .tsv).")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The plan's file, JSON.")] = Path("plan.json"),
-    model: Annotated[str, typer.Option(help="A folder, a Hub name or package:NAME.")] = DEFAULT,
+    model: options.Model = None,
     over: options.Over = options.DEFAULT_RANKINGS,
     granularity: options.Granularity = "head",
     global_tokens: options.Globals = "cls",
     dense_layers: options.DenseLayers = "",
+    changes: options.Changes = None,
 ) -> None:
     """Find the degrees that keep the most of a model's own attention. No training."""
+    from sparseattn.annotations import PARSED
     from sparseattn.counting import MeasuredSparsity
     from sparseattn.degrees.calibrate import calibrate_rows, prepare
     from sparseattn.degrees.cost import check_sparsity
@@ -34,22 +41,33 @@ def calibrate(
     from sparseattn.degrees.settings import Settings
     from sparseattn.degrees.texts import Texts, check
     from sparseattn.models.load import load_part
+    from sparseattn.study.trial_cache import TrialCache
     from sparseattn.words import counted
 
     settings = Settings(
         over, granularity, options.globals_of(global_tokens), dense_layers=dense_layers
     )
     check_sparsity(sparsity)
+    options.check_source(task, text, changes)
     options.check_file(out)
-    texts = options.read_texts(text)
-    encoder, tokenizer = load_part(model, "AutoModel"), load_part(model, "AutoTokenizer")
+    texts = [] if text is None else options.read_texts(text)
+    study = None if task is None else options.study_of(task, model, changes or ())
+    name = study.model if study else model or DEFAULT
+    encoder = load_part(name, "AutoModel")
     check(encoder, texts)
-    rows, collator = prepare(encoder, texts, tokenizer, settings)
+    if study:
+        cache = TrialCache()
+        tokenizer = cache.tokenizer(name, study.task)
+        data = cache.prepared(name, study.task, settings.needs & PARSED, study.pipeline)
+        rows, collator = data.train, data.collator
+    else:
+        tokenizer = load_part(name, "AutoTokenizer")
+        rows, collator = prepare(encoder, texts, tokenizer, settings)
     result = calibrate_rows(encoder, rows, collator, sparsity, settings, tokenizer)
     result.plan.save(out)
     tokens = Texts(encoder, rows, collator).tokens(result.plan, tokenizer)
     measured = MeasuredSparsity.of(result.plan, tokens, result.costs.heads, result.costs.windows)
-    counted_on = f"{counted(len(measured.lengths), 'text')} of {text}"
+    counted_on = f"{counted(len(measured.lengths), 'text')} of {text or task}"
     for line in (*sparsity_lines(sparsity, measured, counted_on), *kind_lines(result)):
         typer.echo(line)
     typer.echo(str(result.plan))

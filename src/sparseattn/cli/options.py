@@ -37,6 +37,9 @@ Changes = Annotated[
         help="Instead of what the file says, such as training.epochs=1; may be repeated.",
     ),
 ]
+Model = Annotated[
+    str | None, typer.Option(help="Instead of the task's, or of the packaged MiniLM.")
+]
 Png = Annotated[Path | None, typer.Option(help="Also draw it into this file (.png, .svg or .pdf).")]
 Svg = Annotated[Path | None, typer.Option(help="Also draw it into this file (.svg).")]
 Html = Annotated[
@@ -92,6 +95,14 @@ def study_of(task: str, model: str | None, changes: Sequence[str]) -> StudySpec:
         return load_spec(task, changes)
     values = {"name": task, "model": DEFAULT, "task": {"use": task}, "arms": ["dense"]}
     return spec_of(changed(values, changes))
+
+
+def check_source(task: str | None, text: Path | None, changes: Sequence[str] | None) -> None:
+    """Makes sure that texts come from a task or from a file; a DataError if not from one alone."""
+    if (task is None) == (text is None):
+        raise DataError("the texts are those of --task or of --text; give one of them")
+    if text is not None and changes:
+        raise DataError("--set goes with --task")
 
 
 def show(what: object) -> None:

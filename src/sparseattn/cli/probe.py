@@ -31,9 +31,7 @@ def probe(
     pairs: Annotated[
         bool, typer.Option("--pairs", help="The first two columns of --text are a pair.")
     ] = False,
-    model: Annotated[
-        str | None, typer.Option(help="Instead of the task's, or of the packaged MiniLM.")
-    ] = None,
+    model: options.Model = None,
     out: Annotated[Path | None, typer.Option(help="Also write all heads into this CSV.")] = None,
     png: options.Png = None,
     svg: options.Svg = None,
@@ -41,12 +39,9 @@ def probe(
     changes: options.Changes = None,
 ) -> None:
     """Measure how much of a model's own attention falls on a pattern's pairs, head by head."""
-    if (task is None) == (text is None):
-        raise DataError("probe looks at the texts of --task or of --text; give one of them")
+    options.check_source(task, text, changes)
     if text is None and pairs:
         raise DataError("--pairs goes with --text; a task says itself what its texts are")
-    if text is not None and changes:
-        raise DataError("--set goes with --task")
     options.check_file(out)
     files = options.picture_files(png, svg, html)
     from sparseattn.degrees.probe import pattern_of, probe_texts
