@@ -40,7 +40,7 @@ def test_nothing_to_count_is_not_sparse():
     empty = layer(allowed=0, valid=0, degrees={}, computed=0)
     assert (empty.sparsity, empty.mean_degree, empty.block_density) == (0.0, 0.0, None)
     report = SparsityReport((empty,), 0, 0)
-    assert (report.sparsity, report.mean_degree) == (0.0, 0.0)
+    assert (report.sparsity, report.mean_degree, report.block_density) == (0.0, 0.0, None)
     report = count_plan(sa.Plan.of("self()"), sa.TokenBatch.of_lengths(0), [2])
     assert (report.tokens, report.sparsity, report.layers[0].receptive_field) == (0, 0.0, 0.0)
 

@@ -138,7 +138,9 @@ class SparsityReport:
     def block_density(self) -> float | None:
         """Score entries computed as a share of the pairs of real tokens; None if not known."""
         computed = [layer.computed for layer in self.layers if layer.computed is not None]
-        return sum(computed) / self.valid if len(computed) == len(self.layers) else None
+        if len(computed) < len(self.layers) or not self.valid:
+            return None
+        return sum(computed) / self.valid
 
     def __str__(self) -> str:
         """A table, a line a layer, why the backends were chosen, and what it was counted over."""

@@ -371,6 +371,13 @@ BATCH = "a plan is counted over a batch, such as tokenizer(texts, padding=True, 
             DataError,
             "input_ids must be [batch, length]; got [2]: tokenize texts first",
         ),
+        (lambda m: m(torch.zeros(1, 0)), DataError, "a batch without tokens: give texts, and the"),
+        (lambda m: m(torch.zeros(0, 5)), DataError, "a batch without tokens: give texts, and the"),
+        (
+            lambda m: m(inputs_embeds=torch.zeros(1, 0, 32)),
+            DataError,
+            "a batch without tokens: give texts, and the",
+        ),
         (
             lambda m: sa.sparsify(m, "self()", layers="2:1"),
             PlanError,

@@ -87,6 +87,14 @@ def test_the_same_gradients(plan, checkpointing):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
+def test_a_batch_of_padding_alone():
+    inputs = batch((5, 4))
+    inputs["attention_mask"][:] = 0
+    model = sa.sparsify(build("bert"), "neighbor(2)")
+    expected = run(model, **inputs)
+    assert torch.equal(run(sa.packed(model), **inputs), expected)
+
+
 def test_heads_and_hidden_states_see_the_padded_batch():
     model = sa.sparsify(build("bert", "ForSequenceClassification"), "neighbor(2) | global(cls)")
     inputs = batch()

@@ -28,14 +28,12 @@ class Layout:
 
     @classmethod
     def of(cls, valid: Tensor) -> Layout | None:
-        """The layout of a batch; None where there is no padding. Shape: [batch, length], bool."""
+        """The layout of a batch, [batch, length], bool; None without padding, or with it alone."""
         index = valid.flatten().nonzero().flatten()
+        if len(index) in (0, valid.numel()):
+            return None
         batch, length = valid.shape
-        return (
-            None
-            if len(index) == valid.numel()
-            else cls(batch, length, index, valid.sum(dim=1).tolist())
-        )
+        return cls(batch, length, index, valid.sum(dim=1).tolist())
 
     def pack(self, states: Tensor) -> Tensor:
         """The real tokens. From [batch or 1, length, ...] to [1, real tokens, ...]."""

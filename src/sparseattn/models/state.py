@@ -302,6 +302,10 @@ def _checked(columns: dict[str, Any]) -> dict[str, Any]:
     ids, mask, embeds = map(columns.get, ("input_ids", "attention_mask", "inputs_embeds"))
     if ids is not None and ids.dim() != 2:
         raise DataError(f"input_ids must be [batch, length]; got {list(ids.shape)}: {_TOKENIZE}")
+    if any(value is not None and not value.numel() for value in (ids, embeds)):
+        raise DataError(
+            "a batch without tokens: give texts, and their special tokens to empty ones"
+        )
     if mask is not None and mask.dim() != 2:
         raise PlanError(
             f"attention_mask must be [batch, length] on a sparsified model; got {list(mask.shape)}"
