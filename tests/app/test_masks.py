@@ -147,6 +147,7 @@ def test_a_long_text_is_sent_in_tiles_with_a_map(reader, kept, monkeypatch) -> N
     assert (top, left) == (20, len(whole) - 16)
     assert (bits_of(part) == whole[top : top + 16, left : left + 16]).all()
     side, step = part["map"]["side"], part["map"]["step"]
+    assert side == -(-len(whole) // step), "no empty margin"
     small = np.frombuffer(b64decode(part["map"]["mask"]), np.uint8).reshape(side, side)
     for row in range(side):
         for col in range(side):

@@ -64,6 +64,19 @@ def test_only_what_it_was_pointed_at_is_read(client, question, body, words) -> N
     assert words in response.json()["error"]
 
 
+def test_a_study_that_cannot_be_read_hinders_no_model(reader, study_folder, tmp_path) -> None:
+    (tmp_path / "study.json").write_text("{")
+    answers = Answers(Sources({"broken": tmp_path, "tiny": study_folder}))
+    answers._readers[DEFAULT] = reader  # the model of the other study
+    with closing(answers.jobs):
+        client = TestClient(make_app(answers), base_url="http://127.0.0.1")
+        broken = client.post("/api/study", json={"study": "broken"})
+        assert "is not JSON" in broken.json()["error"]
+        for model in (DEFAULT, ""):
+            asked = {"model": model, "text": "a", "plan": "full()"}
+            assert client.post("/api/masks", json=asked).json()["model"] == DEFAULT
+
+
 def test_a_large_or_malformed_request_is_refused(client) -> None:
     headers = {"content-type": "application/json"}
     for content, words in (("[]", "an object"), ("{", ""), ("x" * 2_000_001, "2,000,000 bytes")):
