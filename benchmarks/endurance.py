@@ -106,6 +106,7 @@ PARTS: dict[str, tuple[str, int, Callable[[], Callable[[int], object]]]] = {
     "window": ("different batches, a window, tiled", 200, partial(batches, WINDOW, "tiled")),
     "mixed": ("different batches, similar keys, tiled", 200, partial(batches, MIXED, "tiled")),
     "masked": ("different batches, similar keys, masked", 200, partial(batches, MIXED, "masked")),
+    "flex": ("different batches, a window, flex", 200, partial(batches, WINDOW, "flex")),
 }  # fmt: skip
 
 

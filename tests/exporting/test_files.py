@@ -49,13 +49,17 @@ def test_a_model_on_a_gpu(tmp_path):
     assert next(model.parameters()).is_cuda
 
 
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("family", ["mpnet", "t5-encoder"])
+@pytest.mark.parametrize(
+    ("family", "name"), [("mpnet", "torch"), ("mpnet", "onnx"), ("t5-encoder", "openvino")]
+)
 def test_biases_by_distance(family, name, tmp_path):
-    """`export` compares at 1,027 tokens a model that has no limit, T5, and refuses what differs."""
+    """`export` compares at 1,027 tokens a model that has no limit, T5, and refuses what differs.
+
+    A second layer of T5 takes the bias of the first.
+    """
     for package in FORMATS[name].needs:
         pytest.importorskip(package)
-    model = build(family, num_hidden_layers=2, num_layers=2)
+    model = build(family, num_hidden_layers=1, num_layers=2)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.shape == (32, 4):  # 32 buckets of distances, 4 heads
