@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from sparseattn.report import StudyData, compare, questions, summarise, terminal_table
+from sparseattn.report.findings import findings
 from sparseattn.report.page import write_report
 from sparseattn.report.tables import arms_frame, arms_table, comparisons_table
 from sparseattn.report.terminal import questions_terminal
@@ -46,6 +47,15 @@ def _study(runs: dict[str, tuple[float, ...]] = RUNS, **changes: object) -> Stud
 
 def test_the_threshold_is_half_of_the_dense_models_best_run() -> None:
     assert _study().threshold == pytest.approx(0.35)
+
+
+def test_an_arm_that_never_learned_is_not_the_sparsest_without_a_loss() -> None:
+    """Three runs of three against none cannot be told from chance among many: it has no interval."""
+    data = _study({**RUNS, "small": (0.69, 0.70, 0.70)})
+    sparsity = data.rows["arm"].map({"dense": 0.0, "bad": 0.95, "mixed": 0.9, "small": 0.5})
+    data = replace(data, rows=data.rows.assign(sparsity=sparsity.fillna(0.4)))
+    first = findings(summarise(data), [])[0]
+    assert "of those with an interval or without a loss, is small, layers all, at" in first
 
 
 def test_a_study_may_state_the_threshold() -> None:

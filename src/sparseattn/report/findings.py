@@ -63,10 +63,12 @@ def _against(summary: Summary, compared: Sequence[ArmSummary]) -> str:
         f"{len(verdicts) - lower - higher} no difference was found"
     )
     sparse = [each for each in compared if (each.mean("sparsity") or 0) > 0]
-    kept = [each for each in sparse if each.comparison and not _may_lose(each.comparison)]
-    if kept:
-        best = max(kept, key=lambda each: each.mean("sparsity") or 0)
+    sparse.sort(key=lambda each: -(each.mean("sparsity") or 0))
+    best = next((each for each in sparse if not _may_lose(each.comparison)), None)
+    if best:
         which = "the sparsest arm for which no loss was found, with or without correction,"
+        if any(_untold(each.comparison) for each in sparse[: sparse.index(best)]):
+            which += " of those with an interval or without a loss,"
     elif sparse:
         best = max(sparse, key=lambda each: _difference(each.comparison))
         which = "the smallest loss, which as the best of several may look too small,"
@@ -76,13 +78,22 @@ def _against(summary: Summary, compared: Sequence[ArmSummary]) -> str:
     return f"{counts}; {which} is {best.arm}, {at}: {_change(best.comparison)}."
 
 
-def _may_lose(each: Comparison) -> bool:
-    """Whether a loss was found by the p-value before correction.
+def _may_lose(each: Comparison | None) -> bool:
+    """Whether a loss was found by the p-value before correction, or there is one of no interval.
 
     After the correction for many comparisons a study with few runs finds next to nothing, which
     would recommend the arm that loses most.
     """
-    return each.result is not None and each.result.p < LEVEL and each.result.difference < 0
+    if each is None or each.result is None:
+        return False
+    return _untold(each) or (each.result.p < LEVEL and each.result.difference < 0)
+
+
+def _untold(each: Comparison | None) -> bool:
+    """Whether an arm is lower by an amount without an interval, as one that learned in no run."""
+    if each is None or each.result is None:
+        return False
+    return each.result.difference < 0 and math.isnan(each.result.low)
 
 
 def _difference(each: Comparison | None) -> float:
