@@ -50,7 +50,7 @@ def test_the_threshold_is_half_of_the_dense_models_best_run() -> None:
 
 
 def test_an_arm_that_never_learned_is_not_the_sparsest_without_a_loss() -> None:
-    """Three runs of three against none cannot be told from chance among many: it has no interval."""
+    """Three runs of three against none have no interval: chance among many may do that."""
     data = _study({**RUNS, "small": (0.69, 0.70, 0.70)})
     sparsity = data.rows["arm"].map({"dense": 0.0, "bad": 0.95, "mixed": 0.9, "small": 0.5})
     data = replace(data, rows=data.rows.assign(sparsity=sparsity.fillna(0.4)))
