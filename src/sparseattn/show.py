@@ -105,7 +105,8 @@ class Picture:
         caption = "A coloured square is a query and a key that it may attend to."
         if len(self.parts) > 1:
             caption += " A pair of several kinds has the colour of the first."
-        below = "\n".join([caption, f"{self.counts}.", *(f"{each}." for each in self.notices)])
+        counts = self.counts[0].upper() + self.counts[1:]
+        below = "\n".join([caption, f"{counts}.", *(f"{each}." for each in self.notices)])
         return Drawing("mask", title, "\n".join(self._words()), below, self._draw)
 
     def _words(self) -> Iterator[str]:

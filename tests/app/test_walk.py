@@ -259,6 +259,12 @@ def test_heads_as_a_user_walks_them(page, address, reader) -> None:
     page.get_by_role("link", name="open in Masks").last.click()
     page.wait_for_selector("#view[data-view=masks] .token")
     expect(page.get_by_label("Pattern or plan")).to_have_value("similarity(k=1)")
+    # Back is back, also from a view that has changed nothing of its address.
+    page.get_by_role("link", name="Heads").click()
+    page.get_by_role("region", name="All heads").wait_for()
+    page.go_back()
+    page.wait_for_selector("#view[data-view=masks] .token")
+    expect(page.get_by_label("Pattern or plan")).to_have_value("similarity(k=1)")
 
 
 def test_studies_as_a_user_walks_them(page, address, study_folder) -> None:

@@ -14,9 +14,12 @@ const VIEWS = {
   studies: ["Studies", studiesView, STUDIES],
 };
 
-let current = SAVED ? SAVED.hash : null;
+let current = SAVED ? SAVED.hash : null; // the address of what is shown
+let shown = 0;
 
 async function show(about, hash) {
+  const mine = ++shown;
+  current = hash;
   const [asked, given] = read(hash);
   const view = asked in VIEWS ? asked : about.studies.length ? "studies" : "masks";
   beginUse();
@@ -27,7 +30,7 @@ async function show(about, hash) {
   replace(document.getElementById("views"), SAVED ? el("span", {}, VIEWS[view][0]) : Object.entries(VIEWS).map(([name, [words]]) =>
     el("a", { href: `#${name}`, "aria-current": name === view ? "page" : null }, words)));
   const write = (state) => {
-    if (SAVED) return;
+    if (SAVED || mine !== shown) return; // a view that is left may still be at work
     current = addressOf(view, state, VIEWS[view][2]);
     history.replaceState(null, "", current);
   };
