@@ -124,6 +124,10 @@ def test_masks_as_a_user_walks_them(page, address, reader) -> None:
     expect(page.locator(".token.chosen")).to_have_text("fox")
     expect(page.locator("figcaption")).to_contain_text("layer 2, head 3")
     # By the keyboard.
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#view")).to_be_focused()
+    assert page.url == link, "the view is the same"
     page.locator(".token.chosen").focus()
     page.keyboard.press("ArrowRight")
     expect(page.locator(".token.chosen")).to_have_text("jumps")
@@ -345,4 +349,10 @@ def test_a_view_is_saved_as_a_page_and_as_a_picture(page, address, browser, tmp_
     picture.goto(saved["SVG"].as_uri())
     assert picture.locator("svg *").count() > 30
     assert picture.locator("svg text").count() > 5
+    if view.startswith("masks"):
+        expect(picture.get_by_text("similar words")).to_be_visible()  # what the colours mean
+    if view == "studies":
+        alone.get_by_role("button", name="Save these contrasts").first.wait_for()
+        alone.evaluate("location.hash = '#masks'")
+        expect(alone.get_by_role("status")).to_contain_text("this saved page holds what was shown")
     alone.context.close()

@@ -5,6 +5,8 @@ import { say, unsay } from "./dom.js";
 const stored = document.getElementById("saved");
 export const SAVED = stored ? JSON.parse(stored.textContent) : null;
 
+export const NO_MORE = "this saved page holds what was shown when it was saved; the explorer shows more";
+
 const MOST = 60;
 const PATIENCE = 1000; // ms without an answer until a reader is told
 const answers = new Map(SAVED ? Object.entries(SAVED.answers) : []);
@@ -22,7 +24,7 @@ export async function ask(name, body = {}) {
   const ordered = Object.fromEntries(Object.entries(body).sort(([a], [b]) => (a < b ? -1 : 1)));
   const key = `${name} ${JSON.stringify(ordered)}`;
   if (!answers.has(key)) {
-    if (SAVED) throw new Error("this saved page holds what was shown when it was saved; the explorer shows more");
+    if (SAVED) throw new Error(NO_MORE);
     answers.set(key, await fetched(name, ordered));
     if (answers.size > MOST) answers.delete(answers.keys().next().value);
   }

@@ -222,7 +222,7 @@ export function headsView(root, about, given, write) {
     const height = 60 + now.mass.length * cell;
     const made = drawing(width, height, { role: "img", "aria-label": `Percent of attention on ${now.pattern}` });
     made.append(svgEl("rect", { width, height, fill: page().page }),
-      svgEl("text", { x: 4, y: 16, "font-weight": 600 }, `${kindOf(look(now.kind)).name === now.kind ? kindOf(now.kind).words : now.kind}: percent of attention`));
+      svgEl("text", { x: 4, y: 16, "font-weight": 600 }, `${kindOf(look(now.kind)).name === now.kind ? kindOf(now.kind).words : now.kind}: percent of attention on ${short(now.pattern, 40)}`));
     now.mass[0].forEach((_, head) => made.append(svgEl("text", { x: left + (head + 0.5) * cell, y: 40, "text-anchor": "middle" }, String(head))));
     now.mass.forEach((row, layer) => {
       const y = 46 + layer * cell;

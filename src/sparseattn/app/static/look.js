@@ -79,11 +79,30 @@ export function chip(name, words) {
   return el("span", { class: "chip" }, mark, words ?? `${kind.name}: ${kind.words}`);
 }
 
+// Marks and what they mean, in rows of a width: [words, outline, colour, whether it is hollow] each.
+export function svgLegend(entries, width) {
+  const items = [];
+  let [x, y] = [0, 12];
+  for (const [words, d, paint, open] of entries) {
+    const wide = 28 + 6.4 * [...words].length;
+    if (x && x + wide > width) [x, y] = [0, y + 18];
+    items.push(svgEl("path", { d, transform: `translate(${x} ${y - 9}) scale(10)`, fill: open ? page().page : paint, stroke: paint, "stroke-width": 0.2 }),
+      svgEl("text", { x: x + 15, y }, words));
+    x += wide;
+  }
+  return { items, height: items.length ? y + 8 : 0 };
+}
+
 // What squares on a mask mean, beside the kinds: attention of the "dense" model or under the "plan".
+export const SQUARE = "M.15 .15h.7v.7h-.7z";
+
+export function attentionOf(of) {
+  return `attention of the model ${of === "dense" ? "as it is; on bare ground the plan takes it away" : "under the plan"}`;
+}
+
 export function attentionChip(of) {
-  const words = `attention of the model ${of === "dense" ? "as it is; on bare ground the plan takes it away" : "under the plan"}`;
   return el("span", { class: "chip" }, svgEl("svg", { viewBox: "0 0 1 1", width: 11, height: 11, "aria-hidden": "true" },
-    svgEl("path", { d: "M.15 .15h.7v.7h-.7z", fill: "currentColor" })), words);
+    svgEl("path", { d: SQUARE, fill: "currentColor" })), attentionOf(of));
 }
 
 export function legend(chips) {

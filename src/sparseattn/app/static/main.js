@@ -1,8 +1,8 @@
 // Which view is shown, and the address that brings it back.
 
 import { addressOf, read } from "./address.js";
-import { SAVED, ask, beginUse } from "./api.js";
-import { alarm, el, replace } from "./dom.js";
+import { NO_MORE, SAVED, ask, beginUse } from "./api.js";
+import { alarm, el, replace, say } from "./dom.js";
 import { forgetRedraws, setPalette } from "./look.js";
 import { HEADS, headsView } from "./heads.js";
 import { MASKS, masksView } from "./masks.js";
@@ -44,11 +44,11 @@ async function start() {
   try {
     const about = await ask("about");
     setPalette(about.palette);
-    if (!SAVED) {
-      window.addEventListener("hashchange", () => {
-        if (location.hash !== current) show(about, location.hash).catch(trouble);
-      });
-    }
+    window.addEventListener("hashchange", () => {
+      if (SAVED) say(location.hash === "#view" ? "" : NO_MORE);
+      else if (location.hash === "#view") history.replaceState(null, "", current); // the skip link has moved the focus
+      else if (location.hash !== current) show(about, location.hash).catch(trouble);
+    });
     await show(about, current ?? location.hash);
   } catch (error) {
     trouble(error);

@@ -1,7 +1,7 @@
 // Masks: a text and the pairs that a plan keeps of it, beside the model's own attention.
 
 import { ask, unpacked } from "./api.js";
-import { attentionChip, chip, drawing, kindOf, legend, onLook, page } from "./look.js";
+import { SQUARE, attentionChip, attentionOf, chip, colourOf, drawing, kindOf, legend, markOf, onLook, page, svgLegend } from "./look.js";
 import { alarm, choice, debounced, el, labelled, percent, replace, short, svgEl, table } from "./dom.js";
 import { Matrix, kindsAt, minimap } from "./matrix.js";
 import { TextPanel, arcs, field } from "./tokens.js";
@@ -143,13 +143,20 @@ export function masksView(root, about, given, write) {
   }
 
   // Of the kinds only those that are there.
-  function meaning(each) {
+  function kindsOf(each) {
+    if (state.show === "attention") return [];
     const seen = new Uint8Array(256);
     for (let at = 0; at < each.bits.length; at++) seen[each.bits[at]] = 1;
     const kinds = each.causes.map((cause) => cause.kind).filter((_, at) => seen.some((there, bits) => there && (bits >> at) & 1));
-    if (seen[128]) kinds.push("none");
-    return legend([...(state.show === "attention" ? [] : kinds.map((kind) => chip(kind))),
-      ...(state.show === "mask" || each.attention.why ? [] : [attentionChip(state.of)])]);
+    return seen[128] ? [...kinds, "none"] : kinds;
+  }
+
+  function squares(each) {
+    return state.show !== "mask" && !each.attention.why;
+  }
+
+  function meaning(each) {
+    return legend([...kindsOf(each).map((kind) => chip(kind)), ...(squares(each) ? [attentionChip(state.of)] : [])]);
   }
 
   function countsTable(each, which) {
@@ -335,8 +342,12 @@ export function masksView(root, about, given, write) {
     const wide = parts.map(([svg]) => Number(svg.getAttribute("width")));
     const high = Math.max(...parts.map(([svg]) => Number(svg.getAttribute("height"))));
     const width = Math.max(420, wide.reduce((sum, each) => sum + each + 16, 16));
-    const made = drawing(width, high + 66);
-    made.append(svgEl("rect", { width, height: high + 66, fill: page().page }));
+    const kinds = [...new Set(parts.flatMap(([, each]) => kindsOf(each)))].map((kind) => [kindOf(kind).words, markOf(kind), colourOf(kind)]);
+    const names = svgLegend(squares(parts[0][1]) ? [...kinds, [attentionOf(state.of), SQUARE, page().ink]] : kinds, width - 32);
+    const height = high + 66 + names.height;
+    const made = drawing(width, height);
+    made.append(svgEl("rect", { width, height, fill: page().page }),
+      svgEl("g", { transform: `translate(16 ${high + 58})` }, names.items));
     let x = 16;
     parts.forEach(([svg, each], at) => {
       made.append(svgEl("text", { x, y: 22, "font-size": 13, "font-weight": 600 }, short(each.pattern, Math.max(40, wide[at] / 7))));

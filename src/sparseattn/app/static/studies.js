@@ -3,7 +3,7 @@
 import { addressOf } from "./address.js";
 import { ask } from "./api.js";
 import { alarm, choice, el, labelled, percent, replace, short, svgEl, table } from "./dom.js";
-import { drawing, markOf, onLook, page } from "./look.js";
+import { drawing, markOf, onLook, page, svgLegend } from "./look.js";
 import { MASKS } from "./masks.js";
 import { offerSaving, saveSvg } from "./save.js";
 import { planGrid, planLegend } from "./grid.js";
@@ -208,16 +208,7 @@ export function studiesView(root, about, given, write) {
     const entries = [
       ...families().filter((family) => shown.some((arm) => arm.family === family)).map((name) => [short(name, 32), shapeOf(""), colour(name), hollow(name)]),
       ...placements.map((each) => [`layers: ${each}`, shapeOf(each), page().ink, true])];
-    const items = [];
-    let [x, y] = [0, 12];
-    for (const [words, d, paint, open] of entries) {
-      const wide = 28 + 6.4 * [...words].length;
-      if (x && x + wide > width - 68) [x, y] = [0, y + 18];
-      items.push(svgEl("path", { d, transform: `translate(${x} ${y - 9}) scale(10)`, fill: open ? page().page : paint, stroke: paint, "stroke-width": 0.2 }),
-        svgEl("text", { x: x + 15, y }, words));
-      x += wide;
-    }
-    return { items, height: items.length ? y + 8 : 0 };
+    return svgLegend(entries, width - 68);
   }
 
   function axes(made, { width, height, edge, low, high, first, last, x, y, colours }) {
