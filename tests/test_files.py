@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
 
@@ -33,6 +34,15 @@ def test_a_file_is_replaced(tmp_path, data):
     write_whole(path, data)
     assert path.read_bytes() == (data.encode() if isinstance(data, str) else data)
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_is_no_regular_file_stays(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(OSError, match="not a regular file") as raised:
+            write_whole(path, "new")
+        assert raised.value.filename == str(path)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_what_fails_leaves_the_old_file_and_no_draft(tmp_path):

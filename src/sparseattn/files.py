@@ -76,6 +76,8 @@ def writing_whole(path: Path) -> Iterator[Path]:
     """
     draft = None
     try:
+        if path.exists() and not path.is_file():  # /dev/null would be a file from then on
+            raise OSError(errno.EINVAL, "not a regular file")
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
         os.close(handle)
         draft = Path(name)

@@ -122,6 +122,13 @@ def test_a_full_disk_is_named_and_loses_nothing(tmp_path, undisturbed, disk_of):
     same(learn(tmp_path / "larger", Stop()), undisturbed)
 
 
+def test_results_that_a_disk_has_no_room_for(undisturbed, disk_of):
+    full = disk_of("24k")
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        undisturbed.save(full)
+    assert raised.value.filename == str(full)
+
+
 def test_nothing_is_kept_without_checkpoints(tmp_path):
     options = {"arguments": arguments(tmp_path, 4), "trainer": {"data_collator": collate}}
     learn_degrees(classifier(), rows(), 0.7, **options)

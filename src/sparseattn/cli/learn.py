@@ -13,7 +13,7 @@ import typer
 
 from sparseattn.cli import options
 from sparseattn.errors import StudyError
-from sparseattn.files import drafts, write_whole
+from sparseattn.files import drafts, naming_a_full_disk, write_whole
 from sparseattn.words import counted
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def _save(results: list[Learned], out: Path) -> None:
         )
     for result in results:
         place = out / f"sparsity-{result.target_sparsity:g}" if several else out
-        with quiet():
+        with quiet(), naming_a_full_disk(place):
             written = result.save(place)
             tokenizer_of(result.model).save_pretrained(place / "model")
         typer.echo(str(result))

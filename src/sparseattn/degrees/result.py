@@ -15,7 +15,7 @@ from sparseattn.degrees.cost import Costs
 from sparseattn.degrees.discretize import Discretized
 from sparseattn.degrees.picture import degrees_drawing
 from sparseattn.drawing import Drawing
-from sparseattn.files import write_whole
+from sparseattn.files import naming_a_full_disk, write_whole
 from sparseattn.models.card import write_card
 from sparseattn.plan import Plan
 from sparseattn.words import counted
@@ -171,12 +171,14 @@ class Learned:
 
         Raises:
             MissingExtraError: matplotlib is not installed.
+            OSError: The folder cannot be written to.
         """
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         paths = [place / name for name in ("plan.json", "model", "learned.json", "degrees.png")]
         self.plan.save(paths[0])
-        self.model.save_pretrained(paths[1])
+        with naming_a_full_disk(place):
+            self.model.save_pretrained(paths[1])
         write_card(paths[1], self.plan, self.model.name_or_path, str(self).splitlines())
         write_whole(paths[2], json.dumps(self.to_json(), indent=1) + "\n")
         self.drawing.save(paths[3])
