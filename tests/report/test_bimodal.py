@@ -75,9 +75,7 @@ def test_where_not_all_runs_learned_it_they_are_counted() -> None:
     found = compare(_study(), "good", "bad")
     assert "Boschloo" in found.result.test
     assert found.result.p == pytest.approx(1 / 32)
-    assert "Runs that learned the task: 3 of 3 (61.0) of good, layers all, 0 of 3 of bad" in str(
-        found
-    )
+    assert "Runs that learned the task: 3 of 3 (61.0) of good, 0 of 3 of bad" in str(found)
     assert "interval" not in str(found)
     assert "Detectable" not in str(compare(_study(), "mixed", "bad"))
 

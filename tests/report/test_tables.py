@@ -96,6 +96,26 @@ def test_failed_arms_say_so_and_one_seed_has_no_interval() -> None:
     assert "±" not in printed(terminal_table(study(seeds=1)))
 
 
+def test_two_seeds_show_both_values_and_no_interval() -> None:
+    data = study({"neighbor": (0.3,)}, (":",), seeds=2)
+    arm = summarise(data).arms[1]
+    first, second = (100 * value for value in data.rows["accuracy"][2:])
+    cell = f"{(first + second) / 2:.1f} ({first:.1f}, {second:.1f})"
+    assert arms_table(summarise(data)).rows[1][2] == seeds_table(arm).rows[0][1] == cell
+    text = printed(terminal_table(data), 80)
+    assert cell in text
+    assert "±" not in text
+    assert "In brackets: both values of two seeds" in " ".join(text.split())
+    frame = arms_frame(summarise(data))
+    assert frame["mean_high"][1] - frame["mean_low"][1] > 0.1, "the numbers are as they were"
+
+
+def test_layers_are_named_where_arms_stand_on_different_ones() -> None:
+    one = study({"neighbor": (0.3,), "random": (0.5,)}, ("3:",))
+    assert list(map(str, one.groups)) == ["dense", "neighbor", "random"]
+    assert "neighbor, layers all" in map(str, DATA.groups)
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_results_files_are_stable(tmp_path, order: int) -> None:
     data = study(failures=1)

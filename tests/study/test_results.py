@@ -2,6 +2,7 @@
 
 import csv as plain_csv
 import os
+import re
 
 import pyarrow
 import pytest
@@ -11,6 +12,7 @@ from sparseattn.errors import StudyError
 from sparseattn.report import write_report
 from sparseattn.report.data import load_study
 from sparseattn.report.setting import spec_text
+from sparseattn.stats import measures
 from sparseattn.study import record
 from sparseattn.study.grid import Arm
 from sparseattn.study.results import rebuild
@@ -61,6 +63,17 @@ def test_a_row_a_trial_in_the_order_of_the_study(study):
     assert (sparse["accuracy"], sparse["f1"], sparse["steps"]) == ("0.8", "", "7")
     assert (sparse["seconds"], sparse["seconds_train"]) == ("1.3", "1")
     assert (failed["status"], failed["reason"], failed["accuracy"]) == ("failed", "no number", "")
+
+
+def test_every_column_is_explained(study):
+    found = rebuild(study[0].folder)
+    published = (fakes.ROOT / "results" / "trials.csv").read_text().split("\n")[0].split(",")
+    metrics = {name for _, name in measures._MEASURES}
+    columns = {*found.table().column_names, *published} - {*metrics, "environment", "study"}
+    page = (fakes.ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    table = page.partition("The columns of `results.csv`")[2].partition("\n\nThe digest")[0]
+    cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(columns)
 
 
 def test_the_table_is_the_same_whether_rows_were_read_or_remembered(study):

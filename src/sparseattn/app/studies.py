@@ -73,23 +73,19 @@ class OpenStudy:
     def contrasts(self) -> dict[str, Any]:
         """The comparisons that the study declared, and those of each arm with the baseline."""
         asked = questions(self.data)
-        places = {arm.placement for arm in self.data.groups if arm.layers}
-        common = places.pop() if len(places) == 1 else ""
         return {
-            "layers": common,
+            "layers": next((arm.placement for arm in self.data.groups if arm.shared), ""),
             "questions": [
                 {
                     "text": each.text,
                     "answer": each.answer,
                     "notes": each.notes,
-                    "comparisons": [_comparison(one, common) for one in each.comparisons],
+                    "comparisons": list(map(_comparison, each.comparisons)),
                 }
                 for each in asked
             ],
             "baseline": [
-                _comparison(each.comparison, common)
-                for each in self._summary.arms
-                if each.comparison
+                _comparison(each.comparison) for each in self._summary.arms if each.comparison
             ],
         }
 
@@ -211,20 +207,17 @@ def _arm(each: ArmSummary, metric: str) -> dict[str, Any]:
         "pattern": each.pattern,
         "sparsity": each.mean("sparsity"),
         "mean": mean.value if mean else None,
-        # Two seeds or one have no interval in the report's figures either.
-        "low": mean.low if mean and mean.count > 2 else None,
-        "high": mean.high if mean and mean.count > 2 else None,
+        "low": mean.low if mean and mean.telling else None,
+        "high": mean.high if mean and mean.telling else None,
         "verdict": each.verdict,
         "trials": kept.to_dict("records"),
     }
 
 
-def _comparison(each: Comparison, common: str) -> dict[str, Any]:
-    """A comparison; arms without their layers where these are common to all."""
-    a, b = (arm.name if common else str(arm) for arm in (each.a, each.b))
+def _comparison(each: Comparison) -> dict[str, Any]:
     made: dict[str, Any] = {
-        "a": a,
-        "b": b,
+        "a": str(each.a),
+        "b": str(each.b),
         "asked": each.asked,
         "verdict": each.verdict,
         "words": str(each),

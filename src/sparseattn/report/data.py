@@ -159,8 +159,9 @@ class StudyData:
     @cached_property
     def groups(self) -> dict[ArmKey, pd.DataFrame]:
         """The rows of each arm: the baseline first, the others in the order of the table."""
+        shared = len(set(self.rows["layers"]) - {""}) == 1
         rows_of = {
-            ArmKey(str(name), str(layers)): rows
+            ArmKey(str(name), str(layers), shared and layers != ""): rows
             for (name, layers), rows in self.rows.groupby(["arm", "layers"], sort=False)
         }
         return {arm: rows_of[arm] for arm in dict.fromkeys([*self._named(rows_of), *rows_of])}

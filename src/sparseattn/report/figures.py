@@ -73,7 +73,7 @@ def points_of(summary: Summary) -> list[Point]:
             continue
         share = each.mean("sparsity")
         ends = None
-        if mean.low is not None and mean.high is not None and mean.count > 2:
+        if mean.low is not None and mean.high is not None and mean.telling:
             ends = scale * mean.low, scale * mean.high
         made.append(
             Point(

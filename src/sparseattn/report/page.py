@@ -29,7 +29,7 @@ from sparseattn.report.tables import (
     failures_table,
     seeds_table,
 )
-from sparseattn.report.text import markdown, scale, spell
+from sparseattn.report.text import TWO_SEEDS, markdown, scale, spell
 from sparseattn.study.results import ordered
 
 #: A table of trials larger than this, in bytes, is not put into the page.
@@ -212,6 +212,9 @@ def _notes(summary: Summary) -> list[str]:
             f"{summary.hidden:,} more arms are not shown or compared: the first "
             f"{len(summary.arms)} in the study's order are. results.csv has all."
         )
-    if any(m.count == 1 for s in summary.arms if (m := s.metrics.get(metric))):
+    counts = {each.metrics[metric].count for each in summary.arms if metric in each.metrics}
+    if 1 in counts:
         notes.append("An arm with one seed has no interval.")
+    if 2 in counts:
+        notes.append(TWO_SEEDS)
     return notes

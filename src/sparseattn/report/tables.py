@@ -83,11 +83,14 @@ class Table:
 
 
 def mean_text(metric: str, mean: Mean | None) -> str:
-    """A mean with its interval, where there is one."""
+    """A mean with its interval, or with both values where there are two."""
     if mean is None or not mean.count:
         return "failed"
     text = spell(metric, mean.value)
-    return text if mean.half is None else f"{text} ± {spell(metric, mean.half)}"
+    if mean.telling:
+        return f"{text} ± {spell(metric, mean.half)}"
+    both = ", ".join(spell(metric, value) for value in mean.values)
+    return f"{text} ({both})" if both else text
 
 
 def arms_table(summary: Summary) -> Table:

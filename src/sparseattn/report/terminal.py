@@ -15,7 +15,7 @@ from sparseattn.report.data import StudyData
 from sparseattn.report.findings import learned_nothing
 from sparseattn.report.summary import Summary, summarise
 from sparseattn.report.tables import Table, arms_table, comparisons_table
-from sparseattn.report.text import NONE, scale
+from sparseattn.report.text import NONE, TWO_SEEDS, scale
 
 #: What a terminal has at least.
 _COLUMNS = 80
@@ -34,8 +34,11 @@ def terminal_table(study: StudyData | Summary) -> RichTable:
     lines.append(
         f"Sparsity is over {data.counted_over}; layer sparsity over the sparse layers alone."
     )
-    if any(mean.count > 1 for each in summary.arms for mean in each.metrics.values()):
+    counts = {mean.count for each in summary.arms for mean in each.metrics.values()}
+    if any(count > 2 for count in counts):
         lines.append("± is the 95% interval of the mean over seeds.")
+    if 2 in counts:
+        lines.append(TWO_SEEDS)
     if summary.comparisons:
         lines.append(
             f"Found: p < 0.05 after Holm's correction for {summary.comparisons} comparisons; "

@@ -10,6 +10,9 @@ from sparseattn.stats import LearnedRuns
 #: Metrics that are no share or correlation, and so are not shown in percent.
 _RAW = re.compile(r"(loss|mse|mae|rmse|error|perplexity)$", re.IGNORECASE)
 
+#: Why a mean over two seeds has no ±.
+TWO_SEEDS = "In brackets: both values of two seeds, over which an interval says next to nothing."
+
 #: Stands for what is not known.
 NONE = "–"
 

@@ -20,12 +20,19 @@ class Mean:
         half: Half the width of the interval; None for fewer than two values.
         deviation: The standard deviation between the values (n - 1); None likewise.
         count: How many values there were.
+        values: The values themselves; none for fewer than two.
     """
 
     value: float
     half: float | None
     deviation: float | None
     count: int
+    values: tuple[float, ...] = ()
+
+    @property
+    def telling(self) -> bool:
+        """Whether the interval says anything: over two values it is 13 times what lies between."""
+        return self.count > 2
 
     @property
     def low(self) -> float | None:
@@ -56,7 +63,8 @@ def mean_interval(values: Iterable[float]) -> Mean:
         return Mean(float(known[0]) if count else math.nan, None, None, count)
     deviation = float(known.std(ddof=1))
     quantile = float(stdtrit(count - 1, 0.975))
-    return Mean(float(known.mean()), quantile * deviation / math.sqrt(count), deviation, count)
+    half = quantile * deviation / math.sqrt(count)
+    return Mean(float(known.mean()), half, deviation, count, tuple(known.tolist()))
 
 
 def holm(probabilities: Sequence[float]) -> list[float]:

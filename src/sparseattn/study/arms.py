@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
 from sparseattn.degrees.method import is_method, parse_method
@@ -34,10 +34,12 @@ class ArmKey:
         name: The name that the study's spec gives it.
         layers: The layers that carry its pattern, such as `"3:"`; `":"` is all of them and empty
             is none.
+        shared: Whether its study has no other placement, so that its name says which arm it is.
     """
 
     name: str
     layers: str = ""
+    shared: bool = field(default=False, compare=False)
 
     @property
     def address(self) -> str:
@@ -62,8 +64,9 @@ class ArmKey:
         return self.layers
 
     def __str__(self) -> str:
-        """Its name and layers in words."""
-        return f"{self.name}, layers {self.placement}" if self.layers else self.name
+        """Its name, and its layers in words where others stand on others."""
+        shown = self.layers and not self.shared
+        return f"{self.name}, layers {self.placement}" if shown else self.name
 
 
 def check(text: str) -> str:
