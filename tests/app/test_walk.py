@@ -166,10 +166,13 @@ def test_two_plans_filters_and_what_is_wrong(page, address) -> None:
     expect(page.get_by_role("region", name="Dependency arcs")).to_be_visible()
     second = page.locator("canvas.matrix").nth(1)
     expect(second).to_have_attribute("aria-label", re.compile("25 queries by 25 keys, 625 pairs"))
+    first = page.locator(".board-box").first
+    expect(first).to_contain_text("global tokens")
     page.get_by_label("Queries", exact=True).select_option("text 0")
     page.get_by_label("Keys", exact=True).select_option("text 1")
     expect(second).to_have_attribute("aria-label", re.compile("10 queries by 12 keys, 120 pairs"))
     expect(page.get_by_text("Arcs join tokens that are both")).to_be_visible()
+    expect(first, "none is in this part").not_to_contain_text("global tokens")
     page.get_by_label("Pattern or plan").fill("neighbour(1)")
     page.get_by_text("did you mean 'neighbor'?").wait_for()
     page.get_by_label("Pattern or plan").fill("self()")

@@ -34,7 +34,7 @@ export function masksView(root, about, given, write) {
 
   const panel = new TextPanel((at, click) => point(at, at, click, 0));
   const detail = el("section", { "aria-label": "The chosen token" });
-  const boards = el("div", { class: "boards" });
+  const boards = el("div", { class: "boards even" });
   const gridPlace = el("div");
   const parse = el("div");
   const trouble = alarm();
@@ -142,11 +142,11 @@ export function masksView(root, about, given, write) {
       `${own.degree.toFixed(1)} keys a query`];
   }
 
-  // Of the kinds only those that are there.
-  function kindsOf(each) {
+  // Of the kinds only those that are drawn.
+  function kindsOf(matrix, each) {
     if (state.show === "attention") return [];
     const seen = new Uint8Array(256);
-    for (let at = 0; at < each.bits.length; at++) seen[each.bits[at]] = 1;
+    for (const query of matrix.view.rows) for (const key of matrix.view.cols) seen[matrix.bits(query, key)] = 1;
     const kinds = each.causes.map((cause) => cause.kind).filter((_, at) => seen.some((there, bits) => there && (bits >> at) & 1));
     return seen[128] ? [...kinds, "none"] : kinds;
   }
@@ -155,8 +155,8 @@ export function masksView(root, about, given, write) {
     return state.show !== "mask" && !each.attention.why;
   }
 
-  function meaning(each) {
-    return legend([...kindsOf(each).map((kind) => chip(kind)), ...(squares(each) ? [attentionChip(state.of)] : [])]);
+  function meaning(matrix, each) {
+    return legend([...kindsOf(matrix, each).map((kind) => chip(kind)), ...(squares(each) ? [attentionChip(state.of)] : [])]);
   }
 
   function countsTable(each, which) {
@@ -210,9 +210,9 @@ export function masksView(root, about, given, write) {
     const [{ picture: first }] = shown;
     panel.show(first, [state.text, state.pair]);
     for (const { matrix, picture: each, means } of shown) {
-      replace(means, meaning(each));
       const view = { mode: state.show, of: state.of, rows: selected(each, "queries"), cols: selected(each, "keys") };
       matrix.show(each, view);
+      replace(means, meaning(matrix, each));
     }
     if (token !== null && token >= first.tokens.labels.length) unpin();
     lightUp(token, token);
@@ -339,10 +339,11 @@ export function masksView(root, about, given, write) {
   function picture() {
     if (!shown.length) return null;
     const parts = shown.map(({ matrix, picture: each }) => [matrix.svg(), each]);
+    const found = new Set(shown.flatMap(({ matrix, picture: each }) => kindsOf(matrix, each)));
     const wide = parts.map(([svg]) => Number(svg.getAttribute("width")));
     const high = Math.max(...parts.map(([svg]) => Number(svg.getAttribute("height"))));
     const width = Math.max(420, wide.reduce((sum, each) => sum + each + 16, 16));
-    const kinds = [...new Set(parts.flatMap(([, each]) => kindsOf(each)))].map((kind) => [kindOf(kind).words, markOf(kind), colourOf(kind)]);
+    const kinds = [...found].map((kind) => [kindOf(kind).words, markOf(kind), colourOf(kind)]);
     const names = svgLegend(squares(parts[0][1]) ? [...kinds, [attentionOf(state.of), SQUARE, page().ink]] : kinds, width - 32);
     const height = high + 66 + names.height;
     const made = drawing(width, height);
