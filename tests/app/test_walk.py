@@ -127,7 +127,7 @@ def test_masks_as_a_user_walks_them(page, address, reader) -> None:
     page.locator(".skip").focus()
     page.keyboard.press("Enter")
     expect(page.locator("#view")).to_be_focused()
-    assert page.url == link, "the view is the same"
+    expect(page, "the view is the same").to_have_url(link)
     page.locator(".token.chosen").focus()
     page.keyboard.press("ArrowRight")
     expect(page.locator(".token.chosen")).to_have_text("jumps")
