@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import socket
 import threading
 from contextlib import closing
@@ -75,6 +76,19 @@ def test_a_study_that_cannot_be_read_hinders_no_model(reader, study_folder, tmp_
         for model in (DEFAULT, ""):
             asked = {"model": model, "text": "a", "plan": "full()"}
             assert client.post("/api/masks", json=asked).json()["model"] == DEFAULT
+
+
+def test_a_study_that_runs_on_is_read_again(study_folder, tmp_path) -> None:
+    folder = Path(shutil.copytree(study_folder, tmp_path / "copy"))
+    late, *_ = (folder / "trials").iterdir()
+    late.rename(tmp_path / "late")
+    answers = Answers(Sources({"copy": folder}))
+    with closing(answers.jobs):
+        client = TestClient(make_app(answers), base_url="http://127.0.0.1")
+        for missing in ("Of 9 trials 1 has not run.", ""):
+            assert client.post("/api/study", json={"study": "copy"}).json()["missing"] == missing
+            if missing:
+                (tmp_path / "late").rename(late)
 
 
 def test_a_large_or_malformed_request_is_refused(client) -> None:

@@ -143,13 +143,17 @@ class Answers:
         return lines
 
     def _open_study(self, name: str) -> Any:
+        """A study as far as it has run: read again when a trial of it has finished."""
         from sparseattn.app.studies import OpenStudy
+        from sparseattn.study.store import Store
 
         if name not in self.sources.studies:
             raise DataError(unknown("study", name, self.sources.studies))
-        if name not in self._studies:
-            self._studies[name] = OpenStudy(self.sources.studies[name])
-        return self._studies[name]
+        folder = self.sources.studies[name]
+        finished = Store(folder).finished()
+        if self._studies.get(name, (None,))[0] != finished:
+            self._studies[name] = finished, OpenStudy(folder)
+        return self._studies[name][1]
 
     def _study(self, body: Body) -> Any:
         return self._open_study(_text(body, "study", "")).overview
