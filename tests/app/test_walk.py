@@ -17,6 +17,8 @@ from sparseattn.app import masks as masks_view
 from sparseattn.app.answers import Answers
 from sparseattn.app.server import make_app
 from sparseattn.app.sources import Sources
+from sparseattn.errors import UnsupportedModelError
+from sparseattn.models.interface import Pass
 from sparseattn.models.names import DEFAULT
 from sparseattn.report import load_study, questions
 from tests.app.conftest import ARMS, HOSTILE
@@ -159,7 +161,7 @@ def test_pixels_are_the_executed_pairs(page, address, reader) -> None:
     assert [[colour != band for colour in row] for row in found] == mask.tolist()
 
 
-def test_two_plans_filters_and_what_is_wrong(page, address) -> None:
+def test_two_plans_filters_and_what_is_wrong(page, address, monkeypatch) -> None:
     visit(page, address, "#masks?beside=full()&layer=1&arcs=1")
     expect(page.locator("canvas.matrix")).to_have_count(2)
     expect(page.get_by_role("region", name="gives each head")).to_have_count(2)
@@ -178,6 +180,14 @@ def test_two_plans_filters_and_what_is_wrong(page, address) -> None:
     page.get_by_label("Pattern or plan").fill("self()")
     settled(page)
     expect(page.locator(".trouble"), "it goes on").to_be_empty()
+
+    def lost(*_):
+        raise UnsupportedModelError("its scores are not kept")
+
+    monkeypatch.setattr(Pass, "weights", lost)
+    page.get_by_label("Pattern or plan").fill("neighbor(radius=1)")
+    page.get_by_text("this model gives no attention: its scores are not kept").first.wait_for()
+    expect(first.locator("canvas"), "the mask is there all the same").to_have_count(2)
 
 
 @pytest.mark.parametrize(
