@@ -113,6 +113,8 @@ def test_masks_as_a_user_walks_them(page, address, reader) -> None:
     table = page.get_by_role("region", name="Keys of the chosen token")
     expect(table).to_contain_text("neighbor(radius=1)")
     expect(table).to_contain_text("similarity(k=1)")
+    page.get_by_label("Pattern or plan").fill("neighbor(radius=2)")
+    expect(table, "the token stays pinned under another pattern").to_contain_text("radius=2")
     # The link brings it back, on another head.
     head = page.get_by_role("button", name="layer 2, head 3:")
     head.focus()

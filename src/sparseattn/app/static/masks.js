@@ -30,6 +30,7 @@ export function masksView(root, about, given, write) {
   const shown = []; // one or two plans: {matrix, picture, box}
   let token = state.token === "" ? null : Number(state.token);
   let pinned = token !== null;
+  let which = 0; // the plan whose keys of the pinned token are listed
   let asked = 0;
 
   const panel = new TextPanel((at, click) => point(at, at, click, 0));
@@ -54,7 +55,11 @@ export function masksView(root, about, given, write) {
   const area = (name, rows, attributes = {}) => el("textarea", {
     rows, value: state[name], spellcheck: "false", ...attributes,
     // The address follows when it is drawn: browsers take only so many changes of it a second.
-    oninput: (event) => { state[name] = event.target.value; unpin(); later(); },
+    oninput: (event) => {
+      state[name] = event.target.value;
+      if (name === "text" || name === "pair") unpin();
+      later();
+    },
   });
   const models = [...new Set([...about.models, state.model])].filter(Boolean);
   const plan = area("plan", 3, { class: "code" });
@@ -99,8 +104,7 @@ export function masksView(root, about, given, write) {
       if (mine !== asked) return;
       trouble.textContent = "";
       arrange(pictures.map(unpacked));
-      redraw();
-      await showField();
+      await redraw();
       root.dataset.milliseconds = Math.round(performance.now() - began);
     } catch (error) {
       if (mine === asked) trouble.textContent = error.message;
@@ -114,6 +118,7 @@ export function masksView(root, about, given, write) {
 
   function arrange(pictures) {
     shown.length = 0;
+    which = Math.min(which, pictures.length - 1);
     replace(boards, pictures.map((each, at) => {
       const matrix = new Matrix(`Plan ${at + 1}: layer ${each.layer}, head ${each.head}, ${each.pattern}`,
         (query, key, click) => (query === null ? point(null) : point(query, key, click, at)));
@@ -206,7 +211,7 @@ export function masksView(root, about, given, write) {
   }
 
   function redraw() {
-    if (!shown.length) return;
+    if (!shown.length) return undefined;
     const [{ picture: first }] = shown;
     panel.show(first, [state.text, state.pair]);
     for (const { matrix, picture: each, means } of shown) {
@@ -217,10 +222,10 @@ export function masksView(root, about, given, write) {
     if (token !== null && token >= first.tokens.labels.length) unpin();
     lightUp(token, token);
     const { matrix } = shown[0];
-    if (state.arcs !== "1") return replace(parse);
     const keys = new Set(selected(first, "keys"));
     const seen = selected(first, "queries").filter((at) => keys.has(at));
-    return replace(parse, arcs(first, seen, (query, key) => matrix.bits(query, key)));
+    replace(parse, state.arcs === "1" ? arcs(first, seen, (query, key) => matrix.bits(query, key)) : null);
+    return showDetail();
   }
 
   function unpin() {
@@ -232,6 +237,7 @@ export function masksView(root, about, given, write) {
   function point(query, key, click = false, at = 0) {
     if (query === null) return lightUp(pinned ? token : null, pinned ? token : null);
     const { top, left, size } = shown[at].picture.tile;
+    if (click) which = at;
     if (click && query === key && !(inside(query, top, size) && inside(query, left, size))) {
       [token, pinned] = [query, true];
       change({ token: String(query) });
@@ -242,7 +248,7 @@ export function masksView(root, about, given, write) {
       token = same ? null : query;
       pinned = !same;
       change({ token: pinned ? String(token) : "" });
-      showField();
+      showDetail();
     }
     lightUp(query, key, at);
   }
@@ -254,8 +260,6 @@ export function masksView(root, about, given, write) {
     panel.light(from.picture, query, rows, cols, (q, k) => from.matrix.bits(q, k));
     for (const { matrix } of shown) matrix.mark(query === null ? null : { query, key });
     for (const each of shown) each.readout.textContent = query === null ? HINT : readout(each, query, key);
-    if (pinned && token !== null) showDetail(token, at);
-    else replace(detail);
   }
 
   function name(each, at) {
@@ -298,8 +302,10 @@ export function masksView(root, about, given, write) {
     return `Token ${at}, ${name(from.picture, at)}: ${told.join("; ") || "not in the part that is shown"}`;
   }
 
-  function showDetail(at, which) {
-    const from = shown[which] ?? shown[0];
+  function showDetail() {
+    const at = token;
+    const from = shown[which];
+    if (!pinned || at === null) return replace(detail);
     const each = from.picture;
     const { rows, cols } = from.matrix.view;
     if (!rows.includes(at)) return replace(detail);
@@ -312,27 +318,25 @@ export function masksView(root, about, given, write) {
         patternsOf(each, from.matrix.bits(at, key)),
         each.weights.dense ? each.weights.dense[index].toFixed(3) : "–", each.weights.plan ? each.weights.plan[index].toFixed(3) : "–"];
     });
+    const place = el("div", { class: "field-place" });
     replace(detail, el("h3", {}, spoken(at, which)),
       el("button", { type: "button", "aria-pressed": String(state.field === "1"), onclick: () => {
         change({ field: state.field === "1" ? "" : "1" });
-        showField();
-      } }, "Receptive field"), el("div", { id: "field-place" }),
+        showDetail();
+      } }, "Receptive field"), place,
       el("details", { open: true }, el("summary", {}, "Its keys, and those that the model looks at most"),
         table(`Keys of the chosen token under ${short(each.pattern, 80)}`, ["key", "kind", "rule", "attention as it is", "under the plan"], lines)));
-    if (heard && heard.token === at && state.field === "1") replace(document.getElementById("field-place"), field(each, heard));
+    return showField(place, from.picture, at);
   }
 
-  let heard = null;
-  async function showField() {
-    if (state.field !== "1" || token === null) return replace(document.getElementById("field-place") ?? el("div"));
+  async function showField(place, each, at) {
+    if (state.field !== "1") return;
     try {
-      heard = await ask("reach", { ...request(state.plan), token });
-      const place = document.getElementById("field-place");
-      if (place) replace(place, field(shown[0].picture, heard));
+      const heard = await ask("reach", { ...request(which ? state.beside : state.plan), token: at });
+      replace(place, field(each, heard));
     } catch (error) {
       trouble.textContent = error.message;
     }
-    return undefined;
   }
 
   // All boards beside each other, with what they are.
