@@ -324,6 +324,8 @@ def test_studies_as_a_user_walks_them(page, address, study_folder) -> None:
     second.click()
     expect(second).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_role("heading", name=", seed 1")).to_be_visible()
+    shown = page.get_by_label("The chosen trial").get_by_text("neighbor(radius=1) | global(cls)")
+    expect(shown.first).to_be_visible()
     assert page.locator("#view script, #view img").count() == 0
     page.get_by_role("link", name="Open example").first.click()
     page.wait_for_selector("#view[data-view=masks] .token")

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import sparseattn
 from sparseattn.app import page
 from sparseattn.app.jobs import Jobs, Kept
 from sparseattn.app.sources import Sources
@@ -57,7 +56,6 @@ class Answers:
     async def _about(self, _: Body) -> dict[str, Any]:
         """What there is to look at; answered at once, whatever runs."""
         return {
-            "version": sparseattn.__version__,
             "models": self.sources.models,
             "studies": list(self.sources.studies),
             "texts": {name: len(texts) for name, texts in self.sources.texts.items()},

@@ -195,21 +195,17 @@ class OpenStudy:
 
 def _arm(each: ArmSummary, metric: str) -> dict[str, Any]:
     mean = each.metrics.get(metric)
-    columns = ["seed", "digest", "status", "sparsity", "seconds_train"]
-    kept = each.rows[[name for name in columns if name in each.rows]].copy()
-    kept["value"] = each.rows.get(metric, math.nan)
+    kept = each.rows[["seed", "digest"]].assign(value=each.rows.get(metric, math.nan))
     return {
         "address": each.arm.address,
         "name": each.arm.name,
         "family": each.arm.family,
         "placement": each.arm.placement,
         "words": str(each.arm),
-        "pattern": each.pattern,
         "sparsity": each.mean("sparsity"),
         "mean": mean.value if mean else None,
         "low": mean.low if mean and mean.telling else None,
         "high": mean.high if mean and mean.telling else None,
-        "verdict": each.verdict,
         "trials": kept.to_dict("records"),
     }
 

@@ -326,7 +326,7 @@ export function studiesView(root, about, given, write) {
     const numbers = [[study.metric, value(row[study.metric])], ["sparsity", percent(row.sparsity)], ["keys a query", row.mean_degree?.toFixed(1) ?? "–"],
       ["training", row.seconds_train ? `${Math.round(row.seconds_train)} s` : "–"], ["status", row.reason ? `${row.status}: ${row.reason}` : row.status]];
     const arm = study.arms.find((each) => each.trials.some((other) => other.digest === found.digest));
-    return [el("h3", {}, `${row.arm}, seed ${row.seed}`), arm ? el("p", {}, "Seeds: ", seedsOf(arm)) : null, el("p", { class: "note" }, numbers.map(([name, words]) => `${name} ${words}`).join(" · ")),
+    return [el("h3", {}, `${row.arm}, seed ${row.seed}`), el("p", { class: "code" }, short(row.pattern, 400)), arm ? el("p", {}, "Seeds: ", seedsOf(arm)) : null, el("p", { class: "note" }, numbers.map(([name, words]) => `${name} ${words}`).join(" · ")),
       found.grid ? planGrid(found.grid, null, (layer, head) => { location.hash = masksOf(found, { layer: String(layer), head: String(head) }); }) : null,
       found.grid ? planLegend(found.grid) : null,
       ...found.notices.map((notice) => el("p", { class: "note" }, notice)),
