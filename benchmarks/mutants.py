@@ -36,7 +36,7 @@ PACKAGE, TESTS = Path.cwd() / "src" / "sparseattn", Path.cwd() / "tests"
 GROUPS = {
     "patterns": (
         "patterns/* pattern spec_strings",
-        "patterns/test_* test_docs degrees/test_discretize",
+        "patterns/test_* golden/test_golden::test_allowed_pairs test_docs degrees/test_discretize",
     ),
     "rules": ("rules", "test_plan patterns/test_* backends/test_conformance"),
     "plan": ("plan selection", "test_plan test_docs models/test_attach"),
@@ -137,6 +137,12 @@ def files(folder: Path, names: str) -> list[Path]:
     return [path for some in paths for path in some]
 
 
+def tests_of(group: str) -> list[str]:
+    """What pytest is given: files, or one test of a file after `::`."""
+    split = [name.partition("::") for name in GROUPS[group][1].split()]
+    return [f"{path}{colons}{test}" for name, colons, test in split for path in files(TESTS, name)]
+
+
 def code_lines(path: Path) -> int:
     """Lines on which an expression begins, documentation left out."""
     nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
@@ -207,7 +213,7 @@ def _in_fork(group: str, code: dict[str, str], cpu: float, folder: str) -> None:
     settings.load_profile("mutants")
     options = f"-x -q -p no:cacheprovider -p no:xdist --basetemp={folder}/tests -W".split()
     options += ["ignore::pytest.PytestAssertRewriteWarning", "-m"]
-    options += ["not slow and not gpu and not network", *map(str, files(TESTS, GROUPS[group][1]))]
+    options += ["not slow and not gpu and not network", *tests_of(group)]
     sys.exit(int(pytest.main(options)))
 
 
