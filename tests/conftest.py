@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 import subprocess
@@ -7,6 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.study import fakes
+
+
+@pytest.fixture(autouse=True, scope="module")
+def unseen_by_the_collector():
+    """What earlier modules left: every training collects garbage, and would look through it all."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -256,11 +256,13 @@ def test_a_forecast_is_held_to_the_measured_speed_up(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "more", "row"),
     [
-        ("attention", ["--only", "inference-512"], "| inference, radius 32, 512 tokens | dense "),
-        pytest.param(
-            *("attention", ["--only", "flex-512"]),
-            *("| inference, radius 32, 512 tokens | FlexAttention ",),
-            marks=pytest.mark.slow,
+        *(
+            pytest.param(
+                *("attention", ["--only", f"{what}-512"]),
+                *(f"| inference, radius 32, 512 tokens | {peer} ",),
+                marks=pytest.mark.slow,
+            )
+            for what, peer in (("inference", "dense"), ("flex", "FlexAttention"))
         ),
         (
             *("encoders", ["--rows", "dropout-1x128"]),

@@ -128,8 +128,11 @@ def _allowed(pattern: str) -> int:
 STOPPED = [(2, 3), (4, 1), (5, 0), (7, 0)]
 
 
-@pytest.mark.parametrize(("step", "left"), STOPPED)
-@pytest.mark.parametrize("pattern", ["learned(sparsity=0.5)", "retrained(learned(sparsity=0.5))"])
+@pytest.mark.parametrize(
+    ("pattern", "step", "left"),
+    [("learned(sparsity=0.5)", *at) for at in STOPPED]
+    + [("retrained(learned(sparsity=0.5))", *STOPPED[1])],
+)
 def test_a_trial_interrupted_around_its_search_phase_goes_on(
     make, cache, tmp_path, monkeypatch, pattern, step, left
 ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import gzip
 import json
 from collections.abc import Sequence
@@ -16,10 +15,6 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from sparseattn.models.names import DEFAULT, resolve
 from sparseattn.tasks.prepare import Prepared, prepare
 from sparseattn.tasks.spec import TaskSpec
-
-# A Trainer collects garbage when it starts, which takes longer than these trainings while it looks
-# at everything that was imported.
-gc.freeze()
 
 REVIEWS = [
     {"text": text, "label": label}
