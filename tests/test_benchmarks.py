@@ -268,7 +268,10 @@ def test_a_forecast_is_held_to_the_measured_speed_up(tmp_path, monkeypatch):
             *("encoders", ["--rows", "dropout-1x128"]),
             *("| training step, dropout 0.1, 6 x 384, 128 tokens",),
         ),
-        ("overhead", ["--length", "32"], "| neighbor(radius=8) and global(cls) | "),
+        pytest.param(
+            *("overhead", ["--length", "32"], "| neighbor(radius=8) and global(cls) | "),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_script_writes_its_table(name, more, row, tmp_path):

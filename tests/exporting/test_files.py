@@ -49,9 +49,7 @@ def test_a_model_on_a_gpu(tmp_path):
     assert next(model.parameters()).is_cuda
 
 
-@pytest.mark.parametrize(
-    ("family", "name"), [("mpnet", "torch"), ("mpnet", "onnx"), ("t5-encoder", "openvino")]
-)
+@pytest.mark.parametrize(("family", "name"), [("mpnet", "onnx"), ("t5-encoder", "openvino")])
 def test_biases_by_distance(family, name, tmp_path):
     """`export` compares at 1,027 tokens a model that has no limit, T5, and refuses what differs.
 

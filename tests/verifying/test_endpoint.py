@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -35,7 +36,8 @@ class Server:
                 if status == 302:
                     self.send_header("Location", "http://127.0.0.1:1/elsewhere")
                 self.end_headers()
-                self.wfile.write(content)
+                with suppress(BrokenPipeError):  # who asked has read enough
+                    self.wfile.write(content)
 
             def log_message(self, *_):
                 pass
