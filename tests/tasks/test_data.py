@@ -140,6 +140,11 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, name, content
     assert "\n" not in message
 
 
+def test_a_variable_that_is_not_set_is_named():
+    with pytest.raises(DataError, match=r"NOWHERE.*needs the environment variable NOWHERE$"):
+        read(files("${NOWHERE}/rows.csv"))
+
+
 def test_files_that_do_not_fit_together(tmp_path):
     (tmp_path / "a.csv").write_text("label\n1\n")
     (tmp_path / "b.csv").write_text("label\nx\n")

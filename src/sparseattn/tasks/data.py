@@ -18,6 +18,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
 from sparseattn.errors import DataError, MissingExtraError, first_line, unknown
+from sparseattn.files import expanded
 from sparseattn.tasks.spec import DataSpec
 
 BBC_LABELS = ("business", "entertainment", "politics", "sports", "tech")
@@ -110,6 +111,7 @@ def _read_file(path: str, form: str | None) -> pyarrow.Table:
         problem = unknown("file format", form, FORMATS)
         raise DataError(f"cannot read {path}: {problem}, or name it in data.files.format")
     if not place.is_file():
+        expanded(path)  # an error that names a variable which is not set
         raise DataError(f"cannot read {path}: there is no such file")
     try:
         return FORMATS[form](place)
