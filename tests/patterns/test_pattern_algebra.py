@@ -148,3 +148,13 @@ def test_needs_and_layers_come_from_both_sides():
     assert sa.parse("matched_random(random(2), per_layer=false)").varies_by_layer
     assert sa.parse("matched_random(similarity(2))").needs == {"ids", "special", "embedding"}
     assert sa.parse("longformer(1, globals=[sep])").needs == {"separators"}
+
+
+@pytest.mark.parametrize("symbol", "|&-")
+def test_the_layer_is_the_first_unless_it_is_named(symbol):
+    tokens = sa.TokenBatch.of_lengths(40)
+    pattern = sa.parse(f"neighbor(8) {symbol} random(degree=4)")
+    rules = [pattern.rule(tokens), pattern.rule(tokens, 0), pattern.rule(tokens, 1)]
+    unnamed, first, second = (rule.dense(tokens.length) for rule in rules)
+    assert torch.equal(unnamed, first)
+    assert not torch.equal(first, second)

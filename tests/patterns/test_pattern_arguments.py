@@ -183,6 +183,8 @@ MESSAGES = {
     "0",
     "irregular([1], [-1])": "irregular(weights=[-1]): weights must be numbers >= 0, not all of "
     "them 0",
+    "irregular([1], [true])": "irregular(weights=[true]): weights must be numbers >= 0, not all of "
+    "them 0",
     "matched_random(neighbor)": "matched_random(pattern='neighbor'): pattern must be a pattern, "
     "such as neighbor(radius=2)",
     "matched_random(self(), keep=cls)": "matched_random(keep='cls'): keep must be a pattern, "

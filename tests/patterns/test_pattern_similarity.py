@@ -7,6 +7,7 @@ import torch
 
 from sparseattn.patterns import _nearest
 from sparseattn.patterns._nearest import nearest_by_piece
+from sparseattn.patterns.similarity import nearest
 
 
 def by_hand(embedding, ids, lexical, k):
@@ -47,3 +48,11 @@ def test_a_batch_without_words_has_no_nearest():
     ids = torch.zeros(2, 4, dtype=torch.long)
     assert (nearest_by_piece(torch.ones(1, 2), ids, ids > 0, 2) == -1).all()
     assert nearest_by_piece(torch.ones(1, 2), ids[:, :0], ids[:, :0] > 0, 2).shape == (2, 0, 0)
+
+
+def test_keys_of_other_sentences_are_told_apart_by_a_thousandth():
+    angles = torch.tensor([0.0, 0.1, 0.2, 0.11, 0.09]).double()
+    vectors = torch.stack([angles.cos(), angles.sin()], dim=-1)[None]
+    sentences = torch.tensor([[0, 1, 1, 1, 1]])
+    found = nearest(vectors, sentences >= 0, torch.tensor([0]), 5, sentences)
+    assert found.tolist() == [[[4, 1, 3, 2, -1]]]
