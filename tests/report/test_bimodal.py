@@ -55,7 +55,7 @@ def test_an_arm_that_never_learned_is_not_the_sparsest_without_a_loss() -> None:
     sparsity = data.rows["arm"].map({"dense": 0.0, "bad": 0.95, "mixed": 0.9, "small": 0.5})
     data = replace(data, rows=data.rows.assign(sparsity=sparsity.fillna(0.4)))
     first = findings(summarise(data), [])[0]
-    assert "of those with an interval or without a loss, is small, at" in first
+    assert "whose interval excludes a loss of 5 points is small, at" in first
 
 
 def test_a_study_may_state_the_threshold() -> None:

@@ -19,7 +19,8 @@ EXAMPLES = options.examples(
 def calibrate(
     sparsity: Annotated[float, typer.Option(help="The target on these texts, such as 0.8.")],
     task: Annotated[
-        str | None, typer.Option(help="A study file or a name such as sst2: its training texts.")
+        str | None,
+        typer.Option(help="A study file or a name such as sst2: 256 of its training texts."),
     ] = None,
     text: Annotated[
         Path | None, typer.Option(help="Or unlabelled text, a text a line (.txt or .tsv).")
@@ -33,6 +34,8 @@ def calibrate(
     changes: options.Changes = None,
 ) -> None:
     """Find the degrees that keep the most of a model's own attention. No training."""
+    options.check_source(task, text, changes)
+    options.check_file(out)
     from sparseattn.annotations import PARSED
     from sparseattn.counting import MeasuredSparsity
     from sparseattn.degrees.calibrate import calibrate_rows, prepare
@@ -41,6 +44,7 @@ def calibrate(
     from sparseattn.degrees.settings import Settings
     from sparseattn.degrees.texts import Texts, check
     from sparseattn.models.load import load_part
+    from sparseattn.study.resolve import Sample
     from sparseattn.study.trial_cache import TrialCache
     from sparseattn.words import counted
 
@@ -48,20 +52,15 @@ def calibrate(
         over, granularity, options.globals_of(global_tokens), dense_layers=dense_layers
     )
     check_sparsity(sparsity)
-    options.check_source(task, text, changes)
-    options.check_file(out)
-    texts = [] if text is None else options.read_texts(text)
-    study = None if task is None else options.study_of(task, model, changes or ())
-    name = study.model if study else model or DEFAULT
-    encoder = load_part(name, "AutoModel")
-    check(encoder, texts)
-    if study:
-        cache = TrialCache()
-        tokenizer = cache.tokenizer(name, study.task)
-        data = cache.prepared(name, study.task, settings.needs & PARSED, study.pipeline)
-        rows, collator = data.train, data.collator
+    if text is None:
+        study = options.study_of(str(task), model, changes or ())
+        sample = Sample(study, settings.needs & PARSED, TrialCache())
+        encoder, tokenizer = sample.model, sample.tokenizer
+        rows, collator = sample.texts.evaluation, sample.texts.collator
     else:
-        tokenizer = load_part(name, "AutoTokenizer")
+        name, texts = model or DEFAULT, options.read_texts(text)
+        encoder, tokenizer = load_part(name, "AutoModel"), load_part(name, "AutoTokenizer")
+        check(encoder, texts)
         rows, collator = prepare(encoder, texts, tokenizer, settings)
     result = calibrate_rows(encoder, rows, collator, sparsity, settings, tokenizer)
     result.plan.save(out)

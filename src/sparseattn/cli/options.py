@@ -34,7 +34,7 @@ Changes = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Instead of what the file says, such as training.epochs=1; may be repeated.",
+        help="Instead of what the file says, such as task.max_length=64; may be repeated.",
     ),
 ]
 Model = Annotated[

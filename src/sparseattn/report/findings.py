@@ -9,11 +9,13 @@ from sparseattn.report.comparison import Comparison, Question
 from sparseattn.report.data import StudyData
 from sparseattn.report.summary import ArmSummary, Summary
 from sparseattn.report.text import fraction, interval, points, probability, spell, unit
-from sparseattn.stats import LEVEL
 from sparseattn.words import counted
 
 #: Metrics of which one at least is 0 where all examples get one answer.
 _CHANCE = ("mcc", "f1")
+
+#: The loss that an arm must exclude to be named as kept.
+_MARGIN = 0.05
 
 #: Share of the whole scale from which on a detectable difference says nothing.
 _HALF = 0.5
@@ -49,51 +51,50 @@ def learned_nothing(data: StudyData) -> str:
 
 
 def _not_compared(summary: Summary) -> str:
-    why = "" if summary.data.reference else ": no trial of it finished"
-    return f"No arm could be compared with {summary.data.baseline}{why}."
+    data = summary.data
+    if data.reference:
+        return f"No arm could be compared with {data.baseline}."
+    if any(arm.name == data.baseline for arm in data.groups):
+        return f"No arm could be compared with {data.baseline}: no trial of it finished."
+    return f"The study has no arm {data.baseline} to compare the others with."
 
 
 def _against(summary: Summary, compared: Sequence[ArmSummary]) -> str:
     """How many arms differ from the baseline, and the one to look at."""
     data, verdicts = summary.data, [each.verdict for each in compared]
     lower, higher = verdicts.count("lower"), verdicts.count("higher")
+    told = [
+        f"{count} {'is' if count == 1 else 'are'} {word}"
+        for count, word in ((lower, "lower"), (higher, "higher"))
+        if count
+    ]
+    if none := len(verdicts) - lower - higher:
+        told.append(f"for {none} no difference was found")
     counts = (
         f"Of {counted(len(verdicts), 'arm')} compared with {data.baseline} in {data.headline}, "
-        f"{lower} {'is' if lower == 1 else 'are'} lower, {higher} higher, and for "
-        f"{len(verdicts) - lower - higher} no difference was found"
+        f"{' and '.join(told)}"
     )
     sparse = [each for each in compared if (each.mean("sparsity") or 0) > 0]
-    sparse.sort(key=lambda each: -(each.mean("sparsity") or 0))
-    best = next((each for each in sparse if not _may_lose(each.comparison)), None)
-    if best:
-        which = "the sparsest arm for which no loss was found, with or without correction,"
-        if any(_untold(each.comparison) for each in sparse[: sparse.index(best)]):
-            which += " of those with an interval or without a loss,"
-    elif sparse:
-        best = max(sparse, key=lambda each: _difference(each.comparison))
-        which = "the smallest loss, which as the best of several may look too small,"
-    else:
+    if not sparse or unit(data.headline) != 100:
         return f"{counts}."
+    kept = [each for each in sparse if _least(each.comparison) > -_MARGIN]
+    if kept:
+        best = max(kept, key=lambda each: each.mean("sparsity") or 0)
+        which = "the sparsest arm whose interval excludes a loss of 5 points"
+    else:
+        best = max(sparse, key=lambda each: _difference(each.comparison))
+        which = (
+            "no interval excludes a loss of 5 points; the best arm, which as the best of several may "
+            "look too good,"
+        )
     at = f"at sparsity {fraction(best.mean('sparsity'))}"
     return f"{counts}; {which} is {best.arm}, {at}: {_change(best.comparison)}."
 
 
-def _may_lose(each: Comparison | None) -> bool:
-    """Whether a loss was found by the p-value before correction, or there is one of no interval.
-
-    After the correction for many comparisons a study with few runs finds next to nothing, which
-    would recommend the arm that loses most.
-    """
-    if each is None or each.result is None:
-        return False
-    return _untold(each) or (each.result.p < LEVEL and each.result.difference < 0)
-
-
-def _untold(each: Comparison | None) -> bool:
-    """Whether an arm is lower by an amount without an interval, as one that learned in no run."""
-    if each is None or each.result is None:
-        return False
-    return each.result.difference < 0 and math.isnan(each.result.low)
+def _least(each: Comparison | None) -> float:
+    """The lower end of a change's interval; minus infinity for one without."""
+    low = each.result.low if each and each.result else math.nan
+    return -math.inf if math.isnan(low) else low
 
 
 def _difference(each: Comparison | None) -> float:
