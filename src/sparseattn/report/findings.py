@@ -84,8 +84,8 @@ def _against(summary: Summary, compared: Sequence[ArmSummary]) -> str:
     else:
         best = max(sparse, key=lambda each: _difference(each.comparison))
         which = (
-            "no interval excludes a loss of 5 points; the best arm, which as the best of several may "
-            "look too good,"
+            "no interval excludes a loss of 5 points; the best arm, which as the best of several "
+            "may look too good,"
         )
     at = f"at sparsity {fraction(best.mean('sparsity'))}"
     return f"{counts}; {which} is {best.arm}, {at}: {_change(best.comparison)}."
