@@ -18,10 +18,7 @@ EXAMPLES = options.examples(
 
 def calibrate(
     sparsity: Annotated[float, typer.Option(help="The target on these texts, such as 0.8.")],
-    task: Annotated[
-        str | None,
-        typer.Option(help="A study file or a name such as sst2: 256 of its training texts."),
-    ] = None,
+    task: options.TaskTexts = None,
     text: Annotated[
         Path | None, typer.Option(help="Or unlabelled text, a text a line (.txt or .tsv).")
     ] = None,
@@ -36,6 +33,8 @@ def calibrate(
     """Find the degrees that keep the most of a model's own attention. No training."""
     options.check_source(task, text, changes)
     options.check_file(out)
+    from rich.console import Console
+
     from sparseattn.annotations import PARSED
     from sparseattn.counting import MeasuredSparsity
     from sparseattn.degrees.calibrate import calibrate_rows, prepare
@@ -62,7 +61,8 @@ def calibrate(
         encoder, tokenizer = load_part(name, "AutoModel"), load_part(name, "AutoTokenizer")
         check(encoder, texts)
         rows, collator = prepare(encoder, texts, tokenizer, settings)
-    result = calibrate_rows(encoder, rows, collator, sparsity, settings, tokenizer)
+    with Console(stderr=True).status(f"looking at the attention in {counted(len(rows), 'text')}"):
+        result = calibrate_rows(encoder, rows, collator, sparsity, settings, tokenizer)
     result.plan.save(out)
     tokens = Texts(encoder, rows, collator).tokens(result.plan, tokenizer)
     measured = MeasuredSparsity.of(result.plan, tokens, result.costs.heads, result.costs.windows)

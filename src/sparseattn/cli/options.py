@@ -37,6 +37,10 @@ Changes = Annotated[
         help="Instead of what the file says, such as task.max_length=64; may be repeated.",
     ),
 ]
+TaskTexts = Annotated[
+    str | None,
+    typer.Option("--task", help="A study file or a name such as sst2: 256 of its training texts."),
+]
 Model = Annotated[
     str | None, typer.Option(help="Instead of the task's, or of the packaged MiniLM.")
 ]

@@ -21,10 +21,7 @@ def probe(
     pattern: Annotated[
         str, typer.Argument(metavar="PATTERN", help="Such as 'similarity(k=3) - sentence()'.")
     ],
-    task: Annotated[
-        str | None,
-        typer.Option(help="A study file or a name such as sst2: 256 of its training texts."),
-    ] = None,
+    task: options.TaskTexts = None,
     text: Annotated[
         Path | None, typer.Option(help="Or a file, a text a line (.txt or .tsv): 512 of them.")
     ] = None,
@@ -44,6 +41,8 @@ def probe(
         raise DataError("--pairs goes with --text; a task says itself what its texts are")
     options.check_file(out)
     files = options.picture_files(png, svg, html)
+    from rich.console import Console
+
     from sparseattn.degrees.probe import pattern_of, probe_texts
     from sparseattn.degrees.probe import probe as probe_attention
     from sparseattn.degrees.texts import Texts
@@ -51,17 +50,19 @@ def probe(
     from sparseattn.study.resolve import TEXTS, Sample
     from sparseattn.study.trial_cache import TrialCache
 
-    wanted = pattern_of(pattern)
+    wanted, looking = pattern_of(pattern), Console(stderr=True).status("looking at the attention")
     if text is None:
         study = options.study_of(str(task), model, changes or ())
         sample = Sample(study, wanted.needs, TrialCache())
         rows = Texts(sample.model, sample.texts.evaluation, sample.texts.collator, TEXTS)
-        result = probe_texts(rows, wanted, sample.tokenizer)
+        with looking:
+            result = probe_texts(rows, wanted, sample.tokenizer)
     else:
         texts = [columns[: 1 + pairs] for columns in options.read_lines(text, 1 + pairs)]
         name = model or DEFAULT
         encoder, tokenizer = load_part(name, "AutoModel"), load_part(name, "AutoTokenizer")
-        result = probe_attention(encoder, wanted, texts, tokenizer=tokenizer)
+        with looking:
+            result = probe_attention(encoder, wanted, texts, tokenizer=tokenizer)
     options.show(result)
     if out is not None:
         import pandas as pd
