@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -86,3 +87,17 @@ def test_pairs_are_of_the_seeds_that_both_arms_have_in_any_order() -> None:
     difference = (values["neighbor"] - values["dense"].loc[2:]).mean()
     assert found.result.difference == pytest.approx(difference)
     assert found.result.test.endswith("paired")
+
+
+def test_the_answer_says_which_differences_are_post_hoc_and_how_many_seeds_arms_have() -> None:
+    pairs = {"Late": [("random@3:", "random@:"), ("dense", "random@:")]}
+    fewer = DATA.rows[~((DATA.rows["arm"] == "dense") & (DATA.rows["seed"] == 0))]
+    data = replace(DATA, rows=fewer, contrasts=pairs, added={"Late": [("dense", "random@:")]})
+    (question,) = questions(data)
+    assert question.asked == "Late:"
+    first, second = question.answer.split("; ")
+    assert "post hoc" not in first
+    assert second.endswith(", post hoc).")
+    same, other = (row["Means"] for row in rows_of(comparisons_table(question.comparisons)))
+    assert "of" not in same
+    assert re.fullmatch(r"[\d.]+ \(of 2\) : [\d.]+ \(of 3\)", other)

@@ -221,6 +221,12 @@ class Question:
     notes: tuple[str, ...]
 
     @property
+    def asked(self) -> str:
+        """The question, ending in a sign that an answer may follow."""
+        text = self.text or "Declared comparisons"
+        return text if text[-1] in "?.!:" else f"{text}:"
+
+    @property
     def answer(self) -> str:
         """The result in a sentence."""
         tested = [each for each in self.comparisons if each.result]
@@ -228,18 +234,23 @@ class Question:
             return "No comparison could be made."
         differing = [each for each in tested if each.differs]
         none = len(tested) - len(differing)
+        late = "" if any(each.declared for each in tested) else "post hoc "
         if not differing:
-            where = "the one comparison" if none == 1 else f"any of {none:,} comparisons"
+            where = (
+                f"the one {late}comparison" if none == 1 else f"any of {none:,} {late}comparisons"
+            )
             return f"No difference was found in {where}."
-        named = "; ".join(
-            f"{each.a} is {each.verdict} than {each.b} "
-            f"({points(each.metric, each.result.difference)})"
-            for each in differing[:_NAMED]
-            if each.result
-        )
+        named = "; ".join(map(_told, differing[:_NAMED]))
         more = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
         rest = f"; no difference was found in {none:,} of {len(tested):,} comparisons"
         return f"{named}{more}{rest if none else ''}."
+
+
+def _told(each: Comparison) -> str:
+    """A difference that was found."""
+    change = points(each.metric, each.result.difference if each.result else None)
+    late = "" if each.declared else ", post hoc"
+    return f"{each.a} is {each.verdict} than {each.b} ({change}{late})"
 
 
 def questions(data: StudyData) -> list[Question]:

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from sparseattn.report.comparison import Comparison, Question
 from sparseattn.report.data import StudyData
 from sparseattn.report.summary import ArmSummary, Summary
-from sparseattn.report.text import fraction, interval, points, probability, spell, unit
+from sparseattn.report.text import (
+    fraction,
+    interval,
+    learned,
+    points,
+    probability,
+    spell,
+    unit,
+)
 from sparseattn.words import counted
 
 #: Metrics of which one at least is 0 where all examples get one answer.
@@ -33,7 +41,8 @@ def findings(summary: Summary, asked: Sequence[Question]) -> list[str]:
     every = [each.comparison for each in compared if each.comparison]
     every += [each for one in asked for each in one.comparisons if each.result]
     declared = _declared(asked) if every or asked else ""
-    sentences = [learned_nothing(summary.data), first, declared, _open(every)]
+    untold = any(one.notes or any(not each.result for each in one.comparisons) for one in asked)
+    sentences = [learned_nothing(summary.data), first, declared, _open(every, untold)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -102,13 +111,15 @@ def _difference(each: Comparison | None) -> float:
 
 
 def _change(each: Comparison | None) -> str:
-    """A difference with its interval."""
+    """A difference with its interval, or with the runs that learned the task."""
     if each is None or each.result is None:
         return "not compared"
     low, high = each.result.low, each.result.high
     ends = "" if math.isnan(low) else f" (95% interval {interval(each.metric, low, high)})"
     scale = " points" if unit(each.metric) == 100 else ""
-    return f"{points(each.metric, each.result.difference)}{scale}{ends}"
+    runs = [learned(each.metric, of) for of in each.learned or ()]
+    counts = f"; runs that learned the task: {' against '.join(runs)}" if runs else ""
+    return f"{points(each.metric, each.result.difference)}{scale}{ends}{counts}"
 
 
 def _declared(asked: Sequence[Question]) -> str:
@@ -133,12 +144,18 @@ def _declared(asked: Sequence[Question]) -> str:
     )
 
 
-def _open(every: Sequence[Comparison]) -> str:
-    """How large a difference may have been missed, where none was found."""
+def _open(every: Sequence[Comparison], untold: bool) -> str:
+    """How large a difference may have been missed, where none was found.
+
+    Args:
+        every: All comparisons that were made.
+        untold: Whether others could not be made.
+    """
     none = {frozenset((each.a, each.b)): each for each in every if not each.differs}
     results = [(each.metric, each.result) for each in none.values() if each.result]
     if not results:
-        return "A difference was found in every comparison." if every else ""
+        which = " that could be made" if untold else ""
+        return f"A difference was found in every comparison{which}." if every else ""
     metric = results[0][0]
     sizes = sorted(each.detectable for _, each in results if not math.isnan(each.detectable))
     told = [size for size in sizes if unit(metric) != 100 or size < _HALF]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,13 +93,19 @@ def mean_text(metric: str, mean: Mean | None) -> str:
     return f"{text} ({both})" if both else text
 
 
+def _over_seeds(means: Iterable[Mean | None]) -> str:
+    """What a column of means says in its heading."""
+    return "mean over seeds ± 95%" if any(m and m.telling for m in means) else "mean over seeds"
+
+
 def arms_table(summary: Summary) -> Table:
     """The main table: a row for each arm."""
     data = summary.data
+    headlines = [each.metrics.get(data.headline) for each in summary.arms]
     columns = [
         Column("Arm", number=False),
         Column("Layers", number=False),
-        Column(data.headline.capitalize() or "Metric", explain="mean over seeds ± 95%"),
+        Column(data.headline.capitalize() or "Metric", explain=_over_seeds(headlines)),
         Column("Learned it", explain="runs, their mean"),
         Column("Change", explain=f"against {data.baseline}"),
         Column("95% interval", explain="of the change", brief=False),
@@ -165,6 +171,15 @@ def _comparison(each: Comparison | None) -> tuple[str, ...]:
     )
 
 
+def _means(each: Comparison) -> list[str]:
+    """The mean of either arm; with its seeds where the two have not as many."""
+    means = each.means or ()
+    same = len({mean.count for mean in means}) == 1
+    return [
+        f"{spell(each.metric, mean.value)}{'' if same else f' (of {mean.count})'}" for mean in means
+    ]
+
+
 def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
     """The comparisons that answer a question."""
     columns = (
@@ -182,7 +197,7 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
     )
     rows = []
     for each in comparisons:
-        means = " : ".join(spell(each.metric, mean.value) for mean in each.means or ()) or NONE
+        means = " : ".join(_means(each)) or NONE
         runs = " : ".join(learned(each.metric, of) for of in each.learned or ()) or NONE
         *cells, verdict, detectable, asked = _comparison(each)
         verdict = each.reason or verdict
@@ -199,7 +214,7 @@ def seeds_table(each: ArmSummary) -> Table:
     shown = each.done.iloc[:SEEDS]
     columns = (
         Column("Metric", number=False),
-        Column("Mean", explain="over seeds ± 95%"),
+        Column("Mean", explain=_over_seeds(each.metrics.values()).removeprefix("mean ")),
         Column("SD", explain="over seeds"),
         *(Column(f"Seed {seed}") for seed in shown["seed"]),
     )
