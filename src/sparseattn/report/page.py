@@ -212,9 +212,8 @@ def _notes(summary: Summary) -> list[str]:
             f"{summary.hidden:,} more arms are not shown or compared: the first "
             f"{len(summary.arms)} in the study's order are. results.csv has all."
         )
-    counts = {each.metrics[metric].count for each in summary.arms if metric in each.metrics}
-    if 1 in counts:
+    if 1 in summary.seeds:
         notes.append("An arm with one seed has no interval.")
-    if 2 in counts:
+    if 2 in summary.seeds:
         notes.append(TWO_SEEDS)
     return notes

@@ -88,6 +88,12 @@ class Summary:
         """How many comparisons the correction covers."""
         return sum(bool(each.comparison and each.comparison.result) for each in self.arms)
 
+    @property
+    def seeds(self) -> set[int]:
+        """How many seeds an arm has, over the arms that have the main metric."""
+        main = [each.metrics.get(self.data.headline) for each in self.arms]
+        return {mean.count for mean in main if mean}
+
     def has(self, column: str) -> bool:
         """Whether any arm shown has a value in this column."""
         return any(each.mean(column) is not None for each in self.arms)

@@ -34,10 +34,9 @@ def terminal_table(study: StudyData | Summary) -> RichTable:
     lines.append(
         f"Sparsity is over {data.counted_over}; layer sparsity over the sparse layers alone."
     )
-    counts = {mean.count for each in summary.arms for mean in each.metrics.values()}
-    if any(count > 2 for count in counts):
+    if any(count > 2 for count in summary.seeds):
         lines.append("± is the 95% interval of the mean over seeds.")
-    if 2 in counts:
+    if 2 in summary.seeds:
         lines.append(TWO_SEEDS)
     if summary.comparisons:
         lines.append(
