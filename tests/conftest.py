@@ -10,6 +10,14 @@ import pytest
 from tests.study import fakes
 
 
+def pytest_runtest_setup(item):
+    """A plain `pytest` takes the tests of a GPU as well."""
+    if item.get_closest_marker("gpu"):
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def unseen_by_the_collector():
     """What earlier modules left: every training collects garbage, and would look through it all."""

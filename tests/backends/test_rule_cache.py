@@ -86,7 +86,6 @@ def test_a_rule_that_costs_too_much_to_compare_has_no_fingerprint():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_gpu_is_waited_for_where_that_is_worth_it():
     tokens = sa.TokenBatch(torch.ones(1, 40, dtype=torch.bool, device="cuda"))
     on_gpu = sa.Plan.of(PLAN).compile(tokens, [2]).layers[0]

@@ -217,7 +217,6 @@ def test_a_batch_of_padding_only_allows_nothing(spec):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @every
 def test_a_gpu_allows_the_same(spec):
     tokens = FIXED.tokens
