@@ -99,9 +99,7 @@ def test_what_is_asked_for_on_the_command_line_changes_the_executor(
 def test_a_folder_without_a_study(command, tmp_path, call):
     status, _, err = call(command, tmp_path)
     assert status == 2
-    assert (
-        err == f"error: {tmp_path} is not a study's folder: study.json: No such file or directory\n"
-    )
+    assert err == f"error: {tmp_path} is not a study's folder: it has no study.json\n"
     assert not any(tmp_path.iterdir())
 
 

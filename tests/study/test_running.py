@@ -171,7 +171,7 @@ def test_a_trial_function_that_is_not_there(tmp_path, monkeypatch):
 
 
 def test_a_folder_without_a_study(tmp_path):
-    with pytest.raises(StudyError, match=r"is not a study's folder: study\.json: No such file"):
+    with pytest.raises(StudyError, match=r"is not a study's folder: it has no study\.json"):
         resume(tmp_path)
 
 

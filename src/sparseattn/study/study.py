@@ -119,6 +119,10 @@ class Study:
             data = path.read_bytes()
         except OSError as error:
             why = f"{STUDY}: {error.strerror}"
+            if not folder.is_dir():
+                why = "it is a file" if folder.exists() else "there is no such folder"
+            elif isinstance(error, FileNotFoundError):
+                why = f"it has no {STUDY}"
             raise StudyError(f"{folder} is not a study's folder: {why}") from None
         return cls.from_json(data, path)
 
