@@ -120,6 +120,15 @@ def test_ids_are_unique_and_figures_have_words(ordinary) -> None:
     assert dark == ["(prefers-color-scheme: dark)"] * 3
 
 
+def test_headings_of_markdown_say_what_is_counted_after_a_space(tmp_path) -> None:
+    write_report(DATA, tmp_path)
+    heading = next(
+        line for line in (tmp_path / "report.md").read_text().splitlines() if "| Arm |" in line
+    )
+    assert "| Accuracy (mean over seeds ± 95%) |" in heading
+    assert "| Seeds (finished) |" in heading
+
+
 def test_declared_comparisons_stand_on_the_pages(tmp_path) -> None:
     pairs = [("neighbor", "similarity"), ("no such", "dense")]
     write_report(replace(DATA, contrasts={"Does it matter which?": pairs}), tmp_path)
