@@ -122,6 +122,15 @@ def test_cells_of_a_grid_share_a_colour_and_are_joined() -> None:
     assert [text.get_text() for text in legend.get_texts()] == ["learned", "layers: all", "dense"]
 
 
+def test_lines_of_two_factors_do_not_cross_over() -> None:
+    data = study({f"mix n={n} r={r}": (0.2,) for n in (0, 1) for r in (2, 4)}, layers=(":",))
+    shares = {"dense": 0.0, "mix n=0 r=2": 0.9, "mix n=1 r=2": 0.8, "mix n=0 r=4": 0.8}
+    shares["mix n=1 r=4"] = 0.7
+    drawing = sparsity_figure(summarise(changed(data, sparsity=data.rows["arm"].map(shares))))
+    joined = [line.get_xdata() for line in axes_of(drawing).lines if line.get_alpha() == 0.6]
+    assert [[round(float(x)) for x in xs] for xs in joined] == [[80, 90], [70, 80]]
+
+
 def test_files_are_whole_whatever_names_hold(tmp_path) -> None:
     data = study({"名前 \x00\x1b[31m 🙂 $x_{$": (0.1, 0.4), "a" * 80: (0.1, 0.3)}, examples=60)
     summary = summarise(data)

@@ -200,6 +200,7 @@ def _arm(each: ArmSummary, metric: str) -> dict[str, Any]:
         "address": each.arm.address,
         "name": each.arm.name,
         "family": each.arm.family,
+        "line": each.arm.line,
         "placement": each.arm.placement,
         "words": str(each.arm),
         "sparsity": each.mean("sparsity"),

@@ -144,13 +144,13 @@ def scatter(
         if base.interval:
             axes.axhspan(*base.interval, color=page.ink, alpha=0.1, linewidth=0)
         axes.axhline(base.mean, color=page.ink, linewidth=1, linestyle="--")
-    lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    lines: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for point in points:
-        lines.setdefault((point.arm.family, point.arm.layers), []).append(
-            (point.sparsity, point.mean)
-        )
+        arm = point.arm
+        cell = (point.sparsity, point.mean)
+        lines.setdefault((arm.family, arm.line, arm.layers), []).append(cell)
         _mark(axes, point, marks, point.sparsity, upright=True)
-    for (family, _), cells in lines.items():
+    for (family, *_), cells in lines.items():
         if len(cells) > 1:
             across, up = zip(*sorted(cells), strict=True)
             axes.plot(across, up, color=marks.of(family)["color"], linewidth=1, alpha=0.6)
@@ -246,7 +246,7 @@ def sparsity_figure(summary: Summary) -> Drawing | None:
         return None
     caption = (
         f"{metric.capitalize()} against sparsity. {MARKS_ARE} The dashed line is the baseline, the "
-        "band its interval. Lines join the cells of one grid."
+        "band its interval. Lines join arms that differ in the first factor of their grid alone."
     )
     return _frontier("sparsity", metric, points, base, marks, caption)
 

@@ -56,6 +56,15 @@ class ArmKey:
         return re.sub(r"( \w+=\S+)+$", "", self.name)
 
     @property
+    def line(self) -> str:
+        """Its name without the first factor of its grid: arms of one line differ in that alone.
+
+        >>> ArmKey("learned s=0.7 k=2").line, ArmKey("learned s=0.7").line
+        ('learned k=2', 'learned')
+        """
+        return re.sub(r" \w+=\S+(?=( \w+=\S+)*$)", "", self.name, count=1)
+
+    @property
     def placement(self) -> str:
         """Its layers in words; layers are counted from 0."""
         for spelled, words in _PLACEMENTS:

@@ -168,7 +168,7 @@ export function studiesView(root, about, given, write) {
     }
     made.append(svgEl("g", { transform: `translate(${edge.left} ${height - names.height})` }, names.items));
     const side = dodge(shown, width - edge.left - edge.right);
-    const byLine = Map.groupBy ? Map.groupBy(shown, (arm) => `${arm.family}\n${arm.placement}`) : new Map();
+    const byLine = Map.groupBy ? Map.groupBy(shown, (arm) => `${arm.line}\n${arm.placement}`) : new Map();
     for (const cells of byLine.values()) {
       const sorted = [...cells].sort((a, b) => a.sparsity - b.sparsity);
       if (sorted.length > 1) made.append(svgEl("polyline", { points: sorted.map((arm) => `${x(arm.sparsity) + side(arm)},${y(arm.mean)}`).join(" "), fill: "none", stroke: colour(sorted[0].family), opacity: 0.6 }));
