@@ -78,12 +78,27 @@ def test_the_search_reaches_its_budget_and_writes_it_down(tmp_path):
     assert learned.history[-1]["temperature"] == pytest.approx(0.05)
     assert set(learned.metrics) == {"search", "discretized", "final"}
     assert all("eval_loss" in found for found in learned.metrics.values())
+    learned.metrics["search"]["eval_loss"] = 0.4
     assert learned.warnings == []
     assert "warning" not in str(learned)
 
 
+def test_a_search_that_has_not_learned_the_task_is_told(tmp_path):
+    learned = learn(tmp_path, 0.7, steps=100, search_steps=0.8)
+    learned.metrics["search"]["eval_loss"] = 0.67
+    (message,) = learned.warnings
+    assert "the loss is 0.670, and that of a guess 0.693" in message
+    assert f"warning: {message}" in str(learned)
+    learned.model.config.num_labels = 3
+    assert learned.warnings == [], "a guess among three has 1.099"
+    learned.model.config.problem_type = "multi_label_classification"
+    learned.metrics["search"]["eval_loss"] = 9.0
+    assert learned.warnings == []
+
+
 def test_a_search_that_missed_its_budget_is_told(tmp_path):
     learned = learn(tmp_path, 0.7, steps=4)
+    learned.metrics["search"]["eval_loss"] = 0.4
     assert learned.expected_sparsity < 0.6
     (message,) = learned.warnings
     aim = 1 - learned.history[-1]["target"]
@@ -100,6 +115,7 @@ def test_a_plan_that_misses_its_target_names_the_way_out(tmp_path):
     trainer = {**TRAINER, "eval_dataset": rows(64, seed=9, longest=12)}
     options = {"arguments": arguments(tmp_path, 100), "trainer": trainer, "search_steps": 0.8}
     learned = learn_degrees(classifier(), rows(), 0.7, **options)
+    learned.metrics["search"]["eval_loss"] = 0.4
     (message,) = learned.warnings
     assert f"measured sparsity {learned.measured_sparsity:.3f} is not the target 0.700" in message
     assert "the target was met on the training texts, of 17." in message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from sparseattn.words import counted
 
 #: Points of sparsity by which a budget may be missed before a user is told.
 _GAP = 0.02
+
+#: Share of a guess's loss above which a search has not learned its task.
+_GUESSING = 0.95
 
 #: Ends of the names under which an evaluation tells how long it took.
 _TIMING = ("runtime", "per_second", "epoch", "preparation_time")
@@ -96,9 +100,25 @@ class Learned:
                 f"{1 - last['target']:.3f}: the degrees have not settled, and the budget chose "
                 "them rather than the training; train longer"
             )
+        loss, guess = self.scores("search").get("loss", 0.0), self._loss_of_a_guess()
+        if loss > _GUESSING * guess:
+            messages.append(
+                f"after the search phase the loss is {loss:.3f}, and that of a guess {guess:.3f}: "
+                "the degrees were chosen before the task was learned; train longer, or start from "
+                "a model that was fine-tuned densely"
+            )
         if abs(self.measured_sparsity - target) > _GAP:
             messages.append(self._missed_target())
         return messages
+
+    def _loss_of_a_guess(self) -> float:
+        """The cross-entropy of a guess among the classes of a text; infinite for other tasks."""
+        config = self.model.config
+        kind = getattr(config, "problem_type", None) or "single_label_classification"
+        one_class = type(self.model).__name__.endswith("ForSequenceClassification")
+        if not one_class or config.num_labels < 2 or kind != "single_label_classification":
+            return math.inf
+        return math.log(config.num_labels)
 
     def _missed_target(self) -> str:
         missed = (
