@@ -65,7 +65,7 @@ def test_q_is_benjamini_hochbergs_over_all_comparisons_of_a_page() -> None:
 def test_pages_show_q_beside_holm(tmp_path) -> None:
     write_report(replace(study(seeds=2, examples=100), contrasts=PAIRS), tmp_path)
     text = (tmp_path / "report.md").read_text()
-    assert text.count("| p(Holm) | q(BH) |") == 3
+    assert text.count("| p (Holm) | q (BH) |") == 3
     assert "declared" in text
 
 
