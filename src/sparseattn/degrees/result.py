@@ -113,10 +113,11 @@ class Learned:
 
     def _loss_of_a_guess(self) -> float:
         """The cross-entropy of a guess among the classes of a text; infinite for other tasks."""
+        if not type(self.model).__name__.endswith("ForSequenceClassification"):
+            return math.inf
         config = self.model.config
-        kind = getattr(config, "problem_type", None) or "single_label_classification"
-        one_class = type(self.model).__name__.endswith("ForSequenceClassification")
-        if not one_class or config.num_labels < 2 or kind != "single_label_classification":
+        kind = config.problem_type or "single_label_classification"
+        if config.num_labels < 2 or kind != "single_label_classification":
             return math.inf
         return math.log(config.num_labels)
 
