@@ -94,7 +94,7 @@ def test_the_answer_says_which_differences_are_post_hoc_and_how_many_seeds_arms_
     fewer = DATA.rows[~((DATA.rows["arm"] == "dense") & (DATA.rows["seed"] == 0))]
     data = replace(DATA, rows=fewer, contrasts=pairs, added={"Late": [("dense", "random@:")]})
     (question,) = questions(data)
-    assert question.asked == "Late:"
+    assert question.heading == "Late:"
     first, second = question.answer.split("; ")
     assert "post hoc" not in first
     assert second.endswith(", post hoc).")

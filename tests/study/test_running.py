@@ -173,6 +173,11 @@ def test_a_trial_function_that_is_not_there(tmp_path, monkeypatch):
 def test_a_folder_without_a_study(tmp_path):
     with pytest.raises(StudyError, match=r"is not a study's folder: it has no study\.json"):
         resume(tmp_path)
+    with pytest.raises(StudyError, match=r"gone is not a study's folder: there is no such folder"):
+        resume(tmp_path / "gone")
+    (tmp_path / "file").touch()
+    with pytest.raises(StudyError, match=r"file is not a study's folder: it is not a folder"):
+        resume(tmp_path / "file")
 
 
 def queued(seed: int, parses: bool = False) -> TrialSpec:

@@ -221,7 +221,7 @@ class Question:
     notes: tuple[str, ...]
 
     @property
-    def asked(self) -> str:
+    def heading(self) -> str:
         """The question, ending in a sign that an answer may follow."""
         text = self.text or "Declared comparisons"
         return text if text[-1] in "?.!:" else f"{text}:"

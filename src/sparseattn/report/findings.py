@@ -111,7 +111,7 @@ def _difference(each: Comparison | None) -> float:
 
 
 def _change(each: Comparison | None) -> str:
-    """A difference with its interval, or with the runs that learned the task."""
+    """A difference with its interval, and the runs that learned the task where some may not."""
     if each is None or each.result is None:
         return "not compared"
     low, high = each.result.low, each.result.high

@@ -62,7 +62,8 @@ class ArmKey:
         >>> ArmKey("learned s=0.7 k=2").line, ArmKey("learned s=0.7").line
         ('learned k=2', 'learned')
         """
-        return re.sub(r" \w+=\S+(?=( \w+=\S+)*$)", "", self.name, count=1)
+        _, *others = self.name.removeprefix(self.family).split() or [""]
+        return " ".join([self.family, *others])
 
     @property
     def placement(self) -> str:

@@ -116,15 +116,14 @@ class Study:
         """Reads a folder; a `StudyError` if it holds no study, or one of another version."""
         path = folder / STUDY
         try:
-            data = path.read_bytes()
+            return cls.from_json(path.read_bytes(), path)
+        except FileNotFoundError:
+            why = f"it has no {STUDY}" if folder.is_dir() else "there is no such folder"
+        except NotADirectoryError:
+            why = "it is not a folder"
         except OSError as error:
             why = f"{STUDY}: {error.strerror}"
-            if not folder.is_dir():
-                why = "it is a file" if folder.exists() else "there is no such folder"
-            elif isinstance(error, FileNotFoundError):
-                why = f"it has no {STUDY}"
-            raise StudyError(f"{folder} is not a study's folder: {why}") from None
-        return cls.from_json(data, path)
+        raise StudyError(f"{folder} is not a study's folder: {why}")
 
     @classmethod
     def from_json(cls, data: bytes, where: str | Path) -> Study:
