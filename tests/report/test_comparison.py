@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 
 from sparseattn.errors import StudyError
 from sparseattn.report import ArmKey, StudyData, compare, questions, summarise
+from sparseattn.report.text import interval
 from sparseattn.stats import holm
 from tests.report.fake import DATA, changed, counting, study
 
@@ -88,6 +89,8 @@ def test_a_design_that_finds_nothing_says_so_in_the_same_words_everywhere() -> N
     data = replace(study(seeds=2, examples=10), contrasts={"": [("neighbor@:", "random@:")]})
     found = compare(data, "neighbor@:", "random@:")
     assert found.result.detectable > 0.5
+    wide = replace(found, result=replace(found.result, low=-0.8, high=0.9))
+    assert "points, too few runs for an interval, p = " in str(wide)
     assert "Detectable in 80% of such studies: too few runs." in str(found)
     assert found.detectable == questions(data)[0].comparisons[0].detectable == "too few runs"
 
@@ -286,3 +289,9 @@ def test_answers_say_what_was_found() -> None:
     late, which = (question.answer for question in questions(replace(DATA, contrasts=pairs)))
     assert late.startswith("random, layers from 3 on is higher than random, layers all (+")
     assert which == "No difference was found in the one comparison."
+
+
+def test_an_interval_as_wide_as_the_whole_scale_says_too_few_runs() -> None:
+    assert interval("accuracy", -0.49, 0.5) == "−49.0 to +50.0"
+    assert interval("accuracy", -0.5, 0.5) == "too few runs"
+    assert interval("loss", -3.0, 4.0) == "−3.000 to +4.000"  # losses have no scale

@@ -20,7 +20,7 @@ from sparseattn.report.changed import changed
 from sparseattn.report.comparison import Comparison, questions
 from sparseattn.report.data import StudyData, load_study
 from sparseattn.report.summary import ArmSummary, Summary, summarise
-from sparseattn.report.text import points, probability, spell, unit
+from sparseattn.report.text import points, probability, spell, telling, unit
 from sparseattn.study.arms import DENSE
 from sparseattn.study.store import Store
 from sparseattn.study.study import Study
@@ -222,10 +222,11 @@ def _comparison(each: Comparison) -> dict[str, Any]:
     if each.result is None:
         return {**made, "reason": each.reason}
     found = each.result
+    shown = telling(each.metric, found.low, found.high)
     return made | {
         "difference": found.difference,
-        "low": found.low,
-        "high": found.high,
+        "low": found.low if shown else None,
+        "high": found.high if shown else None,
         "p": each.p,
         "change": points(each.metric, found.difference),
         "probability": probability(each.p),

@@ -10,7 +10,7 @@ from functools import lru_cache
 from sparseattn.errors import StudyError
 from sparseattn.report.data import StudyData
 from sparseattn.report.evidence import read, test_difference
-from sparseattn.report.text import detectable, interval, learned, points, probability, spell
+from sparseattn.report.text import detectable, interval_told, learned, points, probability, spell
 from sparseattn.stats import (
     LEVEL,
     LearnedRuns,
@@ -112,10 +112,12 @@ class Comparison:
         values = [spell(self.metric, mean.value) for mean in self.means]
         seeds = f"{' and '.join(map(str, counts))} {'seed' if counts == [1] else 'seeds'}"
         clusters = f" in {counted(result.clusters, 'cluster')}" if result.clusters else ""
+        ends = interval_told(self.metric, result.low, result.high)
+        ends = f"{ends}, " if ends else ""
         sentences = [
             f"{self.metric}: {self.a} {values[0]}, {self.b} {values[1]}.",
             f"{'A' if self.differs else 'No'} difference was found: "
-            f"{points(self.metric, result.difference)} points, {self._interval(result)}"
+            f"{points(self.metric, result.difference)} points, {ends}"
             f"p {probability(self.p)}, {self._corrected(result)} ({result.test}; "
             f"{seeds}, {counted(result.examples, 'example')}{clusters}).",
         ]
@@ -128,11 +130,6 @@ class Comparison:
         if result.caveat:
             sentences.append(f"Note: {result.caveat}.")
         return " ".join(sentences)
-
-    def _interval(self, result: TestResult) -> str:
-        if math.isnan(result.low):
-            return ""
-        return f"95% interval {interval(self.metric, result.low, result.high)}, "
 
     def _corrected(self, result: TestResult) -> str:
         if self.comparisons == 1:

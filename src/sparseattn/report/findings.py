@@ -10,7 +10,7 @@ from sparseattn.report.data import StudyData
 from sparseattn.report.summary import ArmSummary, Summary
 from sparseattn.report.text import (
     fraction,
-    interval,
+    interval_told,
     learned,
     points,
     probability,
@@ -114,8 +114,8 @@ def _change(each: Comparison | None) -> str:
     """A difference with its interval, and the runs that learned the task where some may not."""
     if each is None or each.result is None:
         return "not compared"
-    low, high = each.result.low, each.result.high
-    ends = "" if math.isnan(low) else f" (95% interval {interval(each.metric, low, high)})"
+    ends = interval_told(each.metric, each.result.low, each.result.high)
+    ends = f" ({ends})" if ends else ""
     scale = " points" if unit(each.metric) == 100 else ""
     runs = [learned(each.metric, of) for of in each.learned or ()]
     counts = f"; runs that learned the task: {' against '.join(runs)}" if runs else ""

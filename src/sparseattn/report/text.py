@@ -16,6 +16,9 @@ TWO_SEEDS = "In brackets: both values of two seeds, over which an interval says 
 #: Stands for what is not known.
 NONE = "–"
 
+#: Stands for a number that so few runs cannot give.
+TOO_FEW = "too few runs"
+
 
 def unit(metric: str) -> float:
     """What a metric is multiplied with for display: 100, but 1 for losses and errors."""
@@ -48,7 +51,7 @@ def detectable(metric: str, size: float) -> str:
     >>> detectable("accuracy", 0.0481), detectable("accuracy", 2.97)
     ('4.8', 'too few runs')
     """
-    return "too few runs" if unit(metric) == 100 and size >= 0.5 else spell(metric, size)
+    return TOO_FEW if unit(metric) == 100 and size >= 0.5 else spell(metric, size)
 
 
 def points(metric: str, value: float | None) -> str:
@@ -65,6 +68,17 @@ def points(metric: str, value: float | None) -> str:
     return text.replace("-", "−") if text.startswith("-") else f"+{text}"
 
 
+def telling(metric: str, low: float, high: float) -> bool:
+    """Whether an interval of a difference is narrower than half of everything to each side.
+
+    >>> telling("accuracy", -0.021, 0.003), telling("accuracy", -1.54, 1.81)
+    (True, False)
+    >>> telling("f1", float("nan"), float("nan"))
+    False
+    """
+    return high - low < (1 if unit(metric) == 100 else math.inf)
+
+
 def interval(metric: str, low: float, high: float) -> str:
     """The two ends of an interval of a difference.
 
@@ -72,10 +86,28 @@ def interval(metric: str, low: float, high: float) -> str:
     '−2.1 to +0.3'
     >>> interval("f1", float("nan"), float("nan"))
     '–'
+    >>> interval("accuracy", -1.54, 1.81)
+    'too few runs'
     """
     if math.isnan(low) or math.isnan(high):
         return NONE
+    if not telling(metric, low, high):
+        return TOO_FEW
     return f"{points(metric, low)} to {points(metric, high)}"
+
+
+def interval_told(metric: str, low: float, high: float) -> str:
+    """An interval of a difference in a sentence; empty where there is none.
+
+    >>> interval_told("accuracy", -0.021, 0.003), interval_told("accuracy", -1.54, 1.81)
+    ('95% interval −2.1 to +0.3', 'too few runs for an interval')
+    >>> interval_told("f1", float("nan"), float("nan"))
+    ''
+    """
+    told = interval(metric, low, high)
+    if told == NONE:
+        return ""
+    return f"{told} for an interval" if told == TOO_FEW else f"95% interval {told}"
 
 
 def learned(metric: str, runs: LearnedRuns) -> str:
