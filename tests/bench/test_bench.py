@@ -279,6 +279,11 @@ def test_lengths_that_are_none(name, lengths):
     assert "is no list of lengths" in result.output
 
 
+def test_a_plan_that_reads_a_parse_is_refused_before_a_model_is_built():
+    result = CliRunner().invoke(app, ["predict", "no/model", "--plan", "dependency()"])
+    assert "random tokens, which have no heads, words: dependency()" in str(result.exception)
+
+
 def test_the_stock_model_carries_no_plan(name, tmp_path):
     plain = load(name, 64, trains=False).model
     sa.sparsify(plain, "neighbor(radius=1)").save_pretrained(tmp_path)

@@ -231,7 +231,7 @@ def test_a_file_is_no_folder_to_learn_into(study):
         (["--set", "training.epoch=1"], "epochs"),
         (["--sparsity", "0.6,high"], "'high' is not a number"),
         (["--sparsity", "0.97"], "every token keeps itself, so the highest is"),
-        (["--globals", "some"], "some"),
+        (["--globals", "some"], "unknown global token 'some'; choose from: cls, sep"),
         (["--over", "neighbor(degrees=[1,2])"], "the first 0"),
         (["--search-steps", "0.01"], "cannot be shared out"),
         (["--set", "training.early_stopping=2"], "training.early_stopping"),

@@ -29,3 +29,20 @@ def test_bad_starts_are_one_line(run, tmp_path, arguments, words) -> None:
     assert out == ""
     assert words.format(port=port) in " ".join(err.split())
     assert err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "words"),
+    [
+        ("app", "model/config.json", "the model is in {}/model"),
+        ("export", "model/config.json", "the model is in {}/model"),
+        ("export", "study.json", "{} is a study, which keeps scores and no weights"),
+    ],
+)
+def test_a_folder_of_ours_that_is_no_model_says_what_it_is(run, tmp_path, command, file, words):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("{}")
+    more = ["--to", "onnx", "--out", str(tmp_path / "x.onnx")] if command == "export" else []
+    status, _, err = run(command, str(tmp_path), *more)
+    assert status == 2
+    assert words.format(tmp_path) in " ".join(err.split())

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sparseattn.errors import DataError, StudyError
-from sparseattn.models.names import DEFAULT, PACKAGE
+from sparseattn.models.names import DEFAULT, PACKAGE, no_model_in
 
 #: What a study's folder holds, and what a packed one ends with.
 _STUDY, _PACKED = "study.json", (".tar.xz", ".tar", ".tgz", ".zip")
@@ -63,9 +63,10 @@ def _check_model(name: str) -> None:
             f"{name} is packed: `sparseattn study unpack {name} --out FOLDER`, then name the folder"
         )
     if path.exists() and not (path / "config.json").is_file():
+        instead = no_model_in(path)
         raise DataError(
             f"{name} is neither a study's folder (it has no {_STUDY}) nor a model's "
-            "(no config.json)"
+            f"(no config.json){instead and f'; {instead}'}"
         )
     from sparseattn.models.load import load_part
 

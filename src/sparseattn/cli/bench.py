@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparseattn.annotations import PARSED
 from sparseattn.cli.options import examples, parse_lengths
+from sparseattn.errors import PlanError
 
 if TYPE_CHECKING:
     from sparseattn.bench.models import BenchModel, Times
@@ -108,6 +110,9 @@ def _prepare(
 
     numbers = parse_lengths(lengths)
     parsed_plan = Plan.read(plan)
+    if missing := parsed_plan.needs & PARSED:
+        what = ", ".join(sorted(missing))
+        raise PlanError(f"bench times random tokens, which have no {what}: {plan} cannot be timed")
     if busy:
         torch.set_num_threads(1)
     subject = load(model, max(numbers), train)

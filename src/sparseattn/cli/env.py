@@ -9,7 +9,7 @@ import typer
 
 from sparseattn.cli.options import examples
 
-EXAMPLES = examples("env", "env runs/mine")
+EXAMPLES = examples("env", "env learned/model")
 
 
 def env(

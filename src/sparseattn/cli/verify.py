@@ -12,7 +12,7 @@ from sparseattn.cli.options import examples, read_texts
 
 EXAMPLES = examples(
     "verify mine.onnx",
-    "verify http://localhost:8080 --model runs/mine --text texts.txt",
+    "verify http://localhost:8080 --model learned/model --text texts.txt",
 )
 
 #: Texts that are looked at: each is run some 80 times, and more show the same.

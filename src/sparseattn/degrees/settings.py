@@ -58,10 +58,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         from sparseattn.degrees.ranking import parse_rankings
+        from sparseattn.patterns.global_ import KINDS
 
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise PlanError(unknown(name, getattr(self, name), choices))
+        for kind in () if isinstance(self.globals, int) else self.globals:
+            if kind not in KINDS:
+                raise PlanError(unknown("global token", kind, KINDS))
         for name in ("learning_rate", "temperature_start", "temperature_end"):
             if not getattr(self, name) > 0:
                 raise PlanError(f"{name} {getattr(self, name)!r} must be above 0")

@@ -71,6 +71,16 @@ def resolve(name: str) -> str:
     raise DataError(f"model {name!r}: the package holds no folder model/ with a config.json")
 
 
+def no_model_in(path: Path) -> str:
+    """Why a folder of ours is no model's; empty for a model's and for all other folders."""
+    if not path.is_dir() or (path / "config.json").exists():
+        return ""
+    if (path / "study.json").is_file():
+        return f"{path} is a study, which keeps scores and no weights"
+    inner = path / "model"
+    return f"the model is in {inner}" if (inner / "config.json").is_file() else ""
+
+
 def not_found(name: str | Path, error: Exception) -> str:
     """Why a model cannot be had, and where it was looked for.
 
@@ -79,7 +89,7 @@ def not_found(name: str | Path, error: Exception) -> str:
     """
     name, why = expanded(str(name)), first_line(error)
     if name.startswith(PACKAGE) or Path(name).exists():
-        return why
+        return no_model_in(Path(name)) or why
     if "couldn't connect" in why:
         hub = "the Hugging Face Hub, which cannot be reached"
         return f"no folder {name} is here, nor a copy from {hub}"
