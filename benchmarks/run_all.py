@@ -1,4 +1,4 @@
-"""Every benchmark of speed and memory, one after another, on a machine that does nothing else.
+"""The benchmarks of speed and memory, one after another, on a machine that does nothing else.
 
 Each script runs in a process of its own and writes its results part by part to benchmarks/results/;
 running this again does what is missing.

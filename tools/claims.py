@@ -241,7 +241,7 @@ CLAIMS = (
         "Crisp Attention (arXiv 2508.06016): 80% sparse attention beats dense (DistilBERT, "
         "+0.97, one run)",
         "SST-2",
-        "does not hold for the arms nearest to it, 81% to 84% sparse",
+        "does not hold for the arms nearest to it, 84% sparse",
         [
             ("similar keys − dense", "claims-sst2", "similarity@:", "dense"),
             ("neighbours − dense", "claims-sst2", "neighbor@:", "dense"),
