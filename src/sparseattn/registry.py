@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
+from threading import RLock
 from typing import Any, ClassVar, TypeVar
 
 from sparseattn.errors import SparseAttnError, unknown
@@ -51,7 +52,8 @@ class Registry(Mapping[str, T]):
         self.kind, self.package, self.error = kind, package, error
         self._known: dict[str, T] = {}
         self._owners: dict[str, tuple[str, str]] = {}
-        self._looked = False
+        self._looked = self._looking = False
+        self._lock = RLock()
 
     def add(self, name: str, owner: type, value: T) -> None:
         """Registers a value.
@@ -93,16 +95,20 @@ class Registry(Mapping[str, T]):
     def _look(self) -> None:
         if self._looked:
             return
-        self._looked = True  # what is imported here may ask for what is known so far
-        try:
-            for module in iter_modules(import_module(self.package).__path__):
-                if not module.name.startswith("_"):
-                    import_module(f"{self.package}.{module.name}")
-            for point in entry_points(group=self.package):
-                point.load()
-        except BaseException:
-            self._looked = False
-            raise
+        with self._lock:  # other threads wait until everything is known
+            # What is imported here may ask for what is known so far.
+            if self._looked or self._looking:
+                return
+            self._looking = True
+            try:
+                for module in iter_modules(import_module(self.package).__path__):
+                    if not module.name.startswith("_"):
+                        import_module(f"{self.package}.{module.name}")
+                for point in entry_points(group=self.package):
+                    point.load()
+                self._looked = True
+            finally:
+                self._looking = False
 
     def __getitem__(self, name: str) -> T:
         self._look()

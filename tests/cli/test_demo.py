@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import time
 from importlib.resources import files
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sparseattn.cli import demo
@@ -86,9 +86,9 @@ def test_the_quick_demo_is_interrupted_and_goes_on(tmp_path):
     done = run("--quick", "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    rows = json.loads((out / "results.json").read_text())
+    rows = pd.read_csv(out / "results.csv", keep_default_na=False)
     assert len(rows) == 6
-    sparse = {(row["arm"], row["layers"]): row for row in rows}
+    sparse = {(row["arm"], row["layers"]): row for row in rows.to_dict("records")}
     assert sparse["neighbor", ":"]["sparsity"] > 0.78
     assert sparse["dense", ":"]["sparsity"] == 0
     page = (out / "report" / "report.html").read_text()

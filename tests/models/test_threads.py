@@ -24,6 +24,15 @@ def hurried():
     sys.setswitchinterval(before)
 
 
+def test_models_are_sparsified_in_two_threads_at_once():
+    def run(_):
+        for _ in range(10):
+            sa.restore(sa.sparsify(build("bert"), PLAN))
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(run, range(2))) == [None, None]
+
+
 def batches(annotated):
     rows = [batch(lengths) for lengths in ((23, 7, 1), (11, 2), (17, 17, 5), (9,))]
     for row in rows if annotated else []:

@@ -180,6 +180,17 @@ def test_tables_can_be_downloaded(ordinary) -> None:
     assert list(frames["results.csv"]["digest"]) == list(data.rows["digest"])
 
 
+@pytest.mark.parametrize("contrasts", [{}, {"Which?": [("neighbor", "random")]}])
+def test_a_table_that_is_too_long_for_the_page_is_named(tmp_path, monkeypatch, contrasts) -> None:
+    note = "The table of all trials is too long for this page"
+    data = replace(DATA, contrasts=contrasts)
+    for limit, told in ((10**6, False), (4000, True)):
+        monkeypatch.setattr("sparseattn.report.page._EMBEDDED", limit)
+        write_report(data, tmp_path)
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert (note in page, 'download="results.csv"' in page) == (told, not told)
+
+
 def test_the_same_study_gives_the_same_bytes(tmp_path) -> None:
     paths = write_report(DATA, tmp_path)
     assert [path.name for path in paths] == [

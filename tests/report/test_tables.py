@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from sparseattn.report import questions, summarise, terminal_table, write_results
+from sparseattn.report import questions, summarise, terminal_table
 from sparseattn.report.findings import findings
 from sparseattn.report.tables import (
     arms_frame,
@@ -114,25 +113,6 @@ def test_layers_are_named_where_arms_stand_on_different_ones() -> None:
     one = study({"neighbor": (0.3,), "random": (0.5,)}, ("3:",))
     assert list(map(str, one.groups)) == ["dense", "neighbor", "random"]
     assert "neighbor, layers all" in map(str, DATA.groups)
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_results_files_are_stable(tmp_path, order: int) -> None:
-    data = study(failures=1)
-    shuffled = data.rows[data.rows.columns[::order]].assign(zeta=1, alpha=2)
-    as_csv, as_json = write_results(shuffled, tmp_path, data.metrics)
-    head = as_csv.read_text(encoding="utf-8").splitlines()[0].split(",")
-    assert head[:7] == ["arm", "layers", "seed", "status", "headline", "accuracy", "f1"]
-    assert head[-3:] == ["digest", "alpha", "zeta"]
-    first = as_csv.read_bytes(), as_json.read_bytes()
-    write_results(shuffled, tmp_path, data.metrics)
-    assert (as_csv.read_bytes(), as_json.read_bytes()) == first
-    back = pd.read_csv(as_csv, keep_default_na=False)
-    assert list(back["digest"]) == list(data.rows["digest"])
-    records = json.loads(as_json.read_text(encoding="utf-8"))
-    assert records[-1]["accuracy"] is None
-    assert records[0]["accuracy"] == data.rows["accuracy"][0]
-    assert list(records[0]) == head
 
 
 def test_the_main_table_as_numbers() -> None:

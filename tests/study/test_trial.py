@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from sparseattn.errors import DataError, PlanError, StudyError, TrialFailed
 from sparseattn.models.identity import identity
+from sparseattn.study import planning
 from sparseattn.study import run_trial as running
 from sparseattn.study.run_trial import TrialCache, run_trial
 from sparseattn.study.trial import TrialSpec
@@ -203,6 +205,30 @@ def test_early_stopping_goes_back_to_the_best(ran):
     held_out = [entry["eval_loss"] for entry in result.history if "eval_loss" in entry]
     assert 3 <= len(held_out) < 50
     assert min(held_out) == held_out[-3]
+
+
+def test_the_time_of_a_fine_tuned_start_counts_the_dense_training_of_each_seed(
+    make, tmp_path, monkeypatch
+):
+    training = {"steps": 200, "batch_size": 4}
+    arms = [
+        make(training=training, pattern=pattern, seed=seed, start="fine-tuned")
+        for pattern in ("neighbor(1)", "neighbor(2)", "self()", "full()")
+        for seed in (0, 1)
+    ]
+    plain = [trial.model_copy(update={"start": "pretrained"}) for trial in arms]
+    taken = iter([0.0, planning._STEPS - 1.0] * 2)  # a second a step
+
+    def timed(trial, cache):
+        assert trial.start == "pretrained"
+        result = run_trial(trial, cache=cache)
+        return replace(result, seconds={"prepare": 0.0, "evaluate": 0.0, "train": next(taken)})
+
+    monkeypatch.setattr(planning, "run_trial", timed)
+    cache = TrialCache(tmp_path)
+    assert planning._estimate(plain, cache, 1).trial == pytest.approx(200)
+    assert planning._estimate(arms, cache, 1).trial == pytest.approx(200 * 10 / 8)
+    assert not (tmp_path / "fine-tuned").exists()
 
 
 def test_a_fine_tuned_start_goes_on_from_the_dense_model(make, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ def demo(out: str | Path, *, quick: bool = False, console: Console | None = None
         console: Where the table goes; standard output by default.
 
     Returns:
-        What it wrote: `results.csv`, `results.json`, the page, its text and the charts.
+        What it wrote: the study's `results.csv`, the page, its text and the charts.
 
     Raises:
         MissingExtraError: A package that the demo needs is not installed.
@@ -47,7 +47,7 @@ def demo(out: str | Path, *, quick: bool = False, console: Console | None = None
     from rich.console import Console
 
     from sparseattn.errors import StudyError
-    from sparseattn.report import summarise, terminal_table, write_report, write_results
+    from sparseattn.report import summarise, terminal_table, write_report
     from sparseattn.report.data import load_study
     from sparseattn.study import load_spec, run
 
@@ -63,4 +63,4 @@ def demo(out: str | Path, *, quick: bool = False, console: Console | None = None
     summary = summarise(data)
     (console or Console(highlight=False)).print(terminal_table(summary))
     written = write_report(summary, Path(out) / "report")
-    return [*write_results(data.rows, out, data.metrics), *written]
+    return [Path(out) / "results.csv", *written]

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -164,7 +165,7 @@ def _recording(encoder: Any, record: Any) -> Iterator[None]:
     from transformers.modeling_utils import AttentionInterface
 
     before = encoder.config._attn_implementation
-    name = f"{NAME}_probe"
+    name = f"{NAME}_probe_{get_ident()}"  # of this thread: others may probe models of their own
     interface.register(name, record)
     encoder.set_attn_implementation(name)
     try:

@@ -6,7 +6,6 @@ from sparseattn.report.comparison import Comparison, compare, questions
 from sparseattn.report.data import StudyData, load_study
 from sparseattn.report.page import write_report
 from sparseattn.report.summary import Summary, summarise
-from sparseattn.report.tables import write_results
 from sparseattn.report.terminal import terminal_table
 from sparseattn.study.arms import ArmKey
 
@@ -21,5 +20,4 @@ __all__ = [
     "summarise",
     "terminal_table",
     "write_report",
-    "write_results",
 ]

@@ -86,7 +86,8 @@ def write_report(study: StudyData | Summary, folder: str | Path) -> list[Path]:
         "details": [(each, seeds_table(each)) for each in summary.arms],
         "failures": failures_table(data),
         "environments": environments_table(data),
-        "downloads": _downloads(summary, declared),
+        "downloads": (downloads := _downloads(summary, declared)),
+        "all_trials": any(name == "results.csv" for _, name, _ in downloads),
         "version": __version__,
     }
     html, text = folder / "report.html", folder / "report.md"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from sparseattn.files import write_whole
 from sparseattn.report.comparison import Comparison, Question
 from sparseattn.report.data import StudyData
 from sparseattn.report.summary import ArmSummary, Summary
@@ -28,7 +25,6 @@ from sparseattn.report.text import (
 )
 from sparseattn.stats import Mean, mean_interval
 from sparseattn.study.arms import ArmKey
-from sparseattn.study.results import ordered
 from sparseattn.words import one_line
 
 #: Seeds with a column of their own, and failures with a row.
@@ -304,30 +300,3 @@ def _numbers(each: Comparison | None) -> dict[str, Any]:
     asked = each.asked if each and result else None
     found = {"p_holm": each.p if each else None, "q": each.q if each else None, "asked": asked}
     return {**numbers, **found, "test": test}
-
-
-def write_results(
-    rows: pd.DataFrame, folder: str | Path, metrics: Sequence[str] = ()
-) -> tuple[Path, Path]:
-    """Writes `results.csv` and `results.json`, the same bytes for the same rows.
-
-    Args:
-        rows: A row for each trial.
-        folder: An existing folder.
-        metrics: Columns that hold metrics.
-
-    Returns:
-        The two paths. What is not known is empty in the CSV and null in the JSON.
-    """
-    table = rows[ordered(rows, metrics)]
-    as_csv, as_json = Path(folder) / "results.csv", Path(folder) / "results.json"
-    write_whole(as_csv, table.to_csv(index=False, lineterminator="\n"))
-    known = table.astype(object).where(table.notna(), None)
-    text = json.dumps(known.to_dict("records"), indent=1, ensure_ascii=False, default=_plain)
-    write_whole(as_json, text + "\n")
-    return as_csv, as_json
-
-
-def _plain(value: Any) -> Any:
-    """A number of NumPy's as Python's, anything else as text."""
-    return value.item() if hasattr(value, "item") else str(value)

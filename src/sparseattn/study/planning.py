@@ -121,30 +121,31 @@ def plan(spec: StudySpec, max_trials: int = MOST) -> StudyPlan:
         timed = [trial.model_copy(update=here) for trial in trials]
         notices.append(f"the time is that of fp32: {training.precision} {why}")
     workers = executor.workers or default_workers()
-    time = _estimate(timed, cache, workers)
+    time = _estimate(timed, cache, executor.threads or max(1, cores() // workers))
     return StudyPlan(study, measured, len(trials), tuple(notices), time, workers)
 
 
-def _estimate(trials: Sequence[TrialSpec], cache: TrialCache, workers: int) -> Estimate:
+def _estimate(trials: Sequence[TrialSpec], cache: TrialCache, threads: int) -> Estimate:
     """Times a few steps of a trial, a sparse one if there is one."""
     # A method cannot find its plan in a few steps: how often it trains is counted instead.
     known = [trial for trial in trials if not is_method(trial.pattern)]
     sparse = [trial for trial in known if trial.pattern != DENSE]
     trial = (sparse or known or [trials[0].model_copy(update={"pattern": DENSE, "arm": DENSE})])[0]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, cores() // workers))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
         whole = cache.prepared(trial.model, trial.task, frozenset(), trial.pipeline).counts
         cold = run_trial(_short(trial, 1, whole), cache=cache)
         warm = run_trial(_short(trial, _STEPS, whole), cache=cache)
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
     step = max(0.0, warm.seconds["train"] - cold.seconds["train"]) / (_STEPS - 1)
     evaluate = warm.seconds["evaluate"] / warm.counts["evaluation_inputs"]
     passes = [parse_method(t.pattern).passes if is_method(t.pattern) else 1.0 for t in trials]
+    starts = {t.dense.digest for t in trials if t.start == "fine-tuned"}  # trained once each
     seconds = warm.seconds["prepare"] + evaluate * whole["evaluation_inputs"]
     steps = trial.training.optimizer_steps(whole["train_inputs"])
-    seconds += step * steps * sum(passes) / len(passes)
+    seconds += step * steps * (sum(passes) + len(starts)) / len(trials)
     how = f"{_STEPS} steps of {trial.arm} on this machine"
     return Estimate(seconds, cold.seconds["prepare"], how)
 
@@ -165,5 +166,6 @@ def _short(trial: TrialSpec, steps: int, whole: dict[str, float]) -> TrialSpec:
         "task": task.model_copy(update=fewer),
         "training": training.model_copy(update=quick),
         "data_fingerprint": "",
+        "start": "pretrained",  # a step takes as long, and no dense model is trained first
     }
     return trial.model_copy(update=changes)

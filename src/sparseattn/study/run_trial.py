@@ -167,9 +167,10 @@ def _finetune_dense(
     They are trained by the first trial that needs them, in the phase `prepare`, and kept in the
     cache, under the dense trial's digest; other processes wait for them.
     """
+    dense = spec.dense.model_copy(update={"data_fingerprint": prepared.fingerprint})
     folder = (cache.folder or cache_folder()) / "fine-tuned"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{spec.dense.digest}.safetensors"
+    path = folder / f"{dense.digest}.safetensors"
 
     def told(phase: str, share: float) -> None:
         progress("prepare", share if phase == "train" else 1.0)

@@ -130,9 +130,6 @@ class Endpoint:
             raise DataError(f"{url!r} is no URL: {first_line(error)}") from None
         if self._url.scheme not in ("http", "https") or not self._url.host:
             raise DataError(f"{url!r} is no endpoint: give an http or https URL")
-        # Without redirects: what answers is what was asked.
-        timeout = httpx.Timeout(_ANSWER, connect=_CONNECT)
-        self._client = httpx.Client(timeout=timeout, follow_redirects=False)
         self._model, self._served = model, ""
         base = self._url.path.rstrip("/")
         self._paths = [base + path for path in _PATHS]
@@ -168,7 +165,9 @@ class Endpoint:
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         url = self._url.copy_with(path=path)
         try:
-            return self._client.request(method, url, json=body)
+            # Without redirects: what answers is what was asked.
+            timeout = httpx.Timeout(_ANSWER, connect=_CONNECT)
+            return httpx.request(method, url, json=body, timeout=timeout, follow_redirects=False)
         except httpx.HTTPError as error:
             said = str(error) or type(error).__name__
             raise DataError(f"{url} does not answer: {said}") from None

@@ -140,9 +140,10 @@ class LocalExecutor:
         wait([worker.future for worker in self._busy], timeout, FIRST_COMPLETED)
         events = []
         for worker in list(self._busy):
+            done = worker.future.done()  # looked at first: no message of this trial comes later
             while worker.messages.poll():
                 events.append(Event("progress", worker.trial, *worker.messages.recv()))
-            if worker.future.done():
+            if done:
                 self._busy.remove(worker)
                 events.append(self._ended(worker))
         return events
