@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: Tokens that a plan may make global by their kind.
+GLOBALS = ("cls", "sep")
+
 #: Batch columns that carry annotations, and the field of `TokenBatch` that each one fills.
 COLUMNS = {
     "word_index": "words",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sparseattn.annotations import GLOBALS
 from sparseattn.errors import PlanError, unknown
 from sparseattn.selection import Selection, select_indices, spell_selection
 
@@ -58,14 +59,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         from sparseattn.degrees.ranking import parse_rankings
-        from sparseattn.patterns.global_ import KINDS
 
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise PlanError(unknown(name, getattr(self, name), choices))
         for kind in () if isinstance(self.globals, int) else self.globals:
-            if kind not in KINDS:
-                raise PlanError(unknown("global token", kind, KINDS))
+            if kind not in GLOBALS:
+                raise PlanError(unknown("global token", kind, GLOBALS))
         for name in ("learning_rate", "temperature_start", "temperature_end"):
             if not getattr(self, name) > 0:
                 raise PlanError(f"{name} {getattr(self, name)!r} must be above 0")

@@ -10,9 +10,10 @@ from numbers import Integral
 from operator import or_
 from typing import Any
 
+from sparseattn.annotations import GLOBALS
 from sparseattn.pattern import Pattern, Union, rule_of
 from sparseattn.patterns._checks import at_least, distinct_names, refused
-from sparseattn.patterns.global_ import KINDS, Global
+from sparseattn.patterns.global_ import Global
 from sparseattn.rules import Rule
 from sparseattn.tokens import TokenBatch
 
@@ -47,9 +48,9 @@ def check_globals(pattern: Pattern, value: Any) -> None:
         PatternError: It is neither.
     """
     if isinstance(value, list | tuple):
-        distinct_names(pattern, "globals", KINDS)
+        distinct_names(pattern, "globals", GLOBALS)
     elif isinstance(value, bool) or not isinstance(value, Integral):
-        names = ", ".join(KINDS)
+        names = ", ".join(GLOBALS)
         raise refused(pattern, "globals", f"must be a whole number or a list of {names}")
     else:
         at_least(pattern, globals=0)

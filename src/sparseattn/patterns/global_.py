@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sparseattn.annotations import GLOBALS
 from sparseattn.errors import PatternError, unknown
 from sparseattn.pattern import Pattern
 from sparseattn.patterns._checks import at_least, distinct_names, flag, whole_numbers
@@ -13,7 +14,6 @@ from sparseattn.rules import GlobalTokens, Product, Rule
 from sparseattn.spec_strings import spell
 from sparseattn.tokens import TokenBatch
 
-KINDS = ("cls", "sep")
 _NAMED = ("first", "positions", "rows", "columns")
 
 
@@ -49,7 +49,7 @@ class Global(Pattern):
     example: ClassVar[str] = "global(cls)"
 
     def __post_init__(self) -> None:
-        distinct_names(self, "kinds", KINDS)
+        distinct_names(self, "kinds", GLOBALS)
         at_least(self, first=0)
         whole_numbers(self, "positions")
         if not (self.kinds or self.first or self.positions):
@@ -69,10 +69,10 @@ class Global(Pattern):
         wrong = [name for name in named if name not in _NAMED]
         if wrong:
             raise PatternError(f"global(): {unknown('argument', wrong[0], _NAMED)}")
-        bad = [kind for kind in positional if kind not in KINDS]
+        bad = [kind for kind in positional if kind not in GLOBALS]
         if bad:
             raise PatternError(
-                f"global(): {unknown('token', bad[0], [*KINDS, 'first=N', 'positions=[...]'])}"
+                f"global(): {unknown('token', bad[0], [*GLOBALS, 'first=N', 'positions=[...]'])}"
             )
         return cls(tuple(positional), **named)
 
