@@ -15,7 +15,7 @@ from sparseattn.degrees.method import is_method, parse_method
 from sparseattn.study.arms import DENSE
 from sparseattn.study.display import spell_time
 from sparseattn.study.executors import reached
-from sparseattn.study.executors.local import cores, default_workers
+from sparseattn.study.executors.local import default_threads, default_workers
 from sparseattn.study.grid import ArmSparsity
 from sparseattn.study.preflight import check_machine
 from sparseattn.study.resolve import TEXTS, resolve
@@ -121,7 +121,7 @@ def plan(spec: StudySpec, max_trials: int = MOST) -> StudyPlan:
         timed = [trial.model_copy(update=here) for trial in trials]
         notices.append(f"the time is that of fp32: {training.precision} {why}")
     workers = executor.workers or default_workers()
-    time = _estimate(timed, cache, executor.threads or max(1, cores() // workers))
+    time = _estimate(timed, cache, executor.threads or default_threads(workers))
     return StudyPlan(study, measured, len(trials), tuple(notices), time, workers)
 
 

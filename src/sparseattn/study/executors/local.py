@@ -66,6 +66,11 @@ def default_workers() -> int:
     return len(_gpus()) or max(1, min(cores(), memory // _MEMORY))
 
 
+def default_threads(workers: int) -> int:
+    """The threads of each of so many workers, unless a study says how many."""
+    return max(1, cores() // workers)
+
+
 Ended = Literal["stored", "busy"]
 
 
@@ -115,7 +120,7 @@ class LocalExecutor:
     ) -> None:
         self.store, self.run = store, run
         self.workers = workers or default_workers()
-        self.threads = threads or max(1, cores() // self.workers)
+        self.threads = threads or default_threads(self.workers)
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
 
