@@ -4,9 +4,11 @@ import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from sparseattn.study.executors import local
 from tests.study import fakes
 
 
@@ -32,6 +34,13 @@ def log(tmp_path, monkeypatch):
     monkeypatch.setenv(fakes.LOG, str(path))
     monkeypatch.setenv("PYTHONPATH", str(fakes.ROOT), prepend=os.pathsep)
     return path
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Trials run in this process, one after another, by the code of a worker."""
+    monkeypatch.setattr(local, "LocalExecutor", fakes.HereExecutor)
+    monkeypatch.setattr(local, "_messages", Mock(), raising=False)
 
 
 @pytest.fixture

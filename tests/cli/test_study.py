@@ -17,7 +17,7 @@ def call(run, monkeypatch):
 
 
 @pytest.fixture
-def faked(monkeypatch):
+def faked(in_process, monkeypatch):
     """Lets `study resume` run fake trials."""
 
     def resume(folder, options):

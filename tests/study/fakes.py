@@ -13,7 +13,9 @@ from tqdm import tqdm
 
 from sparseattn.errors import TrialFailed
 from sparseattn.study import session
+from sparseattn.study.executors import local
 from sparseattn.study.grid import Arm
+from sparseattn.study.runner import Event
 from sparseattn.study.session import Options, RunOutcome, resume
 from sparseattn.study.spec import spec_of
 from sparseattn.study.store import STUDY, Store
@@ -163,6 +165,29 @@ def go_on(folder: Path, **options) -> RunOutcome:
         return resume(folder, Options(trial=TRIAL, **options))
     finally:
         session._check_fresh = before
+
+
+class HereExecutor:
+    """In the place of `LocalExecutor`: what a worker does, done by this process as it is asked."""
+
+    def __init__(self, store: Store, workers: int | None, threads: int | None, run: str) -> None:
+        self.folder, self.run = str(store.folder), run
+        self._ended: list[Event] = []
+
+    @property
+    def free(self) -> int:
+        return 1 - len(self._ended)
+
+    def submit(self, trial: TrialSpec) -> None:
+        ended = local._work(self.folder, self.run, trial.model_dump_json())
+        self._ended.append(Event(ended, trial.digest))
+
+    def poll(self, timeout: float) -> list[Event]:
+        ended, self._ended = self._ended, []
+        return ended
+
+    def close(self) -> None:
+        """There is nothing to stop."""
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path, log, 
     assert csv.read_csv(folder / "results.csv")["status"].to_pylist() == ["done"] * len(trials)
 
 
-def test_what_a_kill_just_after_storing_leaves_is_tidied_up(tmp_path, log):
+def test_what_a_kill_just_after_storing_leaves_is_tidied_up(tmp_path, log, in_process):
     first, _ = fakes.begin(tmp_path / "s", ["a", "b"])
     fakes.go_on(tmp_path / "s")
     store = Store(tmp_path / "s")
@@ -137,7 +137,7 @@ def test_a_damaged_trial_is_named(tmp_path, name, how, problem):
     assert "\n" not in str(found.value)
 
 
-def test_damaged_trials_are_reported_and_replaced(tmp_path, log, capsys):
+def test_damaged_trials_are_reported_and_replaced(tmp_path, log, capsys, in_process):
     trials = fakes.begin(tmp_path / "s", ["a", "b", "c"])
     fakes.go_on(tmp_path / "s")
     table = (tmp_path / "s" / "results.csv").read_text()

@@ -62,7 +62,7 @@ def study_of(folder, *loggers):
     return study_values(model, task, training=training)
 
 
-def test_a_study_keeps_what_tensorboard_shows(tmp_path, monkeypatch):
+def test_a_study_keeps_what_tensorboard_shows(tmp_path, monkeypatch, in_process):
     pytest.importorskip("tensorboardX", reason="no TensorBoard writer is installed")
     monkeypatch.setenv("SPARSEATTN_CACHE", str(tmp_path / "cache"))
     assert run(study_of(tmp_path, "tensorboard"), tmp_path / "s").failed == {}

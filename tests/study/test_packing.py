@@ -14,7 +14,7 @@ from tests.study import fakes
 
 
 @pytest.fixture
-def whole(tmp_path, log):
+def whole(tmp_path, log, in_process):
     """The folder of a finished study of four trials."""
     fakes.begin(tmp_path / "s", ["a", "nan"], 2)
     fakes.go_on(tmp_path / "s")

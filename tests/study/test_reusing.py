@@ -15,7 +15,7 @@ from tests.study import fakes
 
 
 @pytest.fixture
-def other(tmp_path, log):
+def other(tmp_path, log, in_process):
     """The folder of a finished study: two arms with two seeds, one of which failed."""
     fakes.begin(tmp_path / "other", ["a", "nan"], 2)
     fakes.go_on(tmp_path / "other")

@@ -51,7 +51,9 @@ def test_every_trial_runs_once_and_is_whole(tmp_path, log):
     assert (tmp_path / "s" / "results.csv").stat().st_mtime_ns == before
 
 
-def test_a_trial_that_fails_is_stored_with_its_reason_and_the_others_go_on(tmp_path, log):
+def test_a_trial_that_fails_is_stored_with_its_reason_and_the_others_go_on(
+    tmp_path, log, in_process
+):
     (*_, bug, _) = fakes.begin(tmp_path / "s", ["nan", "memory", "bug", "fine"])
     outcome = fakes.go_on(tmp_path / "s")
     assert sorted(outcome.failed.values()) == [

@@ -28,7 +28,7 @@ ROWS = [
 
 
 @pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
+def _cache(tmp_path_factory, in_process, monkeypatch):
     monkeypatch.setenv("SPARSEATTN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
@@ -222,7 +222,8 @@ def test_a_begin_that_was_cut_short_is_begun_again(tmp_path, log):
 
 def test_a_plan_shows_arms_and_time_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    given = values(data(tmp_path / "a"), seeds=3)
+    model = str(tiny_model(tmp_path / "model"))
+    given = values(data(tmp_path / "a"), model=model, seeds=3)
     given["arms"].append({"name": "twice", "pattern": "dense"})
     planned = plan(spec_of(given))
     assert (planned.trials, planned.workers) == (6, 1)
@@ -240,4 +241,4 @@ def test_a_plan_shows_arms_and_time_and_writes_nothing(tmp_path, monkeypatch):
     assert "near: neighbor(radius=1) | global(cls)" in text
     assert f"{planned.measured[1].sparsity:.1%}" in text
     assert "from 6 steps of near on this machine" in text
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "model"]
