@@ -29,7 +29,8 @@ from sparseattn.rules import (
 #: PyTorch's compiler warns of PyTorch when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
 
-LENGTHS = [1, 2, 7, 63, 130]
+#: Lengths with a place of their padding, each place once among those that a few blocks make.
+SHAPES = [(1, "none"), (2, "left"), (7, "right"), (63, "left"), (130, "none"), (130, "right")]
 HEADS = 4
 PLANS = {
     "window": "neighbor(radius=3)",
@@ -48,6 +49,8 @@ PLANS = {
 NAMES = [
     pytest.param(name, marks=pytest.mark.slow) if name == "flex" else name for name in backends
 ]
+#: Those that are held to the reference.
+OTHERS = [name for name in NAMES if name != "reference"]
 
 
 def case(plan, length, padding="right", dtype=torch.float64, seed=0, device="cpu"):
@@ -111,8 +114,7 @@ def gradients(chosen: Backend, call: Call):
     return out.detach(), [leaf.grad for leaf in leaves]
 
 
-@pytest.mark.parametrize("padding", ["right", "left"])
-@pytest.mark.parametrize("length", [1, 2, 7])
+@pytest.mark.parametrize(("length", "padding"), SHAPES[:3])
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_reference_equals_a_loop(plan, length, padding):
     call = case(plan, length, padding)
@@ -134,10 +136,9 @@ def test_reference_adds_the_bias():
     torch.testing.assert_close(backend("reference").attend(call), by_hand(call))
 
 
-@pytest.mark.parametrize("padding", ["right", "left", "none"])
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize(("length", "padding"), SHAPES)
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OTHERS)
 def test_forward_and_gradients_against_the_reference(name, plan, length, padding):
     call = case(plan, length, padding)
     agrees(able(name, call), call)
@@ -146,7 +147,7 @@ def test_forward_and_gradients_against_the_reference(name, plan, length, padding
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2), (torch.float16, 4e-3)]
 )
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", [1, 63])
 @pytest.mark.parametrize("name", NAMES)
 def test_lower_precision_stays_near_the_reference(name, length, dtype, tolerance):
     call = case(PLANS["window and global"], length, dtype=dtype)
@@ -160,7 +161,7 @@ def test_lower_precision_stays_near_the_reference(name, length, dtype, tolerance
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 5e-2), (torch.float16, 1e-2)]
 )
-@pytest.mark.parametrize("padding", ["right", "left", "none"])
+@pytest.mark.parametrize("padding", ["right", "left"])
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize("name", backends)
 def test_forward_and_gradients_on_a_gpu(name, plan, padding, dtype, tolerance):
@@ -188,7 +189,7 @@ def test_rows_with_nothing_allowed_are_zero_and_pass_no_gradient(name):
     assert (chosen.attend(replace(call, rule=nothing)) == 0).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OTHERS)
 def test_bias_with_gradient(name):
     call = case("neighbor(radius=2) | global(cls)", 9)
     able(name, replace(call, bias=torch.zeros(1, 1, 9, 9)))
@@ -204,10 +205,9 @@ def test_bias_with_gradient(name):
     assert grads[1][1].isfinite().all()
 
 
-@pytest.mark.parametrize("padding", ["right", "left", "none"])
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize(("length", "padding"), SHAPES)
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OTHERS)
 def test_a_number_for_each_distance_with_gradient(name, plan, length, padding):
     call = case(plan, length, padding)
     generator = torch.Generator().manual_seed(length)
@@ -261,7 +261,7 @@ def test_dropout_keeps_the_mean(name):
     call = replace(case("neighbor(radius=1)", 4, "none", dtype=torch.float32), dropout=0.3)
     chosen = able(name, call)
     torch.manual_seed(0)
-    runs = torch.stack([chosen.attend(call) for _ in range(4000)])
+    runs = torch.stack([chosen.attend(call) for _ in range(1500)])
     expected = backend("reference").attend(replace(call, dropout=0.0))
     assert not torch.equal(runs[0], runs[1])
     error = runs.std(0) / len(runs) ** 0.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import tempfile
 import warnings
@@ -39,8 +38,8 @@ from sparseattn.rules import (
 from tests.backends.test_conformance import HEADS, agrees, case, gradients, in_double
 
 # 35 and 36 leave a last tile with three queries, computed one by one, and with four.
-LENGTHS = [1, 2, 31, 32, 33, 35, 36, 63, 64, 65, 127, 130]
-RADII = [0, 1, 31, 32, 64, 5000]
+LENGTHS = [1, 2, 31, 33, 35, 36, 64, 130]
+RADII = [0, 1, 31, 32, 5000]
 PATHS = ["kernel", "portable"]
 kernel_only = pytest.mark.skipif(cpu.uninstalled() is not None, reason="the kernel needs numba")
 PLAN = "neighbor(radius=3) | global(cls)"
@@ -91,16 +90,13 @@ LEARNED = {
 }
 
 
-@pytest.mark.parametrize("padding", ["none", "left", "right"])
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("plan", LEARNED.values(), ids=LEARNED)
-def test_lengths_of_learned_plans(path, plan, length, padding):
-    agrees(path, case(plan, length, padding))
+def test_lengths_of_learned_plans(path, plan, length):
+    agrees(path, case(plan, length, "left" if length % 2 else "right"))
 
 
-@pytest.mark.parametrize(
-    "plan", ["neighbor(radius=32) | global(cls)", "bigbird(4, 2)", *LEARNED.values()]
-)
+@pytest.mark.parametrize("plan", ["bigbird(4, 2)", LEARNED["mixed heads"]])
 def test_a_thousand_tokens(path, plan):
     agrees(path, case(plan, 1000, "left" if isinstance(plan, dict) else "right"))
 
@@ -177,11 +173,8 @@ PARTS = {
     ),
 }  # fmt: skip
 
-#: Those that are lists of rows and columns, made without a mask.
-DIRECTED = [name for name in PARTS if "rows" in name or "columns" in name or "of some" in name]
 
-
-@pytest.mark.parametrize("padding", ["right", "left", "none"])
+@pytest.mark.parametrize("padding", ["left", "none"])
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
 def test_parts(path, parts, padding):
     every = tuple(range(HEADS))
@@ -214,8 +207,9 @@ SCATTERED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("padding", ["right", "left", "none"])
-@pytest.mark.parametrize("length", [1, 2, 15, 17, 35, 36, 130])
+@pytest.mark.parametrize(
+    ("length", "padding"), [(1, "none"), (17, "left"), (35, "none"), (36, "left"), (130, "right")]
+)
 @pytest.mark.parametrize("parts", SCATTERED.values(), ids=SCATTERED)
 def test_keys_of_single_queries(path, parts, length, padding):
     every = tuple(range(HEADS))
@@ -457,46 +451,7 @@ def test_no_tensor_grows_with_the_square_of_the_length(path, plan):
     assert sizes[1] < 4096**2 / 8
 
 
-def held(tiles, text):
-    """How often the lists of a text hold each pair."""
-    seen = torch.zeros(tiles.length, tiles.length, dtype=torch.int64)
-
-    def entries(lists, tile):
-        part = slice(int(lists.starts[tile]), int(lists.starts[tile] + lists.counts[tile]))
-        return zip(lists.keys[part].tolist(), lists.marks[part].tolist(), strict=True)
-
-    for tile in range(*tiles.first[0, text].tolist()):
-        queries = tiles.queries[tile].tolist()
-        for key, bits in entries(tiles.shared, tile):
-            for lane, query in enumerate(queries):
-                if bits >> lane & 1:
-                    seen[query, key] += 1
-        for key, place in entries(tiles.scattered, tile):
-            seen[queries[place % len(queries)], key] += 1
-    return seen
-
-
-@pytest.mark.parametrize("scatter", [False, True])
-@pytest.mark.parametrize("size", [16, 32, 64])
-@pytest.mark.parametrize("plan", ["bigbird(radius=2, random=3)", "block(size=5) - self()"])
-def test_lists_hold_what_is_allowed_once_and_nothing_else(plan, size, scatter):
-    rule = case(plan, 70).rule
-    tiles = tiles_of(rule, size, scatter)
-    for text in range(2):
-        assert torch.equal(held(tiles, text), rule.dense[text, 0].long())
-    assert bool(len(tiles.scattered.keys)) == scatter
-
-
-@pytest.mark.parametrize("padding", ["left", "none"])
-@pytest.mark.parametrize("name", DIRECTED)
-def test_lists_of_rows_and_columns(name, padding):
-    rule = custom(((tuple(range(HEADS)), Rule(PARTS[name](70))),), 70, padding).rule
-    tiles = tiles_of(rule, 16)
-    for text in range(2):
-        assert torch.equal(held(tiles, text), rule.dense[text, 0].long())
-
-
-def test_a_pair_of_texts_needs_no_mask(monkeypatch):
+def test_a_pair_of_texts_needs_no_mask(path, monkeypatch):
     """The lists of the plan of Sparse Cross-Encoders come from its rows and columns."""
     monkeypatch.setattr("sparseattn.backends.kernels.tiles.of_rule", None)
     tokens = sa.TokenBatch.of_lengths(70, 50)
@@ -504,9 +459,8 @@ def test_a_pair_of_texts_needs_no_mask(monkeypatch):
     tokens = replace(tokens, special=place == 0, separators=(place == 9) | (place == 49))
     plan = "neighbor(radius=4) & segment(query=1) | segment(key=0) | global(cls, columns=false)"
     rule = sa.Plan.of(plan).compile(tokens, [HEADS]).layers[0]
-    tiles = tiles_of(rule, 16)
-    assert torch.equal(held(tiles, 0), rule.dense[0, 0].long())
-    assert not held(tiles, 0)[1:10, 10:].any()  # no query token sees the document
+    assert not rule.dense[0, 0, 1:10, 10:].any()  # no query token sees the document
+    agrees(path, replace(case("full()", 70), rule=rule))
 
 
 @kernel_only
@@ -720,20 +674,3 @@ def zeros(size):
 def test_large_results_have_large_pages(size, large):
     out = zeros(size)
     assert ("hg" in mapping(out.data_ptr() + size // 2)["VmFlags"]) == large
-
-
-@linux
-def test_large_pages_are_requested_before_anything_is_written(monkeypatch):
-    """Pages that are there already stay small.
-
-    What is written at the request would last if the zeros came first.
-    """
-    sizes = []
-
-    def advise(address, size):
-        sizes.append(size)
-        ctypes.memset(address, 0xFF, size)
-
-    monkeypatch.setattr(cpu, "_advise", lambda: advise)
-    zeros(cpu.LARGE)
-    assert sizes

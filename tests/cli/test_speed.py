@@ -11,9 +11,7 @@ from sparseattn.counting import MeasuredSparsity
 from sparseattn.degrees.learn import Learner
 from sparseattn.errors import PlanError, StudyError
 from sparseattn.plan import Plan
-from tests.cli.test_degrees import invoke, study
-
-__all__ = ["study"]  # a fixture
+from tests.cli.test_degrees import invoke
 
 LENGTH = 64
 

@@ -44,11 +44,14 @@ OVER = {
 }
 
 
-@pytest.mark.parametrize("over", OVER.values(), ids=OVER)
 @pytest.mark.parametrize(
-    ("family", "options"),
-    [("bert", {"off": False}), ("mpnet", {"off": True}), ("bert", {"globals": ()})],
-    ids=str,
+    ("over", "family", "options"),
+    [
+        (OVER["one"], "bert", {"globals": ()}),
+        (OVER["elastic"], "mpnet", {"off": True}),
+        (OVER["three"], "bert", {"off": False}),
+    ],
+    ids=OVER,
 )
 def test_attention_by_cell_is_that_of_the_eager_attention(over, family, options):
     """Pair by pair, and each pair under the plan of every combination."""

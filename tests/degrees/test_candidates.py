@@ -37,7 +37,7 @@ def candidates_of(over: str, globals: object = ("cls",), off: bool = True) -> Ca
 
 
 @pytest.mark.parametrize("over", OVER)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data(), sample=samples(longest=16))
 def test_a_combination_keeps_the_pairs_of_its_pattern(over, data, sample):
     candidates = candidates_of(over, data.draw(st.sampled_from(GLOBALS)), data.draw(st.booleans()))
@@ -55,7 +55,7 @@ def test_a_combination_keeps_the_pairs_of_its_pattern(over, data, sample):
 
 
 @pytest.mark.parametrize("over", OVER)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data(), sample=samples(longest=16))
 def test_padding_and_company_do_not_change_the_cells_of_a_text(over, data, sample):
     candidates = candidates_of(over, data.draw(st.sampled_from(GLOBALS)), data.draw(st.booleans()))

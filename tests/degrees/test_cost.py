@@ -37,7 +37,7 @@ def of_head(costs, batches, layer, combination):
 
 
 @pytest.mark.parametrize("over", OVER)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(data=st.data(), one=samples(longest=14), other=samples(longest=9))
 def test_combinations_cost_the_pairs_of_their_compiled_plan(over, data, one, other):
     candidates = candidates_of(over, data.draw(st.sampled_from(GLOBALS)), data.draw(st.booleans()))

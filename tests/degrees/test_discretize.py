@@ -55,7 +55,7 @@ def sparsity_of(plan, batches, costs):
 
 
 @pytest.mark.parametrize("over", ["neighbor", "neighbor, similarity", FOUR, "elastic, random"])
-@pytest.mark.parametrize("sparsity", [0.6, 0.8, 0.93])
+@pytest.mark.parametrize("sparsity", [0.6, 0.93])
 def test_plans_meet_the_sparsity_within_half_a_point_and_are_never_denser(over, sparsity):
     batches = annotated(0, 12, 40)
     costs = costs_of(over, batches)
@@ -132,7 +132,7 @@ def points_of(gains, prices, chosen):
     return sorted((float(prices[at]), float(gains[at])) for at in chosen)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 60), st.booleans())
 def test_what_is_dominated_is_dropped_and_nothing_else(seed, count, ties):
     draw = np.random.default_rng(seed)
@@ -151,8 +151,8 @@ def test_what_is_dominated_is_dropped_and_nothing_else(seed, count, ties):
         assert efficient(gains, prices).tolist() == found.tolist()
 
 
-@pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("most", [4, 10, 24])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("most", [4, 24])
 def test_of_many_the_hull_is_kept(seed, most):
     draw = np.random.default_rng(seed)
     prices, gains = np.sort(draw.random((2, 90)), axis=1)

@@ -26,7 +26,7 @@ def total(table, chosen):
     return float(table[np.arange(len(table)), chosen].sum())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(2, 4), st.floats(0, 1))
 def test_no_choice_is_better(seed, items, entries, share):
     values, costs = problem(seed, items, entries)

@@ -18,21 +18,6 @@ def columns(lengths, side="right"):
     return {**columns, "token_type_ids": torch.zeros_like(columns["input_ids"])}
 
 
-def keeps_to_windows(run, inputs):
-    """Whether a token that changes moves those that a window of 3, or CLS, reaches, and no others.
-
-    Args:
-        run: A file of a model of one layer, opened.
-        inputs: The names of its inputs.
-    """
-    texts = columns((100,))
-    before = run({each: texts[each] for each in inputs})["last_hidden_state"][0]
-    texts["input_ids"][0, 50] += 1
-    after = run({each: texts[each] for each in inputs})["last_hidden_state"][0]
-    changed = (before != after).any(dim=1).nonzero().flatten().tolist()
-    return changed == [0, *range(47, 54)]
-
-
 @pytest.fixture(params=FORMATS)
 def exported(request, exported_as):
     """`exported_as` each format."""

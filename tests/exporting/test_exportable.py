@@ -85,9 +85,8 @@ def test_other_biases_by_distance(name):
     assert apart(model, Exportable(model), (310, 9), "left") < 1e-5
 
 
-@pytest.mark.parametrize("family", ["mpnet", "t5-encoder", "roformer", "bert"])
-def test_graphs_hold_nothing_of_length_times_length(family):
-    def squares(plan):
+def test_graphs_hold_nothing_of_length_times_length():
+    def squares(family, plan):
         program = program_of(Exportable(sa.sparsify(build(family, num_hidden_layers=1), plan)))
         (ids, *_) = (n for n in program.graph.nodes if n.name == "input_ids")
         length = str(ids.meta["val"].shape[1])
@@ -97,8 +96,9 @@ def test_graphs_hold_nothing_of_length_times_length(family):
         )
         return [shape for shape in shapes if shape.count(length) > 1]
 
-    assert squares("neighbor(radius=3)") == []
-    assert squares("strided(3)")  # what is counted can be seen
+    for family in ("mpnet", "t5-encoder"):
+        assert squares(family, "neighbor(radius=3)") == []
+    assert squares("mpnet", "strided(3)")  # what is counted can be seen
 
 
 def test_a_bias_of_another_kind_is_refused(monkeypatch):
@@ -148,19 +148,6 @@ def test_windows_hold_nothing_of_length_times_length():
     assert longer < 4096**2 / 10
     dense = Exportable(model, sa.Plan.of("full()"))
     assert largest(dense, 2048) >= 2048**2  # what is counted can be seen
-
-
-def test_a_token_out_of_reach_changes_nothing():
-    model = sa.sparsify(build("bert", num_hidden_layers=1), "neighbor(radius=3)")
-    exportable = Exportable(model)
-    ids = batch((100,))["input_ids"]
-    ones = torch.ones_like(ids)
-    other = ids.clone()
-    other[0, 50] += 1
-    with torch.no_grad():
-        before, after = (exportable(x, ones)["last_hidden_state"][0] for x in (ids, other))
-    changed = (before != after).any(dim=1).nonzero().flatten().tolist()
-    assert changed == list(range(47, 54))
 
 
 def test_rows_without_columns_are_masked():

@@ -42,14 +42,13 @@ def test_a_file_alone_is_verified(exported):
 
 
 def test_a_file_of_another_program(exported, monkeypatch):
-    model, done, _ = exported
+    _, done, _ = exported
     monkeypatch.setattr(formats, "_RECORD", "another")
     for plan in (None, PLAN):
         with pytest.raises(sa.errors.DataError, match="does not say which plan") as caught:
             sa.verify(done.path, plan)
         assert "--plan, --model" in str(caught.value)
         assert "\n" not in str(caught.value)
-    assert sa.verify(done.path, PLAN, model=model)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +60,7 @@ def test_a_file_of_another_program(exported, monkeypatch):
     ],
 )
 def test_a_model_that_the_file_was_not_made_of(exported_as, other, plan, what):
-    model, done, _ = exported_as("torch")
-    assert sa.verify(done.path, model=model, changes=4)
+    _, done, _ = exported_as("torch")
     wrong = sa.sparsify(build("bert", **{"num_hidden_layers": 1, **other}), plan)
     with pytest.raises(sa.errors.PlanError, match=f"made of another model: {what}") as caught:
         sa.verify(done.path, model=wrong)

@@ -22,7 +22,6 @@ from rich.console import Console
 
 import sparseattn as sa
 from sparseattn.annotations import TAGS
-from sparseattn.backend import Call, backend
 from sparseattn.counting import SparsityReport
 from sparseattn.report import StudyData, load_study, questions, summarise
 from sparseattn.stats import TestResult
@@ -218,43 +217,6 @@ def _allowed(plan: sa.Plan, tokens: sa.TokenBatch, heads: list[int]) -> dict[str
     }
 
 
-#: Length, and where padding stands: the second text is half as long.
-SHAPES = {
-    f"{length} {padding}": (length, padding)
-    for length, padding in ((1, "none"), (7, "right"), (33, "left"), (70, "right"), (71, "none"))
-}
-
-
-def attended(name: str, rule: str, shape: str, dtype: torch.dtype) -> dict[str, list[float]]:
-    """Sums over what a backend computes, and over its gradients."""
-    length, padding = SHAPES[shape]
-    short = length if padding == "none" else max(1, length // 2)
-    tokens = batch(
-        (length, short), (0, length - short if padding == "left" else 0), length, 100 + length
-    )
-    draw = np.random.RandomState(length)
-    leaves = [
-        torch.from_numpy(draw.standard_normal((2, 4, length, 16))).to(dtype).requires_grad_()
-        for _ in range(3)
-    ]
-    call = Call(
-        *leaves, sa.Plan.of(CASES["rules"][rule]).compile(tokens, [4]).layers[0], scale=0.25
-    )
-    out = backend(name).attend(call)
-    at = torch.arange(out.numel(), dtype=torch.float64).reshape(out.shape)
-    (out.double() * torch.cos(0.7 * at)).sum().backward()
-    gradients = {f"d{name}": sums(leaf.grad) for name, leaf in zip("qkv", leaves, strict=True)}
-    return {"out": sums(out), **gradients}
-
-
-def attention(name: str = "reference", dtype: torch.dtype = torch.float64) -> dict[str, Any]:
-    """A backend under each rule and in each shape; all are held to the reference in float64."""
-    return {
-        rule: {shape: attended(name, rule, shape, dtype) for shape in SHAPES}
-        for rule in CASES["rules"]
-    }
-
-
 def _options(kind: str, name: str) -> dict[str, Any]:
     options = CASES[kind][name].items()
     return {key: tuple(x) if isinstance(x, list) else x for key, x in options}
@@ -431,7 +393,6 @@ PARTS: dict[str, tuple[Callable[[], Any], int]] = {
     "environment": (environment, 9),
     "digests": (digests, 9),
     "masks": (masks, 9),
-    "attention": (attention, 10),
     "calibration": (lambda: {name: calibrated(name) for name in CASES["calibrated"]}, 9),
     "learning": (lambda: {name: learned(name) for name in CASES["learned"]}, 8),
     "probing": (lambda: {name: probed(name) for name in CASES["probed"]}, 8),

@@ -13,7 +13,7 @@ import sparseattn as sa
 from sparseattn.errors import BackendError, PlanError, UnsupportedModelError
 from sparseattn.models.lengthen.lengthening import lengthened
 from sparseattn.models.state import attached_state
-from tests.models.families import FAMILIES, batch, build, run
+from tests.models.families import batch, build, run
 
 OLD = 66
 LEARNED = (
@@ -50,10 +50,9 @@ def everything(model):
     return values, numbers, model.config.to_dict()
 
 
-@pytest.mark.parametrize("to", [OLD + 1, 200])
 @pytest.mark.parametrize("family", [*LEARNED, *ROTARY, "t5-encoder", "roformer"])
-def test_outputs_at_old_lengths_are_bit_equal(family, to):
-    model = small(family)
+def test_outputs_at_old_lengths_are_bit_equal(family):
+    model, to = small(family), 200
     limit = lengthened(deepcopy(model), to=to, plan=None).before
     assert limit == OLD - STARTS.get(family, 0)
     columns = [batch((limit,)), batch((limit, 7, 1)), batch((limit, 9), side="left")]
@@ -64,7 +63,7 @@ def test_outputs_at_old_lengths_are_bit_equal(family, to):
     assert run(model, **batch((to, 9))).isfinite().all()
 
 
-@pytest.mark.parametrize("family", LEARNED)
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "markuplm"])
 def test_a_table_holds_its_positions_over_and_over(family):
     model = small(family)
     old = table(model).detach().clone()
@@ -291,7 +290,7 @@ def test_new_positions_learn():
     assert (model.bert.embeddings.position_embeddings.weight.grad.abs().sum(1) > 0).all()
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name in (*LEARNED, *ROTARY)])
+@pytest.mark.parametrize("family", ["distilbert", "mobilebert", "mpnet", "eurobert"])
 def test_saved_and_read_back(family, tmp_path):
     model = sa.lengthen(small(family), to=200)
     model.save_pretrained(tmp_path)

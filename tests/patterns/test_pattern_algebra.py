@@ -108,32 +108,6 @@ def test_other_spellings(text, same):
     assert sa.parse(text) == sa.parse(same)
 
 
-def masks(*patterns: Pattern) -> list[torch.Tensor]:
-    shape = (len(FIXED.texts), 1, FIXED.length, FIXED.length)
-    return [p.rule(FIXED.tokens, 1).dense(FIXED.length).expand(shape) for p in patterns]
-
-
-@quick
-@given(expressions, expressions, expressions)
-def test_the_laws_of_sets(a, b, c):
-    full = sa.full()
-    for left, right in [
-        (a | b, b | a),
-        (a & b, b & a),
-        (a | a, a),
-        (a & a, a),
-        (a - b, a & (full - b)),
-        (full - (a | b), (full - a) & (full - b)),
-        (full - (a & b), (full - a) | (full - b)),
-        (full - (full - a), a),
-        (a & (b | c), (a & b) | (a & c)),
-        (a | full, full),
-        (a & full, a),
-    ]:
-        one, other = masks(left, right)
-        assert torch.equal(one, other), f"{left}  is not  {right}"
-
-
 def test_a_union_with_everything_is_known_to_be_everything():
     for spec in ("neighbor(1) | full()", "full() | (self() | random(2))"):
         rule = sa.parse(spec).rule(FIXED.tokens)

@@ -83,16 +83,6 @@ def compiled(pattern: Pattern, sample: Sample, layer: int = 0) -> torch.Tensor:
     return dense[:, 0]
 
 
-def one_row(tokens: sa.TokenBatch, index: int) -> sa.TokenBatch:
-    """The batch of one sequence, padding kept."""
-    per_row = {
-        field.name: getattr(tokens, field.name)[index : index + 1]
-        for field in fields(tokens)
-        if field.name != "embedding" and getattr(tokens, field.name) is not None
-    }
-    return replace(tokens, **per_row)
-
-
 def expected(pattern: Pattern, sample: Sample, layer: int, own: bool) -> torch.Tensor:
     """What a double loop allows; with `own`, every token may attend to itself."""
     out = torch.zeros(len(sample.texts), sample.length, sample.length, dtype=torch.bool)
@@ -145,32 +135,6 @@ def test_a_tile_is_a_part_of_the_whole(spec, sample):
     for q, k in [(slice(1, None, 2), slice(0, 3)), (slice(0, 2), slice(2, None)), (slice(0),) * 2]:
         index = torch.arange(sample.length)
         assert torch.equal(rule.allowed(index[q], index[k]), whole[:, :, q, k])
-
-
-@every
-@quick
-@given(samples())
-def test_self_is_always_allowed_and_padding_never(spec, sample):
-    mask, valid = compiled(sa.parse(spec), sample), sample.tokens.valid
-    assert torch.equal(mask.diagonal(dim1=1, dim2=2), valid)
-    assert not mask[~valid].any()
-    assert not mask.mT[~valid].any()
-
-
-@every
-@quick
-@given(samples())
-def test_a_batch_is_its_rows(spec, sample):
-    pattern = sa.parse(spec)
-    plan = sa.Plan.of(pattern)
-    for layer in (0, 2):
-        whole = compiled(pattern, sample, layer)
-        for row, (text, start) in enumerate(zip(sample.texts, sample.starts, strict=True)):
-            padded = plan.compile(one_row(sample.tokens, row), HEADS).layers[layer].dense[:, 0]
-            assert torch.equal(padded, whole[row : row + 1])
-            place = slice(start, start + len(text))
-            bare = compiled(pattern, sample.alone(row), layer)
-            assert torch.equal(bare[0], whole[row, place, place])
 
 
 @every

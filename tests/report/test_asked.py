@@ -37,7 +37,9 @@ def test_what_was_added_is_post_hoc_and_the_rest_declared() -> None:
     assert "Post hoc, added when a trial had been run: random, layers from 3 on with dense" in text
 
 
-def test_comparisons_with_the_baseline_are_declared_where_the_study_names_them(tmp_path) -> None:
+def test_comparisons_with_the_baseline_are_declared_where_the_study_names_them(
+    undrawn, tmp_path
+) -> None:
     data = replace(DATA, contrasts={"": [("random", "dense")]})
     asked = arms_frame(summarise(data)).set_index(["arm", "layers"])["asked"]
     assert asked["random"].tolist() == ["declared"] * 2
@@ -62,7 +64,7 @@ def test_q_is_benjamini_hochbergs_over_all_comparisons_of_a_page() -> None:
     assert [c.p for table in found for c in table] == [c.p for table in tables for c in table]
 
 
-def test_pages_show_q_beside_holm(tmp_path) -> None:
+def test_pages_show_q_beside_holm(undrawn, tmp_path) -> None:
     write_report(replace(study(seeds=2, examples=100), contrasts=PAIRS), tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert text.count("| p (Holm) | q (BH) |") == 3

@@ -115,7 +115,7 @@ def test_counts_fit_the_terminal(show) -> None:
     assert "2 of 3" in " ".join(" ".join(lines).split())
 
 
-def test_the_page_states_the_rule(tmp_path) -> None:
+def test_the_page_states_the_rule(undrawn, tmp_path) -> None:
     write_report(_study(), tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "A run has learned the task where its f1 is at least 35.0." in text

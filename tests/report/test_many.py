@@ -13,7 +13,7 @@ import pytest
 from sparseattn.report import StudyData, write_report
 from tests.report.fake import SPEC, counting
 
-EXAMPLES = 872
+EXAMPLES = 300
 
 
 def many(arms: int, seeds: int) -> StudyData:

@@ -46,7 +46,7 @@ def test_texts_that_were_cut_are_counted() -> None:
     )
 
 
-def test_questions_are_answered_on_the_first_screen(tmp_path) -> None:
+def test_questions_are_answered_on_the_first_screen(undrawn, tmp_path) -> None:
     declared = replace(DATA, contrasts={"Late, or all?": [("random@3:", "random@:")]})
     (late,) = questions(declared)
     html, text = write_report(declared, tmp_path)[:2]
@@ -55,7 +55,7 @@ def test_questions_are_answered_on_the_first_screen(tmp_path) -> None:
         assert page.index(late.answer.split("(")[0]) < page.index(setting)
 
 
-def test_target_sparsities_are_distinguished_from_measured_ones(tmp_path) -> None:
+def test_target_sparsities_are_distinguished_from_measured_ones(undrawn, tmp_path) -> None:
     for data, targets in ((DATA, False), (changed(pattern="learned(sparsity=0.8)"), True)):
         text = write_report(data, tmp_path)[1].read_text(encoding="utf-8")
         assert ("A target sparsity holds over the training texts." in text) == targets
