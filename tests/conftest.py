@@ -2,12 +2,14 @@ import gc
 import os
 import shutil
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
+from sparseattn.cli import main as cli
 from sparseattn.study.executors import local
 from tests.study import fakes
 
@@ -25,6 +27,22 @@ def unseen_by_the_collector():
     """What earlier modules left: every training collects garbage, and would look through it all."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command line in this process; returns its exit status and what it printed."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sparseattn", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return call
 
 
 @pytest.fixture

@@ -300,17 +300,3 @@ def test_every_reason_is_given():
     message = "no dropout of attention weights; it adds no bias to the scores; on a CPU it computes"
     with pytest.raises(BackendError, match=re.escape(message)):
         select("flex", call)
-
-
-@pytest.mark.slow
-def test_the_real_kernel_survives_failure_and_many_shapes(monkeypatch):
-    """As above, with the code that PyTorch generates, which computes only the blocks it needs."""
-    near_reference(single(40))
-    call = single(300)
-    with pytest.raises(Exception, match="Observed exception"):
-        flex._attend(replace(call, query=call.query.clone().requires_grad_()))
-    near_reference(call)
-    monkeypatch.setattr(flex, "_MAX_SHAPES", 1)
-    with pytest.raises(BackendError, match="shapes of batches"):
-        near_reference(single(600))
-    near_reference(call)

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 from transformers import BertConfig, RobertaConfig
 from typer.testing import CliRunner
 
@@ -15,7 +14,7 @@ import sparseattn as sa
 from sparseattn import auto
 from sparseattn.backend import backends
 from sparseattn.bench import measure, predict, timing
-from sparseattn.bench.measure import differences, output_and_gradients
+from sparseattn.bench.measure import differences
 from sparseattn.bench.models import load, run
 from sparseattn.bench.predict import Predictor, pays_from
 from sparseattn.cli.bench import app
@@ -312,30 +311,6 @@ def test_models_with_few_positions_are_forecast(family, tmp_path):
         assert Predictor(subject, PLAN).at(length).rest > 0
 
 
-def test_layers_are_timed_with_their_own_patterns(name, monkeypatch):
-    """A dense first layer says nothing about the others."""
-    seen = []
-    monkeypatch.setattr(predict.Predictor, "_rest", predict._Curve((1e3, 1.0), (2e3, 2.0)))
-    monkeypatch.setattr(predict.Predictor, "_dense", predict._Curve((1e6, 1.0), (2e6, 2.0)))
-    monkeypatch.setattr(predict, "select", lambda *_: (backends["tiled"], ""))
-    monkeypatch.setattr(
-        predict.Predictor, "_seconds", lambda self, _, calls: seen.extend(calls) or [1.0, 2.0]
-    )
-    subject = load(name, 256, trains=False)
-    predictor = Predictor(subject, sa.Plan.of("neighbor(radius=2)", layers="1:"))
-    predictor.at(256)
-    predictor.at(300)
-    assert [call.rule.is_full for call in seen] == [True, True, False, False]
-
-
-def test_a_forecast_rests_on_the_shortest_runs(name, monkeypatch):
-    times = {"few": [1.0, 0.25, 9.0], "many": [8.0, 2.0]}
-    monkeypatch.setattr(predict, "samples", lambda *_, **__: times)
-    curve = Predictor(load(name, 64, trains=False), PLAN)._rest
-    assert curve(256) == 0.25
-    assert curve(8 * 256) == 2.0
-
-
 EXPECTED = [torch.ones(3), torch.tensor([0.0, 10.0]), torch.tensor([1e-6])]
 
 
@@ -355,17 +330,3 @@ def test_what_is_no_number_is_not_lost():
         ours = [tensor.clone() for tensor in EXPECTED]
         ours[place][-1] = math.nan
         assert math.isnan(differences(ours, EXPECTED)[min(place, 1)])
-
-
-def test_gradients_of_all_parameters():
-    layer, unused = nn.Linear(2, 3), nn.Parameter(torch.ones(2))
-    states = torch.tensor([[1.0, 2.0]])
-    out, weight, bias, none = output_and_gradients(
-        lambda: layer(states), [*layer.parameters(), unused]
-    )
-    assert torch.equal(out, layer(states))
-    assert bias.tolist() == [-1.0, 0.0, 1.0]
-    assert weight.tolist() == [[-1.0, -2.0], [0.0, 0.0], [1.0, 2.0]]
-    assert none.tolist() == [0.0]
-    (alone,) = output_and_gradients(lambda: layer(states), [])
-    assert not alone.requires_grad

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import sparseattn as sa
 from sparseattn.cli.learn import _finished
-from sparseattn.cli.main import app, main
+from sparseattn.cli.main import app
 from sparseattn.counting import MeasuredSparsity
 from sparseattn.degrees.learn import Learner
 from sparseattn.errors import (
@@ -90,12 +90,6 @@ def test_calibrate_parses_the_texts_where_a_ranking_needs_it(texts, tmp_path):
     ("options", "error", "message"),
     [
         (["--sparsity", "0.99"], PlanError, "the highest is"),
-        (["--sparsity", "0.6", "--over", "nonsense"], PlanError, "unknown ranking 'nonsense'"),
-        (
-            ["--sparsity", "0.6", "--over", "neighbor(degrees=[0,1.5])"],
-            PlanError,
-            "neighbor: degrees [0, 1.5] must be ascending whole numbers, the first 0",
-        ),
         (["--sparsity", "0.6", "--out", "/nowhere/plan.json"], PlanError, "there is no folder"),
     ],
 )
@@ -197,13 +191,10 @@ def test_a_file_is_no_folder_to_learn_into(study):
     ("options", "message"),
     [
         (["--task", "sst3"], "sst2"),
-        (["--over", "nonsense"], "unknown ranking 'nonsense'; choose from: dependency"),
-        (["--over", "neighbor,neighbor"], "a ranking is given twice"),
         (["--set", "training.epoch=1"], "epochs"),
         (["--sparsity", "0.6,high"], "'high' is not a number"),
         (["--sparsity", "0.97"], "every token keeps itself, so the highest is"),
         (["--globals", "some"], "unknown global token 'some'; choose from: cls, sep"),
-        (["--over", "neighbor(degrees=[1,2])"], "the first 0"),
         (["--search-steps", "0.01"], "cannot be shared out"),
         (["--set", "training.early_stopping=2"], "training.early_stopping"),
     ],
@@ -217,7 +208,7 @@ def test_what_cannot_be_learned_writes_nothing(study, tmp_path, options, message
 
 
 def test_a_model_with_a_boolean_mask_is_refused_before_texts_are_read(
-    study, tmp_path, monkeypatch, capsys
+    study, tmp_path, monkeypatch, run
 ):
     words = ["learn", "--task", "study.yaml", "--sparsity", "0.6", "--out", "out"]
     build("deberta-v2").save_pretrained(tmp_path / "model")
@@ -229,14 +220,10 @@ def test_a_model_with_a_boolean_mask_is_refused_before_texts_are_read(
     monkeypatch.setattr("sparseattn.tasks.prepare.prepare", never)
     monkeypatch.setattr("sparseattn.study.trial_cache.prepare", never)
     monkeypatch.setattr("sparseattn.degrees.texts.max_tokens", never)  # of `tokenize`
-    monkeypatch.setattr("sys.argv", ["sparseattn", *words, "--model", str(tmp_path / "model")])
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 2
-    told = capsys.readouterr().err
+    status, _, told = run(*words, "--model", tmp_path / "model")
+    assert status == 2
     assert told.startswith("error: a model of type 'deberta-v2' takes only a boolean mask, so ")
     assert told.count("\n") == 1
     assert "uniform(sparsity=0.8)" in told
@@ -245,7 +232,7 @@ def test_a_model_with_a_boolean_mask_is_refused_before_texts_are_read(
 
 @pytest.mark.parametrize("command", ["learn", "calibrate"])
 def test_an_unknown_ranking_is_refused_before_anything_is_loaded(
-    command, monkeypatch, tmp_path, capsys
+    command, monkeypatch, tmp_path, run
 ):
     """The task and the text do not exist, and no model is looked for."""
     needed = {
@@ -254,11 +241,9 @@ def test_an_unknown_ranking_is_refused_before_anything_is_loaded(
     }
     words = [command, *needed[command], "--sparsity", "0.6", "--over", "nonsense"]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["sparseattn", *words])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    status, _, err = run(*words)
+    assert status == 2
+    (line,) = err.splitlines()
     assert "unknown ranking 'nonsense'; choose from: dependency, elastic, neighbor" in line
     assert not any(tmp_path.iterdir())
 

@@ -268,11 +268,7 @@ def test_several_sparsities_share_the_search(tmp_path):
     [
         ({"granularity": "heads"}, "unknown granularity 'heads' .did you mean 'head'.*head, layer"),
         ({"over": "nonsense"}, "unknown ranking 'nonsense'; choose from: dependency, elastic, nei"),
-        ({"over": ()}, "at least one ranking is needed"),
-        ({"over": "neighbor(degrees=[1, 2])"}, r"neighbor: degrees \[1, 2\] must be ascending"),
         ({"candidates": (0, 1)}, "unknown option 'candidates'; choose from: over, granularity, gl"),
-        ({"form": "irregular"}, "unknown option 'form'"),
-        ({"start": "calibrated"}, "unknown option 'start'"),
         ({"search_steps": 1.0}, "search_steps 1.0 must be between 0 and 1"),
         ({"warmup": 1.5}, "warmup 1.5 must be from 0 to below 1"),
         ({"temperature_end": 0.0}, "temperature_end 0.0 must be above 0"),

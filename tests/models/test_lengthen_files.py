@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,6 @@ import torch
 import transformers
 
 import sparseattn as sa
-from sparseattn.cli import main as cli
 from sparseattn.errors import DataError
 from sparseattn.models.lengthen.folder import lengthen_folder
 from sparseattn.models.names import DEFAULT
@@ -24,18 +23,9 @@ TEXT = " ".join(["the", "fox", "sat", "mat", "on"][i * i % 5] for i in range(150
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def command(run):
     """Runs `sparseattn lengthen`; returns its exit status and what it printed."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["sparseattn", "lengthen", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        out, err = capsys.readouterr()
-        return left.value.code, out, err
-
-    return call
+    return functools.partial(run, "lengthen")
 
 
 def saved(folder, family="bert", kind=None, reader=True, **changes):
@@ -85,16 +75,16 @@ def test_from_folder_to_folder(command, tmp_path, family):
     assert torch.equal(run(model, **short), run(stock, **short))
 
 
-def test_what_it_suggests_next_runs(command, tmp_path, monkeypatch, capsys):
+def test_what_it_suggests_next_runs(command, run, tmp_path):
     place = saved(tmp_path / "short")
     _, told, _ = command(place, "--to", 600, "--out", tmp_path / "long", "--plan", "neighbor(2)")
     (line,) = [line for line in told.splitlines() if line.startswith("next: ")]
     assert line.endswith(f"predict {place} --plan 'neighbor(radius=2)' --lengths 66,600")
-    monkeypatch.setattr(sys, "argv", shlex.split(line.removeprefix("next: ")))
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    assert left.value.code == 0
-    assert "predicted: inference" in capsys.readouterr().out
+    program, *words = shlex.split(line.removeprefix("next: "))
+    assert program == "sparseattn"
+    status, told, _ = run(*words)
+    assert status == 0
+    assert "predicted: inference" in told
 
 
 def test_without_a_plan_or_a_tokenizer(command, tmp_path):

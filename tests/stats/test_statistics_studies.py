@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 from benchmarks.statistics_level import (
     ALIKE,
-    KINDS,
     RESAMPLED,
     WHOLE,
     answers,
-    by_report,
-    by_runs_alone,
     false_calls,
     resampled_calls,
     under_005,
@@ -21,7 +18,7 @@ from benchmarks.statistics_level import (
 )
 
 from sparseattn.report import summarise
-from sparseattn.stats import LEVEL, measure
+from sparseattn.stats import LEVEL
 
 TYPICAL = next(w for w in WHOLE if w.name == "typical: SD over seeds 0.9 points")
 
@@ -71,29 +68,3 @@ def test_what_the_simulation_leaves_out_the_report_would_not_call(seeds: int) ->
 @pytest.mark.parametrize("setting", ALIKE, ids=lambda setting: setting.name)
 def test_the_level_holds_where_examples_are_resampled(metric, setting) -> None:
     assert resampled_calls(metric, setting, 2000) <= 0.065
-
-
-@pytest.mark.parametrize("metric", RESAMPLED)
-def test_what_the_runs_do_not_show_the_report_would_not_call(metric) -> None:
-    """The simulation resamples the examples of those studies only that `by_runs_alone` leaves."""
-    (make, value), draw = RESAMPLED[metric], np.random.default_rng(3)
-    frames = make(draw, ALIKE[1])
-    for lost in np.linspace(0, 0.3, 4):
-        # The second arm gets worse, as a whole, until the report calls it.
-        for frame in frames[3:]:
-            spoilt = draw.random(len(frame)) < lost
-            frame["prediction"] = np.where(spoilt, 0, frame["prediction"])
-        values = np.array([value(frame) for frame in frames])
-        told = by_report(metric, frames, values)
-        assert by_runs_alone(values[:3], values[3:]) or not told
-    assert told
-
-
-@pytest.mark.parametrize("metric", RESAMPLED)
-def test_resampled_metrics_are_those_that_were_recorded(metric) -> None:
-    """Else the report would compare the scores of examples, and the simulation something else."""
-    make, value = RESAMPLED[metric]
-    for frame in make(np.random.default_rng(0), ALIKE[1]):
-        found = measure(KINDS[metric], metric, frame)
-        assert found.once(len(frame)) == pytest.approx(value(frame), abs=1e-9)
-        assert abs(value(frame) - frame["score"].mean()) > 0.01

@@ -5,7 +5,6 @@ import random
 import resource
 import shutil
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,6 @@ from pyarrow import csv
 from sparseattn.errors import StudyError
 from sparseattn.report.data import load_study
 from sparseattn.study import record
-from sparseattn.study.locks import TrialLocks
 from sparseattn.study.results import rebuild
 from sparseattn.study.store import STUDY, Store
 from tests.study import fakes
@@ -199,23 +197,6 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "s" / "trials").write_text("in the way")
     with pytest.raises(StudyError, match=r"cannot write to .*; choose a folder that can be"):
         Store(tmp_path / "s").prepare()
-
-
-def test_a_lock_is_another_process_s_until_that_is_killed(tmp_path):
-    code = (
-        "import sys, time, pathlib; from sparseattn.study.locks import TrialLocks\n"
-        "locks = TrialLocks(pathlib.Path(sys.argv[1]))\n"
-        "print(locks.take('ab' * 8), flush=True); time.sleep(60)"
-    )
-    other = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE)
-    assert other.stdout.readline() == b"True\n"
-    locks = TrialLocks(tmp_path)
-    assert not locks.take("ab" * 8)
-    assert locks.take("ac" * 8), "the next trial is free"
-    other.kill()
-    other.communicate()
-    assert locks.take("ab" * 8)
-    locks.close()
 
 
 def test_a_study_file_that_is_damaged(tmp_path):

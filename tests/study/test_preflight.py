@@ -1,15 +1,13 @@
 """What the model, the data or this machine cannot give: found out before anything is written."""
 
 import json
-import sys
 from copy import deepcopy
 
 import pytest
 import torch
 
-from sparseattn.cli import main as cli
+from sparseattn import study
 from sparseattn.errors import StudyError
-from sparseattn.study import run
 from sparseattn.study.executors.ray import joined
 from sparseattn.study.spec import ExecutorSpec
 from sparseattn.training import environment
@@ -75,21 +73,10 @@ REFUSED = {
 }
 
 
-def told(monkeypatch, capsys, *arguments) -> str:
-    """The one line of a command that is refused."""
-    monkeypatch.setattr(sys, "argv", ["sparseattn", "study", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("note")]
-    assert ended.value.code == 2
-    assert len(lines) == 1, lines
-    return lines[0]
-
-
 @pytest.mark.parametrize("command", ["run", "plan"])
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_given_is_one_line_and_nothing_is_written(
-    name, command, tmp_path, monkeypatch, capsys
+    name, command, tmp_path, monkeypatch, run
 ):
     change, message = deepcopy(REFUSED[name])
     if torch.cuda.is_available() and name in ("a precision", "a backend that cannot train here"):
@@ -105,16 +92,17 @@ def test_what_cannot_be_given_is_one_line_and_nothing_is_written(
     path, out = tmp_path / "study.yaml", tmp_path / "out"
     path.write_text(json.dumps(given))
     where = ("--out", out) if command == "run" else ()
-    assert told(monkeypatch, capsys, command, path, *where).startswith(
-        "error: " + message.replace("{folder}", str(tmp_path))
-    )
+    status, _, err = run("study", command, path, *where)
+    (line,) = [line for line in err.splitlines() if not line.startswith("note")]
+    assert status == 2
+    assert line.startswith("error: " + message.replace("{folder}", str(tmp_path)))
     assert not out.exists()
 
 
 def test_a_launcher_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(StudyError, match="a launcher started 2 processes of it"):
-        run(values(data(tmp_path / "a")), tmp_path / "s")
+        study.run(values(data(tmp_path / "a")), tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
 
@@ -126,7 +114,7 @@ def test_bf16_is_refused_where_a_processor_is_far_slower_with_it(tmp_path, monke
         "^training.precision: 'bf16' is many times slower than fp32 on this CPU; choose .*: fp32$"
     )
     with pytest.raises(StudyError, match=refused):
-        run(given, tmp_path / "s")
+        study.run(given, tmp_path / "s")
     assert not (tmp_path / "s").exists()
     monkeypatch.setattr(environment, "has_bf16", lambda: True)
     environment.check_precision("bf16")

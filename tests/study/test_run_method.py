@@ -228,19 +228,10 @@ def test_an_arm_over_the_parse_has_its_texts_annotated(make, tmp_path, in_proces
             "learned(): unknown ranking 'neighbours' (did you mean 'neighbor'?)",
         ),
         (
-            {"pattern": "calibrated(sparsity=0.5, over='neighbor(degrees=[1, 2])')"},
-            "calibrated(): neighbor: degrees [1, 2] must be ascending",
-        ),
-        (
-            {"pattern": "learned(sparsity=0.5, form=irregular)"},
-            "learned(): unknown argument 'form'",
-        ),
-        (
             {"pattern": "learned(sparsity=0.5)", "layers": "1:"},
             "arms[1] (ours): learned(sparsity=0.5) says for every layer itself",
         ),
         ({"pattern": "learned(sparsty=0.5)"}, "learned(): unknown argument 'sparsty'"),
-        ({"pattern": "learned(sparsity=2)"}, "learned(): sparsity 2 must be a number between"),
         (
             {"pattern": "learned(sparsity=?)", "degree": 3},
             "arms[1] (ours): learned(sparsity=?) has no number to solve for; write it",

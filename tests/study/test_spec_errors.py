@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from sparseattn.cli import main as cli
 from sparseattn.errors import StudyError
 from sparseattn.plan import Plan
 from sparseattn.study.preflight import check_same
@@ -189,18 +188,11 @@ ARMS = [
         *(("arms:", f"contrasts: {new}\narms:", message) for new, message in CONTRASTS),
     ],
 )
-def test_one_line_names_the_place_the_value_and_the_choices(
-    old, new, message, tmp_path, monkeypatch, capsys
-):
+def test_one_line_names_the_place_the_value_and_the_choices(old, new, message, tmp_path, run):
     path = written(tmp_path, old, new)
     Plan(()).save(tmp_path / "empty.json")
-    monkeypatch.setattr(
-        sys, "argv", ["sparseattn", "study", "run", str(path), "--out", str(tmp_path / "out")]
-    )
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    told = capsys.readouterr().err
-    assert ended.value.code == 2
+    status, _, told = run("study", "run", path, "--out", tmp_path / "out")
+    assert status == 2
     assert told.startswith("error: ")
     assert message in told
     assert len(told.splitlines()) == 1
