@@ -146,26 +146,6 @@ def test_gradients_in_bfloat16(family, checkpointed):
     assert torch.cosine_similarity(found.flatten(), exact.flatten(), dim=0) > 0.98
 
 
-@pytest.mark.parametrize("family", ADDED)
-def test_a_certain_distribution_is_the_plan(family):
-    model, inputs = build(family), batch((23, 7))
-    degrees = degrees_of(model)
-    draws = torch.Generator().manual_seed(3)
-    chosen = torch.stack([torch.randint(most, (3, 4), generator=draws) for most in (4, 2)], -1)
-    entries = {
-        layer: {head: CANDIDATES.pattern(choices) for head, choices in enumerate(row)}
-        for layer, row in enumerate(chosen.tolist())
-    }
-    with torch.no_grad():
-        degrees.theta.zero_().scatter_(2, chosen + torch.tensor([0, 4]), 80.0)
-        with searching(model, degrees):
-            expected = model(**inputs)[0]
-        with sa.sparsified(model, sa.Plan.of(entries)):
-            under_plan = model(**inputs)[0]
-    real = inputs["attention_mask"].bool()
-    torch.testing.assert_close(expected[real], under_plan[real], atol=1e-5, rtol=1e-4)
-
-
 def sharp(family, kind="Model"):
     """A model with attention that is not almost uniform."""
     model = build(family, kind, **({"num_labels": 2} if "For" in kind else {}))

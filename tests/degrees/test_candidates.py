@@ -54,18 +54,6 @@ def test_a_combination_keeps_the_pairs_of_its_pattern(over, data, sample):
             assert torch.equal(keeps.view_as(real) & real, layer.dense[:, 0])
 
 
-@pytest.mark.parametrize("over", OVER)
-@settings(max_examples=8, deadline=None)
-@given(data=st.data(), sample=samples(longest=16))
-def test_padding_and_company_do_not_change_the_cells_of_a_text(over, data, sample):
-    candidates = candidates_of(over, data.draw(st.sampled_from(GLOBALS)), data.draw(st.booleans()))
-    together = candidates.cells(sample.tokens, 1)
-    for row, (start, text) in enumerate(zip(sample.starts, sample.texts, strict=True)):
-        place = slice(start, start + len(text))
-        alone = candidates.cells(sample.alone(row).tokens, 1)
-        assert torch.equal(together[row, place, place], alone[0])
-
-
 @pytest.mark.parametrize("off", [True, False])
 def test_the_least_and_the_most_that_a_head_may_have(off):
     candidates = candidates_of("two", ("cls",), off)

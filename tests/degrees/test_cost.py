@@ -101,29 +101,6 @@ def test_the_expected_density_is_the_mean_over_all_plans(granularity, dense):
     assert float(costs.density(log_chances)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_expected_density_is_that_of_ten_thousand_drawn_plans():
-    costs, batches, log_chances = small_problem("head")
-    draw = torch.Generator().manual_seed(0)
-    densities = torch.zeros(10_000, dtype=torch.float64)
-    combinations = costs.candidates.combinations
-    prices = {
-        (layer, tuple(each)): of_head(costs, batches, layer, each)
-        for layer in costs.learned
-        for each in combinations.tolist()
-    }
-    for index, layer in enumerate(costs.learned):
-        for head in range(2):
-            drawn = [
-                torch.multinomial(each[index, head].exp(), 10_000, True, generator=draw).tolist()
-                for each in log_chances
-            ]
-            found = [prices[layer, choice] for choice in zip(*drawn, strict=True)]
-            densities += torch.tensor(found, dtype=torch.float64)
-    error = float(densities.std()) / 100
-    assert abs(float(costs.density(log_chances)) - float(densities.mean())) < 4 * error
-    assert error < 0.002
-
-
 def test_the_gradient_of_the_density():
     costs, _, log_chances = small_problem("layer")
     given = [each.clone().requires_grad_() for each in log_chances]

@@ -277,19 +277,6 @@ def learned(name: str) -> dict[str, Any]:
     }
 
 
-def probed(name: str) -> dict[str, Any]:
-    """How much attention falls on the pairs of a pattern."""
-    pairs = list(zip(texts(8, 8, longest=14), texts(8, 9, longest=14), strict=True))
-    result = sa.probe(encoder(), CASES["probed"][name], pairs, tokenizer=tokenizer())
-    return {
-        "mass": result.mass.tolist(),
-        "uniform": result.uniform.tolist(),
-        "queries": list(result.queries),
-        "tokens": result.tokens,
-        "texts": result.texts,
-    }
-
-
 #: Arms that are trained every time.
 TINY = ("neighbor", "learned", "uniform")
 
@@ -395,7 +382,6 @@ PARTS: dict[str, tuple[Callable[[], Any], int]] = {
     "masks": (masks, 9),
     "calibration": (lambda: {name: calibrated(name) for name in CASES["calibrated"]}, 9),
     "learning": (lambda: {name: learned(name) for name in CASES["learned"]}, 8),
-    "probing": (lambda: {name: probed(name) for name in CASES["probed"]}, 8),
     "small": (small, 8),
     "smoke": (lambda: trials(ROOT / "studies" / "smoke.yaml"), 8),
     "results": (lambda: {name: published(name) for name in sorted(PACKS)}, 7),

@@ -73,11 +73,6 @@ def test_learned_plans(name):
     check(golden("learning")[name], measure.learned(name), 1e-5)
 
 
-@pytest.mark.parametrize("name", CASES["probed"])
-def test_probed_heads(name):
-    check(golden("probing")[name], measure.probed(name))
-
-
 @trained
 def test_a_tiny_study():
     found = measure.small(measure.TINY)

@@ -18,7 +18,7 @@ from tests.patterns.batches import samples
         "similarity(k={})",
     ],
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(sample=samples(longest=24))
 def test_a_degree_is_within_the_next(spec, sample):
     tokens = sample.tokens

@@ -28,13 +28,13 @@ def by_hand(embedding, ids, lexical, k):
     return torch.tensor(rows)
 
 
-@pytest.mark.parametrize("k", [1, 2, 5, 50])
-@pytest.mark.parametrize("vocabulary", [1, 3, 12, 80])
+@pytest.mark.parametrize("k", [1, 5, 50])
+@pytest.mark.parametrize("vocabulary", [1, 3, 80])
 @pytest.mark.parametrize("ties", [False, True])
 def test_nearest_equals_a_loop(vocabulary, k, ties, monkeypatch):
     """Few word pieces are repeated often; small whole numbers have equal cosines."""
     monkeypatch.setattr(_nearest, "PIECES", 5)
-    for seed in range(8):
+    for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         embedding = torch.randn(vocabulary, 4, generator=generator)
         embedding = embedding.round() if ties else embedding

@@ -11,6 +11,8 @@ from tests.corpora import shared
 from tests.tasks.material import tokenizer
 from tests.tasks.test_questions import oracle
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     "sst2": ("sst2/train.tsv", "sst2/dev.tsv"),
     "mrpc": ("mrpc/train.jsonl", "mrpc/dev.jsonl"),
