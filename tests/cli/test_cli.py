@@ -42,10 +42,6 @@ def test_show_takes_a_pair_a_layer_and_a_model(run):
     ("arguments", "message"),
     [
         (["neighbor(radius=-1)", "x"], "neighbor(radius=-1): radius must be a whole number >= 0"),
-        (["random(degree=0)", "x"], "random(degree=0): degree must be a whole number >= 1"),
-        (["neighbor(radios=1)", "x"], "neighbor(): unknown argument 'radios' (did you mean "
-         "'radius'?); choose from: radius"),
-        (["neighbor(2", "x"], "expected ',', found the end; at column 11 of 'neighbor(2'"),
         (["self()", ""], "the text is empty: ''"),
         (["self()", "x", "--layer", "6"], "layer 6 does not exist: the model has 6, 0 to 5"),
         (["self()", "x", "--png", "mask.gif"], "a picture's name ends in .png, .svg, .pdf; got "
@@ -57,14 +53,6 @@ def test_what_the_user_can_mend_is_one_line_and_status_2(run, arguments, message
     code, _, err = run("show", *arguments)
     assert code == 2
     assert err == f"error: {message}\n"
-
-
-def test_an_unknown_pattern_lists_the_patterns(run):
-    code, out, err = run("show", "neighbour(2)", "x")
-    assert (code, out) == (2, "")
-    assert err.startswith("error: unknown pattern 'neighbour' (did you mean 'neighbor'?); choose")
-    assert err.endswith("; at column 1 of 'neighbour(2)'\n")
-    assert err.count("\n") == 1
 
 
 def test_patterns_and_backends(run):

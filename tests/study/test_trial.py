@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sparseattn.errors import DataError, PlanError, StudyError, TrialFailed
+from sparseattn.errors import DataError, TrialFailed
 from sparseattn.models.identity import identity
 from sparseattn.study import planning
 from sparseattn.study import run_trial as running
@@ -321,32 +321,3 @@ def test_positions_count_from_where_a_family_begins(make, tmp_path):
     running.config_changes(str(tmp_path), make(task={"max_length": 512}))
     with pytest.raises(DataError, match="max_length: 513 is more than the 512 positions of"):
         running.config_changes(str(tmp_path), make(task={"max_length": 513}))
-
-
-@pytest.mark.parametrize(
-    ("values", "error", "message"),
-    [
-        ({"task": {"max_length": 65}}, DataError, "max_length: 65 is more than the 64 positions"),
-        ({"pattern": "self()", "layers": "7"}, PlanError, "layer 7 does not exist"),
-        (
-            {"training": {"precision": "fp16"}},
-            StudyError,
-            "^precision 'fp16' needs a GPU, and this machine has none; choose from: fp32",
-        ),
-        (
-            {"training": {"report_to": ["paper"]}},
-            StudyError,
-            "^cannot train like this: paper is not supported",
-        ),
-        (
-            {"training": {"early_stopping": 1, "held_out": 0.01}},
-            StudyError,
-            "^training.held_out: 0.01 of 8 training examples is none; choose from 0.125 to 0.875",
-        ),
-    ],
-)
-def test_a_trial_that_cannot_run(make, cache, values, error, message):
-    if "fp16" in message and torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    with pytest.raises(error, match=message):
-        run_trial(make(**values), cache=cache)

@@ -87,7 +87,7 @@ def test_examples_that_do_not_fit_together(wordpiece, examples):
     )
 
 
-@pytest.mark.parametrize("form", [None, "torch", "numpy"])
+@pytest.mark.parametrize("form", [None, "numpy"])
 def test_worker_processes(wordpiece, examples, form):
     rows = Dataset.from_list(examples).with_format(form)
     loader = DataLoader(rows, batch_size=2, num_workers=2, collate_fn=Collator(wordpiece))
