@@ -57,7 +57,7 @@ def log(tmp_path, monkeypatch):
 @pytest.fixture
 def in_process(monkeypatch):
     """Trials run in this process, one after another, by the code of a worker."""
-    monkeypatch.setattr(local, "LocalExecutor", fakes.HereExecutor)
+    monkeypatch.setattr(local, "LocalExecutor", fakes.InProcessExecutor)
     monkeypatch.setattr(local, "_messages", Mock(), raising=False)
 
 

@@ -29,7 +29,7 @@ from sparseattn.rules import (
 #: PyTorch's compiler warns of PyTorch when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
 
-#: Lengths with a place of their padding, each place once among those that a few blocks make.
+#: Lengths, each with a place of its padding: single tokens, and both sides of blocks of 64 and 128.
 SHAPES = [(1, "none"), (2, "left"), (7, "right"), (63, "left"), (130, "none"), (130, "right")]
 HEADS = 4
 PLANS = {

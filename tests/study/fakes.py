@@ -167,7 +167,7 @@ def go_on(folder: Path, **options) -> RunOutcome:
         session._check_fresh = before
 
 
-class HereExecutor:
+class InProcessExecutor:
     """In the place of `LocalExecutor`: what a worker does, done by this process as it is asked."""
 
     def __init__(self, store: Store, workers: int | None, threads: int | None, run: str) -> None:
