@@ -57,7 +57,7 @@ def main() -> None:
         if out.exists():
             arguments.error(f"{out} is there already: a study that goes on would cost less")
         environment = {**os.environ, "SPARSEATTN_CACHE": str(Path(place) / "cache")}
-        command = [sys.executable, "-m", "sparseattn.cli", "study", "run", str(spec)]
+        command = [sys.executable, "-m", "sparseattn", "study", "run", str(spec)]
         started = time.time()
         subprocess.run(
             [*command, "--out", str(out), "--workers", str(given.workers)],

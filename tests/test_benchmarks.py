@@ -209,10 +209,9 @@ def test_ten_thousand_finished_trials_are_seen_to_be_finished(tmp_path):
 
     spec, out = tmp_path / "large.yaml", tmp_path / "large"
     assert fill(spec, out, 10_000, examples=20) > 9_900
-    for _ in ("from every trial", "from the table"):
-        _, work, peak = timed(["run", str(spec), "--out", str(out)])
-        assert work < 10
-        assert peak < MEMORY
+    _, work, peak = timed(["run", str(spec), "--out", str(out)])
+    assert work < 10
+    assert peak < MEMORY
     assert (out / "results.csv").is_file()
 
 
@@ -223,6 +222,6 @@ def test_a_command_beyond_its_goal_fails_the_benchmark_and_is_recorded(tmp_path)
     assert subprocess.run([*command, "--slack", "100"], timeout=300).returncode == 0
     table = (tmp_path / "study_large.md").read_text()
     assert "6 finished trials of 20 examples" in table
-    assert table.count("| run, ") == 2
+    assert table.count("| run |") == 1
     assert subprocess.run([*command, "--slack", "0"], timeout=300).returncode
     assert "failed: " in (tmp_path / "study_large.md").read_text()

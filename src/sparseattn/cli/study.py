@@ -128,7 +128,7 @@ def report(folder: Folder) -> None:
     from sparseattn.report import terminal_table, write_report
     from sparseattn.study.results import rebuild
 
-    rebuild(folder, anew=False)
+    rebuild(folder)
     data = _loaded(folder)
     written = write_report(data, folder / "report")
     show(terminal_table(data))

@@ -1,11 +1,9 @@
-"""The table of trials, derived from their folders; only trials that changed are read again."""
+"""The table of trials, derived from their folders."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import Any
 import pyarrow
 from pyarrow import csv, parquet
 
-import sparseattn
 from sparseattn.errors import StudyError
 from sparseattn.study.arms import DENSE
 from sparseattn.study.record import DONE, RESULT
@@ -49,9 +46,6 @@ COLUMNS = (
 #: The column with a trial's `environment.json`; in the Parquet file only.
 ENVIRONMENT = "environment"
 
-#: Where the Parquet file keeps what tells which trials have changed.
-_KEY = b"sparseattn"
-
 _RESULT = ("status", "reason", "headline", *_SHARES)
 _WHOLE = ("seed", "train_examples", "evaluation_examples", "steps")
 _TEXT = ("arm", "layers", "status", "headline", "pattern", "reason", "digest", "model", "backend")
@@ -66,16 +60,12 @@ class Results:
     Attributes:
         rows: A row a trial, by digest.
         metrics: Which columns hold metrics.
-        stamps: Number, size and time of a trial's files when it was read.
         damaged: What is wrong with the trials that cannot be read.
-        read: How many were read again.
     """
 
     rows: dict[str, Row] = field(default_factory=dict)
     metrics: dict[str, None] = field(default_factory=dict)
-    stamps: dict[str, str] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
-    read: int = 0
 
     @property
     def failed(self) -> list[str]:
@@ -97,43 +87,33 @@ def ordered(names: Collection[str], metrics: Iterable[str]) -> list[str]:
     return [name for name in (*first, *sorted({*names} - {*first})) if name in names]
 
 
-def collect(store: Store, trials: Iterable[TrialSpec], anew: bool = False) -> Results:
-    """Reads finished trials; those that have not changed since the table was written, from it.
+def collect(store: Store, trials: Iterable[TrialSpec]) -> Results:
+    """Reads and checks finished trials.
 
     Args:
         store: The study's folder.
         trials: Which trials, in the order of the table. They say what their arms are called:
             another study may have run them under other names.
-        anew: Read and check all of them, whatever the table says.
     """
-    results = Results()
-    old = Results() if anew else _remembered(store.folder / "results.parquet")
-    results.metrics.update(old.metrics)
-    finished = store.finished()
+    results, finished = Results(), store.finished()
     for trial in trials:
         digest = trial.digest
         if digest not in finished:
             continue
-        stamp = _stamp(store.trials / digest)
-        if old.stamps.get(digest) == stamp and digest in old.rows:
-            results.rows[digest] = old.rows[digest]
-        else:
-            try:
-                results.rows[digest], metrics = _row(digest, store.files(digest))
-            except StudyError as error:
-                results.damaged[digest] = str(error)
-                continue
-            results.metrics |= dict.fromkeys(metrics)
-            results.read += 1
-        results.rows[digest]["arm"] = trial.arm
-        results.stamps[digest] = stamp
+        try:
+            row, metrics = _row(digest, store.files(digest))
+        except StudyError as error:
+            results.damaged[digest] = str(error)
+            continue
+        results.rows[digest] = row | {"arm": trial.arm}
+        results.metrics |= dict.fromkeys(metrics)
     return results
 
 
-def rebuild(folder: str | Path, anew: bool = True) -> Results:
-    """Writes the table of a study's trials, by default read anew."""
+def rebuild(folder: str | Path) -> Results:
+    """Writes the table of a study's trials."""
     store = Store(folder)
-    results = collect(store, Study.load(store.folder).trials()[0], anew)
+    results = collect(store, Study.load(store.folder).trials()[0])
     write(store, results)
     return results
 
@@ -143,42 +123,9 @@ def write(store: Store, results: Results) -> None:
     table = results.table()
     as_csv, as_parquet = io.BytesIO(), io.BytesIO()
     csv.write_csv(table.drop_columns([ENVIRONMENT]), as_csv)
-    version, metrics = sparseattn.__version__, list(results.metrics)
-    metadata = {"version": version, "stamps": results.stamps, "metrics": metrics}
-    metadata["checksum"] = _checksum(table, metadata)
-    table = table.replace_schema_metadata({_KEY: json.dumps(metadata).encode()})
     parquet.write_table(table, as_parquet, compression="zstd")
     store.write("results.csv", as_csv.getvalue())
     store.write("results.parquet", as_parquet.getvalue())
-
-
-def _remembered(path: Path) -> Results:
-    try:
-        table = parquet.read_table(path)
-        metadata = json.loads((table.schema.metadata or {})[_KEY])
-        checksum = metadata.pop("checksum", "")
-        right = checksum == _checksum(table, metadata)
-        if not right or metadata["version"] != sparseattn.__version__:
-            return Results()
-        rows = {row["digest"]: row for row in table.to_pylist()}
-        return Results(rows, dict.fromkeys(metadata["metrics"]), metadata["stamps"])
-    except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException):
-        return Results()  # there is none yet, or it is damaged: everything is read
-
-
-def _checksum(table: pyarrow.Table, metadata: Mapping[str, Any]) -> str:
-    text = json.dumps([table.column_names, table.to_pylist(), metadata], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _stamp(folder: Path) -> str:
-    try:
-        with os.scandir(folder) as entries:
-            found = [entry.stat() for entry in entries]
-    except OSError:
-        return ""
-    last = max((stat.st_mtime_ns for stat in found), default=0)
-    return f"{len(found)} {sum(stat.st_size for stat in found)} {last}"
 
 
 def _row(digest: str, files: Mapping[str, bytes]) -> tuple[Row, dict[str, float]]:

@@ -177,8 +177,7 @@ class _Session:
                 results = collect(store, trials)
             elif changed:
                 create(study, store)
-        if missing or results.read or not (store.folder / "results.csv").is_file():
-            write(store, results)
+        write(store, results)
         reasons = {digest: str(results.rows[digest]["reason"]) for digest in results.failed}
         return RunOutcome(store.folder, len(trials), len(missing), reasons)
 

@@ -119,9 +119,11 @@ class Store:
         return self.folder / LOGS / digest
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes a file of the study, whole or not at all."""
+        """Writes a file of the study, whole or not at all, unless it says this already."""
+        path = self.folder / name
         with writing(self.folder):
-            write_whole(self.folder / name, data)
+            if not (path.is_file() and path.read_bytes() == data):
+                write_whole(path, data)
 
 
 @contextmanager
