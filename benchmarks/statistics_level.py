@@ -170,7 +170,8 @@ def whole_study(right: NDArray[np.bool_]) -> StudyData:
         )
     columns = ["digest", "arm", "layers", "seed", "status", "headline", "accuracy"]
     spec = {"task": {"kind": "classification"}}
-    return StudyData("simulated", "", spec, pd.DataFrame(rows, columns=columns), kept.__getitem__)
+    frame = pd.DataFrame(rows, columns=columns)
+    return StudyData("simulated", "", spec, frame, kept.__getitem__, ("accuracy",))
 
 
 def under_005(dense: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:

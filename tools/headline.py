@@ -174,7 +174,7 @@ class Dense:
         def predictions(digest: str) -> pd.DataFrame:
             return self.kept[digest] if digest in self.kept else data.predictions(digest)
 
-        rows = pd.concat([self.rows, data.rows[data.rows["arm"] != "dense"]])
+        rows = pd.concat([self.rows, data.rows[data.rows["arm"] != "dense"]], ignore_index=True)
         return replace(data, rows=rows, predictions=predictions, contrasts={}, planned=None)
 
 

@@ -1,4 +1,4 @@
-"""Numbers in sentences, and any text as a line."""
+"""Numbers and times in sentences, and any text as a line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,21 @@ def counted(count: int, noun: str) -> str:
     ('1 text', '0 texts', '1,200 real tokens')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A time.
+
+    >>> duration(4.21), duration(75), duration(7300)
+    ('4.2 s', '1 min 15 s', '2 h 2 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def one_line(text: object, length: int) -> str:

@@ -22,7 +22,14 @@ EFFECTS = {
 }
 SPEC: Mapping[str, Any] = {
     "model": "sentence-transformers/all-MiniLM-L6-v2",
-    "task": {"name": "sst2", "kind": "classification", "metric": "accuracy"},
+    "task": {
+        "name": "sst2",
+        "kind": "classification",
+        "metric": "accuracy",
+        "data": {"hub": "nyu-mll/glue"},
+        "train": {},
+        "evaluation": {},
+    },
     "training": {"epochs": 2, "learning_rate": 5e-5, "batch_size": 32, "precision": "bf16"},
 }
 ENVIRONMENT = {"sparseattn": "0.1.0", "torch": "2.13.0", "device": "cpu", "dtype": "bfloat16"}
@@ -60,6 +67,7 @@ def study(
         spec=SPEC | {"seeds": list(range(seeds))},
         rows=pd.DataFrame(rows),
         predictions=kept.__getitem__,
+        metrics=("accuracy", "f1"),
         environments=(ENVIRONMENT,),
     )
 
@@ -110,7 +118,9 @@ DATA = study()
 
 def changed(data: StudyData = DATA, **columns: Any) -> StudyData:
     """A study with other values in some columns."""
-    return replace(data, rows=data.rows.assign(**columns), metrics=())
+    rows = data.rows.assign(**columns)
+    metrics = dict.fromkeys([rows["headline"].iloc[0], *data.metrics])
+    return replace(data, rows=rows, metrics=tuple(metrics))
 
 
 def counting(data: StudyData) -> tuple[StudyData, list[str]]:

@@ -13,6 +13,7 @@ from sparseattn.report.findings import findings
 from sparseattn.report.page import write_report
 from sparseattn.report.tables import arms_frame, arms_table, comparisons_table
 from sparseattn.report.terminal import questions_terminal
+from tests.report.fake import SPEC
 from tests.report.test_tables import printed, rows_of
 
 #: F1 of each arm's runs, as SQuAD has them.
@@ -38,10 +39,10 @@ def _study(runs: dict[str, tuple[float, ...]] = RUNS, **changes: object) -> Stud
             kept[digest]["score"] += value - score.mean()
             row = {"digest": digest, "arm": arm, "layers": "" if arm == "dense" else ":"}
             rows.append({**row, "seed": seed, "status": "done", "headline": "f1", "f1": value})
-    spec = {"task": {"kind": "question-answering"}}
+    spec = {**SPEC, "task": {**SPEC["task"], "kind": "question-answering"}}
     frame = pd.DataFrame(rows)
     return replace(
-        StudyData("squad", "", spec, frame, kept.__getitem__, contrasts=PAIRS), **changes
+        StudyData("squad", "", spec, frame, kept.__getitem__, ("f1",), contrasts=PAIRS), **changes
     )
 
 
@@ -68,7 +69,8 @@ def test_other_tasks_and_runs_with_one_mode_have_no_threshold() -> None:
     data = _study()
     assert replace(data, spec={"task": {"kind": "token-classification"}}).threshold is None
     assert _study({"dense": RUNS["dense"], "good": RUNS["good"]}).threshold is None
-    assert replace(data, baseline="none such").threshold is None
+    other = data.rows.assign(arm=data.rows["arm"].replace("dense", "other"))
+    assert replace(data, rows=other).threshold is None
 
 
 def test_where_not_all_runs_learned_it_they_are_counted() -> None:

@@ -48,7 +48,7 @@ def many(arms: int, seeds: int) -> StudyData:
         }
     )
     rows.loc[rows.index[-700:], ["status", "reason"]] = ["failed", "out of memory"]
-    return StudyData("many", "", SPEC, rows, predictions)
+    return StudyData("many", "", SPEC, rows, predictions, ("accuracy",))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from sparseattn.report import StudyData, questions, summarise, write_report
 from sparseattn.report.changed import changed_examples
 from sparseattn.report.findings import findings
-from tests.report.fake import DATA, changed, study
+from tests.report.fake import DATA, SPEC, changed, study
 
 ENDINGS = (".svg", "-dark.svg", ".png")
 NASTY = [
@@ -66,7 +66,8 @@ def nasty(tmp_path_factory) -> tuple[Page, str]:
     rows = data.rows.assign(
         pattern=NASTY[0], reason=data.rows["reason"].map(lambda r: NASTY[0] if r else r)
     )
-    spec = {"model": NASTY[0], "task": {"name": NASTY[2]}, NASTY[1]: NASTY[4]}
+    task = {**SPEC["task"], "name": NASTY[2]}
+    spec = {**SPEC, "model": NASTY[0], "task": task, NASTY[1]: NASTY[4]}
     where = ({NASTY[0]: NASTY[0]},)
     data = replace(data, rows=rows, spec=spec, name=NASTY[0], question=NASTY[1], environments=where)
     return _written(data, tmp_path_factory.mktemp("report"))
@@ -214,7 +215,7 @@ def test_the_same_study_gives_the_same_bytes(tmp_path) -> None:
 def test_what_is_missing_is_left_out(tmp_path, change) -> None:
     data = study(examples=60)
     if change is None:
-        data = replace(data, spec={}, environments=(), question="")
+        data = replace(data, environments=(), question="")
     else:
         data = replace(data, rows=change(data.rows))
     page, text = _written(data, tmp_path)

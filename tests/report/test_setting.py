@@ -16,7 +16,7 @@ TASK = {
     "max_length": 64,
     "max_answer": 30,
 }
-TRAINING = {"epochs": 2.0, "held_out": 0.1, "early_stopping": None}
+TRAINING = {"epochs": 2.0, "held_out": 0.1}
 
 
 def lines_of(data, **spec):

@@ -5,8 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from sparseattn.study.display import Display, label, spell_time
+from sparseattn.study.display import Display, label
 from sparseattn.study.trial import TrialSpec
+from sparseattn.words import duration
 
 
 @pytest.fixture
@@ -38,8 +39,8 @@ def test_lines_count_trials_and_say_how_long_it_takes(clock):
         shown.end(trial(2, "dense"), "failed: no")
     assert file.getvalue().splitlines() == [
         "trial 1 of 3: near, layers last 3, seed 0: accuracy 0.9000, which does not fit in twenty "
-        "columns; 1:00 elapsed, about 2:00 left",
-        "trial 2 of 3: near, seed 2: failed: no; 1:00 elapsed, about 0:20 left",
+        "columns; 1 min 0 s elapsed, about 2 min 0 s left",
+        "trial 2 of 3: near, seed 2: failed: no; 1 min 0 s elapsed, about 20 s left",
     ]
 
 
@@ -75,6 +76,6 @@ def test_a_trial_s_share_grows_over_its_phases_and_a_lost_trial_starts_again():
 
 
 def test_times_and_names_are_short():
-    assert [spell_time(seconds) for seconds in (0, 59.6, 3600)] == ["0:00", "1:00", "1:00:00"]
+    assert [duration(seconds) for seconds in (0, 59.6, 3600)] == ["0.0 s", "1 min 0 s", "1 h 0 min"]
     assert label(trial(3)) == "near, layers last 3, seed 3"
     assert label(trial(3, "dense")) == "near, seed 3"

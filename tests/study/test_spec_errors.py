@@ -91,8 +91,8 @@ FILES = [
     ),
     ("arms:", "arms: [", "not YAML: "),
     ("a study", "a\0study", "not YAML: "),
-    ("name", "seeds: [0, 1, 0]\nname", "seeds[2]: 0 is there twice"),
-    ('"-3:"', '["-3:", "-3:"]', "arms[1].layers[1]: '-3:' is there twice"),
+    ("name", "seeds: [0, 1, 0]\nname", "seeds: 0 is there twice"),
+    ('"-3:"', '["-3:", "-3:"]', "arms[1].layers: '-3:' is there twice"),
     (GOOD, "- dense", "a study is a mapping of keys such as model, task and arms"),
     (GOOD.partition("arms:")[2], " []\n", "study.yaml: arms: expected at least one value"),
     ("name", "executor: {kind: slurm}\nname", "executor.kind: expected 'local' or 'ray', got 'slu"),
@@ -140,12 +140,13 @@ ARMS = [
         'pattern: "neighbor(radius=?)", sparsity: 90',
         "arms[1].sparsity: expected less than 1, got 90",
     ),
-    ('pattern: "neighbor({r})", grid: {r: []}', "arms[1].grid.r: the grid is empty"),
-    ('pattern: "neighbor({rad})", grid: {radius: [1]}', "arms[1].pattern: unknown grid name 'rad'"),
-    (NEAR + ", grid: {r: [1]}", "arms[1].grid.r: the pattern does not use {r}"),
+    ('pattern: "neighbor(?)", degree: {a: 1}', "arms[1].degree: expected a list, got {'a': 1}"),
+    ('pattern: "neighbor({r})", grid: {r: []}', "arms[1].grid.r: expected at least one value"),
+    ('pattern: "neighbor({rad})", grid: {radius: [1]}', "arms[1]: unknown grid name 'rad'"),
+    (NEAR + ", grid: {r: [1]}", "arms[1]: the pattern does not use {r} of the grid"),
     ('pattern: "neighbor({r})", grid: [1]', "arms[1].grid: expected a mapping, got [1]"),
-    ('pattern: "neighbor({r})", grid: {r: [1, 2, 2]}', "arms[1].grid.r[2]: 2 is there twice"),
-    ('pattern: "neighbor(?)", degree: [3, 3]', "arms[1].degree[1]: 3.0 is there twice"),
+    ('pattern: "neighbor({r})", grid: {r: [1, 2, 2]}', "arms[1].grid.r: 2 is there twice"),
+    ('pattern: "neighbor(?)", degree: [3, 3]', "arms[1].degree: 3.0 is there twice"),
     ("pattern: {}", "arms[1].pattern: the mapping is empty; write layers"),
     (
         'pattern: {"1": {"0": 5}}',
@@ -175,7 +176,7 @@ ARMS = [
     ("pattern: empty.json", "arms[1].pattern: empty.json holds a plan without entries"),
     (
         'pattern: {"1": {"{h}": "self()"}}, grid: {h: [0], l: [1]}',
-        "arms[1].grid.l: the pattern does not use {l}",
+        "arms[1]: the pattern does not use {l} of the grid",
     ),
 ]
 

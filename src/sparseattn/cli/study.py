@@ -125,13 +125,13 @@ def plan(spec: Spec, changes: Changes = None, max_trials: Most = 10_000) -> None
 @app.command(epilog=examples("study report runs/smoke", "study compare runs/smoke"))
 def report(folder: Folder) -> None:
     """Write the report: a page, its Markdown, figures and tables."""
-    from sparseattn.report import terminal_table, write_report
+    from sparseattn.report import summarise, terminal_table, write_report
     from sparseattn.study.results import rebuild
 
     rebuild(folder)
-    data = _loaded(folder)
-    written = write_report(data, folder / "report")
-    show(terminal_table(data))
+    summary = summarise(_loaded(folder))
+    written = write_report(summary, folder / "report")
+    show(terminal_table(summary))
     for path in written:
         typer.echo(f"wrote {path}")
 

@@ -60,7 +60,7 @@ def changed_examples(summary: Summary) -> list[Changed]:
         summary: The study.
     """
     data = summary.data
-    if data.reference is None or data.task.get("kind") == "regression":
+    if data.reference is None or data.task["kind"] == "regression":
         return []
     others = [each for each in summary.arms if each.arm != data.reference and each.metrics]
     known = [each for each in others if each.metrics[data.headline].count]

@@ -20,7 +20,7 @@ from sparseattn.stats import (
     holm,
     mean_interval,
 )
-from sparseattn.study.arms import ArmKey
+from sparseattn.study.arms import DENSE, ArmKey
 from sparseattn.words import counted
 
 Pair = tuple[ArmKey, ArmKey]
@@ -315,7 +315,7 @@ def _tables(data: StudyData, a: ArmKey, b: ArmKey) -> Iterator[tuple[list[Pair],
     """The pairs of each table of the report and what it compares; two arms alone at the end."""
     for text in data.contrasts:
         yield list(_declared(data, text)[0]), _words(text)
-    yield baseline_pairs(data), f"with {data.baseline}"
+    yield baseline_pairs(data), f"with {DENSE}"
     # The same order whichever is named first: what is detectable is drawn at random.
     yield [(a, b) if list(data.groups).index(a) > list(data.groups).index(b) else (b, a)], ""
 

@@ -15,16 +15,14 @@ from pyarrow import parquet
 
 from sparseattn.errors import SparseAttnError, StudyError, unknown
 from sparseattn.selection import select_indices
-from sparseattn.study.arms import ArmKey
-from sparseattn.study.results import COLUMNS, ENVIRONMENT, collect
+from sparseattn.study.arms import DENSE, ArmKey
+from sparseattn.study.results import ENVIRONMENT, collect
 from sparseattn.study.store import Store
 from sparseattn.study.study import Study
 from sparseattn.words import counted
 
 #: Kinds of task that a run learns or does not, so that its metric has two modes over seeds.
 _BIMODAL = ("question-answering",)
-
-_NEEDED = ("digest", "arm", "layers", "seed", "status", "headline")
 
 
 @dataclass(frozen=True)
@@ -37,14 +35,12 @@ class StudyData:
         spec: The resolved spec as plain values; `model`, `task` and `training` are shown, and the
             task's `kind` and `labels` decide how a metric is computed again.
         rows: A row for each trial: digest, arm, layers, seed, status ("done" or "failed"), headline
-            (the name of the main metric), a column for each metric, and what else of `COLUMNS` is
-            known.
+            (the name of the main metric), a column for each metric, and what else of
+            `sparseattn.study.results.COLUMNS` is known.
         predictions: Gives a trial's predictions by its digest: a row for each example, with
             `example`, `label`, `prediction` and `score`. Called only for what is compared.
+        metrics: The columns that hold metrics, the main one first.
         environments: Versions, devices and the like; different ones are shown apart.
-        baseline: The arm that the others are compared with, by name or address.
-        counted_over: What sparsity is counted over, in words.
-        metrics: The columns that hold metrics; by default all numeric ones not in `COLUMNS`.
         contrasts: For each question, the pairs of arms that the study set out to compare, each a
             name or `name@layers`.
         planned: Trials of the study, those that have not run included; None if unknown.
@@ -58,36 +54,13 @@ class StudyData:
     spec: Mapping[str, Any]
     rows: pd.DataFrame
     predictions: Callable[[str], pd.DataFrame]
+    metrics: tuple[str, ...]
     environments: Sequence[Mapping[str, Any]] = ()
-    baseline: str = "dense"
-    counted_over: str = "pairs of real tokens of the evaluation examples, all layers and heads"
-    metrics: tuple[str, ...] = field(default=())
     contrasts: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     planned: int | None = None
     damaged: tuple[str, ...] = ()
     added: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     learned_at: float | None = None
-
-    def __post_init__(self) -> None:
-        """Checks the table and finds the metrics.
-
-        Raises:
-            StudyError: A column is missing, or the trials do not share a main metric.
-        """
-        missing = [column for column in _NEEDED if column not in self.rows]
-        if missing:
-            have = ", ".join(map(str, self.rows.columns)) or "(none)"
-            raise StudyError(f"results lack the columns {', '.join(missing)}; they have: {have}")
-        rows = self.rows.reset_index(drop=True)
-        rows["layers"] = rows["layers"].astype(object).where(rows["layers"].notna(), "").astype(str)
-        rows["arm"] = rows["arm"].astype(str)
-        object.__setattr__(self, "rows", rows)
-        numeric = map(str, rows.select_dtypes("number").columns)
-        metrics = self.metrics or [
-            name for name in numeric if name not in COLUMNS and not name.startswith("seconds")
-        ]
-        main = [self.headline] if self.headline in rows else []
-        object.__setattr__(self, "metrics", tuple(dict.fromkeys([*main, *metrics])))
 
     @cached_property
     def headline(self) -> str:
@@ -99,9 +72,9 @@ class StudyData:
 
     @property
     def task(self) -> Mapping[str, Any]:
-        """The task of the spec; empty if it is not known."""
-        task = self.spec.get("task")
-        return task if isinstance(task, Mapping) else {}
+        """The task of the spec."""
+        task: Mapping[str, Any] = self.spec["task"]
+        return task
 
     @cached_property
     def threshold(self) -> float | None:
@@ -112,7 +85,7 @@ class StudyData:
         """
         if self.learned_at is not None or not self.headline:
             return self.learned_at
-        if self.task.get("kind") not in _BIMODAL or self.reference is None:
+        if self.task["kind"] not in _BIMODAL or self.reference is None:
             return None
         half = float(self.done_in(self.reference)[self.headline].max()) / 2
         return half if (self.done[self.headline] < half).any() else None
@@ -158,16 +131,13 @@ class StudyData:
 
     @cached_property
     def groups(self) -> dict[ArmKey, pd.DataFrame]:
-        """The rows of each arm: the baseline first, the others in the order of the table."""
+        """The rows of each arm: the dense one first, the others in the order of the table."""
         shared = len(set(self.rows["layers"]) - {""}) == 1
         rows_of = {
             ArmKey(str(name), str(layers), shared and layers != ""): rows
             for (name, layers), rows in self.rows.groupby(["arm", "layers"], sort=False)
         }
-        return {arm: rows_of[arm] for arm in dict.fromkeys([*self._named(rows_of), *rows_of])}
-
-    def _named(self, arms: Mapping[ArmKey, pd.DataFrame]) -> list[ArmKey]:
-        return [arm for arm in arms if self.baseline in (arm.name, arm.address)]
+        return {arm: rows_of[arm] for arm in sorted(rows_of, key=lambda arm: arm.name != DENSE)}
 
     def done_in(self, arm: ArmKey) -> pd.DataFrame:
         """The finished trials of an arm that have the main metric."""
@@ -177,8 +147,8 @@ class StudyData:
 
     @cached_property
     def reference(self) -> ArmKey | None:
-        """The baseline, if the study has it in one placement and a trial of it finished."""
-        named = self._named(self.groups)
+        """The dense arm, with which the others are compared, if a trial of it finished."""
+        named = [arm for arm in self.groups if arm.name == DENSE]
         return named[0] if len(named) == 1 and len(self.done_in(named[0])) else None
 
     def find(self, text: str) -> ArmKey:
@@ -219,6 +189,7 @@ def load_study(folder: str | Path) -> StudyData:
         raise StudyError(f"no trial of {folder} has finished; `sparseattn study resume {folder}`")
     table = results.table().to_pandas()
     done = table[table["status"] == "done"]
+    main = done["headline"].dropna().iloc[:1]
     declared = study.spec.model_dump(mode="json", exclude={"executor"}, exclude_none=True)
 
     def predictions(digest: str) -> pd.DataFrame:
@@ -233,7 +204,7 @@ def load_study(folder: str | Path) -> StudyData:
         rows=table.drop(columns=[ENVIRONMENT]),
         predictions=predictions,
         environments=[json.loads(text) for text in done[ENVIRONMENT].unique()],
-        metrics=tuple(results.metrics),
+        metrics=tuple(dict.fromkeys([*main, *results.metrics])),
         contrasts=study.spec.contrasts,
         planned=len(trials),
         damaged=tuple(results.damaged.values()),

@@ -20,7 +20,6 @@ from sparseattn.stats import (
     compare_bootstrap,
     compare_learned,
     compare_runs,
-    mean_of,
     measure,
     replicates,
 )
@@ -117,7 +116,7 @@ def test_difference(
         The result, and the values of each arm that it was computed from.
 
     Raises:
-        StudyError: The arms have no example in common, or a correlation cannot be recomputed.
+        StudyError: The arms have no example in common, or the metric cannot be computed again.
     """
     shared = [seed for seed in a.seeds if seed in b.seeds]
     read, paired = [seed for seed in shared if seed in a.read and seed in b.read], False
@@ -125,30 +124,23 @@ def test_difference(
         a, b = (each.only(shared[0] if shared else None) for each in (a, b))
     elif threshold is not None and min(*a.values, *b.values) < threshold:
         count = len(_on_common_examples(a, b)[0])
-        result = compare_learned(a.values, b.values, threshold, count, comparisons)
+        result = compare_learned(a.values, b.values, threshold, count)
         return result, a.values, b.values
     elif paired := len(read) >= PAIRED:
         order = [*read, *(seed for seed in shared if seed not in read)]
         a, b = (each.of(order, len(read)) for each in (a, b))
     frames = _on_common_examples(a, b)
     recorded = [*a.values[: len(a.frames)], *b.values[: len(b.frames)]]
-    measures, exact = _measures(frames, metric, task, recorded)
-    of_a, of_b = a.values, b.values
-    if not exact:
-        means = np.array([each.once(len(frames[0])) for each in measures])
-        of_a, of_b = means[: len(a.frames)], means[len(a.frames) :]
+    measures = _measures(frames, metric, task, recorded)
     clusters = _clusters(frames[0])
-    if len(of_a) == 1 or len(of_b) == 1:
+    if len(a.values) == 1 or len(b.values) == 1:
         result = _one_seed(measures, len(frames[0]), comparisons, clusters)
     else:
         examples = _over_examples(frames, measures, len(a.frames), paired, clusters)
-        result = compare_runs(of_a, of_b, examples, comparisons, paired)
+        result = compare_runs(a.values, b.values, examples, comparisons, paired)
     if clusters is not None:
         result = replace(result, examples=len(clusters), clusters=int(clusters.max()) + 1)
-    if not exact:
-        note = f"{metric} could not be computed again from the predictions: example scores are "
-        result = replace(result, caveat="; ".join(filter(None, [result.caveat, f"{note}compared"])))
-    return result, of_a, of_b
+    return result, a.values, b.values
 
 
 def _on_common_examples(a: Evidence, b: Evidence) -> list[pd.DataFrame]:
@@ -168,19 +160,15 @@ def _on_common_examples(a: Evidence, b: Evidence) -> list[pd.DataFrame]:
 
 def _measures(
     frames: Sequence[pd.DataFrame], metric: str, task: Mapping[str, Any], recorded: Sequence[float]
-) -> tuple[list[Measure], bool]:
-    """The metric of each frame, and whether it gives what is recorded; else the mean score."""
-    kind, labels = task.get("kind", ""), task.get("labels") or ()
+) -> list[Measure]:
+    """The metric of each frame, which gives what is recorded."""
     measures = []
     for frame, value in zip(frames, recorded, strict=True):
-        known = measure(kind, metric, frame, labels)
-        if known and abs(known.once(len(frame)) - value) <= _TOLERANCE:
-            measures.append(known)
-    if len(measures) == len(frames):
-        return measures, True
-    if kind == "regression":  # its scores are errors: less is better
-        raise StudyError(f"{metric} could not be computed again from the predictions")
-    return [mean_of(frame["score"]) for frame in frames], False
+        known = measure(task["kind"], metric, frame, task.get("labels", ()))
+        if known is None or abs(known.once(len(frame)) - value) > _TOLERANCE:
+            raise StudyError(f"{metric} could not be computed again from the predictions")
+        measures.append(known)
+    return measures
 
 
 def _clusters(frame: pd.DataFrame) -> Clusters | None:

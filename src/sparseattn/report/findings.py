@@ -17,6 +17,7 @@ from sparseattn.report.text import (
     spell,
     unit,
 )
+from sparseattn.study.arms import DENSE
 from sparseattn.words import counted
 
 #: Metrics of which one at least is 0 where all examples get one answer.
@@ -54,7 +55,7 @@ def learned_nothing(data: StudyData) -> str:
     if not any((runs[each] == 0).all() for each in _CHANCE if each in runs):
         return ""
     return (
-        f"No run of {data.baseline} does better than one answer for all examples: there is nothing "
+        f"No run of {DENSE} does better than one answer for all examples: there is nothing "
         "yet that an arm could lose."
     )
 
@@ -62,10 +63,10 @@ def learned_nothing(data: StudyData) -> str:
 def _not_compared(summary: Summary) -> str:
     data = summary.data
     if data.reference:
-        return f"No arm could be compared with {data.baseline}."
-    if any(arm.name == data.baseline for arm in data.groups):
-        return f"No arm could be compared with {data.baseline}: no trial of it finished."
-    return f"The study has no arm {data.baseline} to compare the others with."
+        return f"No arm could be compared with {DENSE}."
+    if any(arm.name == DENSE for arm in data.groups):
+        return f"No arm could be compared with {DENSE}: no trial of it finished."
+    return f"The study has no arm {DENSE} to compare the others with."
 
 
 def _against(summary: Summary, compared: Sequence[ArmSummary]) -> str:
@@ -80,7 +81,7 @@ def _against(summary: Summary, compared: Sequence[ArmSummary]) -> str:
     if none := len(verdicts) - lower - higher:
         told.append(f"for {none} no difference was found")
     counts = (
-        f"Of {counted(len(verdicts), 'arm')} compared with {data.baseline} in {data.headline}, "
+        f"Of {counted(len(verdicts), 'arm')} compared with {DENSE} in {data.headline}, "
         f"{' and '.join(told)}"
     )
     sparse = [each for each in compared if (each.mean("sparsity") or 0) > 0]

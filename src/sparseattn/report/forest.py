@@ -15,6 +15,7 @@ from sparseattn.report.data import StudyData
 from sparseattn.report.summary import Summary
 from sparseattn.report.text import interval, points, probability, unit
 from sparseattn.stats import LEVEL
+from sparseattn.study.arms import DENSE
 from sparseattn.words import counted, one_line
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def forest_figure(summary: Summary, asked: Sequence[Question]) -> Drawing | None
         _legend(figure, rows, page)
         return figure
 
-    what = "the declared comparisons" if by_question else f"comparisons with {data.baseline}"
+    what = "the declared comparisons" if by_question else f"comparisons with {DENSE}"
     more = f" {counted(left_out, 'more comparison')} are not drawn." if left_out else ""
     place, results = _placement(groups), [row.each.result for row in rows]
     barless = any(result and math.isnan(result.low) for result in results)

@@ -29,7 +29,8 @@ from sparseattn.report.tables import (
     failures_table,
     seeds_table,
 )
-from sparseattn.report.text import TWO_SEEDS, markdown, scale, spell
+from sparseattn.report.text import COUNTED_OVER, TWO_SEEDS, markdown, scale, spell
+from sparseattn.study.arms import DENSE
 from sparseattn.study.results import ordered
 
 #: A table of trials larger than this, in bytes, is not put into the page.
@@ -37,7 +38,7 @@ _EMBEDDED = 1_000_000
 
 #: What a reader of the declared comparisons must know.
 _DECLARED = (
-    "The study file names these pairs, under the questions that they are to answer.{} p is "
+    "The study file names these pairs, under the questions that they are to answer. {} p is "
     'corrected for the comparisons of a table after Holm, and the column "Found" says whether it '
     "is below 0.05; q is Benjamini and Hochberg's over all comparisons of this page. "
     '"Detectable" is the smallest true difference that 80% of such studies would find, with this '
@@ -78,7 +79,7 @@ def write_report(study: StudyData | Summary, folder: str | Path) -> list[Path]:
         "spec": spec_text(data),
         "arms": arms_table(summary),
         "legend": _legend(summary),
-        "declared": _DECLARED.format(_scale(data.headline, "Means", "changes")),
+        "declared": _DECLARED.format(scale(data.headline)),
         "notes": _notes(summary),
         "drawings": drawings,
         "forest": forest,
@@ -118,10 +119,6 @@ def _template(ending: str) -> Any:
     return env.get_template(f"report.{ending}.j2")
 
 
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
 def _downloads(summary: Summary, declared: list[Question]) -> list[tuple[str, str, str]]:
     """Label, file name and data URI of each table; the trials only if they are not too many."""
     data = summary.data
@@ -134,7 +131,7 @@ def _downloads(summary: Summary, declared: list[Question]) -> list[tuple[str, st
         for label, name, frame in tables
     ]
     return [
-        (label, name, _uri("text/csv;charset=utf-8", content))
+        (label, name, f"data:text/csv;charset=utf-8;base64,{base64.b64encode(content).decode()}")
         for label, name, content in files
         if len(content) <= _EMBEDDED
     ]
@@ -144,16 +141,16 @@ def _legend(summary: Summary) -> str:
     """What the columns of the main table are counted over."""
     data, number = summary.data, summary.comparisons
     text = (
-        f"Layers are counted from 0.{_scale(data.headline, 'Metrics', 'changes')} The interval of "
+        f"Layers are counted from 0. {scale(data.headline, 'Metrics')} The interval of "
         "a mean covers other seeds on the same examples. Sparsity is one minus allowed over valid "
-        f"pairs, over {data.counted_over}; layer sparsity the same over the sparse layers alone. "
+        f"pairs, over {COUNTED_OVER}; layer sparsity the same over the sparse layers alone. "
         "Block density is the share of the scores that is computed, mean degree the number of keys "
         "that a query attends to, time that of a trial."
     )
     if not number:
         return text
     return (
-        f"{text} A change against {data.baseline} is tested over other seeds and other examples "
+        f"{text} A change against {DENSE} is tested over other seeds and other examples "
         "where both arms have two seeds or more. Its interval is not corrected; p is, after Holm, "
         f"for the {number} comparison{'' if number == 1 else 's'} of this table, and the column "
         '"Found" says whether it is below 0.05; q is Benjamini and Hochberg\'s over all '
@@ -172,11 +169,6 @@ def _asked(summary: Summary) -> str:
         return "The study file declared all of them before the first trial."
     rest = "the others are post hoc"
     return f"The study file declared those of {'; '.join(named)} before the first trial; {rest}."
-
-
-def _scale(metric: str, what: str, changes: str) -> str:
-    shown = scale(metric, what, changes)
-    return f" {shown}." if shown else ""
 
 
 def _notes(summary: Summary) -> list[str]:

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from sparseattn.report.data import StudyData
 from sparseattn.report.tables import Column, Table
 from sparseattn.report.text import NONE, fraction
+from sparseattn.study.arms import DENSE
 
 #: Environments with a column of their own.
 _ENVIRONMENTS = 4
@@ -22,14 +23,14 @@ def setting_lines(data: StudyData) -> list[tuple[str, str]]:
     seeds = sorted(int(seed) for seed in data.rows["seed"].dropna().unique())
     shown = ", ".join(map(str, seeds[:10])) + (", …" if len(seeds) > 10 else "")
     lines = [
-        ("Model", _named(data.spec.get("model"))),
-        ("Task", _named(_used_of_task(data.spec.get("task")))),
+        ("Model", data.spec["model"]),
+        ("Task", _named(_used_of_task(data.task))),
         ("Data", ", ".join(_examples(data))),
-        ("Training", _words(_used_of_training(data.spec.get("training")))),
+        ("Training", _words(_used_of_training(data.spec["training"]))),
         ("Seeds", f"{len(seeds):,} ({shown})" if seeds else ""),
         ("Trials", f"{len(data.done):,} finished, {len(data.failed):,} failed"),
         ("Arms", f"{len(data.groups):,}"),
-        ("Baseline", data.baseline),
+        ("Baseline", DENSE),
     ]
     return [(heading, text) for heading, text in lines if text]
 
@@ -46,40 +47,32 @@ def _examples(data: StudyData) -> Iterator[str]:
             yield f"{' to '.join(ends)} {what} examples{share}"
 
 
-def _used_of_task(task: Any) -> Any:
+def _used_of_task(task: Mapping[str, Any]) -> Mapping[str, Any]:
     """A task without the options that play no part in it."""
-    if not isinstance(task, Mapping):
-        return task
     used = dict(task)
-    if used.get("kind") != "question-answering":
+    if task["kind"] != "question-answering":
         used = _without(used, "stride", "max_answer")
     for split in ("train", "evaluation"):
-        part = used.get(split)
-        if isinstance(part, Mapping) and not (part.get("count") or part.get("negatives")):
-            used[split] = _without(part, "seed")
-    data = used.get("data")
-    if isinstance(data, Mapping) and not data.get("hub"):
-        used["data"] = _without(data, "config", "train_split", "evaluation_split")
+        if not (task[split].get("count") or task[split].get("negatives")):
+            used[split] = _without(task[split], "seed")
+    if not task["data"].get("hub"):
+        used["data"] = _without(task["data"], "config", "train_split", "evaluation_split")
     return used
 
 
-def _used_of_training(training: Any) -> Any:
+def _used_of_training(training: Mapping[str, Any]) -> Mapping[str, Any]:
     """A training without the options that play no part in it."""
-    if isinstance(training, Mapping) and training.get("early_stopping") is None:
-        return _without(training, "held_out")
-    return training
+    return training if "early_stopping" in training else _without(training, "held_out")
 
 
 def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in keys}
 
 
-def _named(value: Any) -> str:
-    """A name with its details in brackets, where there are both."""
-    if not isinstance(value, Mapping) or "name" not in value:
-        return _words(value)
-    details = _words(_without(value, "name"))
-    return f"{value['name']} ({details})" if details else str(value["name"])
+def _named(values: Mapping[str, Any]) -> str:
+    """A name, if there is one, with its details in brackets."""
+    details = _words(_without(values, "name"))
+    return f"{values['name']} ({details})" if "name" in values else details
 
 
 def _words(value: Any) -> str:
@@ -98,7 +91,7 @@ def _words(value: Any) -> str:
 
 def spec_text(data: StudyData) -> str:
     """The whole spec as YAML."""
-    plain = json.loads(json.dumps(dict(data.spec), default=str))
+    plain = json.loads(json.dumps(dict(data.spec)))
     yaml: Any = YAML(typ="safe", pure=True)
     text = io.StringIO()
     yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False

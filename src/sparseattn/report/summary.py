@@ -19,7 +19,7 @@ from sparseattn.report.comparison import (
 )
 from sparseattn.report.data import StudyData
 from sparseattn.stats import LearnedRuns, Mean, mean_interval
-from sparseattn.study.arms import ArmKey
+from sparseattn.study.arms import DENSE, ArmKey
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,6 @@ class Summary:
         main = [each.metrics.get(self.data.headline) for each in self.arms]
         return {mean.count for mean in main if mean}
 
-    def has(self, column: str) -> bool:
-        """Whether any arm shown has a value in this column."""
-        return any(each.mean(column) is not None for each in self.arms)
-
 
 def summarise(data: StudyData, shown: int = SHOWN) -> Summary:
     """Summarises the first arms of a study and compares them with its baseline.
@@ -107,19 +103,18 @@ def summarise(data: StudyData, shown: int = SHOWN) -> Summary:
         shown: How many arms.
     """
     arms = list(data.groups)[:shown]
-    table = f"with {data.baseline}"
     before = declared_pairs(data)
     compared = {
         each.a: replace(each, declared=frozenset((each.a, each.b)) in before)
-        for each in compare_pairs(data, baseline_pairs(data, shown), table)
+        for each in compare_pairs(data, baseline_pairs(data, shown), f"with {DENSE}")
     }
     made = []
     for arm in arms:
         rows = data.done_in(arm)
         means = {name: mean_interval(rows[name]) for name in data.metrics if name in rows}
-        values, learned = data.done_in(arm), None
-        if data.threshold is not None and len(values):
-            learned = LearnedRuns.among(values[data.headline].to_numpy(float), data.threshold)
+        learned = None
+        if data.threshold is not None and len(rows):
+            learned = LearnedRuns.among(rows[data.headline].to_numpy(float), data.threshold)
         made.append(ArmSummary(arm, data.groups[arm], means, compared.get(arm), learned))
     return Summary(data, tuple(made), len(data.groups) - len(arms))
 

@@ -15,7 +15,6 @@ from sparseattn.report.summary import ArmSummary, Summary
 from sparseattn.report.text import (
     NONE,
     count,
-    duration,
     fraction,
     interval,
     learned,
@@ -24,8 +23,8 @@ from sparseattn.report.text import (
     spell,
 )
 from sparseattn.stats import Mean, mean_interval
-from sparseattn.study.arms import ArmKey
-from sparseattn.words import one_line
+from sparseattn.study.arms import DENSE, ArmKey
+from sparseattn.words import duration, one_line
 
 #: Seeds with a column of their own, and failures with a row.
 SEEDS, FAILURES = 12, 50
@@ -103,7 +102,7 @@ def arms_table(summary: Summary) -> Table:
         Column("Layers", number=False),
         Column(data.headline.capitalize() or "Metric", explain=_over_seeds(headlines)),
         Column("Learned it", explain="runs, their mean"),
-        Column("Change", explain=f"against {data.baseline}"),
+        Column("Change", explain=f"against {DENSE}"),
         Column("95% interval", explain="of the change", brief=False),
         Column("p", explain="Holm", brief=False),
         Column("q", explain="BH", brief=False),
@@ -118,7 +117,7 @@ def arms_table(summary: Summary) -> Table:
     ]
     rows = []
     for each in summary.arms:
-        done, failed = len(each.done), each.failed
+        done, failed, seconds = len(each.done), each.failed, each.mean("seconds")
         rows.append(
             (
                 each.arm.name,
@@ -130,13 +129,13 @@ def arms_table(summary: Summary) -> Table:
                 fraction(each.mean("layer_sparsity")),
                 fraction(each.mean("block_density")),
                 count(each.mean("mean_degree")),
-                duration(each.mean("seconds")),
+                NONE if seconds is None else duration(seconds),
                 f"{done} of {done + failed}" if failed else f"{done}",
             )
         )
-    absent = {"Layer sparsity"} if not summary.has("layer_sparsity") else set()
-    if data.threshold is None:
-        absent.add("Learned it")
+    absent = set() if data.threshold is not None else {"Learned it"}
+    if all(each.mean("layer_sparsity") is None for each in summary.arms):
+        absent.add("Layer sparsity")
     return Table(tuple(columns), tuple(rows), summary.hidden).without(absent)
 
 

@@ -15,7 +15,7 @@ from sparseattn.report.data import StudyData
 from sparseattn.report.findings import learned_nothing
 from sparseattn.report.summary import Summary, summarise
 from sparseattn.report.tables import Table, arms_table, comparisons_table
-from sparseattn.report.text import NONE, TWO_SEEDS, scale
+from sparseattn.report.text import COUNTED_OVER, NONE, TWO_SEEDS, scale
 
 #: What a terminal has at least.
 _COLUMNS = 80
@@ -29,11 +29,10 @@ def terminal_table(study: StudyData | Summary) -> RichTable:
     """
     summary = study if isinstance(study, Summary) else summarise(study)
     data = summary.data
-    shown = scale(data.headline, "Means", "changes")
-    lines = [f"{shown}."] if shown else []
-    lines.append(
-        f"Sparsity is over {data.counted_over}; layer sparsity over the sparse layers alone."
-    )
+    lines = [
+        scale(data.headline),
+        f"Sparsity is over {COUNTED_OVER}; layer sparsity over the sparse layers alone.",
+    ]
     if any(count > 2 for count in summary.seeds):
         lines.append("± is the 95% interval of the mean over seeds.")
     if 2 in summary.seeds:
@@ -58,12 +57,10 @@ def questions_terminal(data: StudyData) -> Group:
 
 def _question(data: StudyData, question: Question) -> RichTable:
     table, number = comparisons_table(question.comparisons).brief, len(question.comparisons)
-    corrected = f"corrected for the {number} comparisons of this table (Holm)"
+    corrected = f"p is corrected for the {number} comparisons of this table (Holm)."
     lines = ["No comparison could be made."]
     if number:
-        which = corrected if number > 1 else "that of one comparison"
-        shown = scale(data.headline, "Means", "changes")
-        lines = [f"{shown}; p is {which}." if shown else f"p is {which}."]
+        lines = [scale(data.headline), corrected if number > 1 else "p is that of one comparison."]
     # Eighty columns have no room for a column of what is detectable.
     *_, found, detectable = range(len(table.columns))
     rows = tuple(

@@ -13,6 +13,9 @@ _RAW = re.compile(r"(loss|mse|mae|rmse|error|perplexity)$", re.IGNORECASE)
 #: Why a mean over two seeds has no ±.
 TWO_SEEDS = "In brackets: both values of two seeds, over which an interval says next to nothing."
 
+#: What sparsity is counted over.
+COUNTED_OVER = "pairs of real tokens of the evaluation examples, all layers and heads"
+
 #: Stands for what is not known.
 NONE = "–"
 
@@ -25,13 +28,13 @@ def unit(metric: str) -> float:
     return 1.0 if _RAW.search(metric) else 100.0
 
 
-def scale(metric: str, what: str, changes: str) -> str:
+def scale(metric: str, what: str = "Means") -> str:
     """Says how a metric and its changes are shown; empty for losses and errors, shown as they are.
 
-    >>> scale("accuracy", "Means", "changes"), scale("loss", "Means", "changes")
-    ('Means are in percent, changes in points', '')
+    >>> scale("accuracy"), scale("loss")
+    ('Means are in percent, changes in points.', '')
     """
-    return f"{what} are in percent, {changes} in points" if unit(metric) == 100 else ""
+    return f"{what} are in percent, changes in points." if unit(metric) == 100 else ""
 
 
 def spell(metric: str, value: float | None) -> str:
@@ -138,23 +141,6 @@ def count(value: float | None) -> str:
     if value is None or math.isnan(value):
         return NONE
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
-
-
-def duration(seconds: float | None) -> str:
-    """A time.
-
-    >>> duration(4.21), duration(75), duration(7300)
-    ('4.2 s', '1 min 15 s', '2 h 2 min')
-    """
-    if seconds is None or math.isnan(seconds):
-        return NONE
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def probability(p: float | None) -> str:

@@ -1,9 +1,4 @@
-"""Means, intervals and paired comparisons; docs/statistics.md says what is used and why.
-
->>> from sparseattn.stats import mean_interval
->>> print(mean_interval([0.90, 0.91, 0.92]))
-0.9100 [0.8852, 0.9348] over 3
-"""
+"""Means, intervals and paired comparisons; docs/statistics.md says what is used and why."""
 
 from sparseattn.stats.bootstrap import replicates
 from sparseattn.stats.counts import LearnedRuns, compare_learned

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import boschloo_exact
 
-from sparseattn.stats.result import LEVEL, TestResult
+from sparseattn.stats.result import TestResult
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ def compare_learned(
     b: NDArray[np.float64],
     threshold: float,
     examples: int,
-    comparisons: int = 1,
 ) -> TestResult:
     """Compares how many runs of two arms learned the task.
 
@@ -52,7 +51,6 @@ def compare_learned(
         b: Likewise of the second.
         threshold: The metric from which a run has learned the task.
         examples: Evaluation examples that both arms saw.
-        comparisons: How many comparisons the table holds, for `TestResult.level`.
 
     Source:
         Boschloo, "Raised conditional level of significance for the 2x2-table when testing the
@@ -66,7 +64,6 @@ def compare_learned(
         high=math.nan,
         p=_p(of_a.runs, of_a.of, of_b.runs, of_b.of),
         detectable=math.nan,
-        level=LEVEL / comparisons,
         test="Boschloo's exact test of how many runs learned the task",
         examples=examples,
     )

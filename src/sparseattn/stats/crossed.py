@@ -171,7 +171,7 @@ def compare_runs(
         a: The metric of each run of the first arm.
         b: Likewise of the second.
         examples: The variance of the difference over examples.
-        comparisons: How many comparisons the table holds, for `TestResult.level`.
+        comparisons: How many comparisons the table holds.
         paired: Whether the runs of both arms have the same seeds in the same order.
 
     Source:
@@ -186,14 +186,12 @@ def compare_runs(
     least = min(1.0, 2.0 ** (1 - examples.differing))
     if least >= LEVEL:
         half = max(half, abs(difference))
-    level = LEVEL / comparisons
     return TestResult(
         difference=difference,
         low=difference - half,
         high=difference + half,
         p=max(components.p(difference), least),
-        detectable=components.detectable(level),
-        level=level,
+        detectable=components.detectable(LEVEL / comparisons),
         test="seeds and examples" + (", paired" if paired else ""),
         examples=examples.count,
     )

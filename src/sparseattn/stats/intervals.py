@@ -44,17 +44,13 @@ class Mean:
         """The upper end, None if unknown."""
         return None if self.half is None else self.value + self.half
 
-    def __str__(self) -> str:
-        """The mean, the interval and the count."""
-        ends = "no interval" if self.half is None else f"[{self.low:.4f}, {self.high:.4f}]"
-        return f"{self.value:.4f} {ends} over {self.count}"
-
 
 def mean_interval(values: Iterable[float]) -> Mean:
     """The mean of independent values, such as seeds', and Student's 95% interval; NaN are left out.
 
-    >>> print(mean_interval([0.9]))
-    0.9000 no interval over 1
+    >>> mean = mean_interval([0.90, 0.91, 0.92])
+    >>> print(f"{mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}]")
+    0.9100 [0.8852, 0.9348]
     """
     known = np.asarray(list(values), dtype=float)
     known = known[~np.isnan(known)]

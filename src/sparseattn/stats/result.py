@@ -22,8 +22,7 @@ class TestResult:
         high: The upper end.
         p: The p-value, not yet corrected for other comparisons.
         detectable: The smallest true difference that a study like this one would find in `POWER`
-            of the cases, at `level`.
-        level: The level that `detectable` is for: 0.05 over the number of comparisons in the table.
+            of the cases, at `LEVEL` over the number of comparisons in the table.
         test: The name of the test.
         examples: Evaluation examples that both arms saw.
         caveat: What the test does not cover; may be empty.
@@ -38,7 +37,6 @@ class TestResult:
     high: float
     p: float
     detectable: float
-    level: float
     test: str
     examples: int
     caveat: str = ""

@@ -42,14 +42,12 @@ def compare_binary(a: Array, b: Array, comparisons: int = 1) -> TestResult:
     only_a, only_b = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
     discordant = only_a + only_b
     low, high = matched_interval(only_a, only_b, n, LEVEL)
-    level = LEVEL / comparisons
     return TestResult(
         difference=(only_a - only_b) / n,
         low=low,
         high=high,
         p=float(binomtest(only_a, discordant).pvalue) if discordant else 1.0,
-        detectable=_detectable(math.sqrt(discordant / n**2), level, n),
-        level=level,
+        detectable=_detectable(math.sqrt(discordant / n**2), comparisons, n),
         test="exact McNemar",
         examples=n,
         caveat=ONE_SEED,
@@ -81,22 +79,21 @@ def compare_bootstrap(
     far = int((away >= abs(difference)).sum())
     # Significant where fewer resamples than this are at least as far away as zero.
     half = float(away[-max(math.ceil(LEVEL * (len(known) + 1)) - 1, 1)])
-    level = LEVEL / comparisons
     return TestResult(
         difference=difference,
         low=difference - half,
         high=difference + half,
         p=(far + 1) / (len(known) + 1),
-        detectable=_detectable(float(known.std(ddof=1)), level, n),
-        level=level,
+        detectable=_detectable(float(known.std(ddof=1)), comparisons, n),
         test="paired bootstrap",
         examples=n,
         caveat=ONE_SEED,
     )
 
 
-def _detectable(error: float, level: float, n: int) -> float:
+def _detectable(error: float, comparisons: int, n: int) -> float:
     """The detectable difference for a standard error, by the normal approximation."""
+    level = LEVEL / comparisons
     needed = (float(-ndtri(level / 2)) + float(ndtri(POWER))) * error
     return max(needed, fewest_examples(level) / n)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import lzma
-import os
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Mapping
@@ -64,14 +62,10 @@ class Source:
             raise StudyError(f"{path} is not a packed study: it has no {STUDY}")
         study = Study.from_json(contents.pop(STUDY), f"{path}: {STUDY}")
 
-        def read(name: str) -> bytes:
-            if name not in contents:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-            return contents[name]
-
         def files(digest: str) -> dict[str, bytes]:
             folder = f"trials/{digest}"
-            return record.check(digest, lambda name: read(f"{folder}/{name}"), f"{path}: {folder}")
+            where = f"{path}: {folder}"
+            return record.check(digest, lambda name: contents[f"{folder}/{name}"], where)
 
         return cls(path, study, {name.split("/")[1] for name in contents}, files)
 

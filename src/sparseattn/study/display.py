@@ -16,6 +16,7 @@ from rich.progress import (
 
 from sparseattn.study.arms import DENSE, ArmKey
 from sparseattn.study.trial import TrialSpec
+from sparseattn.words import duration
 
 #: Where each phase begins in a trial, and how much of its time it takes, about; for its bar.
 _PHASES = {"prepare": (0.0, 0.05), "train": (0.05, 0.9), "evaluate": (0.95, 0.05)}
@@ -32,17 +33,6 @@ def label(trial: TrialSpec) -> str:
     """
     arm = ArmKey(trial.arm, "" if trial.pattern == DENSE else trial.layers)
     return f"{arm}, seed {trial.seed}"
-
-
-def spell_time(seconds: float) -> str:
-    """Hours, minutes and seconds.
-
-    >>> spell_time(3725)
-    '1:02:05'
-    """
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, left = divmod(rest, 60)
-    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
 class Display:
@@ -93,9 +83,9 @@ class Display:
         if self._bars.disable:
             study = self._bars.tasks[0]
             left = study.time_remaining
-            about = "" if left is None else f", about {spell_time(left)} left"
+            about = "" if left is None else f", about {duration(left)} left"
             text = f"trial {self.done} of {study.total:.0f}: {text}; "
-            text += f"{spell_time(study.elapsed or 0.0)} elapsed{about}"
+            text += f"{duration(study.elapsed or 0.0)} elapsed{about}"
         say(self.console, text)
 
     def _refresh(self, least: float = 0.0) -> None:

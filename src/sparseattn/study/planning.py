@@ -13,7 +13,6 @@ from rich.text import Text
 
 from sparseattn.degrees.method import is_method, parse_method
 from sparseattn.study.arms import DENSE
-from sparseattn.study.display import spell_time
 from sparseattn.study.executors import reached
 from sparseattn.study.executors.local import default_threads, default_workers
 from sparseattn.study.grid import ArmSparsity
@@ -26,7 +25,7 @@ from sparseattn.study.study import Study
 from sparseattn.study.trial import TrialSpec
 from sparseattn.study.trial_cache import TrialCache
 from sparseattn.training.environment import unfit
-from sparseattn.words import counted
+from sparseattn.words import counted, duration
 
 #: Optimiser steps, and batches to evaluate, that are timed.
 _STEPS = 6
@@ -91,7 +90,7 @@ class StudyPlan:
             f"{counted(len(spec.seeds), 'seed')}",
             "sparsity and mean degree are those of the layers that carry the pattern, overall is "
             f"the sparsity of the model; over the real tokens of at most {TEXTS} training texts",
-            f"about {spell_time(self.seconds)} with {counted(self.workers, 'worker')}: "
+            f"about {duration(self.seconds)} with {counted(self.workers, 'worker')}: "
             f"{self.time.trial:.0f} s a trial, from {self.time.how}",
             *(f"note: {notice}" for notice in self.notices),
         ]

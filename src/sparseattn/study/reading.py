@@ -175,8 +175,7 @@ def _message(
     if error["type"] == "extra_forbidden":
         return f"{spelled}: {unknown('key', within[-1], _keys(model, within[:-1]))}"
     if error["type"] == "missing":
-        parent = place((*where, *within[:-1]))
-        return f"{parent + ': ' if parent else ''}the key {within[-1]!r} is missing"
+        return f"{spelled + ': ' if spelled else ''}the key {error['loc'][-1]!r} is missing"
     message = _EXPECTED.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     message = message.replace("Input should be", "expected")
     value = error["input"]
@@ -193,11 +192,9 @@ def _message(
 def _within(data: Any, loc: tuple[Any, ...]) -> tuple[Any, ...]:
     """The parts of a pydantic location that are keys of the data, not names of union members."""
     parts: list[Any] = []
-    for index, part in enumerate(loc):
-        if isinstance(data, dict) and (part in data or index == len(loc) - 1):
-            parts.append(part)
-            data = data.get(part)
-        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+    for part in loc:
+        among = isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)
+        if among or (isinstance(data, dict) and part in data):
             parts.append(part)
             data = data[part]
     return tuple(parts)

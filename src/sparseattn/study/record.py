@@ -156,7 +156,7 @@ def check(digest: str, read: Callable[[str], bytes], where: str | Path) -> dict[
 
     Args:
         digest: The trial's digest.
-        read: Gives a file by its name; raises an `OSError` if it cannot.
+        read: Gives a file by its name; raises an `OSError` or a `KeyError` if it cannot.
         where: What messages call the place.
 
     Returns:
@@ -169,8 +169,9 @@ def check(digest: str, read: Callable[[str], bytes], where: str | Path) -> dict[
     def checked(name: str) -> bytes:
         try:
             return read(name)
-        except OSError as error:
-            raise StudyError(f"{where}/{name} is damaged: {error.strerror}") from None
+        except (KeyError, OSError) as error:
+            why = getattr(error, "strerror", "it is missing")
+            raise StudyError(f"{where}/{name} is damaged: {why}") from None
 
     files = {RESULT: checked(RESULT)}
     values, result = _parsed(f"{where}/{RESULT}", files[RESULT], _Result)

@@ -103,6 +103,14 @@ def _one_pattern(pattern: Any, chosen: str) -> str:
     return text
 
 
+def _unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A value that is there twice would be the same trials."""
+    if len(set(values)) < len(values):
+        twice = next(value for value in values if values.count(value) > 1)
+        raise StudyError(f"{twice!r} is there twice")
+    return values
+
+
 def _name(value: str) -> str:
     if not value.isprintable():
         raise StudyError(f"a name has no control characters; got {value!r}")
@@ -116,7 +124,12 @@ Name = Annotated[str, Field(min_length=1), AfterValidator(_name)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**31)]
 Degree = Annotated[Real, Field(gt=0)]
 Layers = Annotated[str, BeforeValidator(_layers)]
-Values = Annotated[tuple[int | float | str, ...], BeforeValidator(_as_list), Field(strict=False)]
+Values = Annotated[
+    tuple[int | float | str, ...],
+    BeforeValidator(_as_list),
+    Field(strict=False, min_length=1),
+    AfterValidator(_unique),
+]
 #: Two names of arms.
 Pair = Annotated[tuple[str, str], BeforeValidator(_pair), Field(strict=False)]
 Pairs = Annotated[tuple[Pair, ...], Field(strict=False, min_length=1)]
@@ -166,11 +179,19 @@ class ArmSpec(StrictModel):
     name: Name
     pattern: Annotated[str, BeforeValidator(_pattern)] = ""
     layers: Annotated[
-        tuple[Layers, ...], BeforeValidator(_as_list), Field(strict=False, min_length=1)
+        tuple[Layers, ...],
+        BeforeValidator(_as_list),
+        Field(strict=False, min_length=1),
+        AfterValidator(_unique),
     ] = (":",)
     grid: dict[str, Values] = Field(default_factory=dict)
-    degree: Annotated[tuple[Degree, ...], Field(strict=False)] | str = ()
-    sparsity: Annotated[tuple[Fraction, ...], BeforeValidator(_as_list), Field(strict=False)] = ()
+    degree: Annotated[tuple[Degree, ...], Field(strict=False), AfterValidator(_unique)] | str = ()
+    sparsity: Annotated[
+        tuple[Fraction, ...],
+        BeforeValidator(_as_list),
+        Field(strict=False),
+        AfterValidator(_unique),
+    ] = ()
     start: Start = "pretrained"
     matched_random: str | None = None
 
@@ -192,6 +213,27 @@ class ArmSpec(StrictModel):
         if isinstance(degree, int | float) and not isinstance(degree, bool):
             values["degree"] = [degree]
         return values
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ArmSpec:
+        if not self.pattern and self.matched_random is None:
+            raise StudyError("the key 'pattern' is missing")
+        if self.pattern and self.matched_random is not None:
+            raise StudyError("an arm has a pattern or is matched_random, not both")
+        if self.degree and self.sparsity:
+            raise StudyError("an arm aims at a degree or at a sparsity, not both")
+        if ("?" in self.pattern) != bool(self.degree or self.sparsity):
+            raise StudyError("a '?' in the pattern and a degree or sparsity to aim at go together")
+        if self.pattern.count("?") > 1:
+            raise StudyError(f"the pattern {self.pattern!r} has more than one '?'")
+        used = re.findall(r"\{(\w+)\}", self.pattern)
+        for name in used:
+            if name not in self.grid:
+                raise StudyError(unknown("grid name", name, self.grid))
+        for name in self.grid:
+            if name not in used:
+                raise StudyError(f"the pattern does not use {{{name}}} of the grid")
+        return self
 
 
 class StudySpec(StrictModel):
@@ -221,7 +263,10 @@ class StudySpec(StrictModel):
     task: TaskSpec
     training: TrainingSpec = TrainingSpec()
     seeds: Annotated[
-        tuple[Seed, ...], BeforeValidator(_seeds), Field(strict=False, min_length=1)
+        tuple[Seed, ...],
+        BeforeValidator(_seeds),
+        Field(strict=False, min_length=1),
+        AfterValidator(_unique),
     ] = (0,)
     arms: Annotated[tuple[ArmSpec, ...], Field(strict=False, min_length=1)]
     contrasts: Annotated[dict[str, Pairs], BeforeValidator(_questions)] = Field(
@@ -234,7 +279,6 @@ class StudySpec(StrictModel):
 
     @model_validator(mode="after")
     def _arms_fit_together(self) -> StudySpec:
-        _check_unique(("seeds",), self.seeds)
         arms: dict[str, ArmSpec] = {}
         for index, arm in enumerate(self.arms):
             if arms.setdefault(arm.name, arm) is not arm:
@@ -243,7 +287,10 @@ class StudySpec(StrictModel):
                     f"{place(('arms', index))}: arms[{first}] is called {arm.name!r} too"
                 )
         for index, arm in enumerate(self.arms):
-            _check_arm(arms, arm, index)
+            if isinstance(arm.degree, str):
+                _check_other(arms, arm, arm.degree, ("arms", index, "degree"), ", or a number")
+            if arm.matched_random not in (None, "*"):
+                _check_other(arms, arm, arm.matched_random, ("arms", index, MATCHED))
         for question, pairs in self.contrasts.items():
             for index, pair in enumerate(pairs):
                 _check_contrast(arms, pair, ("contrasts", *filter(None, [question]), index))
@@ -255,59 +302,13 @@ class StudySpec(StrictModel):
         return self.model_dump(mode="json", exclude={"executor"})
 
 
-def _check_arm(arms: Mapping[str, ArmSpec], arm: ArmSpec, index: int) -> None:
-    where = place(("arms", index))
-    if arm.matched_random is None and not arm.pattern:
-        raise StudyError(f"{where}: the key 'pattern' is missing")
-    if arm.matched_random is not None and arm.pattern:
-        raise StudyError(f"{where}: an arm has a pattern or is matched_random, not both")
-    if isinstance(arm.degree, str):
-        _check_other(arms, arm, arm.degree, f"{where}.degree", ", or a number")
-    if arm.matched_random not in (None, "*"):
-        _check_other(arms, arm, arm.matched_random, f"{where}.matched_random")
-    if arm.degree and arm.sparsity:
-        raise StudyError(f"{where}: an arm aims at a degree or at a sparsity, not both")
-    if ("?" in arm.pattern) != bool(arm.degree or arm.sparsity):
-        raise StudyError(
-            f"{where}: a '?' in the pattern and a degree or sparsity to aim at go together"
-        )
-    if arm.pattern.count("?") > 1:
-        raise StudyError(f"{where}.pattern: {arm.pattern!r} has more than one '?'")
-    _check_grid(arm, index)
-
-
 def _check_other(
-    arms: Mapping[str, ArmSpec], arm: ArmSpec, name: str, where: str, more: str = ""
+    arms: Mapping[str, ArmSpec], arm: ArmSpec, name: str, where: Sequence[Any], more: str = ""
 ) -> None:
     """A name has to be that of another arm."""
     if name == arm.name or name not in arms:
         others = [other for other in arms if other != arm.name]
-        raise StudyError(f"{where}: {unknown('arm', name, others)}{more}")
-
-
-def _check_grid(arm: ArmSpec, index: int) -> None:
-    where = place(("arms", index))
-    used = set(re.findall(r"\{(\w+)\}", arm.pattern))
-    for name in sorted(used - set(arm.grid)):
-        raise StudyError(f"{where}.pattern: {unknown('grid name', name, arm.grid)}")
-    for name, values in arm.grid.items():
-        if name not in used:
-            raise StudyError(f"{where}.grid.{name}: the pattern does not use {{{name}}}")
-        if not values:
-            raise StudyError(f"{where}.grid.{name}: the grid is empty")
-        _check_unique(("arms", index, "grid", name), values)
-    _check_unique(("arms", index, "layers"), arm.layers)
-    _check_unique(("arms", index, "sparsity"), arm.sparsity)
-    _check_unique(("arms", index, "degree"), () if isinstance(arm.degree, str) else arm.degree)
-
-
-def _check_unique(where: tuple[Any, ...], values: Sequence[Any]) -> None:
-    """A value that is there twice would be the same trials."""
-    seen: set[Any] = set()
-    for index, value in enumerate(values):
-        if value in seen:
-            raise StudyError(f"{place((*where, index))}: {value!r} is there twice")
-        seen.add(value)
+        raise StudyError(f"{place(where)}: {unknown('arm', name, others)}{more}")
 
 
 def _check_contrast(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from sparseattn.study.record import encode
 from sparseattn.study.spec import StudySpec
 from sparseattn.study.store import STUDY, Store
 from sparseattn.study.trial import ALWAYS, MODEL, TrialSpec
+from sparseattn.training.environment import version_of
 
 FORMAT = "sparseattn-study-1"
 
@@ -175,11 +175,9 @@ def installed(spec: StudySpec, arms: Sequence[Arm]) -> dict[str, str]:
     versions = {"sparseattn": sparseattn.__version__}
     packages = [name for name in ALWAYS if name not in ("sparseattn", MODEL)]
     for name in (*packages, *(("spacy", spec.pipeline) if parsed else ())):
-        try:
-            # What follows a + says for which hardware it was built.
-            versions[name] = version(name.replace("_", "-")).partition("+")[0]
-        except PackageNotFoundError:
-            versions[name] = "none"
+        # What follows a + says for which hardware it was built.
+        found = version_of(name.replace("_", "-")) or "none"
+        versions[name] = found.partition("+")[0]
     if which := identity(spec.model):
         versions[MODEL] = which
     if any(learns(arm.pattern) for arm in arms):

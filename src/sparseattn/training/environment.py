@@ -76,7 +76,7 @@ def environment(device: str, precision: str) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "sparseattn": sparseattn.__version__,
-        **{name: found for name in _PACKAGES if (found := _version(name))},
+        **{name: found for name in _PACKAGES if (found := version_of(name))},
         "commit": _commit(),
         "device": device,
         "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else None,
@@ -98,7 +98,8 @@ def free_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """The version of a distribution; None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
