@@ -54,11 +54,7 @@ def changed(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[pd.DataFrame, int
 
 
 def changed_examples(summary: Summary) -> list[Changed]:
-    """The changed examples of the arms with the highest main metric; none of a regression.
-
-    Args:
-        summary: The study.
-    """
+    """The changed examples of the arms with the highest main metric; none of a regression."""
     data = summary.data
     if data.reference is None or data.task["kind"] == "regression":
         return []

@@ -191,12 +191,9 @@ def compare_pairs(
         except StudyError as error:
             tested.append(replace(comparison, reason=str(error)))
         else:
-            means, at = (mean_interval(of_a), mean_interval(of_b)), data.threshold
-            counts = (
-                (LearnedRuns.among(of_a, at), LearnedRuns.among(of_b, at))
-                if at is not None
-                else None
-            )
+            means, counts = (mean_interval(of_a), mean_interval(of_b)), None
+            if (at := data.threshold) is not None:
+                counts = LearnedRuns.among(of_a, at), LearnedRuns.among(of_b, at)
             tested.append(replace(comparison, result=result, means=means, learned=counts))
     corrected = iter(holm([each.result.p for each in tested if each.result]))
     return tuple(replace(each, p=next(corrected)) if each.result else each for each in tested)
@@ -255,9 +252,6 @@ def questions(data: StudyData) -> list[Question]:
 
     A name without layers stands for all placements of an arm, and for all cells of its grid: they
     are compared one by one with those of the other arm.
-
-    Args:
-        data: The study.
     """
     made = []
     for text in data.contrasts:
@@ -296,10 +290,6 @@ def baseline_pairs(data: StudyData, shown: int = SHOWN) -> list[Pair]:
 
     The arms are taken in the study's own order: a choice by their results would make the
     correction for the number of comparisons wrong.
-
-    Args:
-        data: The study.
-        shown: How many arms.
     """
     arms, base = list(data.groups)[:shown], data.reference
     return [(arm, base) for arm in arms if base and arm != base and len(data.done_in(arm))]

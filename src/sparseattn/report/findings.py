@@ -31,12 +31,7 @@ _HALF = 0.5
 
 
 def findings(summary: Summary, asked: Sequence[Question]) -> list[str]:
-    """How arms compare with the baseline, what was declared, and what could not be told.
-
-    Args:
-        summary: The study.
-        asked: Its questions.
-    """
+    """How arms compare with the baseline, what was declared, and what could not be told."""
     compared = [each for each in summary.arms if each.comparison and each.comparison.result]
     first = _against(summary, compared) if compared else _not_compared(summary)
     every = [each.comparison for each in compared if each.comparison]

@@ -53,10 +53,6 @@ class _Row:
 def forest_figure(summary: Summary, asked: Sequence[Question]) -> Drawing | None:
     """Draws the comparisons that a study declared; without any those with the baseline.
 
-    Args:
-        summary: The study.
-        asked: Its questions, with the q-values of the page.
-
     Returns:
         The drawing; None where nothing could be compared.
     """
@@ -236,13 +232,9 @@ def _legend(figure: Figure, rows: Sequence[_Row], page: Page) -> None:
             found = "a difference was found" if row.each.differs else "none was found"
             label = f"{found}, {row.each.asked}"
             handles.append(Line2D([], [], label=label, **_look(row, page)))
-    seed: dict[str, Any] = {
-        "color": page.quiet,
-        "marker": ".",
-        "markersize": 4,
-        "linestyle": "none",
-    }
-    handles.append(Line2D([], [], label="a seed", **seed))
+    seed = Line2D([], [], label="a seed", color=page.quiet, marker=".", linestyle="none")
+    seed.set_markersize(4)
+    handles.append(seed)
     figure.legend(
         handles=handles, loc="lower center", ncols=len(handles), fontsize=7.5, handletextpad=0.2
     )

@@ -120,12 +120,7 @@ def summarise(data: StudyData, shown: int = SHOWN) -> Summary:
 
 
 def over_summary(summary: Summary, asked: Sequence[Question]) -> tuple[Summary, list[Question]]:
-    """The same with the q-values over all comparisons of a page.
-
-    Args:
-        summary: The study, with the comparisons with its baseline.
-        asked: Its questions.
-    """
+    """The same with the q-values over all comparisons of a page."""
     base = [each.comparison for each in summary.arms if each.comparison]
     base_table, *tables = over_page([base, *(each.comparisons for each in asked)])
     found = iter(base_table)

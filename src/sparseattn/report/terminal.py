@@ -22,11 +22,7 @@ _COLUMNS = 80
 
 
 def terminal_table(study: StudyData | Summary) -> RichTable:
-    """The arms of a study: main metric, change against the baseline, sparsity, time.
-
-    Args:
-        study: The study, or its summary.
-    """
+    """The arms of a study: main metric, change against the baseline, sparsity, time."""
     summary = study if isinstance(study, Summary) else summarise(study)
     data = summary.data
     lines = [

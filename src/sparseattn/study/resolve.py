@@ -78,13 +78,7 @@ def resolve(
 
 
 class Sample:
-    """Some training texts as the model gets them, to count patterns on before a training.
-
-    Args:
-        spec: The study.
-        needs: The annotations that its patterns read.
-        cache: Where tokenizers and data come from.
-    """
+    """Some training texts as the model gets them, to count patterns on before a training."""
 
     def __init__(self, spec: StudySpec, needs: Iterable[str], cache: TrialCache) -> None:
         self._spec, self._cache = spec, cache

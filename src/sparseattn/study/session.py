@@ -129,11 +129,6 @@ def resume(
 ) -> RunOutcome:
     """Runs what is missing of a study that was begun.
 
-    Args:
-        folder: The study's folder.
-        options: How to run.
-        console: Where progress goes.
-
     Raises:
         StudyError: See `run`.
     """
