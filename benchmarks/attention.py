@@ -25,7 +25,8 @@ import transformers
 from torch import Tensor
 
 import sparseattn as sa
-from shared import HEADS, Attend, Record, check, clock, dense, make_call, options, parse, passes
+from calls import HEADS, Attend, check, dense, make_call, passes
+from shared import Record, clock, options, parse
 from sparseattn.backend import Call, backend
 from sparseattn.bench.timing import alternate
 
@@ -274,8 +275,7 @@ def main() -> None:
         parser.error(f"--only: none of {', '.join(every)} begins so")
     dtype = "bfloat16" if args.device == "cuda" else "float32"
     setting = f"12 heads x 64, {dtype}, {clock(args.busy, args.device)}"
-    setting += ", quick" if args.quick else ""
-    record = Record("attention", COLUMNS, setting, args.out, args.again)
+    record = Record("attention", COLUMNS, setting, args)
     for name, part in chosen.items():
         record.part(name, partial(part, args.busy))
     record.done()

@@ -17,7 +17,6 @@ Results go to benchmarks/results/discretizing.json and .md; what is there is not
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +29,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from transformers import TrainerCallback
 
-from shared import Record, options, parse
+from shared import Record, data_folder, options, parse
 from sparseattn.degrees.discretize import discretize
 from sparseattn.degrees.distribution import Degrees, log_allowed
 from sparseattn.degrees.learn import Learner, steps_of
@@ -141,11 +140,10 @@ def gradients(learner: Learner) -> tuple[Tensor, Tensor]:
     return (-slopes.mean(dim=0)).clamp(min=0), slopes.square().mean(dim=0) / 2
 
 
-def run(sparsity: float, seed: int, hard: bool) -> dict[str, Any]:
+def run(folder: Path, sparsity: float, seed: int, hard: bool) -> dict[str, Any]:
     """A search, and the accuracy under the plan of each value."""
     tokenizer = load_part(DEFAULT, "AutoTokenizer")
-    files = {"train": f"{os.environ['SPARSEATTN_DATA']}/mrpc/train.jsonl"}
-    data = {"files": files, "hold_out": 0.3}
+    data = {"files": {"train": str(folder / "mrpc" / "train.jsonl")}, "hold_out": 0.3}
     task = TaskSpec(**ready("mrpc", {"data": data, "max_length": 128}))
     prepared = prepare(task, tokenizer, Settings().needs)
     with learner_of(prepared, tokenizer, seed) as learner:
@@ -173,15 +171,14 @@ def main() -> None:
     parser.add_argument("--sparsity", nargs="*", type=float, default=[0.9, 0.93])
     parser.add_argument("--seeds", type=int, default=3)
     args = parse(parser)
-    if "SPARSEATTN_DATA" not in os.environ:
-        parser.exit(2, "SPARSEATTN_DATA: name the folder of the data sets\n")
+    folder = data_folder(parser)
     setting = "MiniLM, MRPC, 1,100 held-out training pairs, accuracy in percent"
-    record = Record("discretizing", COLUMNS, setting, args.out, args.again)
+    record = Record("discretizing", COLUMNS, setting, args)
     for seed in range(args.seeds):
         for sparsity in args.sparsity:
             for hard in (False, True):
                 name = f"{sparsity:g}, seed {seed}, {'drawn' if hard else 'soft'}"
-                record.part(name, partial(run, sparsity, seed, hard))
+                record.part(name, partial(run, folder, sparsity, seed, hard))
     record.done()
 
 

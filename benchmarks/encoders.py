@@ -37,7 +37,8 @@ from transformers import (
 )
 
 import sparseattn as sa
-from shared import HEADS, Record, clock, options, parse
+from calls import HEADS
+from shared import Record, clock, options, parse
 from sparseattn.bench.measure import differences, output_and_gradients
 from sparseattn.bench.timing import bound, floor, samples, step
 from sparseattn.models.state import attached_state
@@ -279,8 +280,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30, help="for the rounds of a row")
     args = parse(parser)
     setting = f"random weights, float32, {clock(args.busy, args.device)}"
-    setting += ", quick" if args.quick else ""
-    record = Record("encoders", COLUMNS, setting, args.out, args.again)
+    record = Record("encoders", COLUMNS, setting, args)
     for name in args.rows:
         row = replace(ROWS[name], device=args.device)
         if args.quick:

@@ -12,18 +12,15 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 import sparseattn as sa
-from shared import Record, options, parse
+from shared import Record, alone, options, parse, status
 
 COLUMNS = ("what", "rounds", "half", "growth", "goal")
 #: Megabytes that a part may grow by.
@@ -114,8 +111,7 @@ def resident() -> float:
     """Megabytes, after what is free has gone back to the system."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+    return status("VmRSS") / 2**20
 
 
 def grown(name: str, rounds: int) -> None:
@@ -136,11 +132,7 @@ def grown(name: str, rounds: int) -> None:
 def part(name: str, quick: bool) -> dict[str, Any]:
     what, rounds, _ = PARTS[name]
     rounds = 20 if quick else rounds
-    command = [sys.executable, __file__, "--inside", name, str(rounds)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{name} failed: {done.stderr.strip().splitlines()[-1]}")
-    half, whole = map(float, done.stdout.split())
+    half, whole = map(float, alone([__file__, "--inside", name, rounds], {}).split())
     met = "met" if whole < GOAL else "missed"
     cells = [what, str(rounds), f"{half:+.1f} MB", f"{whole:+.1f} MB", f"< {GOAL:g} MB: {met}"]
     return {"rows": [cells], "half": half, "growth": whole}
@@ -154,8 +146,7 @@ def main() -> None:
     if args.inside:
         grown(args.inside[0], int(args.inside[1]))
         return
-    setting = "BERT of 4 layers x 128, float32" + (", quick" if args.quick else "")
-    record = Record("endurance", COLUMNS, setting, args.out, args.again)
+    record = Record("endurance", COLUMNS, "BERT of 4 layers x 128, float32", args)
     for name in args.only:
         record.part(name, partial(part, name, args.quick))
     record.done()

@@ -21,7 +21,8 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
+
+import psutil
 
 WORDS = (
     "the", "cat", "sat", "on", "a", "mat", "while", "rain", "fell", "and", "old", "men", "read",
@@ -66,7 +67,16 @@ def users(port: int, pid: int, seconds: float) -> None:
     """Errors, times and memory of `USERS` at a time."""
     times: list[float] = []
     wrong: list[int] = []
-    before, used = memory(pid), processor(pid)
+    process = psutil.Process(pid)
+
+    def memory() -> int:
+        return process.memory_info().rss // 1_000_000
+
+    def processor() -> float:
+        spent = process.cpu_times()
+        return spent.user + spent.system
+
+    before, used = memory(), processor()
     end = time.monotonic() + seconds
 
     def user(number: int) -> None:
@@ -84,27 +94,15 @@ def users(port: int, pid: int, seconds: float) -> None:
         thread.start()
     peak = before
     while any(thread.is_alive() for thread in threads):
-        peak = max(peak, memory(pid))
+        peak = max(peak, memory())
         time.sleep(0.5)
     cuts = statistics.quantiles(times, n=20)
     print(
         f"{USERS} users, {seconds:.0f} s: {len(times)} answers, {len(wrong)} errors; "
         f"median {statistics.median(times):.2f} s, 95% within {cuts[-1]:.2f} s; processor time "
-        f"{1000 * (processor(pid) - used) / len(times):.0f} ms an answer; memory {before} MB, "
+        f"{1000 * (processor() - used) / len(times):.0f} ms an answer; memory {before} MB, "
         f"at most {peak - before} MB more"
     )
-
-
-def memory(pid: int) -> int:
-    """Resident megabytes of a process."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * 4096 // 1_000_000
-
-
-def processor(pid: int) -> float:
-    """Processor seconds of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / 100
 
 
 def drawing(port: int) -> None:

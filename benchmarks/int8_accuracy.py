@@ -10,7 +10,6 @@ Results go to benchmarks/results/int8_accuracy.json and .md; what is there is no
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from copy import deepcopy
@@ -20,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 import sparseattn as sa
-from shared import Record, options, parse
+from shared import Record, data_folder, options, parse
 from sparseattn.models.load import load_part, quiet
 from sparseattn.models.names import DEFAULT, resolve
-from sparseattn.stats import LEVEL, OverExamples, compare_runs, measure, replicates
+from sparseattn.stats import LEVEL, OverExamples, compare_runs
 from sparseattn.tasks.prepare import Prepared, prepare
 from sparseattn.tasks.ready import ready
 from sparseattn.tasks.spec import TaskSpec
@@ -58,9 +56,9 @@ class Setting:
     epochs: float
     seeds: int
 
-    def task(self, name: str, quick: bool) -> TaskSpec:
+    def task(self, name: str, folder: Path, quick: bool) -> TaskSpec:
         """The task, or a small part of it."""
-        train, evaluation = (f"{os.environ['SPARSEATTN_DATA']}/{name}/{f}" for f in self.files)
+        train, evaluation = (str(folder / name / file) for file in self.files)
         less = {"train": {"count": 64}, "evaluation": {"count": 32}} if quick else {}
         files = {"files": {"train": train, "evaluation": evaluation}}
         return TaskSpec(**ready(name, {"data": files, **self.changes, **less}))
@@ -109,11 +107,11 @@ def versions(model: Any) -> Iterator[tuple[str, Any]]:
     yield "int8", sa.quantize(deepcopy(model))
 
 
-def trained(name: str, seed: int, quick: bool) -> dict[str, Any]:
+def trained(name: str, data: Path, seed: int, quick: bool) -> dict[str, Any]:
     """Trains a model; the answers of each version to each example."""
     setting, place = TASKS[name], resolve(DEFAULT)
     tokenizer = load_part(DEFAULT, "AutoTokenizer")
-    prepared = prepare(setting.task(name, quick), tokenizer, sa.Plan.of(setting.plan).needs)
+    prepared = prepare(setting.task(name, data, quick), tokenizer, sa.Plan.of(setting.plan).needs)
     training = TrainingSpec(epochs=setting.epochs, learning_rate=RATE, length_grouped=True)
     with quiet(), tempfile.TemporaryDirectory() as folder:
         model = prepared.build_model(place, seed)
@@ -132,59 +130,49 @@ def trained(name: str, seed: int, quick: bool) -> dict[str, Any]:
 
 def _cells(metrics: Any, answers: Any) -> list[str]:
     full, half, eighth = (100 * metrics[kind][HEADLINE] for kind in KINDS)
-    changed = [np.mean(np.array(answers[k]) != np.array(answers["fp32"])) for k in KINDS[1:]]
     return [
         f"{full:.1f} ({HEADLINE})", f"{half:.1f}", f"{half - full:+.2f}", f"{eighth:.1f}",
-        f"{eighth - full:+.2f}", ", ".join(f"{share:.1%}" for share in changed),
+        f"{eighth - full:+.2f}", _changed([answers]),
     ]  # fmt: skip
+
+
+def _changed(answers: list[Any]) -> str:
+    """How many answers are other ones in fewer bits, over the runs."""
+    full, *others = (np.array([each[kind] for each in answers]) for kind in KINDS)
+    return ", ".join(f"{np.mean(other != full):.1%}" for other in others)
 
 
 def compared(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Differences of all seeds, with 95% intervals over seeds and examples."""
-    metrics = {kind: [run["metrics"][kind][HEADLINE] for run in runs] for kind in KINDS}
-    cells = [name, f"{len(runs)} seeds", f"{100 * np.mean(metrics['fp32']):.1f} ({HEADLINE})"]
+    labels = np.array([run["labels"] for run in runs])
+    right = {k: np.array([run["answers"][k] for run in runs]) == labels for k in KINDS}
+    full, n = right["fp32"], labels.shape[1]
+    cells = [name, f"{len(runs)} seeds", f"{100 * full.mean():.1f} ({HEADLINE})"]
     for kind in KINDS[1:]:
-        frames = [_frame(run, which) for which in (kind, "fp32") for run in runs]
-        measures = [measure("classification", HEADLINE, frame) for frame in frames]
-        n = len(frames[0])
-        covariance = np.cov(replicates([each for each in measures if each], n))
-        scores = np.stack([frame["score"] for frame in frames])
-        over = OverExamples.paired(covariance, n, int((np.ptp(scores, axis=0) > 0).sum()))
-        a, b = (np.array(metrics[which]) for which in (kind, "fp32"))
-        result = compare_runs(a, b, over, paired=True)
+        scores = np.concatenate([right[kind], full]).astype(float)
+        differing = int((np.ptp(scores, axis=0) > 0).sum())
+        over = OverExamples.paired(np.cov(scores) / n, n, differing)
+        result = compare_runs(right[kind].mean(1), full.mean(1), over, paired=True)
         low, high = 100 * result.low, 100 * result.high
         cells += [
-            f"{100 * a.mean():.1f}",
+            f"{100 * right[kind].mean():.1f}",
             f"{100 * result.difference:+.2f} ({low:+.2f} to {high:+.2f})",
         ]
-    changed = [
-        np.mean(
-            [np.mean(np.array(r["answers"][k]) != np.array(r["answers"]["fp32"])) for r in runs]
-        )
-        for k in KINDS[1:]
-    ]
-    cells.append(", ".join(f"{share:.1%}" for share in changed))
+    cells.append(_changed([run["answers"] for run in runs]))
     return {"rows": [cells], "level": LEVEL}
-
-
-def _frame(run: dict[str, Any], kind: str) -> pd.DataFrame:
-    frame = pd.DataFrame({"label": run["labels"], "prediction": run["answers"][kind]})
-    return frame.assign(score=(frame["label"] == frame["prediction"]).astype(float))
 
 
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
     args = parse(parser)
-    if "SPARSEATTN_DATA" not in os.environ:
-        parser.exit(2, "SPARSEATTN_DATA: name the folder of the data sets\n")
-    quick = ", quick" if args.quick else ""
-    record = Record("int8_accuracy", COLUMNS, f"MiniLM{quick}", args.out, args.again)
+    data = data_folder(parser)
+    record = Record("int8_accuracy", COLUMNS, "MiniLM", args)
     for name in args.tasks:
         seeds = range(2 if args.quick else TASKS[name].seeds)
         parts = [f"{name}, seed {seed}" for seed in seeds]
         for seed, part in zip(seeds, parts, strict=True):
-            record.part(part, partial(trained, name, seed, args.quick))
+            record.part(part, partial(trained, name, data, seed, args.quick))
         runs = [record.results[record.setting][part] for part in parts]
         if all("failed" not in run for run in runs):
             record.part(f"{name}, {len(runs)} seeds", partial(compared, name, runs))

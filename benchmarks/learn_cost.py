@@ -11,9 +11,11 @@ benchmarks/results/learn_cost.json and .md.
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
-import time
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -26,6 +28,7 @@ from transformers import (
 
 import sparseattn as sa
 from shared import Record, clock, options, parse
+from sparseattn.bench.timing import samples
 from sparseattn.models.names import DEFAULT, resolve
 
 #: Texts: their length in tokens, and how many make a batch.
@@ -44,43 +47,34 @@ def main() -> None:
     if given.quick:
         given.turns, given.steps, sizes = 1, min(given.steps, 10), SIZES[:1]
     columns = ("texts", "dense, s", "learned, s", "ratio")
-    how = f"{clock(given.busy)}, {given.steps} steps{', quick' if given.quick else ''}"
-    record = Record("learn_cost", columns, how, given.out, given.again)
+    how = f"{clock(given.busy)}, {given.steps} steps"
+    record = Record("learn_cost", columns, how, given)
     for length, batch in sizes:
         name = f"{batch} x {length} tokens"
-        record.part(name, lambda at=(length, batch), n=name: _part(n, *at, given))
+        record.part(name, partial(_part, name, length, batch, given))
     record.done()
 
 
 def _part(name: str, length: int, batch: int, given: argparse.Namespace) -> dict[str, Any]:
+    stock = AutoModelForSequenceClassification.from_pretrained(resolve(DEFAULT), num_labels=2)
     data = rows(length, given.steps * batch // 2)
-    now = time.process_time if given.busy else time.perf_counter
-    taken: dict[str, list[float]] = {"dense": [], "learned": []}
-    for turn in range(given.turns + 1):  # the first is to warm up
-        for kind, times in taken.items():
-            model = AutoModelForSequenceClassification.from_pretrained(
-                resolve(DEFAULT), num_labels=2
-            )
-            with tempfile.TemporaryDirectory() as folder:
-                made = arguments(folder, given.steps, batch)
-                begun = now()
-                if kind == "dense":
-                    Trainer(
-                        model, made, train_dataset=data, data_collator=default_data_collator
-                    ).train()
-                else:
-                    learned = sa.learn_degrees(model, data, SPARSITY[length], arguments=made)
-                    assert abs(learned.measured_sparsity - SPARSITY[length]) < 0.005
-                if turn:
-                    times.append(now() - begun)
-    dense, learned_time = (statistics.median(each) for each in taken.values())
-    ratio = statistics.median(b / a for a, b in zip(*taken.values(), strict=True))
-    return {
-        "rows": [[name, f"{dense:.1f}", f"{learned_time:.1f}", f"{ratio:.2f}"]],
-        "times": taken,
-        "ratio": ratio,
-        "sparsity": SPARSITY[length],
-    }
+
+    def turn(train: Callable[[Any, TrainingArguments], object]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            train(deepcopy(stock), arguments(folder, given.steps, batch))
+
+    def dense(model: Any, made: TrainingArguments) -> None:
+        Trainer(model, made, train_dataset=data, data_collator=default_data_collator).train()
+
+    def learned(model: Any, made: TrainingArguments) -> None:
+        found = sa.learn_degrees(model, data, SPARSITY[length], arguments=made)
+        assert abs(found.measured_sparsity - SPARSITY[length]) < 0.005
+
+    runs = {"dense": partial(turn, dense), "learned": partial(turn, learned)}
+    taken = samples(runs, given.turns, busy=given.busy)
+    ratio = median(b / a for a, b in zip(*taken.values(), strict=True))
+    cells = [name, *(f"{median(times):.1f}" for times in taken.values()), f"{ratio:.2f}"]
+    return {"rows": [cells], "times": taken, "ratio": ratio, "sparsity": SPARSITY[length]}
 
 
 def rows(length: int, count: int) -> list[dict[str, Any]]:

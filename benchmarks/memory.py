@@ -13,14 +13,9 @@ gradients are compared with the definition at every length. Linux only.
 from __future__ import annotations
 
 import argparse
-import gc
-import os
-import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -29,7 +24,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from attention import slope
-from shared import HEADS, WIDTH, Attend, Record, check, make_call, options, parse
+from calls import HEADS, WIDTH, Attend, check, make_call
+from shared import AT_ONCE, Record, added, alone, options, parse
 from sparseattn.backend import Call, backend
 
 COLUMNS = (
@@ -72,23 +68,6 @@ def _pass(attend: Attend, call: Call, grad: Tensor | None = None) -> list[Tensor
     return [out, *torch.autograd.grad(out, leaves, torch.ones_like(out) if grad is None else grad)]
 
 
-def added(run: Callable[[], object]) -> int:
-    """Bytes by which the peak of resident memory during a run exceeds what was before."""
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = _status("VmRSS")
-    results = run()
-    highest = _status("VmHWM")
-    del results
-    return highest - before
-
-
-def _status(name: str) -> int:
-    """A figure of /proc/self/status, in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
-
-
 def known_tensors() -> float:
     """Measures a run that has two of three tensors at a time: what is measured, per true amount."""
 
@@ -105,23 +84,14 @@ def known_tensors() -> float:
 # --- in the process that starts those
 
 
-def measured(what: str, *more: str, threads: int) -> float:
+def measured(threads: int, *inside: object) -> float:
     """The number that a process of this script prints."""
-    command = [sys.executable, __file__, "--inside", what, *more]
-    settings = {
-        "MALLOC_MMAP_THRESHOLD_": "65536",
-        "MALLOC_TRIM_THRESHOLD_": "65536",
-        "OMP_NUM_THREADS": str(threads),
-    }
-    environment = {**os.environ, **settings}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1]}")
-    return float(done.stdout)
+    environment = {**AT_ONCE, "OMP_NUM_THREADS": str(threads)}
+    return float(alone([__file__, "--inside", *inside], environment))
 
 
 def megabytes(name: str, length: int, dropout: float, threads: int) -> float:
-    return measured(name, str(length), str(dropout), threads=threads) / 2**20
+    return measured(threads, name, length, dropout) / 2**20
 
 
 def difference(length: int) -> float:
@@ -171,7 +141,7 @@ def growth(lengths: tuple[int, ...], threads: int) -> dict[str, Any]:
 
 def check_measurement(threads: int) -> dict[str, Any]:
     """Measures tensors of a known size."""
-    share = measured("known", threads=threads)
+    share = measured(threads, "known")
     if abs(share - 1) > TOLERANCE:
         sys.exit(f"128 MB of known tensors were measured as {share:.1%} of that")
     return {"rows": [["tensors of 128 MB", "-", f"{128 * share:.1f} MB", "-", "-", "-", "-"]]}
@@ -189,8 +159,7 @@ def main() -> None:
         print(known_tensors() if what == "known" else peak(what, int(more[0]), float(more[1])))
         return
     setting = f"12 heads x 64, float32, {PLAN.replace('|', 'and')}, {threads} threads"
-    setting += ", quick" if args.quick else ""
-    record = Record("memory", COLUMNS, setting, args.out, args.again)
+    record = Record("memory", COLUMNS, setting, args)
     record.part("measurement", partial(check_measurement, threads))
     record.done()  # without a right measurement nothing else is run
     length = 1024 if args.quick else args.length

@@ -119,8 +119,7 @@ def main() -> None:
     inputs = inputs_of(tokenizer, args.length, args.batch)
     stock = transformers.AutoModel.from_pretrained(folder)
     setting = f"all-MiniLM-L6-v2, {args.batch} x {args.length} tokens, {clock(args.busy)}"
-    setting += ", quick" if args.quick else ""
-    record = Record("overhead", COLUMNS, setting, args.out, args.again)
+    record = Record("overhead", COLUMNS, setting, args)
     for plan in PLANS:
         part = partial(compare, plan, tokenizer, stock, inputs, args.rounds, args.busy)
         record.part(plan, part)

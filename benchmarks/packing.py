@@ -87,7 +87,7 @@ def compare(stock: Any, plan: str, batch: dict[str, Tensor], rounds: int, args: 
 
 def main() -> None:
     args = parse(options(__doc__))
-    record = Record("packing", COLUMNS, clock(args.busy), args.out, args.again)
+    record = Record("packing", COLUMNS, clock(args.busy), args)
     size, rounds = ((4, 5, 40), 1) if args.quick else ((32, 20, 512), 3)
     for plan in PLANS:
         stock, batch = encoder(args.quick), batch_of(*size)

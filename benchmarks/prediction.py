@@ -53,9 +53,8 @@ def compare(length: int, trains: bool, busy: bool) -> dict[str, Any]:
 def main() -> None:
     args = parse(options(__doc__))
     plan = str(PLAN.entries[0].pattern).replace("|", "and")
-    quick = ", quick" if args.quick else ""
-    setting = f"all-MiniLM-L6-v2, one text, {plan}, {clock(args.busy)}{quick}"
-    record = Record("prediction", COLUMNS, setting, args.out, args.again)
+    setting = f"all-MiniLM-L6-v2, one text, {plan}, {clock(args.busy)}"
+    record = Record("prediction", COLUMNS, setting, args)
     for trains, longest in ((False, LENGTHS[-1]), (True, TRAINED)):
         for length in LENGTHS:
             if length <= (QUICK if args.quick else longest):

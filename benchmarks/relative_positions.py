@@ -47,10 +47,8 @@ def encoder(family: str, length: int, layers: int) -> Any:
 
 def compared(family: str, batch: dict[str, Tensor], layers: int) -> float:
     """How far the backends are apart."""
-    model, length = (
-        encoder(family, batch["input_ids"].shape[1], layers),
-        batch["input_ids"].shape[1],
-    )
+    length = batch["input_ids"].shape[1]
+    model = encoder(family, length, layers)
     with torch.no_grad():
         tiled, masked = (
             sa.sparsify(model, PLAN, backend=name)(**batch)[0] for name in ("tiled", "masked")
@@ -105,9 +103,7 @@ def main() -> None:
     if args.quick:
         args.lengths, args.repeats = args.lengths[:1], 1
     setting = f"{layers} layers of width {WIDTH}, one text, {PLAN.replace('|', 'and')}, one thread"
-    record = Record(
-        "relative_positions", COLUMNS, f"{setting}; {clock(args.busy)}", args.out, args.again
-    )
+    record = Record("relative_positions", COLUMNS, f"{setting}; {clock(args.busy)}", args)
     for length in args.lengths:
         record.part(f"{length}", partial(measure, length, layers, args.repeats, args.busy))
     record.done()

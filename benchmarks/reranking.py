@@ -11,20 +11,19 @@ a process of its own. Logits are compared with those of the masked backend first
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
-import subprocess
 import sys
-import time
+from collections.abc import Callable
 from functools import partial
+from itertools import count
+from statistics import median
 from typing import Any
 
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 import sparseattn as sa
-from memory import added
-from shared import Record, options, parse
+from shared import AT_ONCE, Record, added, alone, options, parse
+from sparseattn.bench.timing import samples
 
 COLUMNS = ("pairs of", "plan", "ms a pair", "of dense", "MB added", "of dense", "difference")
 QUERY = 18  # tokens of the shortest query, with [CLS] and [SEP]
@@ -83,17 +82,13 @@ def difference(size: str, plan: str, length: int) -> float:
 
 def timed(size: str, pairs: int, length: int, rounds: int) -> dict[str, float]:
     """Milliseconds a pair, by plan."""
-    models = {name: model_of(size, plan) for name, plan in PLANS.items()}
-    for model in models.values():
-        run(model, batch(pairs, length))
-    taken: dict[str, list[float]] = {name: [] for name in models}
-    for longer in range(1, rounds + 1):
-        inputs = batch(pairs, length, QUERY + longer)
-        for name, model in models.items():
-            start = time.thread_time()
-            run(model, inputs)
-            taken[name].append((time.thread_time() - start) / pairs)
-    return {name: 1000 * statistics.median(times) for name, times in taken.items()}
+
+    def rounds_of(plan: str) -> Callable[[], object]:
+        model, queries = model_of(size, plan), count(QUERY)
+        return lambda: run(model, batch(pairs, length, next(queries)))
+
+    taken = samples({name: rounds_of(plan) for name, plan in PLANS.items()}, rounds, busy=True)
+    return {name: 1000 * median(times) / pairs for name, times in taken.items()}
 
 
 def inside(size: str, name: str, pairs: int, length: int) -> None:
@@ -105,13 +100,8 @@ def inside(size: str, name: str, pairs: int, length: int) -> None:
 
 def megabytes(size: str, name: str, pairs: int, length: int) -> float:
     """What a forward pass adds to a process of its own, a pair."""
-    command = [sys.executable, __file__, "--inside", size, name, str(pairs), str(length)]
-    limits = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), "65536")
-    environment = {**os.environ, **limits, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        sys.exit(f"{name} failed: {done.stderr.strip().splitlines()[-1]}")
-    return float(done.stdout) / pairs / 2**20
+    inside = [__file__, "--inside", size, name, pairs, length]
+    return float(alone(inside, {**AT_ONCE, "OMP_NUM_THREADS": "1"})) / pairs / 2**20
 
 
 def part(size: str, pairs: int, length: int, rounds: int) -> dict[str, Any]:
@@ -134,21 +124,17 @@ def part(size: str, pairs: int, length: int, rounds: int) -> dict[str, Any]:
     return {"rows": rows, "milliseconds": times, "megabytes": sizes}
 
 
-def arguments() -> argparse.Namespace:
-    parser = options(__doc__ or "")
-    parser.add_argument("--inside", nargs=4, help=argparse.SUPPRESS)
-    return parse(parser)
-
-
 def main() -> None:
-    args = arguments()
+    parser = options(__doc__)
+    parser.add_argument("--inside", nargs=4, help=argparse.SUPPRESS)
+    args = parse(parser)
     torch.set_num_threads(1)
     if args.inside:
         size, name, pairs, length = args.inside
         inside(size, name, int(pairs), int(length))
         return
     setting = "one pair or 8 in a batch, float32, processor time of one thread"
-    record = Record("reranking", COLUMNS, setting, args.out, args.again)
+    record = Record("reranking", COLUMNS, setting, args)
     cases = [("6 x 384", 1, 512), ("6 x 384", 8, 512), ("12 x 768", 1, 512)]
     for size, pairs, length in cases[:1] if args.quick else cases:
         rounds = 3 if args.quick else 11

@@ -15,8 +15,6 @@ Memory is the peak that a run adds in a process of its own.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from copy import deepcopy
@@ -31,8 +29,7 @@ import transformers
 from torch import Tensor
 
 import sparseattn as sa
-from memory import added
-from shared import Record, options, parse
+from shared import AT_ONCE, Record, added, alone, options, parse
 from sparseattn.bench.timing import samples
 from sparseattn.exporting.exportable import Exportable
 from sparseattn.exporting.formats import FORMATS, Run, open_openvino, program_of
@@ -217,15 +214,10 @@ def measure(
 
 def run_inside(args: argparse.Namespace, name: str, folder: Path, length: int) -> str:
     """What a process of this script prints."""
-    command = [sys.executable, __file__, "--model", args.model, "--threads", str(args.threads)]
-    command += ["--lengths", str(longest(args)), "--inside", name, str(folder), str(length)]
-    settings = {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": str(args.threads)}
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, env={**os.environ, **settings}
-    )
-    if done.returncode:
-        sys.exit(f"{name}: {(done.stderr.strip().splitlines() or ['killed'])[-1]}")
-    return (done.stdout.splitlines() or [""])[-1]
+    command = [__file__, "--model", args.model, "--threads", args.threads]
+    command += ["--lengths", longest(args), "--inside", name, folder, length]
+    said = alone(command, {**AT_ONCE, "OMP_NUM_THREADS": str(args.threads)})
+    return (said.splitlines() or [""])[-1]
 
 
 def memory(args: argparse.Namespace, names: list[str], folder: Path) -> dict[str, Any]:
@@ -276,7 +268,7 @@ def main() -> None:
     what = {"minilm": "MiniLM", "base": "BERT-base's size (random weights)"}[args.model]
     setting = f"{what}, one text, {PLAN.replace('|', 'and')}, {args.threads} threads"
     setting += f", {args.repeats} rounds"
-    record = Record("serving", COLUMNS, setting, args.out, args.again)
+    record = Record("serving", COLUMNS, setting, args)
     with TemporaryDirectory() as temporary:
         folder = args.files or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

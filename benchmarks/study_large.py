@@ -10,19 +10,19 @@ to study_large.json and .md in benchmarks/results/, or DIR.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow
 
-from shared import FOLDER, Record
+from shared import Record, options, parse
 from sparseattn.study import record
 from sparseattn.study.grid import Arm
 from sparseattn.study.spec import load_spec
@@ -51,23 +51,23 @@ COLUMNS = ("command", "seconds", "seconds of work", "GB", "goal")
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--trials", type=int, default=10_000)
-    arguments.add_argument("--examples", type=int, default=872)
-    arguments.add_argument("--out", type=Path, default=FOLDER)
-    arguments.add_argument("--slack", type=float, default=1.0)
-    given = arguments.parse_args()
+    parser = options(__doc__)
+    parser.set_defaults(again=True)
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--examples", type=int, default=872)
+    parser.add_argument("--slack", type=float, default=1.0)
+    given = parse(parser)
     with tempfile.TemporaryDirectory() as place:
         spec, folder = Path(place) / "large.yaml", Path(place) / "large"
         count = fill(spec, folder, given.trials, given.examples)
         how = f"{count:,} finished trials of {given.examples} examples"
-        table = Record("study_large", COLUMNS, how, given.out, again=True)
+        table = Record("study_large", COLUMNS, how, given)
         for command in (
             ["run", str(spec), "--out", str(folder)],
             ["results", str(folder)],
             ["report", str(folder)],
         ):
-            table.part(command[0], lambda c=command: measured(c, given.slack))
+            table.part(command[0], partial(measured, command, given.slack))
         table.done()
 
 

