@@ -36,60 +36,58 @@ TESTS = ("pooled McNemar", "over seeds", "over examples", "minF'", "seeds and ex
 
 @dataclass(frozen=True)
 class Setting:
-    """What varies, in logits: `luck` of a run for each arm, `taste` of an example for an arm.
+    """A study, in logits: `luck` of a run for each arm, `taste` of an example for an arm.
 
+    `lost` is what each arm loses, none by default: on those that lose nothing a call is false.
     `shared` is the correlation of the luck of two runs with the same seed.
     """
 
     name: str
-    seeds: int
-    luck: tuple[float, float]
-    taste: float
+    luck: tuple[float, ...]
+    seeds: int = 3
+    taste: float = 0.5
+    lost: tuple[float, ...] = ()
     shared: float = 0.0
 
 
 SETTINGS = (
-    Setting("runs differ by single examples only", 3, (0.0, 0.0), 0.0),
-    Setting("typical: SD over seeds 0.9 points", 3, (0.1, 0.1), 0.5),
-    Setting("unstable: SD over seeds 2 points", 3, (0.3, 0.3), 0.5),
-    Setting("one arm unstable", 3, (0.05, 0.5), 0.5),
-    Setting("typical, 2 seeds", 2, (0.1, 0.1), 0.5),
-    Setting("one arm unstable, 2 seeds", 2, (0.05, 0.5), 0.5),
-    Setting("typical, 5 seeds", 5, (0.1, 0.1), 0.5),
-    Setting("examples suit an arm, 5 seeds", 5, (0.1, 0.1), 1.0),
+    Setting("runs differ by single examples only", (0.0, 0.0), taste=0.0),
+    Setting("typical: SD over seeds 0.9 points", (0.1, 0.1)),
+    Setting("unstable: SD over seeds 2 points", (0.3, 0.3)),
+    Setting("one arm unstable", (0.05, 0.5)),
+    Setting("typical, 2 seeds", (0.1, 0.1), seeds=2),
+    Setting("one arm unstable, 2 seeds", (0.05, 0.5), seeds=2),
+    Setting("typical, 5 seeds", (0.1, 0.1), seeds=5),
+    Setting("examples suit an arm, 5 seeds", (0.1, 0.1), seeds=5, taste=1.0),
 )
 
 
-def lucky(
-    draw: np.random.Generator,
-    luck: tuple[float, ...],
-    seeds: int,
-    taste: float,
-    shared: float = 0.0,
-) -> NDArray[np.float64]:
+def lucky(draw: np.random.Generator, setting: Setting) -> NDArray[np.float64]:
     """The luck of runs, [arms, seeds, 1], and what it costs on average given back."""
-    spread = np.array(luck)[:, None, None]
-    others = 2.0**2 + 1.0 + taste**2
+    spread, shared = np.array(setting.luck)[:, None, None], setting.shared
+    others = 2.0**2 + 1.0 + setting.taste**2
     cost = EASE * (np.sqrt(1 + spread**2 / others) - 1)
-    own = draw.normal(0, 1, (len(luck), seeds, 1))
+    own = draw.normal(0, 1, (len(spread), setting.seeds, 1))
     if shared:
-        own = np.sqrt(1 - shared) * own + np.sqrt(shared) * draw.normal(0, 1, (seeds, 1))
+        own = np.sqrt(1 - shared) * own + np.sqrt(shared) * draw.normal(0, 1, (setting.seeds, 1))
     return own * spread + cost
 
 
-def study(draw: np.random.Generator, setting: Setting, effect: float) -> NDArray[np.float64]:
-    """Right and wrong answers, [2, seeds, EXAMPLES]."""
-    ease = draw.normal(EASE, 2.0, EXAMPLES) + draw.normal(0, setting.taste, (2, 1, EXAMPLES))
-    luck = lucky(draw, setting.luck, setting.seeds, setting.taste, setting.shared)
-    noise = draw.normal(0, 1, (2, setting.seeds, EXAMPLES))
-    lost = np.array([0, effect])[:, None, None]
-    return (ease + luck + noise - lost > 0).astype(float)
+def answers(draw: np.random.Generator, setting: Setting) -> NDArray[np.bool_]:
+    """Right and wrong answers, [arms, seeds, EXAMPLES]."""
+    arms = len(setting.luck)
+    ease = draw.normal(EASE, 2.0, EXAMPLES) + draw.normal(0, setting.taste, (arms, 1, EXAMPLES))
+    luck = lucky(draw, setting)
+    noise = draw.normal(0, 1, (arms, setting.seeds, EXAMPLES))
+    lost = np.array(setting.lost or [0.0] * arms)[:, None, None]
+    right: NDArray[np.bool_] = ease + luck + noise - lost > 0
+    return right
 
 
-def called(right: NDArray[np.float64]) -> list[bool]:
+def called(right: NDArray[np.bool_]) -> list[bool]:
     """Whether each of `TESTS` calls a difference at 0.05."""
     seeds = right.shape[1]
-    scores = right.reshape(-1, EXAMPLES)
+    scores = right.reshape(-1, EXAMPLES).astype(float)
     a, b = right.mean(axis=2)
     size = abs(a.mean() - b.mean())
     wins, losses = ((right[0] > right[1]).sum(), (right[0] < right[1]).sum())
@@ -110,46 +108,23 @@ def called(right: NDArray[np.float64]) -> list[bool]:
 
 def shares(setting: Setting, effect: float, studies: int) -> NDArray[np.float64]:
     """How often each test calls a difference, in percent."""
-    draw = np.random.default_rng(1)
-    return 100 * np.mean([called(study(draw, setting, effect)) for _ in range(studies)], axis=0)
+    draw, setting = np.random.default_rng(1), replace(setting, lost=(0.0, effect))
+    return 100 * np.mean([called(answers(draw, setting)) for _ in range(studies)], axis=0)
 
 
-@dataclass(frozen=True)
-class Whole:
-    """A study of `dense` and other arms: `luck` of a run and `lost` logits, for each arm.
-
-    Arms that lose nothing are those on which a call is false.
-    """
-
-    name: str
-    luck: tuple[float, ...]
-    seeds: int = 3
-    taste: float = 0.5
-    lost: tuple[float, ...] = (0.0,) * 6
-
-
+#: Studies of `dense` and five other arms.
 WHOLE = (
-    Whole("runs differ by single examples only", (0.0,) * 6, taste=0.0),
-    Whole("typical: SD over seeds 0.9 points", (0.1,) * 6),
-    Whole("unstable: SD over seeds 2 points", (0.3,) * 6),
-    Whole("one arm unstable", (0.05, 0.5, 0.05, 0.05, 0.05, 0.05)),
-    Whole("all arms but dense unstable", (0.05, 0.5, 0.5, 0.5, 0.5, 0.5)),
-    Whole("dense unstable", (0.5, 0.05, 0.05, 0.05, 0.05, 0.05)),
-    Whole("two of the arms 6.6 points lower", (0.1,) * 6, lost=(0.0, 0.8, 0.8, 0.0, 0.0, 0.0)),
-    Whole("typical, 1 seed", (0.1,) * 6, seeds=1),
-    Whole("typical, 2 seeds", (0.1,) * 6, seeds=2),
-    Whole("typical, 5 seeds", (0.1,) * 6, seeds=5),
+    Setting("runs differ by single examples only", (0.0,) * 6, taste=0.0),
+    Setting("typical: SD over seeds 0.9 points", (0.1,) * 6),
+    Setting("unstable: SD over seeds 2 points", (0.3,) * 6),
+    Setting("one arm unstable", (0.05, 0.5, 0.05, 0.05, 0.05, 0.05)),
+    Setting("all arms but dense unstable", (0.05, 0.5, 0.5, 0.5, 0.5, 0.5)),
+    Setting("dense unstable", (0.5, 0.05, 0.05, 0.05, 0.05, 0.05)),
+    Setting("two of the arms 6.6 points lower", (0.1,) * 6, lost=(0.0, 0.8, 0.8, 0.0, 0.0, 0.0)),
+    Setting("typical, 1 seed", (0.1,) * 6, seeds=1),
+    Setting("typical, 2 seeds", (0.1,) * 6, seeds=2),
+    Setting("typical, 5 seeds", (0.1,) * 6, seeds=5),
 )
-
-
-def answers(draw: np.random.Generator, whole: Whole) -> NDArray[np.bool_]:
-    """Right and wrong answers, [arms, seeds, EXAMPLES]."""
-    arms = len(whole.luck)
-    ease = draw.normal(EASE, 2.0, EXAMPLES) + draw.normal(0, whole.taste, (arms, 1, EXAMPLES))
-    luck = lucky(draw, whole.luck, whole.seeds, whole.taste)
-    noise = draw.normal(0, 1, (arms, whole.seeds, EXAMPLES))
-    right: NDArray[np.bool_] = ease + luck + noise - np.array(whole.lost)[:, None, None] > 0
-    return right
 
 
 def whole_study(right: NDArray[np.bool_]) -> StudyData:
@@ -179,10 +154,10 @@ def under_005(dense: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
     if len(dense) == 1:
         only = int((dense & ~other).sum()), int((other & ~dense).sum())
         return bool(sum(only) and stats.binomtest(only[0], sum(only)).pvalue < 0.05)
-    return called(np.stack([dense, other]).astype(float))[-1]
+    return called(np.stack([dense, other]))[-1]
 
 
-def false_calls(whole: Whole, studies: int, seed: int = 1) -> tuple[float, float]:
+def false_calls(whole: Setting, studies: int, seed: int = 1) -> tuple[float, float]:
     """Shares of studies in which the report calls an arm different that is not.
 
     The report is made of those studies only in which an uncorrected p-value is under 0.05: no
@@ -192,7 +167,7 @@ def false_calls(whole: Whole, studies: int, seed: int = 1) -> tuple[float, float
         Corrected, as the report does it, and the share of studies with any p-value under 0.05.
     """
     draw = np.random.default_rng(seed)
-    same = [place for place, lost in enumerate(whole.lost) if place and lost == 0]
+    same = [place for place in range(1, len(whole.luck)) if not whole.lost or not whole.lost[place]]
     corrected = plain = 0
     for _ in range(studies):
         right = answers(draw, whole)
@@ -217,7 +192,7 @@ def whole_studies(studies: int = 2000) -> None:
 def f1_runs(draw: np.random.Generator, setting: Setting) -> list[pd.DataFrame]:
     """Predictions of two classes, a run a frame, the first arm's first; a quarter is class 1."""
     label = (np.arange(EXAMPLES) % 4 == 0).astype(int)
-    right = study(draw, setting, 0.0).reshape(-1, EXAMPLES)
+    right = answers(draw, setting).reshape(-1, EXAMPLES)
     return [framed(label, np.where(one, label, 1 - label), one) for one in right]
 
 
@@ -377,7 +352,7 @@ DECIDED_BY = {"seeds": ((0.4, 0.4), 0.3, 0.5), "examples": ((0.1, 0.1), 1.0, 0.3
 COUNTS, CORRELATIONS = (3, 6, 10), (0.0, 0.43, 0.8)
 
 
-def paired_calls(right: NDArray[np.float64]) -> tuple[bool, bool]:
+def paired_calls(right: NDArray[np.bool_]) -> tuple[bool, bool]:
     """Whether the test calls a difference at 0.05: seeds not paired, and paired."""
     seeds, scores = right.shape[1], right.reshape(-1, EXAMPLES)
     (a, b), covariance = right.mean(axis=2), np.cov(scores) / EXAMPLES
@@ -393,10 +368,13 @@ def paired(studies: int = 2000) -> None:
     print("| --- |" + " ---: |" * 6)
     for name, (luck, taste, effect) in DECIDED_BY.items():
         for seeds, shared in itertools.product(COUNTS, CORRELATIONS):
-            setting, draw = Setting(name, seeds, luck, taste, shared), np.random.default_rng(1)
+            draw = np.random.default_rng(1)
+            settings = (
+                Setting(name, luck, seeds, taste, (0.0, lost), shared) for lost in (0.0, effect)
+            )
             level, power = (
-                np.mean([paired_calls(study(draw, setting, lost)) for _ in range(studies)], axis=0)
-                for lost in (0.0, effect)
+                np.mean([paired_calls(answers(draw, each)) for _ in range(studies)], axis=0)
+                for each in settings
             )
             cells = [100 * level[0], 100 * level[1], 100 * power[0], 100 * power[1]]
             shares = " | ".join(f"{share:.1f}" for share in cells)

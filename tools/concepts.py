@@ -5,13 +5,13 @@ They are made by the code that they explain: compiled plans, rankings and counts
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from agreement import plans
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -23,28 +23,21 @@ from sparseattn.models.read import read
 from sparseattn.palette import DARK, KINDS, LIGHT, Page, kind_of
 from sparseattn.plan import Plan
 from sparseattn.show import parts_of, picture
-from sparseattn.study.archive import Source
 from sparseattn.tokens import TokenBatch
 
 ROOT = Path(__file__).parents[1]
 TEXT = "A cat saw a dog. The dog ran."
 #: The layers and heads of the packaged model.
 SHAPE = [12] * 6
-#: The study, arm and seed of the plan that is drawn.
-STUDY = "kinds-mrpc"
+#: The arm whose plan is drawn.
 PATTERN = "learned(sparsity=0.9)"
 NEEDS = frozenset({"embedding", "heads", "words"})
 
 
 def learned_plan() -> Plan:
-    """The plan that seed 0 of the study learned."""
-    source = Source.at(ROOT / "results" / f"{STUDY}.tar.xz")
-    for digest in source.digests:
-        files = source.files(digest)
-        spec = json.loads(files["spec.json"])
-        if spec["pattern"] == PATTERN and spec["seed"] == 0:
-            return Plan.from_json(json.loads(files["plan.json"]))
-    raise SystemExit(f"{source.path} holds no trial of {PATTERN} with seed 0")
+    """The plan that seed 0 learned for MRPC."""
+    found = plans(ROOT / "results" / "kinds-mrpc.tar.xz")
+    return next(p for spec, p in found if spec["pattern"] == PATTERN and spec["seed"] == 0)
 
 
 def head_masks(plan: Plan, tokens: TokenBatch) -> torch.Tensor:
@@ -61,7 +54,8 @@ def blank(shape: tuple[int, ...], colour: str) -> Any:
 
 def pattern_drawing() -> Drawing:
     """A pattern on a text."""
-    return picture("neighbor(radius=1) | global(cls)", TEXT).drawing
+    drawn = picture("neighbor(radius=1) | global(cls)", TEXT).drawing
+    return replace(drawn, name="concept-pattern")
 
 
 def plan_drawing(plan: Plan, tokens: TokenBatch) -> Drawing:
@@ -198,17 +192,15 @@ def main() -> None:
     plan = learned_plan()
     short = read(TEXT, needs=NEEDS).tokens
     long = read(f"{TEXT} {'It saw a cat and ran. ' * 6}", needs=NEEDS).tokens
-    makers: dict[str, Callable[[], Drawing]] = {
-        "concept-pattern": pattern_drawing,
-        "concept-plan": lambda: plan_drawing(plan, short),
-        "concept-budget": lambda: budget_drawing(plan, long),
-        "concept-rankings": rankings_drawing,
-        "concept-sparsity": counting_drawing,
-    }
-    for name, make in makers.items():
-        drawing = make()
+    for drawing in (
+        pattern_drawing(),
+        plan_drawing(plan, short),
+        budget_drawing(plan, long),
+        rankings_drawing(),
+        counting_drawing(),
+    ):
         for suffix, page in (("", LIGHT), ("-dark", DARK)):
-            path = folder / f"{name}{suffix}.svg"
+            path = folder / f"{drawing.name}{suffix}.svg"
             path.write_bytes(drawing.svg(page))
             print(path.name, path.stat().st_size)
 

@@ -216,11 +216,7 @@ def _over(
 ) -> Table:
     heads, columns, ways = [], [], list(ways)
     for name, target in places:
-        study = studies[name].based
-        arms = [_known(study, *_over_arm(way, target)) for way in ways]
-        metric = study.data.headline
-        cells = [_cell(metric, each) if each and len(each.done) else "not run" for each in arms]
-        sparse = [each for each in arms[1:] if each and len(each.done)]
+        cells, sparse = _column(studies[name].based, ways, target)
         columns.append([*cells, _between(sparse)])
         heads.append(f"{OVER[name][0]}, {float(target):.0%}")
     names = [*(OVER_WAYS[way] for way in ways), "measured sparsity"]
@@ -228,8 +224,13 @@ def _over(
     return _table(["connections, all layers"], heads, rows)
 
 
-def _over_arm(way: str, target: str) -> tuple[str, str]:
-    return (way, "") if way == "dense" else (f"{way} s={target}", ":")
+def _column(study: Summary, ways: Iterable[str], target: str) -> tuple[list[str], list[ArmSummary]]:
+    """A cell for each way to a plan, the dense model first; and the sparse arms that were run."""
+    dense, *others = ways
+    known = [_known(study, f"{way} s={target}", ":") for way in others]
+    run = [each if each and len(each.done) else None for each in (_arm(study, dense, ""), *known)]
+    cells = [_cell(study.data.headline, each) if each else "not run" for each in run]
+    return cells, [each for each in run[1:] if each]
 
 
 def twelve_layers(studies: Mapping[str, Published]) -> Table:
@@ -295,17 +296,12 @@ def _patterns(studies: Mapping[str, Summary]) -> Table:
 
 
 def _degrees(studies: Mapping[str, Summary]) -> Table:
-    dense, *others = WAYS
     heads, columns = [], []
     for name, (task, targets) in DEGREES.items():
-        study = studies[name]
         for target in targets:
-            arms = [_known(study, f"{way} s={target}", ":") for way in others]
-            run = [each for each in arms if each]
-            cells = [_cell(study.data.headline, each) if each else "not run" for each in arms]
+            cells, run = _column(studies[name], WAYS, target)
             heads.append(f"{task}, target {target}")
-            first = _cell(study.data.headline, _arm(study, dense, ""))
-            columns.append([first, *cells, _between(run), f"{len(run[0].done)}"])
+            columns.append([*cells, _between(run), f"{len(run[0].done)}"])
     rows = [list(row) for row in zip((*WAYS.values(), "sparsity", "seeds"), *columns, strict=True)]
     return _table(["degrees"], heads, rows)
 
