@@ -31,11 +31,11 @@ def importable(monkeypatch):
 # --- the record
 
 
-def record_of(folder, setting="on the clock", quick=False, again=False):
+def record_of(folder, quick=False, again=False):
     from shared import Record
 
     args = Namespace(out=folder, quick=quick, again=again)
-    return Record("speed", ["what", "time", "ratio"], setting, args)
+    return Record("speed", ["what", "time", "ratio"], "on the clock", args)
 
 
 def fails():
