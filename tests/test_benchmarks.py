@@ -86,22 +86,6 @@ def test_a_quick_run_has_a_table_of_its_own(tmp_path):
 
 # --- the comparison with the definition
 
-PLANS = {
-    "window": WINDOW,
-    "global": "neighbor(radius=3) | global(cls)",
-    "mixed": {0: {str(head): f"neighbor(radius={head**2})" for head in range(12)}},
-    "irregular": "irregular(radii=[0, 4, 16, 64], weights=[0.4, 0.3, 0.2, 0.1])",
-}
-
-
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-@pytest.mark.parametrize("name", ["reference", "tiled"])
-def test_the_definition_is_that_of_the_backends(name, plan):
-    from calls import check, make_call
-
-    for length, texts in ((40, 3), (300, 2)):
-        assert check(name, backend(name).attend, make_call(length, plan, texts)) < 1e-5
-
 
 def _slightly_off(call):
     return 1.001 * backend("tiled").attend(call)

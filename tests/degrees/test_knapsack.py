@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -68,11 +67,3 @@ def test_more_than_everything_and_less_than_anything():
     assert solve_knapsack(values, costs, costs[:, 0].sum()).tolist() == [0] * 4
     with pytest.raises(PlanError, match="the cheapest choice costs"):
         solve_knapsack(values, costs, costs[:, 0].sum() - 0.01)
-
-
-def test_144_heads_and_12_radii_take_seconds():
-    values, costs = problem(1, 144, 12)
-    begun = time.process_time()
-    chosen = solve_knapsack(values, costs, costs[:, 4].sum())
-    assert time.process_time() - begun < 10
-    assert total(costs, chosen) == pytest.approx(costs[:, 4].sum(), rel=1e-3)

@@ -9,18 +9,15 @@ import multiprocessing
 import os
 import threading
 import warnings
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from pyarrow import parquet
 
 from sparseattn.errors import StudyError
-from sparseattn.study.executors import make
 from sparseattn.study.executors import ray as executor_of_ray
 from sparseattn.study.executors.ray import work_folder
-from sparseattn.study.locks import TrialLocks
-from sparseattn.study.spec import ExecutorSpec
 from sparseattn.study.store import Store
 from tests.study import fakes
 
@@ -85,34 +82,6 @@ def on(cluster):
 def raylet(node) -> int:
     """The process that starts a node's workers."""
     return node.all_processes["raylet"][0].process.pid
-
-
-# Before the next one: a node that was lost is counted as a part of the cluster for a while.
-@pytest.mark.slow
-def test_progress_locks_and_what_is_there_already(cluster, tmp_path, log, gate):
-    trials = fakes.begin(tmp_path / "s", ["a", "b"])
-    store, locks = Store(tmp_path / "s"), TrialLocks(tmp_path / "s")
-    executor = make(ExecutorSpec(**on(cluster)), store, locks, fakes.TRIAL)
-    with closing(executor):
-        assert executor.free == 2, "one core, and one trial in waiting"
-        executor.submit(trials[0])
-        assert executor.free == 1
-        events = []
-
-        def told(kind: str) -> list:
-            events.extend(executor.poll(0.2))
-            return [event for event in events if event.kind == kind]
-
-        fakes.wait_until(lambda: told("progress"), "progress is told")
-        gate.touch()
-        fakes.wait_until(lambda: told("stored"), "the trial is stored")
-        phases = {event.phase for event in events if event.kind == "progress"}
-        assert phases <= {"prepare", "train", "evaluate"}
-        executor.submit(trials[0])
-        assert [event.kind for event in executor.poll(0.2)] == ["stored"], "it was there already"
-        executor.submit(trials[1])
-    locks.close()
-    assert store.finished() == {trials[0].digest}
 
 
 @pytest.mark.slow

@@ -48,7 +48,6 @@ FILES = [
         "learning_rate: '1e-4'",
         "training.learning_rate: expected a number, got the text '1e-4'; remove the quotes\n",
     ),
-    ("epochs: 1", "epochs: few", "training.epochs: expected a number, got"),
     ("epochs: 1", "batch_size: true", "training.batch_size: expected a whole number, got True"),
     (
         "epochs: 1",
@@ -90,7 +89,6 @@ FILES = [
         "model: '${NO_SUCH}/mpnet' needs the environment variable NO_SUCH",
     ),
     ("arms:", "arms: [", "not YAML: "),
-    ("a study", "a\0study", "not YAML: "),
     ("name", "seeds: [0, 1, 0]\nname", "seeds: 0 is there twice"),
     ('"-3:"', '["-3:", "-3:"]', "arms[1].layers: '-3:' is there twice"),
     (GOOD, "- dense", "a study is a mapping of keys such as model, task and arms"),
@@ -107,17 +105,12 @@ CONTRASTS = [
     ("near", "contrasts: expected a mapping"),
     ("[[dense, dense]]", "contrasts[0]: 'dense' against itself"),
     ("[['dense@:', near]]", "contrasts[0][0]: 'dense' is dense; leave out its layers"),
-    ("[[near]]", "contrasts[0]: expected two arms, [a, b], got ['near']"),
 ]
 
 #: What the arm `near` says instead of its pattern.
 ARMS = [
     (
         'patern: "neighbor(radius=2)"',
-        "arms[1].patern: unknown key 'patern' (did you mean 'pattern'?); choose from: degree, grid",
-    ),
-    (
-        NEAR + ", patern: x",
         "arms[1].patern: unknown key 'patern' (did you mean 'pattern'?); choose from: degree, grid",
     ),
     (
@@ -163,10 +156,6 @@ ARMS = [
     (
         'pattern: {"1": "uniform(sparsity=0.8)"}',
         "arms[1].pattern: expected one pattern for layers 1, not a plan: 'uniform(sparsity=0.8)'",
-    ),
-    (
-        'pattern: {"1": "self(); layers 2: full()"}',
-        "arms[1].pattern: expected one pattern for layers 1, not a plan: 'self(); layers 2: ",
     ),
     (
         'pattern: {"1": {first: "self()"}}',
