@@ -204,14 +204,6 @@ def test_counting_equals_a_double_loop():
     assert report.mean_degree == pytest.approx(allowed / sum(degrees.values()))
 
 
-def test_sparsity_does_not_depend_on_padding_or_batching():
-    plan, heads = Plan.of("bigbird(radius=1, random=2)"), [2] * 3
-    together = count_plan(plan, sa.TokenBatch.of_lengths(30, 12, 5), heads)
-    apart = [count_plan(plan, sa.TokenBatch.of_lengths(n), heads) for n in (30, 12, 5)]
-    assert together.allowed == sum(one.allowed for one in apart)
-    assert together.valid == sum(one.valid for one in apart)
-
-
 def test_receptive_field_equals_a_search():
     plan = Plan.of({"0": "random(degree=1)", "1": "neighbor(1)", "2": {"0": "random(degree=1)"}})
     tokens = sa.TokenBatch.of_lengths(17)

@@ -14,7 +14,7 @@ from sparseattn.syntax.parse import Parse
 from sparseattn.syntax.pipeline import needed, pieces
 from sparseattn.syntax.words import words_of_tokens
 from tests.syntax import oracle
-from tests.syntax.sentences import BLANK, TRICKY
+from tests.syntax.sentences import TRICKY
 
 
 @st.composite
@@ -41,31 +41,6 @@ def test_alignment_is_the_slow_search_for_the_largest_overlap(found, tokens):
     parse = Parse(*np.array(found, dtype=np.int32).T)
     chosen = words_of_tokens(np.array(tokens, dtype=int), parse).tolist()
     assert chosen == [oracle.word_of(token, found) for token in tokens]
-
-
-@pytest.mark.parametrize(
-    ("span", "word"),
-    [
-        ((0, 3), 0),  # "don" is "do" and one letter of "n't"
-        ((1, 3), 0),  # a tie goes to the first
-        ((2, 3), 1),
-        ((5, 6), 1),  # the space after a word
-        ((5, 9), 2),  # the space before a word
-        ((0, 0), 0),  # empty, before any word
-        ((7, 7), 2),  # empty, inside a word
-        ((9, 12), 2),  # beyond the last word
-    ],
-)
-def test_alignment_by_hand(span, word):
-    parse = Parse(*np.array([[0, 2, 6], [2, 5, 9], [1, 1, 1], [0, 0, 0]], dtype=np.int32))
-    assert words_of_tokens(np.array([span]), parse).tolist() == [word]
-
-
-@pytest.mark.parametrize("text", TRICKY + BLANK, ids=lambda text: ascii(text[:24]))
-def test_a_parse_is_that_of_spacy(text):
-    parse = Parse.of_doc(oracle.parser()(text))
-    rows = zip(parse.starts, parse.ends, parse.sentences, parse.heads, strict=True)
-    assert [tuple(map(int, row)) for row in rows] == oracle.parsed(text)
 
 
 def document(words, heads):
