@@ -90,7 +90,9 @@ def _pack(state: SparsityState) -> None:
 def _layers(state: SparsityState) -> list[nn.Module]:
     """The encoder's layers, each once: members of a list that hold an attention."""
     modules: dict[nn.Module, None] = {}
-    for path in state.paths:
+    names = {module: name for name, module in state.encoder.named_modules()}
+    for layer in state.layers:
+        path = names[layer.module].split(".")
         last = max((at for at, name in enumerate(path) if name.isdecimal()), default=None)
         if last is None:
             raise UnsupportedModelError(

@@ -147,7 +147,8 @@ def _intact(encoder: Any, state: SparsityState) -> bool:
     return (
         own is not None
         and getattr(own, "__func__", None) is not type(encoder).forward
-        and state.displaced() is None
+        and [module for module in encoder.modules() if hasattr(module, LAYERS)]
+        == list(dict.fromkeys(layer.module for layer in state.layers))
         and all(hook.id in (hook.hooks_dict_ref() or {}) for hook in state.hooks)
         and own_attention.is_replaced(encoder)
         and (state.own or encoder.config._attn_implementation == NAME)

@@ -49,8 +49,6 @@ class SparsityState:
         layers: The encoder's attention layers, in the order of their calls.
         own: Whether the layers compute their own attention; see `own_attention` and `masks`.
         mask_only: Whether the plan reaches them through their masks.
-        paths: Where each layer's module stands in the encoder.
-        order: These modules, each once, in the order in which they stand there.
         names: Names of the encoder's positional parameters.
         tables: The embeddings of learned positions, and the number of the first position.
         before: The attention implementation to go back to.
@@ -69,8 +67,6 @@ class SparsityState:
     layers: list[Attention]
     own: bool
     mask_only: bool
-    paths: list[tuple[str, ...]]
-    order: list[nn.Module]
     names: list[str]
     tables: list[tuple[Any, int]]
     before: str
@@ -87,15 +83,12 @@ class SparsityState:
         """Looks at an encoder, and changes nothing."""
         layers = attention_layers(encoder)
         before = encoder.config._attn_implementation
-        paths = {module: tuple(name.split(".")) for name, module in encoder.named_modules()}
         return cls(
             config,
             encoder,
             layers,
             own=bool(own_attention.modules_of(encoder) or masks.modules_of(encoder)),
             mask_only=bool(masks.modules_of(encoder)),
-            paths=[paths[layer.module] for layer in layers],
-            order=_standing(layers, encoder),
             names=list(inspect.signature(encoder.forward).parameters),
             tables=[(encoder.get_submodule(n), at) for n, at in position_tables(encoder).items()],
             before=default_implementation(encoder) if before == NAME else before,
@@ -197,8 +190,6 @@ class SparsityState:
                 f"this model was sparsified, but its attn_implementation is now "
                 f"{encoder.config._attn_implementation!r}; call sparsify() again, or restore()"
             )
-        if (what := self.displaced()) is not None:
-            raise PlanNotAppliedError(f"{what} after sparsify(); call sparsify() again")
         state, _, columns = _COLUMNS.get()
         if columns:
             _COLUMNS.set((None, None, {}))
@@ -229,44 +220,16 @@ class SparsityState:
         asked = columns.get(name)
         return bool(getattr(self.encoder.config, name, False) if asked is None else asked)
 
-    def displaced(self) -> str | None:
-        """What happened to the attention layers since `sparsify`; None if all are in their places.
-
-        Another layer in the place of one may fail in its own words, or follow another plan. A layer
-        inside a wrapper is still in its place.
-        """
-        moved = [i for i, path in enumerate(self.paths) if not self._stands(i, path)]
-        if not moved:
-            return None
-        order, kind = _standing(self.layers, self.encoder), type(self.encoder).__name__
-        for index in moved:
-            if self.layers[index].module not in order:
-                return f"attention layer {'.'.join(self.paths[index])} of {kind} was replaced"
-        if order != self.order:
-            names = " and ".join(".".join(self.paths[index]) for index in moved)
-            return f"attention layers {names} of {kind} changed places"
-        return None
-
-    def _stands(self, index: int, path: tuple[str, ...]) -> bool:
-        here: Any = self.encoder
-        for name in path:
-            here = None if here is None else here._modules.get(name)
-        return here is self.layers[index].module
-
     def after_forward(self, current: Pass) -> None:
-        """Checks that every layer has followed the plan."""
+        """Checks that every layer has followed the plan, in its place."""
         self.last = current
-        if len(current.chosen) < len(self.layers):
+        count = len(self.layers)
+        if list(current.chosen) != list(range(count)):
+            followed = ", ".join(map(str, current.chosen)) or "none"
             raise PlanNotAppliedError(
-                f"only {len(current.chosen)} of {len(self.layers)} attention layers of "
-                f"{type(self.encoder).__name__} followed the plan; call sparsify() again"
+                f"the plan of {type(self.encoder).__name__} was followed not by its attention "
+                f"layers 0 to {count - 1}, but by {followed}; call sparsify() again"
             )
-
-
-def _standing(layers: list[Attention], encoder: nn.Module) -> list[nn.Module]:
-    """The modules of layers, each once, in the order in which they stand in an encoder."""
-    members = {layer.module for layer in layers}
-    return [module for module in encoder.modules() if module in members]
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
