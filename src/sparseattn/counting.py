@@ -15,6 +15,9 @@ from sparseattn.rules import LayerRule
 from sparseattn.tokens import TokenBatch
 from sparseattn.words import counted
 
+#: Upper ends of the buckets of lengths, in tokens, inclusive.
+_EDGES = (16, 32, 64, 128, 256, 512)
+
 
 @dataclass(frozen=True)
 class LayerCount:
@@ -241,18 +244,11 @@ class MeasuredSparsity:
         heads = tuple(self.heads[layer] for layer in layers)
         return MeasuredSparsity(heads, self.lengths, self.allowed[:, list(layers)])
 
-    def by_length(self, edges: Sequence[int] = (16, 32, 64, 128, 256, 512)) -> dict[str, float]:
-        """The sparsity of the texts of each length, for lengths that occur.
-
-        Args:
-            edges: Upper ends of the buckets, in tokens, inclusive.
-
-        Returns:
-            By bucket, such as `17-32`.
-        """
+    def by_length(self) -> dict[str, float]:
+        """The sparsity of the texts of each length that occurs, by bucket, such as `17-32`."""
         shares = {}
-        last = max(int(self.lengths.max()), edges[-1] + 1)
-        for low, high in zip((0, *edges), (*edges, last), strict=True):
+        last = max(int(self.lengths.max()), _EDGES[-1] + 1)
+        for low, high in zip((0, *_EDGES), (*_EDGES, last), strict=True):
             inside = (self.lengths > low) & (self.lengths <= high)
             if inside.any():
                 pairs = int(self.allowed[inside].sum()), int(self.valid[inside].sum())

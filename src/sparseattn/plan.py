@@ -300,14 +300,6 @@ class Plan:
         """A line an entry."""
         return "\n".join(_line(entry, _named) for entry in self.entries)
 
-    @cached_property
-    def _hash(self) -> int:
-        return hash(self.entries)
-
-    def __hash__(self) -> int:
-        """Hashes the entries once."""
-        return self._hash
-
 
 def _line(entry: Entry, named: Callable[[str, str], str]) -> str:
     """An entry, its selections named by a noun and their text."""

@@ -268,4 +268,3 @@ def test_sparsity_by_length():
     tokens = [TokenBatch.of_lengths(10, 20), TokenBatch.of_lengths(20)]
     measured = MeasuredSparsity.of(Plan.of("self()"), tokens, [1])
     assert measured.by_length() == pytest.approx({"1-16": 0.9, "17-32": 0.95})
-    assert measured.by_length(edges=(5,)) == pytest.approx({"6-20": 1 - 50 / 900})

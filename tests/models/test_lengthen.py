@@ -222,7 +222,7 @@ def test_a_failure_leaves_the_model_as_it_was(arguments, error, planned, monkeyp
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sparseattn.models.lengthen.lengthening.planned_outputs", interrupted)
+    monkeypatch.setattr("sparseattn.models.lengthen.lengthening.random_outputs", interrupted)
     model = small("roberta")
     tokenizer = transformers.BertTokenizer({"[UNK]": 0, "a": 1}, model_max_length=64)
     if planned:

@@ -15,6 +15,8 @@ FIELD = "sparseattn"
 QUANTIZED = "quantized"
 #: The `attn_implementation` of a sparsified model.
 NAME = "sparseattn"
+#: Where an encoder keeps the `SparsityState` that `sparsify` put on it.
+ATTRIBUTE = "_sparseattn_state"
 
 
 @dataclass(frozen=True)

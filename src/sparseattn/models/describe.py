@@ -15,7 +15,7 @@ from sparseattn.counting import MeasuredSparsity, SparsityReport
 from sparseattn.errors import DataError, PlanError
 from sparseattn.models import masks
 from sparseattn.models.encoder import attention_dropout, encoder_of
-from sparseattn.models.state import ATTRIBUTE, SparsityState, followed
+from sparseattn.models.state import SparsityState, attached_state, followed
 from sparseattn.rules import LayerRule
 from sparseattn.tokens import TokenBatch
 
@@ -92,8 +92,7 @@ def _state_of(model: Any, purpose: str) -> SparsityState:
     config = followed(encoder)
     if config is None:
         raise PlanError(f"{type(model).__name__} is not sparsified; there is nothing to {purpose}")
-    state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
-    return state or SparsityState.of(encoder, config)
+    return attached_state(encoder) or SparsityState.of(encoder, config)
 
 
 def _backend_of(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sparseattn.errors import SparseAttnError, UnsupportedModelError, first_line
 from sparseattn.models import interface, masks, own_attention
-from sparseattn.models.config import NAME
+from sparseattn.models.config import ATTRIBUTE, NAME
 
 _WORKING = (
     "BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, ELECTRA, ALBERT, ERNIE, MobileBERT, "
@@ -208,12 +208,11 @@ def special_of(config: Any) -> set[int]:
     return {value for value in named if isinstance(value, int)}
 
 
-def random_batch(
-    encoder: Any, lengths: Sequence[int], annotated: bool = False
-) -> dict[str, Tensor]:
+def random_batch(encoder: Any, lengths: Sequence[int]) -> dict[str, Tensor]:
     """Ordinary tokens of the encoder's vocabulary, the same each time, padded on the right.
 
-    The annotations are one sentence of one-token words of one kind, all under the first.
+    The annotations, if its plan needs any, are one sentence of one-token words of one kind, all
+    under the first.
     """
     config = encoder.config
     special = special_of(config)
@@ -224,7 +223,8 @@ def random_batch(
     mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
     ids = torch.where(mask, ordinary[drawn], getattr(config, "pad_token_id", None) or 0)
     columns = {"input_ids": ids, "attention_mask": mask.long()}
-    if annotated:
+    state = getattr(encoder, ATTRIBUTE, None)
+    if state is not None and state.config.plan.needs:
         words = torch.arange(max(lengths)).expand_as(ids)
         columns["word_index"] = words.where(mask, -1)
         same = torch.zeros_like(ids).where(mask, -1)
@@ -234,18 +234,18 @@ def random_batch(
     return {name: column.to(device) for name, column in columns.items()}
 
 
-def random_outputs(encoder: Any, lengths: Sequence[int], annotated: bool = False) -> Tensor:
+def random_outputs(encoder: Any, lengths: Sequence[int], done: str = "lengthened") -> Tensor:
     """The encoder's first output for a random batch. Shape: [texts, longest, hidden width].
 
     Args:
         encoder: What to run.
         lengths: Real tokens of each text.
-        annotated: Whether the batch carries annotations.
+        done: What the error says that it cannot be.
     """
-    who = f"{type(encoder).__name__} cannot be lengthened: "
+    who = f"{type(encoder).__name__} cannot be {done}: "
     if "input_ids" not in inspect.signature(encoder.forward).parameters:
         raise UnsupportedModelError(f"{who}it does not read text (input_ids)")
-    batch = random_batch(encoder, lengths, annotated)
+    batch = random_batch(encoder, lengths)
     try:
         with torch.no_grad(), torch.random.fork_rng():
             output: Tensor = encoder(**batch)[0]

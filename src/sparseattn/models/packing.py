@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sparseattn.errors import SparseAttnError, UnsupportedModelError, first_line
-from sparseattn.models.config import remove_plan
-from sparseattn.models.encoder import encoder_of, evaluating, owner_of, random_batch
+from sparseattn.errors import SparseAttnError, UnsupportedModelError
+from sparseattn.models.config import ATTRIBUTE, remove_plan
+from sparseattn.models.encoder import encoder_of, evaluating, owner_of, random_outputs
 from sparseattn.models.interface import pack_inputs, unpack_outputs
 from sparseattn.models.sparsify import plan_of, restore, sparsify
-from sparseattn.models.state import ATTRIBUTE, SparsityState
+from sparseattn.models.state import SparsityState
 
 #: Tokens of the texts that are tried, and what rounding explains of the largest output.
 _LENGTHS, _CLOSE = (9, 4, 1), 1e-4
@@ -72,10 +72,10 @@ def _pack(state: SparsityState) -> None:
         handles.append(layer.register_forward_pre_hook(pack_inputs, with_kwargs=True))
         handles.append(layer.register_forward_hook(unpack_outputs, with_kwargs=True))
     state.packs = False
-    expected = _outputs(state, who)
+    expected = _outputs(state.encoder)
     state.packs = True
     try:
-        if not _close(_outputs(state, who), expected):
+        if not _close(_outputs(state.encoder), expected):
             raise UnsupportedModelError(
                 f"{who}: its layers compute something else for texts in one row"
             )
@@ -102,18 +102,11 @@ def _layers(state: SparsityState) -> list[nn.Module]:
     return list(modules)
 
 
-def _outputs(state: SparsityState, who: str) -> Tensor:
+def _outputs(encoder: Any) -> Tensor:
     """The outputs for the real tokens of a few texts. Shape: [real tokens, width]."""
-    encoder = state.encoder
-    batch = random_batch(encoder, _LENGTHS, annotated=bool(state.config.plan.needs))
-    try:
-        with evaluating(encoder), torch.no_grad():
-            outputs: Tensor = encoder(**batch)[0]
-    except SparseAttnError:
-        raise
-    except Exception as error:
-        raise UnsupportedModelError(f"{who}: {first_line(error)}") from error
-    return outputs[batch["attention_mask"].bool()]
+    with evaluating(encoder):
+        outputs = random_outputs(encoder, _LENGTHS, "packed")
+    return torch.cat([text[:length] for text, length in zip(outputs, _LENGTHS, strict=True)])
 
 
 def _close(found: Tensor, expected: Tensor) -> bool:

@@ -9,19 +9,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import transformers
-
 from sparseattn.errors import DataError, reason
-from sparseattn.models.names import resolve
+from sparseattn.models.load import load_part
 
 
 def tokenizer_of(name: str) -> Any:
     """The tokenizer of a saved model; None where it has none."""
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            resolve(name), trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError):
+        tokenizer = load_part(name, "AutoTokenizer")
+    except DataError:
         return None
     # Where there are no files, transformers makes one up that knows special tokens alone.
     return tokenizer if len(tokenizer) > len(set(tokenizer.all_special_ids)) else None

@@ -15,17 +15,27 @@ from torch import nn
 from sparseattn import backend as backends
 from sparseattn.errors import BackendError, PlanError, UnsupportedModelError
 from sparseattn.models import masks, own_attention
-from sparseattn.models.config import FIELD, NAME, QUANTIZED, SparsityConfig, remove_plan
+from sparseattn.models.config import (
+    ATTRIBUTE,
+    FIELD,
+    NAME,
+    QUANTIZED,
+    SparsityConfig,
+    remove_plan,
+)
 from sparseattn.models.encoder import default_implementation, encoder_of, owner_of
 from sparseattn.models.int8 import is_quantized
 from sparseattn.models.interface import LAYERS, pack_inputs, register, unpack_outputs
 from sparseattn.models.replaced import refuse_dense
-from sparseattn.models.state import ATTRIBUTE, SparsityState, followed, refuse_replica
+from sparseattn.models.state import SparsityState, followed, refuse_replica
 from sparseattn.plan import Plan
 from sparseattn.selection import Selection
 
 #: References to a module's dict of layers when it is looked at: its own, a local name, an argument.
 _OWN_REFERENCES = 3
+
+#: What layers have hooks for.
+_LAYER_HOOKS = (masks.rewrite_mask, own_attention.refuse_outside, pack_inputs, unpack_outputs)
 
 #: What plain `from_pretrained` is told where it could only run the model dense.
 _NEEDS_LOAD = "sparseattn (load this model with sparseattn.load)"
@@ -143,10 +153,8 @@ def _sharing(module: nn.Module) -> bool:
 
 def _intact(encoder: Any, state: SparsityState) -> bool:
     """Whether all that `sparsify` put on an encoder is still there; pickling loses its forward."""
-    own = encoder.__dict__.get("forward")
     return (
-        own is not None
-        and getattr(own, "__func__", None) is not type(encoder).forward
+        getattr(encoder.forward, "__func__", None) is not type(encoder).forward
         and [module for module in encoder.modules() if hasattr(module, LAYERS)]
         == list(dict.fromkeys(layer.module for layer in state.layers))
         and all(hook.id in (hook.hooks_dict_ref() or {}) for hook in state.hooks)
@@ -156,18 +164,17 @@ def _intact(encoder: Any, state: SparsityState) -> bool:
 
 
 def _clear(encoder: Any) -> None:
-    """Takes off what layers of another sparsified model brought along."""
+    """Takes off what layers carry, those of another sparsified model too."""
     own_attention.put_back(encoder)
     for module in encoder.modules():
         vars(module).pop(LAYERS, None)
-        for key, hook in list(module._forward_pre_hooks.items()):
-            if hook in (masks.rewrite_mask, own_attention.refuse_outside, pack_inputs):
-                del module._forward_pre_hooks[key]
-                module._forward_pre_hooks_with_kwargs.pop(key, None)
-        for key, hook in list(module._forward_hooks.items()):
-            if hook is unpack_outputs:
-                del module._forward_hooks[key]
-                module._forward_hooks_with_kwargs.pop(key, None)
+        for hooks, with_kwargs in (
+            (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs),
+            (module._forward_hooks, module._forward_hooks_with_kwargs),
+        ):
+            for key in [key for key, hook in hooks.items() if hook in _LAYER_HOOKS]:
+                del hooks[key]
+                with_kwargs.pop(key, None)
 
 
 @cache
@@ -285,10 +292,7 @@ def _detach(encoder: Any, state: SparsityState) -> None:
         del encoder.forward
     if state.inner is not None:
         encoder.forward = state.inner
-    own_attention.put_back(encoder)
-    for layer in state.layers:
-        if hasattr(layer.module, LAYERS):
-            delattr(layer.module, LAYERS)
+    _clear(encoder)
     delattr(encoder, ATTRIBUTE)
 
 

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from sparseattn.annotations import COLUMNS
 from sparseattn.errors import DataError, PlanError, PlanNotAppliedError, UnsupportedModelError
 from sparseattn.models import masks, own_attention
-from sparseattn.models.config import FIELD, NAME, SparsityConfig
+from sparseattn.models.config import ATTRIBUTE, FIELD, NAME, SparsityConfig
 from sparseattn.models.encoder import (
     Attention,
     attention_layers,
@@ -28,9 +28,6 @@ from sparseattn.models.layout import Layout
 from sparseattn.models.positions import position_tables
 from sparseattn.plan import CompiledPlan
 from sparseattn.tokens import TokenBatch
-
-#: Where an encoder keeps it.
-ATTRIBUTE = "_sparseattn_state"
 
 #: Annotation columns that a model around an encoder was called with in this thread: the encoder's
 #: state, that model, and the columns.

@@ -1,1 +1,1 @@
-"""Patterns: one file each, discovered. See `base` for what a pattern is, `spec` for the strings."""
+"""Patterns: one file each, discovered. See `sparseattn.pattern` for what a pattern is."""

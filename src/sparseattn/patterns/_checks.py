@@ -29,12 +29,9 @@ def at_least(pattern: Any, **lowest: int) -> None:
         PatternError: One is not.
     """
     for field, bound in lowest.items():
-        value = getattr(pattern, field)
-        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < bound:
-            raise refused(pattern, field, f"must be a whole number >= {bound}")
-        if int(value) > LARGEST:
-            raise refused(pattern, field, f"must be at most {LARGEST}")
-        object.__setattr__(pattern, field, int(value))
+        rule = f"must be a whole number >= {bound}"
+        number = _whole(pattern, field, getattr(pattern, field), bound, rule)
+        object.__setattr__(pattern, field, number)
 
 
 def whole_numbers(pattern: Any, field: str) -> tuple[int, ...]:
@@ -43,14 +40,18 @@ def whole_numbers(pattern: Any, field: str) -> tuple[int, ...]:
     Raises:
         PatternError: It is not.
     """
-    for value in listed(pattern, field):
-        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 0:
-            raise refused(pattern, field, "must be whole numbers >= 0")
-        if int(value) > LARGEST:
-            raise refused(pattern, field, f"must be at most {LARGEST}")
-    numbers = tuple(map(int, getattr(pattern, field)))
+    rule = "must be whole numbers >= 0"
+    numbers = tuple(_whole(pattern, field, value, 0, rule) for value in listed(pattern, field))
     object.__setattr__(pattern, field, numbers)
     return numbers
+
+
+def _whole(pattern: Any, field: str, value: Any, bound: int, rule: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < bound:
+        raise refused(pattern, field, rule)
+    if int(value) > LARGEST:
+        raise refused(pattern, field, f"must be at most {LARGEST}")
+    return int(value)
 
 
 def flag(pattern: Any, field: str) -> None:

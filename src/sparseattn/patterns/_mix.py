@@ -29,12 +29,10 @@ class Mix(Pattern):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What any part needs."""
         return frozenset().union(*(part.needs for part in self.parts))
 
     @property
     def varies_by_layer(self) -> bool:
-        """Whether any part does."""
         return any(part.varies_by_layer for part in self.parts)
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:

@@ -31,11 +31,7 @@ def nearest_by_piece(embedding: Tensor, ids: Tensor, lexical: Tensor, k: int) ->
     if not lexical.any():
         return ids.new_full((*ids.shape, min(k, length)), -1)
     pieces = _Pieces.of(ids, lexical)
-    # In float64, equal cosines come out equal in whatever batch they are computed, so that ties
-    # are ties. Apple's GPUs have no float64.
-    wide = torch.float32 if embedding.device.type == "mps" else torch.float64
-    chosen = embedding[pieces.ids.to(embedding.device)].to(wide)
-    vectors = normalize(chosen, dim=-1).to(ids.device)
+    vectors = unit_vectors(embedding, pieces.ids)
     every = torch.arange(vectors.shape[1], device=ids.device)
     found = [_ranked(vectors, pieces, rows, k + 1) for rows in torch.split(every, PIECES)]
     # The first k that are not the token itself: it is moved behind them.
@@ -43,6 +39,16 @@ def nearest_by_piece(embedding: Tensor, ids: Tensor, lexical: Tensor, k: int) ->
     itself = keys == torch.arange(length, device=ids.device)[:, None]
     keys = keys.gather(2, itself.byte().argsort(dim=2, stable=True))
     return keys[..., : min(k, length)].masked_fill(~lexical[..., None], -1)
+
+
+def unit_vectors(embedding: Tensor, ids: Tensor) -> Tensor:
+    """The embeddings of word pieces, of length 1. Shape: that of `ids`, and width.
+
+    In float64, equal cosines come out equal in whatever batch they are computed, so that ties are
+    ties. Apple's GPUs have no float64.
+    """
+    wide = torch.float32 if embedding.device.type == "mps" else torch.float64
+    return normalize(embedding[ids.to(embedding.device)].to(wide), dim=-1).to(ids.device)
 
 
 @dataclass(frozen=True, eq=False)

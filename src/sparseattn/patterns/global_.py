@@ -61,11 +61,7 @@ class Global(Pattern):
 
     @classmethod
     def from_arguments(cls, positional: list[Any], named: dict[str, Any]) -> Global:
-        """Reads `global(cls, sep, first=2, positions=[5])`.
-
-        Raises:
-            PatternError: An argument is unknown.
-        """
+        """Reads `global(cls, sep, first=2, positions=[5])`."""
         wrong = [name for name in named if name not in _NAMED]
         if wrong:
             raise PatternError(f"global(): {unknown('argument', wrong[0], _NAMED)}")
@@ -78,12 +74,10 @@ class Global(Pattern):
 
     @classmethod
     def signature(cls) -> str:
-        """See `Pattern.signature`; kinds are written without a name."""
         return "global(cls, sep, first=0, positions=[], rows=true, columns=true)"
 
     @property
     def needs(self) -> frozenset[str]:
-        """`separators` where `sep` is global."""
         return frozenset({"separators"} if "sep" in self.kinds else ())
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:

@@ -73,12 +73,10 @@ class MatchedRandom(Pattern):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the matched pattern and the kept one need."""
         return self._whole.needs
 
     @property
     def varies_by_layer(self) -> bool:
-        """Unless told not to, or where the matched pattern does."""
         return self.per_layer or self._whole.varies_by_layer
 
     @property

@@ -6,28 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from sparseattn.annotations import TAGS
 from sparseattn.errors import PatternError, unknown
 from sparseattn.pattern import Pattern
 from sparseattn.patterns._checks import distinct_names, listed, refused
-from sparseattn.rules import Part, Rule
+from sparseattn.rules import Product, Rule
 from sparseattn.tokens import TokenBatch
-
-
-@dataclass(frozen=True, eq=False)
-class Columns(Part):
-    """Pairs whose key is one of some tokens, whatever the query.
-
-    Attributes:
-        tokens: True for such a key. Shape: [batch, length], bool.
-    """
-
-    tokens: Tensor
-
-    def allowed(self, q: Tensor, k: Tensor) -> Tensor:
-        return self.tokens[:, None, None, k].expand(-1, -1, len(q), -1)
 
 
 @dataclass(frozen=True)
@@ -78,4 +63,4 @@ class PartOfSpeech(Pattern):
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:
         tags = tokens.need("tags", self)
         kept = torch.tensor([TAGS.index(tag) for tag in self.keep], device=tags.device)
-        return Rule((Columns(torch.isin(tags, kept)),))
+        return Rule((Product(keys=torch.isin(tags, kept)),))

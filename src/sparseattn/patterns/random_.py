@@ -60,7 +60,6 @@ class Random(Pattern):
 
     @property
     def varies_by_layer(self) -> bool:
-        """Unless told not to."""
         return self.per_layer
 
     def rule(self, tokens: TokenBatch, layer: int = 0) -> Rule:

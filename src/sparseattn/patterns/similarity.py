@@ -7,11 +7,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from sparseattn.pattern import Pattern
 from sparseattn.patterns._checks import at_least, flag
-from sparseattn.patterns._nearest import nearest_by_piece
+from sparseattn.patterns._nearest import nearest_by_piece, unit_vectors
 from sparseattn.rules import Keys, Rule
 from sparseattn.tokens import TokenBatch
 
@@ -65,7 +64,6 @@ class Similarity(Pattern):
 
     @property
     def needs(self) -> frozenset[str]:
-        """`ids`, `special` and `embedding`; `sentences` to find those of others."""
         needs = frozenset({"ids", "special", "embedding"})
         return needs | {"sentences"} if self.other_sentence else needs
 
@@ -77,10 +75,7 @@ class Similarity(Pattern):
             return Rule((Keys(nearest_by_piece(embedding, ids, lexical, self.k)),))
         sentences = tokens.need("sentences", self)
         lexical = lexical & (sentences >= 0)
-        # In float64, equal cosines come out equal in whatever batch they are computed, so that ties
-        # are ties. Apple's GPUs have no float64.
-        wide = torch.float32 if embedding.device.type == "mps" else torch.float64
-        vectors = normalize(embedding[ids.to(embedding.device)].to(wide), dim=-1).to(tokens.device)
+        vectors = unit_vectors(embedding, ids)
         every = torch.arange(tokens.length, device=tokens.device)
         parts = [
             nearest(vectors, lexical, queries, min(self.k, tokens.length), sentences)

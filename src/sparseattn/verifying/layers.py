@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparseattn.annotations import COLUMNS
 from sparseattn.errors import PlanError
 from sparseattn.models.encoder import attention_layers, encoder_of
-from sparseattn.models.state import ATTRIBUTE, SparsityState
+from sparseattn.models.state import attached_state
 from sparseattn.verifying.changes import Changed, Measured, at_a_time, measured
 from sparseattn.verifying.judging import Array, Pairs
 from sparseattn.verifying.subject import Subject
@@ -28,7 +28,7 @@ class Inside:
 
     def __init__(self, model: Any, subject: Subject) -> None:
         self.encoder = encoder = encoder_of(model)
-        state: SparsityState | None = getattr(encoder, ATTRIBUTE, None) or subject.state
+        state = attached_state(encoder) or subject.state
         known = state is not None and state.encoder is encoder
         self.layers = state.layers if state and known else attention_layers(encoder)
         if [layer.heads for layer in self.layers] != list(subject.heads):
@@ -78,7 +78,7 @@ class Inside:
     def _columns(self, texts: Sequence[Text]) -> dict[str, Tensor]:
         """What the encoder takes of texts of one length."""
         names = set(inspect.signature(self.encoder.forward).parameters)
-        if getattr(self.encoder, ATTRIBUTE, None) is not None:
+        if attached_state(self.encoder) is not None:
             names |= COLUMNS.keys()
         device = next(self.encoder.parameters()).device
         return {

@@ -17,7 +17,7 @@ from sparseattn.models.config import SparsityConfig
 from sparseattn.models.encoder import encoder_of, special_of
 from sparseattn.models.positions import max_tokens
 from sparseattn.models.sparsify import special_ids
-from sparseattn.models.state import ATTRIBUTE, SparsityState, followed
+from sparseattn.models.state import SparsityState, attached_state, followed
 from sparseattn.plan import CompiledPlan, Plan
 from sparseattn.tokens import TokenBatch
 from sparseattn.verifying.reach import Reach
@@ -160,7 +160,7 @@ def _of_model(plan: Plan, model: Any, tokenizer: Any) -> Subject:
     if known is not None and tokenizer is None:
         special, separators = known.special, known.separators
     config = SparsityConfig(plan, special=special, separators=separators)
-    state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
+    state = attached_state(encoder)
     heads: list[int] = []
     try:
         state = replace(state or SparsityState.of(encoder, config), config=config, compiler=None)

@@ -11,14 +11,9 @@ import torch
 
 from sparseattn.errors import DataError, PlanNotAppliedError, first_line
 from sparseattn.models.card import write_card
-from sparseattn.models.encoder import encoder_of, owner_of
+from sparseattn.models.encoder import encoder_of, owner_of, random_outputs
 from sparseattn.models.lengthen.growth import tensors
-from sparseattn.models.lengthen.lengthening import (
-    PADDED,
-    Lengthened,
-    lengthened,
-    planned_outputs,
-)
+from sparseattn.models.lengthen.lengthening import PADDED, Lengthened, lengthened
 from sparseattn.models.load import load_model, quiet
 from sparseattn.models.saving import new_folder, tokenizer_of, writing
 from sparseattn.models.sparsify import plan_of
@@ -107,5 +102,5 @@ def _compare(model: Any, again: Any, folder: Path) -> None:
         if name not in other or not torch.equal(tensor.cpu(), other[name].cpu()):
             raise DataError(f"read back from {folder}, {name} is not what was written")
     first, second = encoder_of(model), encoder_of(again)
-    if not torch.equal(planned_outputs(first, PADDED), planned_outputs(second, PADDED)):
+    if not torch.equal(random_outputs(first, PADDED), random_outputs(second, PADDED)):
         raise DataError(f"read back from {folder}, the model has other outputs")

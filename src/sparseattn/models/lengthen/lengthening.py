@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sparseattn.backend import AUTO
 from sparseattn.errors import UnsupportedModelError
@@ -17,7 +15,7 @@ from sparseattn.models.lengthen import PLAN
 from sparseattn.models.lengthen.growth import Growth, change, refused
 from sparseattn.models.positions import Positions, max_tokens
 from sparseattn.models.sparsify import attach, plan_of, restore, sparsify
-from sparseattn.models.state import ATTRIBUTE, SparsityState, followed
+from sparseattn.models.state import followed
 from sparseattn.plan import Plan
 
 #: A short batch with padding: real tokens of each text.
@@ -132,7 +130,7 @@ def lengthened(
             except UnsupportedModelError as error:
                 why = f"{error}; without a plan it can be lengthened"
                 raise UnsupportedModelError(why) from error
-        if not bool(torch.isfinite(planned_outputs(encoder, [to])).all()):
+        if not bool(torch.isfinite(random_outputs(encoder, [to])).all()):
             raise refused(encoder, f"its outputs at {to:,} tokens are not finite")
         undo.pop_all()
     copied, computed = (tuple(growth.copied), tuple(growth.computed)) if growth else ((), ())
@@ -178,13 +176,6 @@ def _grow(
         )
     growth.apply(owner, undo)
     return limit, how, growth
-
-
-def planned_outputs(encoder: Any, lengths: Sequence[int]) -> Tensor:
-    """`random_outputs`, with the annotations that a plan on the encoder needs."""
-    state: SparsityState | None = getattr(encoder, ATTRIBUTE, None)
-    annotated = state is not None and bool(state.config.plan.needs)
-    return random_outputs(encoder, lengths, annotated)
 
 
 def _count(limit: int | None) -> str:
