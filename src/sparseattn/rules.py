@@ -59,12 +59,9 @@ class Band(Part):
     dilation: int = 1
 
     def allowed(self, q: Tensor, k: Tensor) -> Tensor:
-        distance = (q[:, None] - k[None, :]).abs()
-        if isinstance(self.radius, Tensor):
-            reach = self.radius[:, q, None] * self.dilation
-        else:
-            reach = torch.full((1, 1, 1), self.radius * self.dilation, device=q.device)
-        near = distance <= reach
+        distance = (q[:, None] - k[None, :]).abs()[None]
+        radius = self.radius[:, q, None] if isinstance(self.radius, Tensor) else self.radius
+        near = distance <= radius * self.dilation
         return (near & (distance % self.dilation == 0) if self.dilation > 1 else near)[:, None]
 
 

@@ -63,9 +63,7 @@ class TokenBatch:
         values = {field: columns.get(column) for column, field in COLUMNS.items()}
         if values["special"] is not None:
             values["special"] = values["special"].bool()
-        return cls(
-            valid, ids=ids, **{**values, **{k: v for k, v in known.items() if v is not None}}
-        )
+        return cls(valid, ids=ids, **(values | known))
 
     @property
     def batch(self) -> int:

@@ -15,12 +15,7 @@ import transformers
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
-from sparseattn.errors import (
-    DataError,
-    MissingExtraError,
-    PlanError,
-    SparseAttnError,
-)
+from sparseattn.errors import DataError, MissingExtraError, PlanError, SparseAttnError
 from sparseattn.models.config import FIELD, QUANTIZED, SparsityConfig
 from sparseattn.models.encoder import encoder_of
 from sparseattn.models.int8 import quantize
