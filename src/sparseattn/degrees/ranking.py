@@ -97,29 +97,6 @@ class Ranking(Registered, ABC):
         return f"{self.name}({given})" if given else self.name
 
 
-@dataclass(frozen=True)
-class ListedRanking(Ranking):
-    """An order whose pattern lists the keys of each query one by one, the first ones first."""
-
-    def default_degrees(self, longest: int) -> tuple[float, ...]:  # noqa: ARG002
-        """0 to 8."""
-        return (0, 1, 2, 4, 8)
-
-    def ranks(self, tokens: TokenBatch, layer: int, most: float) -> Tensor:
-        """See `Ranking.ranks`: from 1."""
-        import torch
-
-        from sparseattn.rules import Keys
-
-        (keys,) = self.pattern(most).rule(tokens, layer).parts
-        assert isinstance(keys, Keys)
-        index, never = keys.index, int(most) + 1
-        batch, length, listed = index.shape
-        ranks = torch.full((batch, length, length + 1), never, device=index.device)
-        order = torch.arange(1, listed + 1, device=index.device).expand(batch, length, listed)
-        return ranks.scatter_(2, index.masked_fill(index < 0, length), order)[..., :length]
-
-
 def _is_count(degree: object) -> bool:
     return isinstance(degree, int) and not isinstance(degree, bool) and degree >= 0
 
@@ -152,10 +129,7 @@ def parse_rankings(over: str | Sequence[str]) -> tuple[Ranking, ...]:
         name = text.strip()
         if not name:
             raise PlanError("over: the name of a ranking is missing between or after commas")
-        if "(" not in name:
-            found.append(rankings.find(name)())
-            continue
-        found.append(parse_with(rankings, name))
+        found.append(parse_with(rankings, name) if "(" in name else rankings.find(name)())
     names = [ranking.name for ranking in found]
     if not names:
         raise PlanError("over: at least one ranking is needed, such as neighbor")

@@ -1,4 +1,4 @@
-"""Keys by their distance: in tokens, or as a share of the text's length."""
+"""Keys by their distance: in tokens, as a share of the text's length, along the parse."""
 
 from __future__ import annotations
 
@@ -38,10 +38,7 @@ class NeighborRanking(Ranking):
 
     def ranks(self, tokens: TokenBatch, layer: int, most: float) -> Tensor:  # noqa: ARG002
         """See `Ranking.ranks`: the distance, 0 for the token itself."""
-        import torch
-
-        place = torch.arange(tokens.length, device=tokens.device)
-        return (place[:, None] - place).abs()[None]
+        return _distance(tokens)
 
 
 @dataclass(frozen=True)
@@ -64,12 +61,39 @@ class ElasticRanking(Ranking):
 
     def ranks(self, tokens: TokenBatch, layer: int, most: float) -> Tensor:  # noqa: ARG002
         """See `Ranking.ranks`: the smallest share whose window reaches the key."""
-        import torch
-
-        place = torch.arange(tokens.length, device=tokens.device)
-        distance = (place[:, None] - place).abs()[None].double()
+        distance = _distance(tokens).double()
         lengths = tokens.lengths.clamp(min=1)[:, None, None]
         # `elastic` rounds halves up: it reaches d from this share on, or from the next number on.
         share = ((distance - 0.5) / lengths).clamp(min=0)
-        reached = torch.floor(lengths * share + 0.5) >= distance
-        return torch.where(reached, share, share.nextafter(torch.ones_like(share)))
+        reached = (lengths * share + 0.5).floor() >= distance
+        return share.where(reached, share.nextafter(share.new_ones(())))
+
+
+@dataclass(frozen=True)
+class DependencyRanking(Ranking):
+    """Keys by their words' distance in the dependency tree; a degree is how many edges."""
+
+    name: ClassVar[str] = "dependency"
+
+    def default_degrees(self, longest: int) -> tuple[float, ...]:  # noqa: ARG002
+        """0 to 3."""
+        return (0, 1, 2, 3)
+
+    def pattern(self, degree: float) -> Pattern:
+        from sparseattn.patterns.dependency import Dependency
+
+        return Dependency(int(degree))
+
+    def ranks(self, tokens: TokenBatch, layer: int, most: float) -> Tensor:  # noqa: ARG002
+        """See `Ranking.ranks`: 1 for the same word and an edge away, as `dependency()` has it."""
+        from sparseattn.patterns.dependency import tree_distance
+
+        return tree_distance(tokens, int(most), self.pattern(most)).clamp(min=1)
+
+
+def _distance(tokens: TokenBatch) -> Tensor:
+    """Between places in the text. Shape: [1, length, length], int64."""
+    import torch
+
+    place = torch.arange(tokens.length, device=tokens.device)
+    return (place[:, None] - place).abs()[None]
