@@ -184,6 +184,8 @@ def test_what_cannot_be_calibrated():
         )
     with pytest.raises(SparseAttnError, match="unknown option 'importance'"):
         sa.calibrate(classifier(), ["a b c"], 0.6, tokenizer=Words(), importance="output")
+    with pytest.raises(PlanError, match="unknown option 'warmup'; choose from: over, granularity"):
+        sa.calibrate(classifier(), ["a b c"], 0.6, tokenizer=Words(), warmup=0.2)
 
 
 def test_a_head_with_the_global_tokens_alone_is_not_called_off():

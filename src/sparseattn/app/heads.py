@@ -9,7 +9,7 @@ from typing import Any
 from sparseattn.app.jobs import Kept
 from sparseattn.app.reader import Reader
 from sparseattn.degrees.probe import Measured, measure_patterns, pattern_of
-from sparseattn.degrees.texts import Texts, check, spread_indices, tokenize
+from sparseattn.degrees.texts import Texts, spread_indices, tokenize
 from sparseattn.errors import (
     AnnotationError,
     DataError,
@@ -20,7 +20,7 @@ from sparseattn.errors import (
 from sparseattn.pattern import Pattern, parse
 from sparseattn.plan import Plan
 from sparseattn.selection import select_indices
-from sparseattn.syntax import Annotator, Collator
+from sparseattn.syntax import Annotator
 
 #: What is probed for each kind, and what is left beside them all.
 PROBED = {
@@ -123,12 +123,10 @@ def _probed(reader: Reader, lines: Lines, own: str, kept: Kept) -> _Probed:
 def _measure(reader: Reader, lines: Lines, own: str) -> _Probed:
     if not lines:
         raise DataError("there are no texts to probe")
-    check(reader.encoder, [])
     patterns, notices = _patterns(reader, own)
     needs = frozenset[str]().union(*(pattern.needs for pattern in patterns.values()))
-    annotator = Annotator.for_needs(reader.tokenizer, needs)
-    rows = tokenize(reader.encoder, lines, reader.tokenizer, annotator=annotator, pairs=True)
-    texts = Texts(reader.encoder, rows, Collator(reader.tokenizer), MOST)
+    rows, collator = tokenize(reader.encoder, lines, reader.tokenizer, needs, pairs=True)
+    texts = Texts(reader.encoder, rows, collator, MOST)
     if len(texts.rows) < len(lines):
         lines = [lines[at] for at in spread_indices(len(lines), len(texts.rows))]
     measured = measure_patterns(texts, list(patterns.values()), reader.tokenizer)

@@ -37,11 +37,11 @@ def calibrate(
 
     from sparseattn.annotations import PARSED
     from sparseattn.counting import MeasuredSparsity
-    from sparseattn.degrees.calibrate import calibrate_rows, prepare
+    from sparseattn.degrees.calibrate import calibrate_rows
     from sparseattn.degrees.cost import check_sparsity
     from sparseattn.degrees.result import kind_lines, sparsity_lines
     from sparseattn.degrees.settings import Settings
-    from sparseattn.degrees.texts import Texts, check
+    from sparseattn.degrees.texts import Texts, tokenize
     from sparseattn.models.load import load_part
     from sparseattn.study.resolve import Sample
     from sparseattn.study.trial_cache import TrialCache
@@ -59,8 +59,7 @@ def calibrate(
     else:
         name, texts = model or DEFAULT, options.read_texts(text)
         encoder, tokenizer = load_part(name, "AutoModel"), load_part(name, "AutoTokenizer")
-        check(encoder, texts)
-        rows, collator = prepare(encoder, texts, tokenizer, settings)
+        rows, collator = tokenize(encoder, texts, tokenizer, settings.needs)
     with Console(stderr=True).status(f"looking at the attention in {counted(len(rows), 'text')}"):
         result = calibrate_rows(encoder, rows, collator, sparsity, settings, tokenizer)
     result.plan.save(out)

@@ -17,11 +17,14 @@ from sparseattn.degrees.cost import Costs, check_sparsity
 from sparseattn.degrees.discretize import Discretized, discretize
 from sparseattn.degrees.observe import observe
 from sparseattn.degrees.settings import Settings, split_rows
-from sparseattn.degrees.texts import Texts, check, tokenize, tokenizer_of
+from sparseattn.degrees.texts import Texts, tokenize
 from sparseattn.plan import Plan
 
 #: Texts that attention is measured on, at most: it is an average over thousands of queries.
 _SAMPLE = 512
+
+#: The settings that calibration looks at.
+_OPTIONS = ("over", "granularity", "globals", "dense_layers")
 
 
 def calibrate(
@@ -52,22 +55,10 @@ def calibrate(
         AnnotationError: A ranking needs what the texts do not carry.
         DataError: There are no texts, or it is one string.
     """
-    settings = Settings.of(options)
+    settings = Settings.of(options, _OPTIONS)
     check_sparsity(sparsity)
-    check(model, texts)
-    tokenizer = tokenizer or tokenizer_of(model)
-    rows, collator = prepare(model, texts, tokenizer, settings)
-    return calibrate_rows(model, rows, collator, sparsity, settings, tokenizer).plan
-
-
-def prepare(
-    model: Any, texts: Sequence[Any], tokenizer: Any, settings: Settings
-) -> tuple[list[Any], Any]:
-    """Tokenised rows, parsed if a ranking needs that, and what joins them into batches."""
-    from sparseattn.syntax import Annotator, Collator
-
-    annotator = Annotator.for_needs(tokenizer, settings.needs)
-    return tokenize(model, texts, tokenizer, annotator=annotator), Collator(tokenizer)
+    rows, collator = tokenize(model, texts, tokenizer, settings.needs)
+    return calibrate_rows(model, rows, collator, sparsity, settings, collator.tokenizer).plan
 
 
 def calibrate_rows(
@@ -80,7 +71,6 @@ def calibrate_rows(
     evaluation: Any = None,
 ) -> Discretized:
     """`calibrate` for tokenised rows; `evaluation` are rows for `settings.budget_split`."""
-    check(model, rows)
     # Every head keeps the global tokens: how much it attends to them does not say what for.
     settings = replace(settings, off=False)
     counted = split_rows(settings.budget_split, rows, evaluation)

@@ -14,7 +14,7 @@ from torch import Tensor
 from sparseattn.degrees.method import is_method
 from sparseattn.degrees.observe import Observation, observe
 from sparseattn.degrees.picture import heads_drawing
-from sparseattn.degrees.texts import Texts, check, spread_indices, tokenize, tokenizer_of
+from sparseattn.degrees.texts import Texts, tokenize
 from sparseattn.drawing import Drawing
 from sparseattn.errors import PatternError
 from sparseattn.pattern import Pattern, parse
@@ -153,15 +153,9 @@ def probe(
         DataError: There are no texts.
         AnnotationError: A row lacks an annotation, or texts cannot be annotated.
     """
-    from sparseattn.syntax import Annotator, Collator
-
     wanted = pattern_of(pattern)
-    check(model, texts)
-    tokenizer = tokenizer or tokenizer_of(model)
-    some = [texts[index] for index in spread_indices(len(texts), MOST)]
-    annotator = Annotator.for_needs(tokenizer, wanted.needs)
-    rows = tokenize(model, some, tokenizer, annotator=annotator, pairs=True)
-    return probe_texts(Texts(model, rows, Collator(tokenizer), MOST), wanted, tokenizer)
+    rows, collator = tokenize(model, texts, tokenizer, wanted.needs, pairs=True, most=MOST)
+    return probe_texts(Texts(model, rows, collator, MOST), wanted, collator.tokenizer)
 
 
 def pattern_of(given: Pattern | str) -> Pattern:
@@ -218,13 +212,7 @@ def probe_texts(texts: Texts, pattern: Pattern, tokenizer: Any = None) -> ProbeR
 def measure_patterns(
     texts: Texts, patterns: Sequence[Pattern], tokenizer: Any = None
 ) -> list[Measured]:
-    """Measures several patterns text by text in one run of the model.
-
-    Args:
-        texts: The model and what it reads.
-        patterns: At least one.
-        tokenizer: Tells which tokens are separators, where that is needed.
-    """
+    """Measures patterns, at least one, text by text in one run of the model."""
     batches: list[list[tuple[Tensor, ...]]] = [[] for _ in patterns]
     tokens = 0
     for seen in observe(texts, Plan.of(reduce(or_, patterns)), None, tokenizer):

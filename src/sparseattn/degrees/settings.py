@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +77,11 @@ class Settings:
         object.__setattr__(self, "over", tuple(map(str, parse_rankings(self.over))))
 
     @classmethod
-    def of(cls, options: dict[str, Any]) -> Settings:
-        """Settings from keywords; a PlanError for one that is unknown or not possible."""
+    def of(cls, options: dict[str, Any], names: Collection[str] = ()) -> Settings:
+        """Settings from keywords, maybe some alone; a PlanError for one that is not possible."""
         for name in options:
-            if name not in cls.__dataclass_fields__:
-                raise PlanError(unknown("option", name, cls.__dataclass_fields__))
+            if name not in (names or cls.__dataclass_fields__):
+                raise PlanError(unknown("option", name, names or cls.__dataclass_fields__))
         return cls(**options)
 
     @property

@@ -15,6 +15,7 @@ from sparseattn.models.positions import max_tokens
 from sparseattn.models.sparsify import sparsified
 from sparseattn.models.state import SparsityState, attached_state
 from sparseattn.plan import Plan
+from sparseattn.syntax import Annotator, Collator
 from sparseattn.tokens import TokenBatch
 
 Row = Mapping[str, Any]
@@ -117,18 +118,6 @@ def spread_indices(count: int, most: int) -> list[int]:
     return [index * count // most for index in range(most)] if count > most else list(range(count))
 
 
-def check(model: Any, texts: Any) -> None:
-    """Refuses what is no model, and one text for a list of them.
-
-    Raises:
-        UnsupportedModelError: See `encoder_of`.
-        DataError: It is one text.
-    """
-    encoder_of(model)
-    if isinstance(texts, str):
-        raise DataError("texts is one text; give a list of them")
-
-
 def tokenizer_of(model: Any) -> Any:
     """The tokenizer that a model was saved with."""
     from transformers import AutoTokenizer
@@ -137,24 +126,41 @@ def tokenizer_of(model: Any) -> Any:
 
 
 def tokenize(
-    model: Any, texts: Sequence[Any], tokenizer: Any, *, annotator: Any = None, pairs: bool = False
-) -> list[Row]:
+    model: Any,
+    texts: Sequence[Any],
+    tokenizer: Any = None,
+    needs: frozenset[str] = frozenset(),
+    *,
+    pairs: bool = False,
+    most: int | None = None,
+) -> tuple[list[Row], Collator]:
     """Rows from strings, cut to the model's positions; rows stay as they are.
 
     Args:
         model: What they are cut for.
         texts: Strings or rows.
-        tokenizer: The model's.
-        annotator: What tokenises instead of it, such as a `sparseattn.Annotator`.
+        tokenizer: The one that the model was saved with by default.
+        needs: The annotations that strings get, if they take a parse.
         pairs: Whether pairs of strings are texts as well.
+        most: Texts to use at most, evenly spread.
+
+    Returns:
+        The rows, and what joins them into batches, with the tokenizer.
 
     Raises:
-        DataError: A text is none of these, or is empty.
+        UnsupportedModelError: See `encoder_of`.
+        DataError: It is one string, or a text is none of these, or is empty.
     """
-    rows: list[Row] = []
-    limit = max_tokens(model.config, tokenizer)
+    config = encoder_of(model).config
+    if isinstance(texts, str):
+        raise DataError("texts is one text; give a list of them")
+    tokenizer = tokenizer or tokenizer_of(model)
+    limit = max_tokens(config, tokenizer)
     cut = {} if limit is None else {"truncation": True, "max_length": limit}
-    for index, text in enumerate(texts):
+    read = Annotator.for_needs(tokenizer, needs) or tokenizer
+    rows: list[Row] = []
+    for index in spread_indices(len(texts), len(texts) if most is None else most):
+        text = texts[index]
         if isinstance(text, Mapping):
             rows.append(text)
             continue
@@ -162,5 +168,5 @@ def tokenize(
         if not 1 <= len(parts) <= 2 or not all(isinstance(p, str) and p.strip() for p in parts):
             kinds = "a text, a pair of texts" if pairs else "a text"
             raise DataError(f"text {index} is not {kinds} or a tokenised row: {text!r}")
-        rows.append(dict((annotator or tokenizer)(*parts, **cut)))
-    return rows
+        rows.append(dict(read(*parts, **cut)))
+    return rows, Collator(tokenizer)
