@@ -12,7 +12,7 @@ RNG = np.random.default_rng(0)
 
 def logits_for(prepared, by_example: np.ndarray) -> np.ndarray:
     """Puts the logits of each example where the model would: the longest input first."""
-    return by_example[np.asarray(prepared.inputs["row"])]
+    return by_example[np.asarray(prepared.evaluation["row"])]
 
 
 def test_two_classes_are_scored_as_scikit_learn_does(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from sparseattn.errors import DataError
 from sparseattn.tasks.data import Split
-from sparseattn.tasks.examples import Labels, check_columns, choose, digest, names_of, texts
+from sparseattn.tasks.examples import Labels, check_columns, digest, draw, fitting, names_of, texts
 from sparseattn.tasks.spec import Subset, TaskSpec
 
 
@@ -14,6 +14,10 @@ def split(class_names=None, **columns) -> Split:
 
 
 WORDS = split(text=["one", "one two", " one  two three ", "", "a b c d"])
+
+
+def choose(whole: Split, subset: Subset, column: str) -> list[int]:
+    return draw(whole, subset, fitting(whole, subset, column))
 
 
 def test_min_words_counts_before_drawing():

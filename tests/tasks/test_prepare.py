@@ -21,8 +21,10 @@ def test_inputs_are_those_of_the_tokenizer_the_longest_first(tmp_path):
     lengths = prepared.evaluation["length"]
     assert list(lengths) == sorted(lengths, reverse=True)
     assert set(prepared.evaluation.column_names) == {
-        "input_ids", "token_type_ids", "labels", "length",
+        "input_ids", "token_type_ids", "labels", "length", "row", "cut",
     }  # fmt: skip
+    (batch,) = prepared.batches(len(REVIEWS))
+    assert set(batch) == {"input_ids", "token_type_ids", "attention_mask", "labels"}
     assert prepared.headline == "accuracy"
 
 
@@ -134,7 +136,7 @@ def test_annotations_only_where_they_are_needed(tmp_path):
     assert last.tolist() == [min(tags, key=len)]
     assert tagged.key != annotated.key
     assert annotated.fingerprint == plain.fingerprint
-    assert annotated.inputs["row"] == plain.inputs["row"]
+    assert annotated.evaluation["row"] == plain.evaluation["row"]
     batch = annotated.collator(annotated.evaluation.__getitems__([0, len(REVIEWS) - 1]))
     padding = batch["attention_mask"] == 0
     assert padding.any()

@@ -48,7 +48,7 @@ GROUPED = {
 
 def logits(prepared, scores: list[list[float]]) -> np.ndarray:
     """A score for each candidate of each query, in the order of the inputs."""
-    pairs = zip(prepared.inputs["row"], prepared.inputs["candidate"], strict=True)
+    pairs = zip(prepared.evaluation["row"], prepared.evaluation["candidate"], strict=True)
     return np.array([[scores[row][candidate]] for row, candidate in pairs])
 
 
@@ -88,7 +88,7 @@ def test_an_example_is_a_query_with_its_candidates(tmp_path):
     assert prepared.rows["example"] == ["0", "1", "2"]
     assert prepared.counts["evaluation_examples"] == 3
     assert prepared.counts["evaluation_inputs"] == 9
-    for one in prepared.inputs:
+    for one in prepared.evaluation:
         query, documents = (prepared.rows[n][one["row"]] for n in ("query", "documents"))
         pair = tokenizer()(query, documents[one["candidate"]])
         assert one["input_ids"] == pair["input_ids"]

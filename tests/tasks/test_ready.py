@@ -58,7 +58,7 @@ def test_sts_b_is_read_from_files(tmp_path, kind):
     assert batch["labels"].is_floating_point()
     assert batch["labels"].tolist() == pytest.approx([5.0, 3.8, 2.6])
     guesses = np.array([4.0, 4.5, 1.0, 0.2])
-    scores = prepared.score(guesses[np.asarray(prepared.inputs["row"])][:, None])
+    scores = prepared.score(guesses[np.asarray(prepared.evaluation["row"])][:, None])
     true = [score for *_, score in PAIRS[:4]]
     assert scores.metrics == pytest.approx(
         {

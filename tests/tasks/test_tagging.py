@@ -31,10 +31,10 @@ prepared_of = partial(material.prepared_of, kind="token-classification", labels=
 
 def logits_for(prepared, tags: list[list[str]]) -> np.ndarray:
     """Logits that predict a tag for the first subword of each word, and nonsense elsewhere."""
-    length = max(map(len, prepared.inputs["input_ids"]))
-    logits = np.full((len(prepared.inputs), length, len(NAMES)), -100.0)
+    length = max(map(len, prepared.evaluation["input_ids"]))
+    logits = np.full((len(prepared.evaluation), length, len(NAMES)), -100.0)
     for index, (row, words) in enumerate(
-        zip(prepared.inputs["row"], prepared.inputs["words"], strict=True)
+        zip(prepared.evaluation["row"], prepared.evaluation["words"], strict=True)
     ):
         for place, word in enumerate(words):
             logits[index, place, NAMES.index(tags[row][word]) if word >= 0 else 3] = 1.0

@@ -26,7 +26,6 @@ from sparseattn.study.preflight import check_fit
 from sparseattn.study.spec import StudySpec
 from sparseattn.study.study import Study, installed
 from sparseattn.study.trial_cache import TrialCache
-from sparseattn.tasks.kind import DETAILS
 from sparseattn.tasks.prepare import Prepared, longest_first, read_examples
 
 #: Training examples in a sample.
@@ -83,10 +82,9 @@ class Sample:
     def __init__(self, spec: StudySpec, needs: Iterable[str], cache: TrialCache) -> None:
         self._spec, self._cache = spec, cache
         prepared = self._prepared(frozenset(needs), evaluation=16)
-        extra = [name for name in DETAILS if name in prepared.train.column_names]
-        texts = prepared.train.remove_columns(extra)
         # An example that is cut into windows is several texts.
-        chosen = longest_first(texts.select(spread_indices(len(texts), TEXTS)))
+        some = spread_indices(len(prepared.train), TEXTS)
+        chosen = longest_first(prepared.train.select(some))
         self.texts = replace(prepared, evaluation=chosen)
         with quiet():
             self.model = prepared.build_model(cache.place(spec.model), seed=0)

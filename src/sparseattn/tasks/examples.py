@@ -75,13 +75,8 @@ def clusters_of(split: Split, column: str | None, chosen: Sequence[int]) -> Rows
     return {"cluster": [str(value) for value in values(split, column, chosen)]}
 
 
-def choose(split: Split, subset: Subset, column: str) -> list[int]:
-    """Row numbers of a subset, in order; `min_words` counts the text or words of `column`."""
-    return draw(split, subset, fitting(split, subset, column))
-
-
 def fitting(split: Split, subset: Subset, column: str) -> list[int]:
-    """Row numbers of the examples that have `min_words`; a `DataError` if there are none."""
+    """Row numbers of the examples of which `column` has `min_words`; a `DataError` for none."""
     chosen = list(range(len(split.table)))
     if subset.min_words is not None:
         found = split.table[column].to_pylist()

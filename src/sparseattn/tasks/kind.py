@@ -12,11 +12,8 @@ import pyarrow
 
 from sparseattn.errors import DataError, unknown
 from sparseattn.tasks.data import Split
-from sparseattn.tasks.examples import Labels, Rows, choose
+from sparseattn.tasks.examples import Labels, Rows, draw, fitting
 from sparseattn.tasks.spec import METRICS, Subset, TaskSpec
-
-#: Columns that stay with the examples and do not go to the model.
-DETAILS = ("row", "cut", "words", "starts", "ends", "candidate")
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,8 @@ class TaskKind(ABC):
         Raises:
             DataError: There are not as many.
         """
-        return choose(split, subset, getattr(self.task.columns, self.counted))
+        column = getattr(self.task.columns, self.counted)
+        return draw(split, subset, fitting(split, subset, column))
 
     @abstractmethod
     def rows(self, split: Split, chosen: Sequence[int]) -> Rows:
@@ -130,7 +128,7 @@ class TaskKind(ABC):
 
         Args:
             rows: The examples.
-            inputs: What the model saw, with the columns `DETAILS`, in the order of `raw`.
+            inputs: What the model saw, with the columns of `Encoded`, in the order of `raw`.
             raw: The model's logits: one array, or a tuple of them.
         """
 

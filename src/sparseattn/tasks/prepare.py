@@ -26,7 +26,7 @@ from sparseattn.syntax.pipeline import DEFAULT
 from sparseattn.tasks.classification import Classification, Regression
 from sparseattn.tasks.data import read
 from sparseattn.tasks.examples import Rows, check_columns, digest
-from sparseattn.tasks.kind import DETAILS, Scores, TaskKind
+from sparseattn.tasks.kind import Scores, TaskKind
 from sparseattn.tasks.questions import QuestionAnswering
 from sparseattn.tasks.ranking import Ranking
 from sparseattn.tasks.spec import TaskSpec
@@ -63,10 +63,9 @@ class Prepared:
     Attributes:
         kind: What kind of task it is.
         train: Inputs to train on (windows for question answering), with their `length`.
-        evaluation: Inputs to evaluate on, the longest first.
-        inputs: The same, with what scoring needs.
+        evaluation: Inputs to evaluate on, the longest first, with what scoring needs.
         rows: The examples that are evaluated on.
-        collator: Joins inputs into a batch.
+        collator: Joins inputs into a batch of what the model reads.
         counts: Examples, inputs and the share of the inputs that were cut, a split.
         fingerprint: Hash of the examples used and the names of their classes; it does not depend
             on where they came from.
@@ -76,7 +75,6 @@ class Prepared:
     kind: TaskKind
     train: datasets.Dataset
     evaluation: datasets.Dataset
-    inputs: datasets.Dataset
     rows: Rows
     collator: Collator
     counts: dict[str, float]
@@ -116,7 +114,7 @@ class Prepared:
 
     def score(self, raw: Any) -> Scores:
         """Scores the logits for `evaluation`."""
-        return self.kind.score(self.rows, self.inputs, raw)
+        return self.kind.score(self.rows, self.evaluation, raw)
 
     def batches(self, size: int) -> Iterator[dict[str, torch.Tensor]]:
         """`evaluation` in collated batches."""
@@ -210,12 +208,10 @@ def prepare(
     annotator = Annotator.for_needs(tokenizer, needs, pipeline=pipeline, cache_dir=cache_dir)
     annotate = annotator.columns if annotator else None
     data, counts = _read(folder) or _write(folder, _tokenize_both(examples, tokenizer, annotate))
-    inputs = data["evaluation"]
     return Prepared(
         kind=examples.kind,
         train=data["train"],
-        evaluation=inputs.remove_columns([name for name in DETAILS if name in inputs.column_names]),
-        inputs=inputs,
+        evaluation=data["evaluation"],
         rows=examples.evaluation,
         collator=Collator(tokenizer, columns=_MODEL_COLUMNS),
         counts=counts,

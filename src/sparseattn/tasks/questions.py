@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import datasets
 import numpy as np
@@ -17,17 +17,8 @@ from sparseattn.tasks.kind import Encoded, Scores, TaskKind, example_table, mode
 #: Longest question, in tokens, as in BERT's own script for SQuAD.
 _QUESTION = 64
 
-
-class Span(NamedTuple):
-    """A possible answer.
-
-    Attributes:
-        text: Its characters in the context.
-        score: Logit of its first token as a start plus that of its last as an end.
-    """
-
-    text: str
-    score: float
+#: Spans among which the best is looked for: which of equal ones it is hangs on their number.
+_SPANS = 20
 
 
 class QuestionAnswering(TaskKind):
@@ -110,8 +101,7 @@ class QuestionAnswering(TaskKind):
         return short, cut
 
     def score(self, rows: Rows, inputs: datasets.Dataset, raw: Any) -> Scores:
-        predicted = self.predict(rows, inputs, raw)
-        best = [spans[0].text if spans else "" for spans in predicted]
+        best = self._answers(rows, inputs, raw)
         exact, f1 = _squad(best, rows)
         return Scores(
             dict(zip(self.metrics, (float(f1.mean()), float(exact.mean())), strict=True)),
@@ -124,33 +114,26 @@ class QuestionAnswering(TaskKind):
             ),
         )
 
-    def predict(
-        self, rows: Rows, inputs: datasets.Dataset, raw: Any, count: int = 20
-    ) -> list[list[Span]]:
-        """The best answers to each question over all its windows.
+    def _answers(self, rows: Rows, inputs: datasets.Dataset, raw: Any) -> list[str]:
+        """The best answer to each question over all its windows; empty without a possible span.
 
         Args:
             rows: The examples.
             inputs: The windows, in the order of `raw`.
             raw: Logits of starts and ends. Shape: 2 x [windows, length].
-            count: How many answers a question.
-
-        Returns:
-            For each question, answers with different texts, best first; none if it has no window
-            with a possible span.
         """
-        found: list[list[Span]] = [[] for _ in rows["example"]]
+        found = [("", -np.inf) for _ in rows["example"]]
         starts, ends = np.asarray(raw[0], dtype=float), np.asarray(raw[1], dtype=float)
         columns = (inputs["row"], inputs["starts"], inputs["ends"])
         for index, (row, first, last) in enumerate(zip(*columns, strict=True)):
             window = np.stack([first, last], axis=1)
             length = len(window)
-            spans = best_spans(
-                starts[index, :length], ends[index, :length], window, self.task.max_answer, count
+            a, b, score = best_span(
+                starts[index, :length], ends[index, :length], window, self.task.max_answer
             )
-            context = rows["context"][row]
-            found[row] += [Span(context[a:b], score) for a, b, score in spans]
-        return [_different(spans)[:count] for spans in found]
+            if score > found[row][1]:
+                found[row] = rows["context"][row][a:b], score
+        return [text for text, _ in found]
 
 
 def _problem(answers: Any, context: str) -> str:
@@ -216,43 +199,31 @@ def answer_tokens(window: NDArray[np.int64], start: int, length: int) -> tuple[i
     return int(first), int(last)
 
 
-def best_spans(
+def best_span(
     starts: NDArray[np.float64],
     ends: NDArray[np.float64],
     window: NDArray[np.int64],
     longest: int,
-    count: int,
-) -> list[tuple[int, int, float]]:
-    """The best spans of one window, over all pairs of a start and an end.
+) -> tuple[int, int, float]:
+    """The best span of one window, over all pairs of a start and an end.
 
     Args:
         starts: Logits. Shape: [tokens].
         ends: Logits. Shape: [tokens].
         window: Character offsets of the tokens, -1 outside the context. Shape: [tokens, 2].
         longest: Most tokens of a span.
-        count: How many to return.
 
     Returns:
-        First character, last character (exclusive) and score of each, best first.
+        Its first character, its last (exclusive), and its score: the sum of two logits, -inf where
+        no span is possible.
     """
     inside = window[:, 0] >= 0
     padded = np.pad(np.where(inside, ends, -np.inf), (0, longest - 1), constant_values=-np.inf)
     banded = np.lib.stride_tricks.sliding_window_view(padded, longest)
-    scores = np.where(inside, starts, -np.inf)[:, None] + banded
-    flat = scores.ravel()
-    kept = min(count, flat.size)
+    flat = (np.where(inside, starts, -np.inf)[:, None] + banded).ravel()
+    kept = min(_SPANS, flat.size)
     best = np.argpartition(-flat, kept - 1)[:kept]
-    best = best[np.argsort(-flat[best], kind="stable")]
-    spans = []
-    for place in best[np.isfinite(flat[best])]:
-        first, extra = divmod(int(place), longest)
-        spans.append((int(window[first, 0]), int(window[first + extra, 1]), float(flat[place])))
-    return spans
-
-
-def _different(spans: list[Span]) -> list[Span]:
-    """The best spans with different texts, best first."""
-    best: dict[str, Span] = {}
-    for span in sorted(spans, key=lambda span: -span.score):
-        best.setdefault(span.text, span)
-    return list(best.values())
+    place = int(best[np.argsort(-flat[best], kind="stable")[0]])
+    first, extra = divmod(place, longest)
+    last = min(first + extra, len(window) - 1)  # beyond the end where no span is possible
+    return int(window[first, 0]), int(window[last, 1]), float(flat[place])
