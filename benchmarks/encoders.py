@@ -40,7 +40,7 @@ import sparseattn as sa
 from calls import HEADS
 from shared import Record, clock, options, parse
 from sparseattn.bench.measure import differences, output_and_gradients
-from sparseattn.bench.timing import bound, floor, samples, step
+from sparseattn.bench.timing import free_attention, samples, step
 from sparseattn.models.state import attached_state
 
 OTHERS = ("floor", "bound", "stock", "Longformer", "BigBird")
@@ -239,8 +239,8 @@ def measure(row: Row, args: argparse.Namespace) -> dict[str, Any]:
     fits = scores * SCORE_BYTES < 0.8 * psutil.virtual_memory().available
     names = ["sparse", *(name for name in row.targets if name != "stock" or fits or not slow)]
     with ExitStack() as stack:
-        stack.enter_context(floor())
-        stack.enter_context(bound())
+        stack.enter_context(free_attention(trains=False))
+        stack.enter_context(free_attention(trains=True))
         runs = {
             name: step(partial(run, ids), row.trains) for name, run in encoders(row, names).items()
         }

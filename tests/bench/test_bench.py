@@ -83,7 +83,7 @@ def test_processor_time_leaves_waiting_out(monkeypatch):
 def test_the_floor_computes_no_attention_and_is_not_left_registered(name):
     subject = load(name, 16, trains=False)
     batch = subject.batch(1, 16)
-    with timing.floor() as floor, torch.no_grad():
+    with timing.free_attention(trains=False) as floor, torch.no_grad():
         model = subject.sparsified(PLAN, floor)
         first = run(model, batch)
         for layer in model.encoder.layer:
@@ -94,7 +94,7 @@ def test_the_floor_computes_no_attention_and_is_not_left_registered(name):
 
 def test_the_bound_passes_gradients_to_queries_and_keys():
     call = case("full()", 7)
-    with timing.bound() as bound:
+    with timing.free_attention(trains=True) as bound:
         out, grads = gradients(backends[bound], call)
     assert torch.equal(out, call.value)
     assert all(torch.equal(grad, grads[0]) and grad.any() for grad in grads)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparseattn.backend import AUTO
 from sparseattn.bench.models import BenchModel, Times, run
-from sparseattn.bench.timing import alternate, bound, floor, step
+from sparseattn.bench.timing import alternate, free_attention, step
 from sparseattn.errors import BackendError
 from sparseattn.models.state import attached_state
 from sparseattn.plan import Plan
@@ -66,7 +66,7 @@ def measure(
     names = tuple(dict.fromkeys(name for name, _ in chosen.values()))
     compared = min(length, _COMPARED_GRADIENTS if trains else _COMPARED)
     error = _compare(subject, plan, compared, names[0] if len(names) == 1 else AUTO)
-    with (bound if trains else floor)() as name:
+    with free_attention(trains) as name:
         models = {"dense": subject.model, "sparse": sparse, "rest": subject.sparsified(plan, name)}
         runs = {key: step(partial(run, model, batch), trains) for key, model in models.items()}
         seconds = alternate(runs, _REPEATS, busy=busy)

@@ -62,7 +62,6 @@ class BenchModel:
         layers: Attention layers.
         heads: Heads of each.
         width: Head width.
-        vocabulary: Token ids to draw from.
         positions: Tokens that the saved model has positions for; None without a limit.
     """
 
@@ -71,13 +70,12 @@ class BenchModel:
     layers: int
     heads: int
     width: int
-    vocabulary: int
     positions: int | None = None
 
     def batch(self, texts: int, length: int) -> dict[str, Tensor]:
         """A batch of random tokens without padding. Shape: [texts, length]."""
         generator = torch.Generator().manual_seed(0)
-        high = min(1000, self.vocabulary)
+        high = min(1000, self.model.config.vocab_size)
         ids = torch.randint(5, high, (texts, length), generator=generator)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
@@ -139,4 +137,4 @@ def load(name: str, longest: int, trains: bool) -> BenchModel:
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     layers = config.num_hidden_layers
-    return BenchModel(name, model, layers, heads, width, config.vocab_size, usable)
+    return BenchModel(name, model, layers, heads, width, usable)

@@ -20,7 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from sparseattn.auto import select
 from sparseattn.backend import Call, backend
 from sparseattn.bench.models import PROBE, BenchModel, Times, run
-from sparseattn.bench.timing import bound, floor, samples, step
+from sparseattn.bench.timing import free_attention, samples, step
 from sparseattn.errors import BackendError, UnsupportedModelError
 from sparseattn.models.encoder import attention_dropout
 from sparseattn.plan import Plan
@@ -103,7 +103,7 @@ class Predictor:
     @cached_property
     def _rest(self) -> _Curve:
         batches = [self.subject.batch(texts, PROBE) for texts in (_FEW, _MANY)]
-        with (bound if self.trains else floor)() as name:
+        with free_attention(self.trains) as name:
             try:
                 model = self.subject.sparsified(self.plan, name)
             except BackendError:

@@ -8,7 +8,7 @@ attention that trains its queries and keys can cost less.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from statistics import median
 from time import perf_counter, thread_time
 from typing import Any
@@ -112,20 +112,11 @@ class _Bound(_Floor):
 
 
 @contextmanager
-def _registered(name: str, backend: Backend) -> Iterator[str]:
-    """Registers a backend inside a `with` only: it is no attention."""
+def free_attention(trains: bool) -> Iterator[str]:
+    """Registers the bound (if it trains) or the floor as a backend inside a `with`; its name."""
+    name, backend = ("bound", _Bound()) if trains else ("floor", _Floor())
     backends.add(name, type(backend), backend)
     try:
         yield name
     finally:
         backends.discard(name)
-
-
-def floor() -> AbstractContextManager[str]:
-    """Registers the floor as a backend inside a `with`; gives its name."""
-    return _registered("floor", _Floor())
-
-
-def bound() -> AbstractContextManager[str]:
-    """Registers the bound as a backend inside a `with`; gives its name."""
-    return _registered("bound", _Bound())
