@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sparseattn import Plan
 from sparseattn.degrees.candidates import Candidates
 from sparseattn.degrees.ranking import parse_rankings
-from sparseattn.degrees.rankings.neighbor import NeighborRanking
+from sparseattn.degrees.rankings.distance import NeighborRanking
 from tests.patterns.batches import samples
 
 ALONE = {
@@ -44,7 +44,7 @@ def test_a_combination_keeps_the_pairs_of_its_pattern(over, data, sample):
     tokens, every = sample.tokens, candidates.combinations
     real = tokens.valid[:, :, None] & tokens.valid[:, None, :]
     cells = [candidates.cells(tokens, layer) for layer in (0, 1)]
-    assert candidates.varies_by_layer == (over in ("random", "three", "four"))
+    assert candidates.needed.varies_by_layer == (over in ("random", "three", "four"))
     some = data.draw(st.sets(st.integers(0, len(every) - 1), max_size=12))
     for number in {0, len(every) - 1, *some}:
         plan = Plan.of(candidates.pattern(every[number].tolist())).compile(tokens, [1, 1])

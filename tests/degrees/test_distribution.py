@@ -13,7 +13,7 @@ import sparseattn as sa
 from sparseattn import Plan
 from sparseattn.degrees.distribution import Degrees, log_allowed, log_missed
 from sparseattn.degrees.search import searching
-from sparseattn.errors import PlanError, UnsupportedModelError
+from sparseattn.errors import PlanError
 from sparseattn.models.state import attached_state
 from tests.degrees.test_candidates import OVER, candidates_of
 from tests.models.families import batch, build
@@ -174,15 +174,6 @@ def test_the_model_is_as_it_was_after_searching():
         assert "sparseattn_degrees.theta" in dict(model.named_parameters())
     assert torch.equal(model(**inputs)[0], stock)
     assert [name for name, _ in model.named_parameters()] == names
-
-
-def test_families_that_take_only_a_boolean_mask_are_refused():
-    degrees = Degrees(candidates_of("neighbor"), [4] * 3, [None] * 3)
-    with (
-        pytest.raises(UnsupportedModelError, match=r"'deberta' takes only a boolean mask"),
-        searching(build("deberta"), degrees),
-    ):
-        pass
 
 
 def test_layers_need_equally_many_heads():

@@ -31,7 +31,7 @@ FIXED = ["uniform", "bigbird", "longformer"]
 
 
 def context(folder, steps=4):
-    return Context(classifier(), None, rows(), collate, arguments(folder, steps), steps, seed=0)
+    return Context(classifier(), None, rows(), collate, arguments(folder, steps), steps)
 
 
 def plan_of(spec, folder):

@@ -67,7 +67,6 @@ class SpeedTarget:
         """
         from sparseattn.counting import MeasuredSparsity
         from sparseattn.degrees.methods.fixed import UniformMethod
-        from sparseattn.degrees.texts import Texts
         from sparseattn.plan import Plan
 
         if "search" in self.found:
@@ -82,8 +81,7 @@ class SpeedTarget:
         radii = range(1, int(costs.lengths.max()))
         widest = bisect_left(radii, True, key=lambda r: self.predict(plan_of(r)) < self.speedup)
         plan = plan_of(widest)  # that many radii from 1 on are fast enough
-        texts = Texts(learner.model, learner.counted, learner.collator)
-        tokens = texts.tokens(plan, learner.tokenizer)
+        tokens = learner.texts.tokens(plan, learner.tokenizer)
         measured = MeasuredSparsity.of(plan, tokens, costs.heads, costs.windows)
         self.found["search"] = min(max(measured.sparsity, costs.lowest), costs.highest)
         return self.found["search"]

@@ -7,6 +7,7 @@ are where none does. A combination keeps the cells of which some level is within
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -53,10 +54,7 @@ class Candidates:
     def __post_init__(self) -> None:
         """Checks the global tokens by a pattern, and the number of combinations."""
         _ = self.global_pattern
-        count = 1
-        for size in self.sizes:
-            count *= size
-        if count > MOST:
+        if (count := math.prod(self.sizes)) > MOST:
             raise PlanError(f"{count:,} combinations of degrees for a head: the most is {MOST:,}")
 
     @classmethod
@@ -68,12 +66,7 @@ class Candidates:
         off: bool = True,
     ) -> Candidates:
         """Candidates for texts of at most `longest` tokens, where a ranking names no degrees."""
-        concrete = [
-            ranking
-            if ranking.degrees
-            else replace(ranking, degrees=ranking.default_degrees(longest))
-            for ranking in rankings
-        ]
+        concrete = (replace(r, degrees=r.degrees or r.default_degrees(longest)) for r in rankings)
         return cls(tuple(concrete), globals, off)
 
     @property
@@ -113,11 +106,6 @@ class Candidates:
         """A pattern that needs all that is to be known of the tokens."""
         return self.pattern([len(degrees) - 1 for degrees in self.degrees] + [1] * self._gated)
 
-    @property
-    def varies_by_layer(self) -> bool:
-        """Whether two layers may have other cells."""
-        return self.needed.varies_by_layer
-
     def pattern(self, combination: Sequence[int]) -> Pattern:
         """What a head with a combination allows; `self()` where it is nothing more."""
         parts = [
@@ -154,17 +142,14 @@ class Candidates:
 
     def cells_of(self, tokens: TokenBatch, layers: Sequence[int]) -> Iterator[Tensor]:
         """The `cells` of each of some layers; computed once where all layers share them."""
-        shared = None if self.varies_by_layer else self.cells(tokens)
+        shared = None if self.needed.varies_by_layer else self.cells(tokens)
         for layer in layers:
             yield self.cells(tokens, layer) if shared is None else shared
 
     @property
     def cell_count(self) -> int:
         """How many numbers of cells there are."""
-        count = 1
-        for size in self.sizes:
-            count *= size + 1
-        return count + 1
+        return math.prod(size + 1 for size in self.sizes) + 1
 
     def decode(self, cells: Tensor) -> Tensor:
         """The levels of cells: all 0 for those that every combination keeps.

@@ -56,10 +56,8 @@ class Costs:
     ) -> Costs:
         """Counts over batches of texts; a PlanError where there is no text."""
         # Layers that share their cells are counted once.
-        keys = [
-            (window, layer if candidates.varies_by_layer else 0)
-            for layer, window in enumerate(windows)
-        ]
+        varies = candidates.needed.varies_by_layer
+        keys = [(window, layer if varies else 0) for layer, window in enumerate(windows)]
         counts = {key: torch.zeros(candidates.cell_count) for key in keys}
         for tokens in batches:
             real = tokens.valid[:, :, None] & tokens.valid[:, None, :]

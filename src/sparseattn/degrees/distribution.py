@@ -10,7 +10,6 @@ every candidate of every ranking gets a gradient at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -126,11 +125,6 @@ class Degrees(nn.Module):
         """Of each choice, by its name. Shape: [learned layers, heads or 1, entries] each."""
         found = zip(self.candidates.names, self.log_chances(), strict=True)
         return {name: chances.detach().exp().cpu() for name, chances in found}
-
-    @cached_property
-    def needed(self) -> Plan:
-        """A plan that needs all that is to be known of the tokens."""
-        return Plan.of(self.candidates.needed)
 
     def tables(self) -> list[Tensor]:
         """The log of the chance that a pair of each cell is allowed, for each learned layer.

@@ -76,7 +76,6 @@ def learn_degrees(
         UnsupportedModelError: The model's attention cannot be replaced, or takes only a boolean
             mask.
     """
-    encoder_of(model)  # an error, where it is none
     if arguments is None:
         arguments = TrainingArguments(output_dir="learned", save_strategy="no", report_to=[])
     learner = Learner(model, data, arguments, dict(trainer or {}), Settings.of(options))
@@ -98,7 +97,7 @@ class Learner:
         evaluation: Rows for `settings.budget_split`; `trainer["eval_dataset"]` by default.
 
     Attributes:
-        counted: The rows that the budget is counted over.
+        texts: Those that the budget is counted over.
         history: See `sparseattn.degrees.search.Budget`; over all search phases.
         metrics: Of the last evaluations: `search`, `discretized`, `final`, and `dense` of a
             baseline.
@@ -120,13 +119,12 @@ class Learner:
         self.model, self.data, self.settings = model, data, settings
         self.arguments, self.trainer = arguments, trainer
         self.tokenizer = tokenizer or trainer.get("processing_class")
-        self.collator: Any = trainer.get("data_collator") or default_data_collator
-        if self.tokenizer is not None and trainer.get("data_collator") is None:
-            self.collator = DataCollatorWithPadding(self.tokenizer)
+        padding = self.tokenizer is not None and DataCollatorWithPadding(self.tokenizer)
+        self.collator = trainer.get("data_collator") or padding or default_data_collator
         held_out = trainer.get("eval_dataset") if evaluation is None else evaluation
-        self.counted = split_rows(settings.budget_split, data, held_out)
-        texts = Texts(model, self.counted, self.collator)
-        self.costs = costs = settings.costs(texts, self.tokenizer)
+        counted = split_rows(settings.budget_split, data, held_out)
+        self.texts = Texts(model, counted, self.collator)
+        self.costs = costs = settings.costs(self.texts, self.tokenizer)
         self.degrees = Degrees(
             costs.candidates, costs.heads, costs.windows, costs.dense, settings.granularity
         )
@@ -234,30 +232,31 @@ class Learner:
         """Makes the degrees discrete, trains under the plan, and leaves the model with it."""
         discretized = self.discretize(sparsity)
         sparsify(self.model, discretized.plan, tokenizer=self.tokenizer)
-        phase = Phase(self.arguments, f"finetune-{sparsity:g}")
-        if (record := phase.done(self.model)) is not None:
-            self._restore(record)
-        else:
-            # Another order of the data than in the search phase.
-            trainer = self._trainer(phase.arguments, steps, shift=1)
-            self._evaluate("discretized", trainer)
-            phase.train(trainer)
-            self._evaluate("final", trainer)
-            phase.record(trainer, self._state())
+        # Another order of the data than in the search phase.
+        self._train(f"finetune-{sparsity:g}", steps, ("discretized", "final"), shift=1)
         return self._result(sparsity, discretized)
 
     def _train_dense(self, steps: int) -> None:
         """Trains the model without a plan, for comparison, and gives it its weights back."""
         before = copy.deepcopy(self.model.state_dict())
-        phase = Phase(self.arguments, "dense")
+        self._train("dense", steps, (None, "dense"))
+        self.model.load_state_dict(before)
+
+    def _train(
+        self, name: str, steps: int, evaluations: tuple[str | None, str], shift: int = 0
+    ) -> None:
+        """Trains the model as it is, evaluated before and afterwards; or takes up where that is."""
+        phase = Phase(self.arguments, name)
         if (record := phase.done(self.model)) is not None:
             self._restore(record)
-        else:
-            trainer = self._trainer(phase.arguments, steps)
-            phase.train(trainer)
-            self._evaluate("dense", trainer)
-            phase.record(trainer, self._state())
-        self.model.load_state_dict(before)
+            return
+        trainer = self._trainer(phase.arguments, steps, shift=shift)
+        before, after = evaluations
+        if before:
+            self._evaluate(before, trainer)
+        phase.train(trainer)
+        self._evaluate(after, trainer)
+        phase.record(trainer, self._state())
 
     def _state(self) -> dict[str, Any]:
         """What a phase leaves to the next, weights aside, as plain values."""

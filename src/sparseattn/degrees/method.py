@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparseattn.errors import PatternError, PlanError, SpecError
+from sparseattn.errors import PatternError, PlanError
 from sparseattn.registry import Registered, Registry
 from sparseattn.spec_strings import parse_with, spell_arguments
 
@@ -44,7 +44,6 @@ class Context:
         collator: Joins rows into a batch.
         arguments: How the trial is trained.
         steps: Optimiser steps of the trial.
-        seed: The trial's.
         trainer: More for the `Trainer` of a method that trains: callbacks; `eval_dataset` and
             `compute_metrics` to evaluate after the search phase and when degrees are discrete.
         evaluation: Evaluation rows, for `budget_split=evaluation`.
@@ -56,7 +55,6 @@ class Context:
     collator: Any
     arguments: TrainingArguments
     steps: int
-    seed: int
     trainer: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Any = None
 
@@ -175,7 +173,5 @@ def parse_method(text: str) -> Method:
         PatternError: An argument is unknown, missing or given twice.
         PlanError: A value is not possible.
     """
-    method = parse_with(methods, text)
-    if not isinstance(method, Method):
-        raise SpecError("expected a method", text, 0)
+    method: Method = parse_with(methods, text)
     return method

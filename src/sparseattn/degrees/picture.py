@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from sparseattn.degrees.probe import ProbeResult
+    from sparseattn.degrees.result import Learned
 
 #: Marks of rankings that have no kind, or the kind of one before them, by turns.
 _OTHERS = ("X", "v", "h")
@@ -31,17 +32,13 @@ _NOTHING = {"off": "off: its own place alone", "global alone": "global tokens al
 _WIDTH, _ROW = 11, 0.4
 
 
-def degrees_drawing(
-    title: str, found: Discretized, history: Sequence[dict[str, float]], sparsity: float
-) -> Drawing:
-    """The degrees of each head, and sparsity and loss over the steps of the search.
-
-    Args:
-        title: What the degrees are.
-        found: The degrees.
-        history: A record a step of the search.
-        sparsity: As it was measured.
-    """
+def degrees_drawing(learned: Learned) -> Drawing:
+    """The degrees of each head, and sparsity and loss over the steps of the search."""
+    found, texts = learned.discretized, len(learned.measured.lengths)
+    title = (
+        f"Learned degrees: target sparsity {learned.target_sparsity:.3f}, measured "
+        f"{learned.measured_sparsity:.3f} on {texts:,} {learned.split} texts"
+    )
 
     def draw(page: Page) -> Figure:
         heights = (_ROW * max(6, len(found.chosen)) + 0.8, 3.0)
@@ -49,7 +46,7 @@ def degrees_drawing(
         grid = figure.add_gridspec(2, 2, height_ratios=heights)
         _degrees(figure.add_subplot(grid[0, :]), found, page)
         steps = (figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[1, 1]))
-        _steps(*steps, history, sparsity, page)
+        _steps(*steps, learned, page)
         figure.suptitle(title)
         return figure
 
@@ -136,10 +133,9 @@ def _legend(axes: Any) -> None:
         handle.set_sizes([36])
 
 
-def _steps(
-    left: Any, right: Any, history: Sequence[dict[str, float]], sparsity: float, page: Page
-) -> None:
+def _steps(left: Any, right: Any, learned: Learned, page: Page) -> None:
     """Sparsity on the left, loss and temperature on the right."""
+    history, sparsity = learned.history, learned.measured_sparsity
     steps = [entry["step"] for entry in history]
     left.plot(steps, [1 - entry["density"] for entry in history], label="expected")
     left.plot(steps, [1 - entry["target"] for entry in history], "--", label="target")

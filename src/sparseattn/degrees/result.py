@@ -174,11 +174,7 @@ class Learned:
     @property
     def drawing(self) -> Drawing:
         """The degrees of each head, and sparsity and loss over the steps of the search."""
-        title = (
-            f"Learned degrees: target sparsity {self.target_sparsity:.3f}, measured "
-            f"{self.measured_sparsity:.3f} on {len(self.measured.lengths):,} {self.split} texts"
-        )
-        return degrees_drawing(title, self.discretized, self.history, self.measured_sparsity)
+        return degrees_drawing(self)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Writes plan, model, history and a picture.

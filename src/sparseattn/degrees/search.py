@@ -25,9 +25,8 @@ from sparseattn.degrees.distribution import Degrees
 from sparseattn.degrees.texts import state_of
 from sparseattn.errors import PlanError
 from sparseattn.files import write_whole
-from sparseattn.models.encoder import encoder_of
-from sparseattn.models.masks import check_scores
 from sparseattn.models.sparsify import sparsified
+from sparseattn.plan import Plan
 from sparseattn.training.phases import BUDGET
 
 #: Name of the degrees among the modules of a model that learns them.
@@ -114,11 +113,9 @@ def searching(model: nn.Module, degrees: Degrees, tokenizer: Any = None) -> Iter
     Afterwards it is as it was.
 
     Raises:
-        UnsupportedModelError: The model's attention cannot be replaced, or takes only a boolean
-            mask.
+        UnsupportedModelError: The model's attention cannot be replaced.
     """
-    check_scores(encoder_of(model).config)
-    with sparsified(model, degrees.needed, tokenizer=tokenizer):
+    with sparsified(model, Plan.of(degrees.candidates.needed), tokenizer=tokenizer):
         state_of(model).compiler = degrees.soft_plan
         setattr(model, _MODULE, degrees)
         try:

@@ -86,7 +86,6 @@ def run_method(
             collator=prepared.collator,
             arguments=how,
             steps=total,
-            seed=spec.seed,
             trainer={
                 "callbacks": [Watch(lambda phase, share: progress(phase, share / 2), order)],
                 "eval_dataset": prepared.evaluation,

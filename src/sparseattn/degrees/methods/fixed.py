@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from sparseattn.plan import Plan
 
 #: Training texts that a budget is solved on, at most.
-SAMPLE = 1024
+_SAMPLE = 1024
 
 #: Steps of a family that are tried, at most.
 _MOST = 8192
@@ -60,8 +59,7 @@ class _Family(BudgetMethod):
         """See `Method.check`: the model needs more layers than stay empty."""
         from sparseattn.degrees.texts import shape_of
 
-        if self.empty_last_layers:
-            self._check_layers(len(shape_of(texts.model)[0]))
+        self._check_layers(len(shape_of(texts.model)[0]))
 
     def _check_layers(self, count: int) -> None:
         if self.empty_last_layers >= count:
@@ -75,26 +73,19 @@ class _Family(BudgetMethod):
         return Applied(self.plan(context.model, data, context.collator, context.tokenizer))
 
     def plan(self, model: Any, data: Any, collator: Any, tokenizer: Any = None) -> Plan:
-        """The plan for a model and its texts; see `Context` and `solve`."""
-        from sparseattn.counting import MeasuredSparsity
-        from sparseattn.degrees.texts import Texts, shape_of
-        from sparseattn.plan import Plan
-
-        tokens = Texts(model, data, collator, SAMPLE).tokens(Plan.of(self.step(0)), tokenizer)
-        heads, windows = shape_of(model)
-        return self.solve(
-            lambda plan: MeasuredSparsity.of(plan, tokens, heads, windows).sparsity, heads
-        )
-
-    def solve(self, count: Callable[[Plan], float], heads: Sequence[int]) -> Plan:
-        """The plan nearest to the sparsity; `count` gives the sparsity of a plan.
+        """The plan nearest to the sparsity for a model and its texts; see `Context`.
 
         Raises:
             PlanError: The lowest step allows too much.
         """
+        from sparseattn.counting import MeasuredSparsity
         from sparseattn.degrees.discretize import plan_from_heads
+        from sparseattn.degrees.texts import Texts, shape_of
+        from sparseattn.plan import Plan
 
+        heads, windows = shape_of(model)
         self._check_layers(len(heads))
+        tokens = Texts(model, data, collator, _SAMPLE).tokens(Plan.of(self.step(0)), tokenizer)
         empty = self.empty_last_layers
         filled = sum(heads[: len(heads) - empty])
         rest = [self.step(0)] * sum(heads[len(heads) - empty :])
@@ -104,6 +95,9 @@ class _Family(BudgetMethod):
             places = {(2 * index + 1) * filled // (2 * larger) for index in range(larger)}
             both = self.step(low), self.step(low + 1)
             return plan_from_heads([both[at in places] for at in range(filled)] + rest, heads)
+
+        def count(plan: Plan) -> float:
+            return MeasuredSparsity.of(plan, tokens, heads, windows).sparsity
 
         def too_dense(plan: Plan) -> bool:
             return count(plan) <= self.sparsity

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparseattn.degrees.method import Applied, BudgetMethod, Context
@@ -30,8 +30,8 @@ class _Degrees(BudgetMethod):
 
     def settings(self) -> Settings:
         """Its fields as settings; the message of a wrong one begins with the method's name."""
-        names = [field.name for field in fields(self) if field.name != "sparsity"]
-        options: dict[str, Any] = {name: getattr(self, name) for name in names}
+        names = (field.name for field in fields(Settings))
+        options: dict[str, Any] = {n: getattr(self, n) for n in names if hasattr(self, n)}
         try:
             return Settings(**options)
         except PlanError as error:
@@ -65,10 +65,8 @@ class CalibratedMethod(_Degrees):
     dense_layers: Selection = ""
 
     name: ClassVar[str] = "calibrated"
-
-    def settings(self) -> Settings:
-        """Its fields as settings: every head keeps the global tokens."""
-        return replace(super().settings(), off=False)
+    #: Every head keeps the global tokens.
+    off: ClassVar[bool] = False
 
     def apply(self, context: Context) -> Applied:
         from sparseattn.degrees.calibrate import calibrate_rows
