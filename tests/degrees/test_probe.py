@@ -168,8 +168,9 @@ def test_of_many_texts_some_are_read(minilm, monkeypatch):
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_picture_has_the_mass_of_each_head(dark):
     mass = torch.tensor([[0.5, 0.125, math.nan], [0.0, 1.0, 0.25]], dtype=torch.float64)
-    uniform = torch.tensor([0.1, 0.2], dtype=torch.float64)
-    found = ProbeResult("similarity(k=1) - sentence()", mass, uniform, (3, 4), 9, 2)
+    uniform, counts = torch.tensor([0.1, 0.2], dtype=torch.float64), torch.tensor([3, 4])
+    kept, even = mass * counts[:, None], uniform * counts
+    found = ProbeResult("similarity(k=1) - sentence()", kept[None], even[None], counts[None], 9)
     axes = sa.plots.heads(found, dark=dark).axes[0]
     (image,) = axes.get_images()
     assert np.array_equal(np.asarray(image.get_array().filled(math.nan)), mass, equal_nan=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sparseattn.app.jobs import Kept
 from sparseattn.app.reader import Reader
-from sparseattn.degrees.probe import Measured, measure_patterns, pattern_of
+from sparseattn.degrees.probe import ProbeResult, measure_patterns, pattern_of
 from sparseattn.degrees.texts import Texts, spread_indices, tokenize
 from sparseattn.errors import (
     AnnotationError,
@@ -42,12 +42,12 @@ class _Probed:
     """Texts, and what was measured on them by kind."""
 
     lines: Lines
-    measured: dict[str, Measured]
+    measured: dict[str, ProbeResult]
     notices: list[str]
 
     @property
     def bytes(self) -> int:
-        return sum(8 * each.mass.numel() for each in self.measured.values())
+        return sum(8 * each.kept.numel() for each in self.measured.values())
 
 
 def heads(reader: Reader, lines: Lines, own: str, kept: Kept) -> dict[str, Any]:
@@ -66,14 +66,13 @@ def heads(reader: Reader, lines: Lines, own: str, kept: Kept) -> dict[str, Any]:
     probed = _probed(reader, lines, own, kept)
     kinds = []
     for name, measured in probed.measured.items():
-        whole = measured.whole
         kinds.append(
             {
                 "kind": name,
                 "pattern": measured.pattern,
-                "mass": whole.mass.tolist(),
-                "uniform": whole.uniform.tolist(),
-                "queries": whole.queries,
+                "mass": measured.mass.tolist(),
+                "uniform": measured.uniform.tolist(),
+                "queries": measured.queries,
             }
         )
     first = next(iter(probed.measured.values()))
@@ -101,8 +100,8 @@ def texts_of_head(
     (layer,) = select_indices(str(layer), len(counts), "layer")
     (head,) = select_indices(str(head), counts[layer], "head")
     measured = probed.measured[kind]
-    queries = measured.queries[:, layer]
-    shares = (measured.mass[:, layer, head] / queries.clamp(min=1)).tolist()
+    queries = measured.counts[:, layer]
+    shares = (measured.kept[:, layer, head] / queries.clamp(min=1)).tolist()
     order = sorted(range(len(shares)), key=lambda at: (-shares[at], at))
     found = [at for at in order if int(queries[at])][:LISTED]
     return {

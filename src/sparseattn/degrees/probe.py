@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any
 
@@ -41,22 +41,43 @@ class ProbeResult:
 
     Attributes:
         pattern: Its spec string.
-        mass: The share of a query's attention that falls on its keys under the pattern, averaged
-            over queries; nan in a layer without any. Shape: [layers, heads], float64, in [0, 1].
-        uniform: What it would be if a query attended uniformly to all real tokens that the layer
-            reaches (all of the text, but for models with local attention). Shape: [layers],
-            likewise.
-        queries: How many queries there are in each layer.
-        tokens: Real tokens.
-        texts: Texts that they stand in.
+        kept: The share of a query's attention that falls on its keys under the pattern, summed over
+            the queries of each text. Shape: [texts, layers, heads], float64.
+        even: What it would be if a query attended uniformly to all real tokens that the layer
+            reaches (all of the text, but for models with local attention). Shape: [texts, layers],
+            float64.
+        counts: How many queries there are in each text. Shape: [texts, layers], int64.
+        tokens: Real tokens of all texts.
     """
 
     pattern: str
-    mass: Tensor
-    uniform: Tensor
-    queries: tuple[int, ...]
+    kept: Tensor
+    even: Tensor
+    counts: Tensor
     tokens: int
-    texts: int
+
+    @cached_property
+    def mass(self) -> Tensor:
+        """The share `kept`, averaged over all queries; nan in a layer without any.
+
+        Shape: [layers, heads], float64, in [0, 1].
+        """
+        return self.kept.sum(dim=0) / self.counts.sum(dim=0)[:, None]
+
+    @cached_property
+    def uniform(self) -> Tensor:
+        """Likewise what it would be under uniform attention. Shape: [layers]."""
+        return self.even.sum(dim=0) / self.counts.sum(dim=0)
+
+    @property
+    def queries(self) -> tuple[int, ...]:
+        """How many queries there are in each layer."""
+        return tuple(self.counts.sum(dim=0).tolist())
+
+    @property
+    def texts(self) -> int:
+        """How many texts there are."""
+        return len(self.kept)
 
     @property
     def lift(self) -> Tensor:
@@ -169,49 +190,17 @@ def pattern_of(given: Pattern | str) -> Pattern:
     return given
 
 
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """What a pattern keeps of a model's attention in each text, summed over the text's queries.
-
-    Attributes:
-        pattern: Its spec string.
-        mass: Shape: [texts, layers, heads], float64.
-        uniform: What it would be under uniform attention. Shape: [texts, layers], float64.
-        queries: Shape: [texts, layers], int64.
-        tokens: Real tokens of all texts.
-    """
-
-    pattern: str
-    mass: Tensor
-    uniform: Tensor
-    queries: Tensor
-    tokens: int
-
-    @property
-    def whole(self) -> ProbeResult:
-        """Averaged over the queries of all texts."""
-        counts = self.queries.sum(dim=0)
-        return ProbeResult(
-            pattern=self.pattern,
-            mass=self.mass.sum(dim=0) / counts[:, None],
-            uniform=self.uniform.sum(dim=0) / counts,
-            queries=tuple(counts.tolist()),
-            tokens=self.tokens,
-            texts=len(self.mass),
-        )
-
-
 def probe_texts(texts: Texts, pattern: Pattern, tokenizer: Any = None) -> ProbeResult:
     """`probe` for texts that are tokenised already."""
-    (measured,) = measure_patterns(texts, [pattern], tokenizer)
-    if not bool(measured.queries.any()):
+    (result,) = measure_patterns(texts, [pattern], tokenizer)
+    if not any(result.queries):
         raise PatternError(f"no token of these texts has a key under {pattern}")
-    return measured.whole
+    return result
 
 
 def measure_patterns(
     texts: Texts, patterns: Sequence[Pattern], tokenizer: Any = None
-) -> list[Measured]:
+) -> list[ProbeResult]:
     """Measures patterns, at least one, text by text in one run of the model."""
     batches: list[list[tuple[Tensor, ...]]] = [[] for _ in patterns]
     tokens = 0
@@ -219,15 +208,15 @@ def measure_patterns(
         for batch, pattern in zip(batches, patterns, strict=True):
             batch.append(_sums(seen, pattern))
         tokens += int(seen.tokens.valid.sum())
-    measured = []
+    results = []
     for batch, pattern in zip(batches, patterns, strict=True):
-        mass, uniform, queries = map(torch.cat, zip(*batch, strict=True))
-        measured.append(Measured(str(pattern), mass, uniform, queries, tokens))
-    return measured
+        kept, even, counts = map(torch.cat, zip(*batch, strict=True))
+        results.append(ProbeResult(str(pattern), kept, even, counts, tokens))
+    return results
 
 
 def _sums(seen: Observation, pattern: Pattern) -> tuple[Tensor, Tensor, Tensor]:
-    """The tensors of `Measured` for the texts of a batch."""
+    """The tensors of `ProbeResult` for the texts of a batch."""
     pairs: Tensor | None = None
     sums = []
     for layer, (weights, reached) in enumerate(zip(seen.weights, seen.open, strict=True)):
@@ -237,8 +226,8 @@ def _sums(seen: Observation, pattern: Pattern) -> tuple[Tensor, Tensor, Tensor]:
         mask = (pairs & reached).squeeze(1)
         with_key = mask.any(dim=-1)
         share = mask.sum(dim=-1).double() / reached.squeeze(1).sum(dim=-1).clamp(min=1)
-        on_pairs = (weights * mask[:, None]).sum(dim=(2, 3)).double()
-        uniform, count = (share * with_key).sum(dim=1), with_key.sum(dim=1)
-        sums.append((on_pairs.cpu(), uniform.cpu(), count.cpu()))
-    mass, uniform, queries = (torch.stack(parts, dim=1) for parts in zip(*sums, strict=True))
-    return mass, uniform, queries
+        kept = (weights * mask[:, None]).sum(dim=(2, 3)).double()
+        even, counts = (share * with_key).sum(dim=1), with_key.sum(dim=1)
+        sums.append((kept.cpu(), even.cpu(), counts.cpu()))
+    kept, even, counts = (torch.stack(parts, dim=1) for parts in zip(*sums, strict=True))
+    return kept, even, counts

@@ -11,6 +11,7 @@ from sparseattn.errors import PlanError, unknown
 from sparseattn.selection import Selection, select_indices, spell_selection
 
 if TYPE_CHECKING:
+    from sparseattn.degrees.candidates import Candidates
     from sparseattn.degrees.cost import Costs
     from sparseattn.degrees.texts import Texts
 
@@ -87,10 +88,9 @@ class Settings:
     @property
     def needs(self) -> frozenset[str]:
         """Annotations that the rankings need of the texts."""
-        needs: frozenset[str] = self._candidates(2).needed.needs
-        return needs
+        return self._candidates(2).needed.needs
 
-    def _candidates(self, longest: int) -> Any:
+    def _candidates(self, longest: int) -> Candidates:
         from sparseattn.degrees.candidates import Candidates
         from sparseattn.degrees.ranking import parse_rankings
 
