@@ -67,6 +67,11 @@ def test_labels_of_texts_and_of_tokens(wordpiece, examples):
     assert labels[1].tolist() == [7] * 4 + [-100] * (labels.shape[1] - 4)
 
 
+def test_fractions_of_tokens_stay_fractions(wordpiece):
+    rows = [{"input_ids": [5, 6], "weight": [0.25, 0.5]}, {"input_ids": [7], "weight": [1]}]
+    assert Collator(wordpiece)(rows)["weight"].tolist() == [[0.25, 0.5], [1.0, 0.0]]
+
+
 def test_a_column_of_strings_raises_as_in_transformers(wordpiece, examples):
     named = [{**row, "name": "x"} for row in examples]
     with pytest.raises(ValueError, match="name"):

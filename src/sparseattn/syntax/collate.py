@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from sparseattn.annotations import COLUMNS
 from sparseattn.errors import AnnotationError
@@ -64,7 +65,8 @@ class Collator:
         lengths = [len(feature["input_ids"]) for feature in features]
         step = self.pad_to_multiple_of or 1
         longest = -(-max(lengths) // step) * step
-        batch = {"attention_mask": self._padded([torch.ones(n) for n in lengths], 0, longest)}
+        masks = [torch.ones(length, dtype=torch.long) for length in lengths]
+        batch = {"attention_mask": self._padded(masks, 0, longest)}
         fills = self._fills()
         for name in dict.fromkeys(name for feature in features for name in feature):
             if self.columns is not None and name not in self.columns:
@@ -86,11 +88,9 @@ class Collator:
         }
 
     def _padded(self, rows: Sequence[Tensor], fill: int, length: int) -> Tensor:
-        padded = torch.full((len(rows), length), fill)
-        for target, row in zip(padded, rows, strict=True):
-            start = length - len(row) if self.tokenizer.padding_side == "left" else 0
-            target[start : start + len(row)] = row
-        return padded
+        left = self.tokenizer.padding_side == "left"
+        gaps = [(length - len(row), 0) if left else (0, length - len(row)) for row in rows]
+        return torch.stack([pad(row, gap, value=fill) for row, gap in zip(rows, gaps, strict=True)])
 
 
 def _row(feature: Mapping[str, Any], name: str, tokens: int) -> Tensor:
