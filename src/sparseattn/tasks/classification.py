@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,9 +37,9 @@ class _OfTexts(TaskKind):
         ]
         return found
 
+    @abstractmethod
     def label(self, split: Split, row: int, value: Any) -> float:
         """The target that a value of the data stands for."""
-        raise NotImplementedError
 
     def encode(self, rows: Rows, tokenizer: Any, labelled: bool) -> Encoded:  # noqa: ARG002
         given = [rows["text"], *([rows["text_pair"]] if "text_pair" in rows else [])]
