@@ -120,7 +120,7 @@ class Learner:
         self.arguments, self.trainer = arguments, trainer
         self.tokenizer = tokenizer or trainer.get("processing_class")
         padding = self.tokenizer is not None and DataCollatorWithPadding(self.tokenizer)
-        self.collator = trainer.get("data_collator") or padding or default_data_collator
+        self.collator: Any = trainer.get("data_collator") or padding or default_data_collator
         held_out = trainer.get("eval_dataset") if evaluation is None else evaluation
         counted = split_rows(settings.budget_split, data, held_out)
         self.texts = Texts(model, counted, self.collator)

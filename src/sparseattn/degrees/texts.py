@@ -157,7 +157,7 @@ def tokenize(
     tokenizer = tokenizer or tokenizer_of(model)
     limit = max_tokens(config, tokenizer)
     cut = {} if limit is None else {"truncation": True, "max_length": limit}
-    read = Annotator.for_needs(tokenizer, needs) or tokenizer
+    read: Any = Annotator.for_needs(tokenizer, needs) or tokenizer
     rows: list[Row] = []
     for index in spread_indices(len(texts), len(texts) if most is None else most):
         text = texts[index]
