@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparseattn.backends.kernels.cpu.products import compiled
-from sparseattn.backends.kernels.cpu.vectors import LANES, offset, pointer
+from sparseattn.backends.kernels.cpu.vectors import LANES, compiled, hashed, offset, pointer
 
 (NEXT, TEXTS, HEADS, LENGTH, WIDTH, LONGEST, MOST, CHUNKS, PARTS, SEED, THRESHOLD) = range(11)
 (SIZE, POISON, NUMBERS, QUERIES, STARTS, COUNTS, KEYS, BITS) = range(11, 19)
@@ -59,7 +58,4 @@ def seeds(a, text, head, queries, states):
     """The dropout state of each lane: a hash of the seed, the text, the head and the query."""
     start = a[SEED] + (text * a[HEADS] + head) * 0x9E3779B1
     for lane in range(LANES):
-        x = (np.int64(queries[lane]) * 0x632BE5AB + start) & 0xFFFFFFFF
-        x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
-        x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
-        states[lane] = x ^ (x >> 16)
+        states[lane] = hashed((np.int64(queries[lane]) * 0x632BE5AB + start) & 0xFFFFFFFF)

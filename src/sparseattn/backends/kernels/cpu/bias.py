@@ -13,9 +13,8 @@ from __future__ import annotations
 import numpy as np
 
 from sparseattn.backends.kernels.cpu.arguments import BIAS, DBIAS, LENGTH, head_rows
-from sparseattn.backends.kernels.cpu.products import compiled
 from sparseattn.backends.kernels.cpu.scattered import LANE
-from sparseattn.backends.kernels.cpu.vectors import LANES, add, load, offset, store
+from sparseattn.backends.kernels.cpu.vectors import LANES, add, compiled, load, offset, store
 
 
 @compiled

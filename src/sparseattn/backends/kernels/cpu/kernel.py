@@ -37,10 +37,10 @@ from sparseattn.backends.kernels.cpu.arguments import (
     pairs_of,
     queries_of,
 )
-from sparseattn.backends.kernels.cpu.products import UNROLL, compiled
+from sparseattn.backends.kernels.cpu.products import UNROLL
 from sparseattn.backends.kernels.cpu.single import backward_single, forward_single
 from sparseattn.backends.kernels.cpu.tile import backward_tile, forward_tile
-from sparseattn.backends.kernels.cpu.vectors import LANES, fetch, pointer, take_next
+from sparseattn.backends.kernels.cpu.vectors import LANES, compiled, fetch, pointer, take_next
 
 #: Tiles that a thread takes of one head before it goes on to the next. The rows of several heads
 #: share memory pages: one head at a time through a long text would miss the cache.

@@ -1,4 +1,4 @@
-"""The matrix products of attention over one tile, and the blocks of vectors they are block of.
+"""The matrix products of attention over one tile, and the blocks of vectors they are made of.
 
 A block of vectors stays in registers through a loop, as a fast product needs. How many vectors it
 has depends on how many registers the processor has, and of what size.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
-from numba import njit
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
@@ -22,17 +21,17 @@ from sparseattn.backends.kernels.cpu.vectors import (
     Vector,
     add,
     broadcast,
+    compiled,
     constant,
     fused,
     load,
     multiply,
     offset,
+    read,
     spread,
     store,
     transpose,
 )
-
-compiled = njit(fastmath={"contract", "nsz"}, error_model="numpy", boundscheck=False)
 
 _I64 = ir.IntType(64)
 
@@ -94,37 +93,39 @@ def places_of(context, keys, j, n, stride):
 
 
 @intrinsic
-def multiply_add_both(context, p, places, shift, left, right, pair):
-    """`multiply_add` of two vectors for two blocks: each number is loaded once and used twice."""
+def load_each(context, p, index, blocks):
+    """A vector for each block, one behind the other from `p[index]` on."""
+    vectors = types.UniTuple(Vector(p.dtype), blocks.count)
+
+    def emit(ctx, b, _sig, args):
+        kind = ctx.get_value_type(vectors.dtype)
+        places = [b.add(args[1], ir.Constant(_I64, i * LANES)) for i in range(vectors.count)]
+        return ctx.make_tuple(b, vectors, [read(b, args[0], place, kind) for place in places])
+
+    return vectors(p, types.int64, blocks), emit
+
+
+@intrinsic
+def multiply_add(context, p, places, shift, vectors, blocks):
+    """The blocks, each plus its own of `vectors` times the numbers `p[places[i] + shift]`.
+
+    Each number is loaded once and used for all blocks.
+    """
 
     def emit(ctx, b, _sig, args):
         numbers = []
         for place in cgutils.unpack_tuple(b, args[1]):
             number = b.load(b.gep(args[0], [b.add(place, args[2])]))
             numbers.append(broadcast(b, number))
-        blocks = []
-        for vector, block in zip(args[3:5], cgutils.unpack_tuple(b, args[5]), strict=True):
-            totals = cgutils.unpack_tuple(b, block)
-            sums = [fused(b, n, vector, t) for n, t in zip(numbers, totals, strict=True)]
-            blocks.append(ctx.make_tuple(b, pair.dtype, sums))
-        return ctx.make_tuple(b, pair, blocks)
-
-    return pair(p, places, types.int64, left, right, pair), emit
-
-
-@intrinsic
-def multiply_add(context, p, places, shift, vector, block):
-    """The block, each vector plus `vector` times its own number `p[places[i] + shift]`."""
-
-    def emit(ctx, b, _sig, args):
         sums = []
-        pairs = zip(cgutils.unpack_tuple(b, args[1]), cgutils.unpack_tuple(b, args[4]), strict=True)
-        for place, total in pairs:
-            number = b.load(b.gep(args[0], [b.add(place, args[2])]))
-            sums.append(fused(b, broadcast(b, number), args[3], total))
-        return ctx.make_tuple(b, block, sums)
+        pairs = zip(cgutils.unpack_tuple(b, args[3]), cgutils.unpack_tuple(b, args[4]), strict=True)
+        for vector, block in pairs:
+            totals = cgutils.unpack_tuple(b, block)
+            added = [fused(b, n, vector, t) for n, t in zip(numbers, totals, strict=True)]
+            sums.append(ctx.make_tuple(b, blocks.dtype, added))
+        return ctx.make_tuple(b, blocks, sums)
 
-    return block(p, places, types.int64, vector, block), emit
+    return blocks(p, places, types.int64, vectors, blocks), emit
 
 
 @compiled
@@ -132,82 +133,59 @@ def products(rows, stride, keys, n, columns, width, scores):
     """Multiplies rows: scores[j] = rows[keys[j]] . columns, lane by lane."""
     for j in range(0, n, UNROLL):
         places = places_of(keys, j, n, stride)
-        block = zeros(columns)
+        blocks = (zeros(columns),)
         for t in range(width):
-            block = multiply_add(rows, places, t, load(columns, t * LANES), block)
+            blocks = multiply_add(rows, places, t, load_each(columns, t * LANES, blocks), blocks)
         for i in range(UNROLL):
-            store(scores, (j + i) * LANES, block[i])
+            store(scores, (j + i) * LANES, blocks[0][i])
 
 
 @compiled
-def _weighted_sum_pair(rows, stride, keys, n, weights, lane, t, width, tile):
+def _weighted_sum(rows, stride, keys, n, weights, lane, t, width, tile, blocks):
     places = steps(lane, 1)
-    pair = zeros(rows), zeros(rows)
     for j in range(n):
-        row = keys[j] * stride + t
-        left, right = load(rows, row), load(rows, row + LANES)
-        pair = multiply_add_both(weights, places, j * LANES, left, right, pair)
+        vectors = load_each(rows, keys[j] * stride + t, blocks)
+        blocks = multiply_add(weights, places, j * LANES, vectors, blocks)
     for i in range(UNROLL):
-        store(tile, (lane + i) * width + t, pair[0][i])
-        store(tile, (lane + i) * width + t + LANES, pair[1][i])
-
-
-@compiled
-def _weighted_sum_one(rows, stride, keys, n, weights, lane, t, width, tile):
-    places = steps(lane, 1)
-    block = zeros(rows)
-    for j in range(n):
-        row = load(rows, keys[j] * stride + t)
-        block = multiply_add(weights, places, j * LANES, row, block)
-    for i in range(UNROLL):
-        store(tile, (lane + i) * width + t, block[i])
+        for m in range(len(blocks)):
+            store(tile, (lane + i) * width + t + m * LANES, blocks[m][i])
 
 
 @compiled
 def weighted_sum(rows, stride, keys, n, weights, width, tile):
     """Adds rows up: tile[lane] = sum of weights[j, lane] rows[keys[j]]."""
+    block = zeros(rows)
     paired = width // (2 * LANES) * (2 * LANES) if PAIRS else 0
     for lane in range(0, LANES, UNROLL):
         for t in range(0, paired, 2 * LANES):
-            _weighted_sum_pair(rows, stride, keys, n, weights, lane, t, width, tile)
+            _weighted_sum(rows, stride, keys, n, weights, lane, t, width, tile, (block, block))
         for t in range(paired, width, LANES):
-            _weighted_sum_one(rows, stride, keys, n, weights, lane, t, width, tile)
+            _weighted_sum(rows, stride, keys, n, weights, lane, t, width, tile, (block,))
 
 
 @compiled
-def _scatter_pair(weights, j, n, tile, width, t, rows, to):
+def _scatter(weights, j, n, tile, width, t, rows, to, blocks):
     places = steps(j * LANES, LANES)
-    pair = zeros(tile), zeros(tile)
     for lane in range(LANES):
-        at = lane * width + t
-        left, right = load(tile, at), load(tile, at + LANES)
-        pair = multiply_add_both(weights, places, lane, left, right, pair)
+        vectors = load_each(tile, lane * width + t, blocks)
+        blocks = multiply_add(weights, places, lane, vectors, blocks)
     for i in range(min(UNROLL, n - j)):
-        at = to[i] + t
-        store(rows, at, add(load(rows, at), pair[0][i]))
-        store(rows, at + LANES, add(load(rows, at + LANES), pair[1][i]))
-
-
-@compiled
-def _scatter_one(weights, j, n, tile, width, t, rows, to):
-    places = steps(j * LANES, LANES)
-    block = zeros(tile)
-    for lane in range(LANES):
-        block = multiply_add(weights, places, lane, load(tile, lane * width + t), block)
-    for i in range(min(UNROLL, n - j)):
-        store(rows, to[i] + t, add(load(rows, to[i] + t), block[i]))
+        for m in range(len(blocks)):
+            at = to[i] + t + m * LANES
+            store(rows, at, add(load(rows, at), blocks[m][i]))
 
 
 @compiled
 def scatter(weights, keys, n, tile, width, rows, stride):
     """Adds to rows: rows[keys[j]] += sum over lanes of weights[j, lane] tile[lane]."""
+    block = zeros(tile)
     paired = width // (2 * LANES) * (2 * LANES) if PAIRS else 0
     for j in range(0, n, UNROLL):
         to = places_of(keys, j, n, stride)
         for t in range(0, paired, 2 * LANES):
-            _scatter_pair(weights, j, n, tile, width, t, rows, to)
+            _scatter(weights, j, n, tile, width, t, rows, to, (block, block))
         for t in range(paired, width, LANES):
-            _scatter_one(weights, j, n, tile, width, t, rows, to)
+            _scatter(weights, j, n, tile, width, t, rows, to, (block,))
 
 
 @compiled

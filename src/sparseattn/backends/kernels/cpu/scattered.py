@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparseattn.backends.kernels.cpu.products import compiled
 from sparseattn.backends.kernels.cpu.vectors import (
     LANES,
+    compiled,
     fetch,
     fuse,
+    hashed,
     load,
     multiply,
     offset,
@@ -103,8 +104,6 @@ def drop_pairs(values, pairs, states, threshold, kept, dropped):
     """
     n, keys, places, _ = pairs
     for i in range(n):
-        x = np.int64(states[places[i] & LANE]) ^ (np.int64(keys[i]) * 0x9E3779B9 & 0xFFFFFFFF)
-        x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
-        x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
-        x ^= x >> 16
-        values[places[i]] *= kept if x >= threshold else dropped
+        key = np.int64(keys[i]) * 0x9E3779B9 & 0xFFFFFFFF
+        keep = hashed(np.int64(states[places[i] & LANE]) ^ key) >= threshold
+        values[places[i]] *= kept if keep else dropped

@@ -40,10 +40,10 @@ from sparseattn.backends.kernels.cpu.arguments import (
     seeds,
 )
 from sparseattn.backends.kernels.cpu.bias import add_lane_bias, add_lane_gradients
-from sparseattn.backends.kernels.cpu.products import compiled
 from sparseattn.backends.kernels.cpu.vectors import (
     LANES,
     add,
+    compiled,
     exponential,
     fetch,
     fuse,

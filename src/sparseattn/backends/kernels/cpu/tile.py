@@ -44,7 +44,6 @@ from sparseattn.backends.kernels.cpu.arguments import (
 from sparseattn.backends.kernels.cpu.bias import add_bias, add_bias_gradients
 from sparseattn.backends.kernels.cpu.products import (
     UNROLL,
-    compiled,
     gather,
     products,
     scatter,
@@ -62,6 +61,7 @@ from sparseattn.backends.kernels.cpu.vectors import (
     LANES,
     add,
     choose,
+    compiled,
     divide,
     exponential,
     keep_lanes,

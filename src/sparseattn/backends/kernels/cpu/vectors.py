@@ -13,11 +13,14 @@ from __future__ import annotations
 from math import factorial
 
 from llvmlite import ir
+from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
 #: Queries a vector; bits of a lane mask.
 LANES = 16
+
+compiled = njit(fastmath={"contract", "nsz"}, error_model="numpy", boundscheck=False)
 
 _I1, _I16, _I32, _I64 = (ir.IntType(n) for n in (1, 16, 32, 64))
 #: exp(r) on |r| <= log(2) / 2, highest power first. Single precision: Cephes expf.
@@ -75,8 +78,16 @@ def _lanes(b, bits):
     return b.bitcast(b.trunc(bits, _I16), ir.VectorType(_I1, LANES))
 
 
-def _place(b, pointer, index, kind):
-    return b.bitcast(b.gep(pointer, [index]), kind.as_pointer())
+def read(b, p, index, kind):
+    """A vector from `p[index]` on, aligned as one of its numbers is."""
+    value = b.load(b.bitcast(b.gep(p, [index]), kind.as_pointer()))
+    value.align = 4
+    return value
+
+
+def _write(b, vector, p, index):
+    place = b.bitcast(b.gep(p, [index]), vector.type.as_pointer())
+    b.store(vector, place).align = 4
 
 
 @intrinsic
@@ -128,9 +139,7 @@ def load(context, p, index):
     kind = Vector(p.dtype)
 
     def emit(ctx, b, _sig, args):
-        value = b.load(_place(b, *args, ctx.get_value_type(kind)))
-        value.align = 4
-        return value
+        return read(b, *args, ctx.get_value_type(kind))
 
     return kind(p, types.int64), emit
 
@@ -140,7 +149,7 @@ def store(context, p, index, vector):
     """Writes a vector to `p[index]` and on."""
 
     def emit(ctx, b, _sig, args):
-        b.store(args[2], _place(b, args[0], args[1], args[2].type)).align = 4
+        _write(b, args[2], *args[:2])
         return ctx.get_dummy_value()
 
     return types.void(p, types.int64, vector), emit
@@ -199,11 +208,8 @@ def totals(context, source, target):
     """The sums of sixteen vectors that lie one after the other, side by side."""
 
     def emit(ctx, b, _sig, args):
-        kind, rows = ctx.get_value_type(Vector(source.dtype)), []
-        for i in range(LANES):
-            row = b.load(_place(b, args[0], ir.Constant(_I64, i * LANES), kind))
-            row.align = 4
-            rows.append(row)
+        kind = ctx.get_value_type(Vector(source.dtype))
+        rows = [read(b, args[0], ir.Constant(_I64, i * LANES), kind) for i in range(LANES)]
         for half in (8, 4, 2, 1):
             # Two vectors become one: lanes with the bit `half` hold sums of the second one.
             low = [lane if not lane & half else LANES + lane - half for lane in range(LANES)]
@@ -211,7 +217,7 @@ def totals(context, source, target):
             orders = [ir.Constant(ir.VectorType(_I32, LANES), order) for order in (low, high)]
             pairs = zip(rows[:half], rows[half:], strict=True)
             rows = [b.fadd(*(b.shuffle_vector(*pair, order) for order in orders)) for pair in pairs]
-        b.store(rows[0], _place(b, args[1], ir.Constant(_I64, 0), kind)).align = 4
+        _write(b, rows[0], args[1], ir.Constant(_I64, 0))
         return ctx.get_dummy_value()
 
     return types.void(source, target), emit
@@ -223,11 +229,8 @@ def transpose(context, source, source_stride, target, target_stride):
 
     def emit(ctx, b, _sig, args):
         kind = ctx.get_value_type(Vector(source.dtype))
-        rows = []
-        for i in range(LANES):
-            row = b.load(_place(b, args[0], b.mul(args[1], ir.Constant(_I64, i)), kind))
-            row.align = 4
-            rows.append(row)
+        places = [ir.Constant(_I64, i) for i in range(LANES)]
+        rows = [read(b, args[0], b.mul(args[1], place), kind) for place in places]
         for step in (8, 4, 2, 1):
             for i in (i for i in range(LANES) if not i & step):
                 pair = rows[i], rows[i + step]
@@ -239,9 +242,8 @@ def transpose(context, source, source_stride, target, target_stride):
                     ]
                     mask = ir.Constant(ir.VectorType(_I32, LANES), order)
                     rows[j] = b.shuffle_vector(*pair, mask)
-        for i, row in enumerate(rows):
-            place = _place(b, args[2], b.mul(args[3], ir.Constant(_I64, i)), kind)
-            b.store(row, place).align = 4
+        for row, place in zip(rows, places, strict=True):
+            _write(b, row, args[2], b.mul(args[3], place))
         return ctx.get_dummy_value()
 
     return types.void(source, types.int64, target, types.int64), emit
@@ -303,3 +305,11 @@ def keep_lanes(context, states, key, threshold):
         return b.zext(b.bitcast(keep, _I16), _I64)
 
     return types.int64(states, types.int64, types.int64), emit
+
+
+@compiled
+def hashed(x):
+    """`lowbias32` of one number of 32 bits; see `keep_lanes`."""
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
+    return x ^ (x >> 16)
