@@ -48,7 +48,7 @@ PLAN = "neighbor(radius=3) | global(cls)"
 @pytest.fixture(autouse=True)
 def poison(monkeypatch):
     """Memory that nobody has written to holds NaN."""
-    monkeypatch.setattr(cpu.Launch, "poison", True)
+    monkeypatch.setattr(cpu, "POISON", True)
     torch.use_deterministic_algorithms(True)
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     yield

@@ -92,6 +92,8 @@ def _attend_native(call: Call) -> Tensor:
     bias = None
     if isinstance(call.bias, DistanceBias):  # from the farthest key behind to that ahead
         bias = pad(call.bias.values.to(dtype).flip(1), (_LANES, _LANES))
+        # A gradient for each text: threads share no sums.
+        bias = bias.expand(len(call.query), -1, -1)
     context: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
         *states, bias, _tiles(call.rule), cpu.Setting(call.scale, call.dropout, seed)
     )
@@ -118,12 +120,9 @@ class _Attention(torch.autograd.Function):
         tiles: Tiles,
         setting: cpu.Setting,
     ) -> Tensor:
-        launch = cpu.Launch(tiles, setting, q)
-        context = cpu.empty_result(q, zero=tiles.partial)
+        context = cpu.empty_result(q, zero=tiles.padded)
         lse = torch.empty(q.shape[:3], dtype=q.dtype)
-        launch.tensors(Q=q, K=k, V=v, OUT=context, LSE=lse)
-        launch.add_bias(BIAS=bias)
-        launch.run("forward")
+        cpu.run("forward", tiles, setting, Q=q, K=k, V=v, OUT=context, LSE=lse, BIAS=bias)
         ctx.save_for_backward(q, k, v, bias, context, lse)
         ctx.tiles, ctx.setting = tiles, setting
         return context
@@ -132,14 +131,10 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, bias, context, lse = ctx.saved_tensors
-        launch = cpu.Launch(ctx.tiles, ctx.setting, q)
-        dq = cpu.empty_result(q, zero=ctx.tiles.partial)
+        states = {"Q": q, "K": k, "V": v, "OUT": context, "LSE": lse, "BIAS": bias}
+        dq = cpu.empty_result(q, zero=ctx.tiles.padded)
         dk, dv = cpu.empty_result(k, zero=True), cpu.empty_result(v, zero=True)
-        launch.tensors(
-            Q=q, K=k, V=v, OUT=context, LSE=lse, DOUT=_readable(grad), DQ=dq, DK=dk, DV=dv
-        )
-        # One for each text: threads share no sums.
-        dbias = None if bias is None else bias.new_zeros(len(q), *bias.shape)
-        launch.add_bias(BIAS=bias, DBIAS=dbias)
-        launch.run("backward")
-        return dq, dk, dv, None if dbias is None else dbias.sum(0), None, None
+        dbias = None if bias is None else bias.new_zeros(bias.shape)
+        grads = {"DOUT": _readable(grad), "DQ": dq, "DK": dk, "DV": dv, "DBIAS": dbias}
+        cpu.run("backward", ctx.tiles, ctx.setting, **states, **grads)
+        return dq, dk, dv, dbias, None, None

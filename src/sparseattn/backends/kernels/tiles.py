@@ -39,6 +39,7 @@ class Tiles:
         first: First tile of each group of heads and text, and the one after its last.
             Shape: [groups, texts, 2], int64.
         group: The group of each head. Shape: [heads], int64.
+        padded: Whether any token is padding: a row that has no query, and results of zero.
     """
 
     length: int
@@ -47,6 +48,7 @@ class Tiles:
     scattered: Ragged
     first: Tensor
     group: Tensor
+    padded: bool
 
     @property
     def texts(self) -> int:
@@ -64,13 +66,13 @@ class Tiles:
         return int(self.shared.counts.max()) if len(self.shared.counts) else 0
 
     @cached_property
-    def rows(self) -> int:
+    def pair_rows(self) -> int:
         """The most rows that the scattered pairs of a tile take: the keys of one query."""
         places = self.scattered.marks
         return int(places.max()) // self.queries.shape[1] + 1 if len(places) else 0
 
     @cached_property
-    def most(self) -> int:
+    def most_tiles(self) -> int:
         """The most tiles that a head has in a text."""
         return int((self.first[..., 1] - self.first[..., 0]).max())
 
@@ -82,12 +84,6 @@ class Tiles:
         counts = self.shared.counts * self.queries.shape[1] + self.scattered.counts * pair
         sums = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).double()
         return sums[self.first[..., 1]] - sums[self.first[..., 0]]
-
-    @cached_property
-    def partial(self) -> bool:
-        """Whether some rows have no query: padding, whose results are zero."""
-        spans = set(map(tuple, self.first.flatten(0, 1).tolist()))
-        return any(int((self.queries[a:b] >= 0).sum()) < self.length for a, b in spans)
 
     @property
     def computed(self) -> int:
@@ -175,6 +171,7 @@ def _build(rule: LayerRule, size: int, scatter: bool) -> Tiles:
         Ragged.flat([p.scattered for p in pieces], torch.int32),
         torch.stack(first),
         group,
+        rule.padded,
     )
 
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from sparseattn.backends.kernels.cpu.vectors import LANES, compiled, hashed, offset, pointer
 
-(NEXT, TEXTS, HEADS, LENGTH, WIDTH, LONGEST, MOST, CHUNKS, PARTS, SEED, THRESHOLD) = range(11)
+(NEXT, TEXTS, HEADS, LENGTH, WIDTH, LONGEST, PAIR_ROWS, CHUNKS, SHARES, SEED, THRESHOLD) = range(11)
 (SIZE, POISON, NUMBERS, QUERIES, STARTS, COUNTS, KEYS, BITS) = range(11, 19)
 (PAIRS, PAIR_STARTS, PAIR_COUNTS, PAIR_KEYS, PAIR_PLACES) = range(19, 24)
-(FIRST, GROUP, ORDER, PART, LSE) = range(24, 29)
-(Q, K, V, OUT, DOUT, DQ, DK, DV, BIAS, DBIAS) = range(29, 69, 4)
-ARGUMENTS = 69
+(FIRST, GROUP, ORDER, SHARE_STARTS) = range(24, 28)
+(Q, K, V, OUT, LSE, DOUT, DQ, DK, DV, BIAS, DBIAS) = range(28, 72, 4)
+ARGUMENTS = 72
 # The array at NUMBERS, in the type that is computed with.
 (SCALE, KEEP, ZERO, ONE, LOWEST, NOTHING) = range(6)
 

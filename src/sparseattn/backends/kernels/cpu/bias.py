@@ -18,12 +18,6 @@ from sparseattn.backends.kernels.cpu.vectors import LANES, add, compiled, load, 
 
 
 @compiled
-def _numbers(a, tensor, text, head, like):
-    """The numbers of a head, from that of distance 0 on."""
-    return offset(head_rows(a, tensor, text, head, like), a[LENGTH] - 1 + LANES)
-
-
-@compiled
 def _first(queries):
     """The query of the first lane if the lanes are in a row, as far as they hold queries."""
     first, known = 0, False
@@ -37,58 +31,54 @@ def _first(queries):
 
 
 @compiled
-def add_bias(a, text, head, queries, keys, n, scores, pairs, own, like):
-    """Adds to the scores of a tile, and to those of its scattered pairs."""
-    if a[BIAS] == 0:
-        return
-    numbers = _numbers(a, BIAS, text, head, like)
-    first, in_row = _first(queries)
-    if in_row:
-        for j in range(n):
-            more = load(numbers, first - np.int64(keys[j]))
-            store(scores, j * LANES, add(load(scores, j * LANES), more))
-    else:
-        for j in range(n):
-            for lane in range(LANES):
-                scores[j * LANES + lane] += numbers[np.int64(queries[lane]) - keys[j]]
-    count, others, places, _ = pairs
-    for i in range(count):
-        own[places[i]] += numbers[np.int64(queries[places[i] & LANE]) - others[i]]
+def _numbers(a, tensor, text, head, like):
+    """The numbers of a head, from that of distance 0 on."""
+    return offset(head_rows(a, tensor, text, head, like), a[LENGTH] - 1 + LANES)
 
 
 @compiled
-def add_bias_gradients(a, text, head, queries, keys, n, back, pairs, own, like):
-    """Adds the gradients of a tile's scores to those of the numbers."""
-    if a[DBIAS] == 0:
+def _add(numbers, place, scores, at, gradient):
+    if gradient:
+        numbers[place] += scores[at]
+    else:
+        scores[at] += numbers[place]
+
+
+@compiled
+def add_bias(a, text, head, queries, keys, n, scores, pairs, own, gradient, like):
+    """Adds to the scores of a tile, and to those of its scattered pairs.
+
+    With `gradient` these are gradients, and they are added to those of the numbers.
+    """
+    tensor = DBIAS if gradient else BIAS
+    if a[tensor] == 0:
         return
-    numbers = _numbers(a, DBIAS, text, head, like)
+    numbers = _numbers(a, tensor, text, head, like)
     first, in_row = _first(queries)
     if in_row:
         for j in range(n):
             place = first - np.int64(keys[j])
-            store(numbers, place, add(load(numbers, place), load(back, j * LANES)))
+            both = add(load(scores, j * LANES), load(numbers, place))
+            if gradient:
+                store(numbers, place, both)
+            else:
+                store(scores, j * LANES, both)
     else:
         for j in range(n):
             for lane in range(LANES):
-                numbers[np.int64(queries[lane]) - keys[j]] += back[j * LANES + lane]
+                place = np.int64(queries[lane]) - keys[j]
+                _add(numbers, place, scores, j * LANES + lane, gradient)
     count, others, places, _ = pairs
     for i in range(count):
-        numbers[np.int64(queries[places[i] & LANE]) - others[i]] += own[places[i]]
+        place = np.int64(queries[places[i] & LANE]) - others[i]
+        _add(numbers, place, own, places[i], gradient)
 
 
 @compiled
-def add_lane_bias(a, text, head, row, keys, n, scores, like):
+def add_lane_bias(a, text, head, row, keys, n, scores, gradient, like):
     """`add_bias` of one query."""
-    if a[BIAS] != 0:
-        numbers = _numbers(a, BIAS, text, head, like)
+    tensor = DBIAS if gradient else BIAS
+    if a[tensor] != 0:
+        numbers = _numbers(a, tensor, text, head, like)
         for j in range(n):
-            scores[j] += numbers[row - keys[j]]
-
-
-@compiled
-def add_lane_gradients(a, text, head, row, keys, n, back, like):
-    """`add_bias_gradients` of one query."""
-    if a[DBIAS] != 0:
-        numbers = _numbers(a, DBIAS, text, head, like)
-        for j in range(n):
-            numbers[row - keys[j]] += back[j]
+            _add(numbers, row - keys[j], scores, j, gradient)

@@ -20,12 +20,12 @@ from sparseattn.backends.kernels.cpu.arguments import (
     GROUP,
     HEADS,
     LONGEST,
-    MOST,
     ORDER,
     OUT,
-    PART,
-    PARTS,
+    PAIR_ROWS,
     POISON,
+    SHARE_STARTS,
+    SHARES,
     SIZE,
     TEXTS,
     WIDTH,
@@ -123,7 +123,7 @@ def prefetch(a, text, head, tile, moved, trains, like):
 
 @compiled
 def _forward(a, like):
-    count = LANES * (2 * a[WIDTH] + a[LONGEST] + UNROLL + 2 + a[MOST] + LANES + 1)
+    count = LANES * (2 * a[WIDTH] + a[LONGEST] + UNROLL + 2 + a[PAIR_ROWS] + LANES + 1)
     owner, memory = _scratch(a, count, like)
     states = np.empty(LANES, np.uint32)
     hashes = pointer(states.ctypes.data, np.uint32(0))
@@ -151,22 +151,22 @@ def _forward(a, like):
 
 @compiled
 def _backward(a, like):
-    count = LANES * (3 * a[WIDTH] + 2 * (a[LONGEST] + UNROLL + a[MOST]) + 2 + LANES + 1)
+    count = LANES * (3 * a[WIDTH] + 2 * (a[LONGEST] + UNROLL + a[PAIR_ROWS]) + 2 + LANES + 1)
     owner, memory = _scratch(a, count, like)
     states = np.empty(LANES, np.uint32)
     hashes = pointer(states.ctypes.data, np.uint32(0))
-    order, part = pointer(a[ORDER], 0), pointer(a[PART], 0)
+    order, starts = pointer(a[ORDER], 0), pointer(a[SHARE_STARTS], 0)
     item = take_next(a)
-    while item < a[TEXTS] * a[PARTS]:
-        text, share = item // a[PARTS], item % a[PARTS]
+    while item < a[TEXTS] * a[SHARES]:
+        text, share = item // a[SHARES], item % a[SHARES]
         for chunk in range(a[CHUNKS]):
-            for place in range(part[share], part[share + 1]):
+            for place in range(starts[share], starts[share + 1]):
                 head = order[place]
                 begin, end = _chunk(a, text, head, chunk)
                 for tile in range(begin, end):
                     if tile + 1 < end:
                         prefetch(a, text, head, tile + 1, True, True, like)
-                    elif place + 1 < part[share + 1]:
+                    elif place + 1 < starts[share + 1]:
                         start, stop = _chunk(a, text, order[place + 1], chunk)
                         if start < stop:
                             prefetch(a, text, order[place + 1], start, False, True, like)

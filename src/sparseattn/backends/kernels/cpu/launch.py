@@ -37,6 +37,8 @@ DTYPES = {
 #: a quarter of a forward pass over 32,768 tokens, together with the processor's look-ups of pages:
 #: in a wide model each row of a head lies on a page of its own.
 LARGE = 1 << 25
+#: Whether scratch memory starts as NaN; for tests.
+POISON = False
 
 
 def uninstalled() -> str | None:
@@ -159,82 +161,66 @@ class Setting:
     seed: int
 
 
-class Launch:
-    """One run of the kernel: its arguments, and what they point to.
+def run(direction: str, tiles: Tiles, setting: Setting, **tensors: Tensor | None) -> None:
+    """Runs the kernel on as many threads as PyTorch uses.
 
     Args:
+        direction: `forward` or `backward`.
         tiles: What to compute.
         setting: Its numbers.
-        like: A tensor of the type to compute with. Shape: [..., width], a multiple of 16.
+        tensors: States and results by their names in `arguments`, of one type; None for none.
+            Shape: [batch, heads, length, width], with a width that is a multiple of 16; of LSE
+            [batch, heads, length], of BIAS and DBIAS [batch, heads, numbers].
     """
+    from sparseattn.backends.kernels.cpu import arguments, kernel
 
-    #: Whether scratch memory starts as NaN; for tests.
-    poison = False
-
-    def __init__(self, tiles: Tiles, setting: Setting, like: Tensor) -> None:
-        from sparseattn.backends.kernels.cpu import arguments, kernel
-
-        self.places: Any = arguments
-        self.tiles, self.dtype = tiles, like.dtype
-        # Not a tensor: setting its numbers one by one takes longer than a short attention.
-        self.values = array("q", bytes(8 * arguments.ARGUMENTS))
-        # The kernel has addresses only: what they point to must live as long.
-        self.alive: list[Tensor] = []
-        numbers = [setting.scale, 1 / (1 - setting.dropout), 0.0, 1.0, -1e30, -math.inf]
-        self._set("NUMBERS", torch.tensor(numbers, dtype=like.dtype))
-        values = {
-            "TEXTS": tiles.texts,
-            "HEADS": tiles.heads,
-            "LENGTH": tiles.length,
-            "WIDTH": like.shape[-1],
-            "LONGEST": tiles.longest,
-            "MOST": tiles.rows,
-            "PAIRS": len(tiles.scattered.keys),
-            "CHUNKS": -(-tiles.most // kernel.CHUNK),
-            "SEED": setting.seed,
-            "THRESHOLD": round(setting.dropout * 2**32),
-            "SIZE": like.dtype.itemsize,
-            "POISON": int(self.poison),
-        }
-        for name, value in values.items():
-            self.values[getattr(arguments, name)] = value
-        for name in ("queries", "first", "group"):
-            self._set(name.upper(), getattr(tiles, name))
-        for name in ("starts", "counts", "keys"):
-            self._set(name.upper(), getattr(tiles.shared, name))
-            self._set(f"PAIR_{name.upper()}", getattr(tiles.scattered, name))
-        self._set("BITS", tiles.shared.marks)
-        self._set("PAIR_PLACES", tiles.scattered.marks)
-
-    def _set(self, name: str, tensor: Tensor) -> None:
-        self.alive.append(tensor)
-        self.values[getattr(self.places, name)] = tensor.data_ptr()
-
-    def tensors(self, **named: Tensor) -> None:
-        """Sets tensors by name. Shape: [batch, heads, length, width], or contiguous for LSE."""
-        for name, tensor in named.items():
-            self._set(name, tensor)
-            if name != "LSE":
-                at = getattr(self.places, name)
-                self.values[at + 1 : at + 4] = array("q", tensor.stride()[:3])
-
-    def add_bias(self, **named: Tensor | None) -> None:
-        """Sets numbers a distance. Shape: [heads, numbers], or [batch, heads, numbers]."""
-        for name, tensor in named.items():
-            if tensor is not None:
-                self.tensors(**{name: tensor.expand(self.tiles.texts, -1, -1)})
-
-    def run(self, direction: str) -> None:
-        """Runs `forward` or `backward` on as many threads as PyTorch uses."""
-        threads = torch.get_num_threads()
-        if direction == "backward":
-            order, part = self.tiles.shares(threads)
-            self._set("ORDER", order)
-            self._set("PART", part)
-            self.values[self.places.PARTS] = len(part) - 1
-        function = compiled(f"{direction}{self.dtype.itemsize * 8}")
-        self.values[self.places.NEXT] = 0
-        _team()(function.address, self.values.buffer_info()[0], threads)
+    places, threads = vars(arguments), torch.get_num_threads()
+    query: Any = tensors["Q"]
+    numbers = [setting.scale, 1 / (1 - setting.dropout), 0.0, 1.0, -1e30, -math.inf]
+    # The kernel has addresses only: what they point to must live as long as it runs.
+    arrays = {
+        "NUMBERS": torch.tensor(numbers, dtype=query.dtype),
+        "QUERIES": tiles.queries,
+        "STARTS": tiles.shared.starts,
+        "COUNTS": tiles.shared.counts,
+        "KEYS": tiles.shared.keys,
+        "BITS": tiles.shared.marks,
+        "PAIR_STARTS": tiles.scattered.starts,
+        "PAIR_COUNTS": tiles.scattered.counts,
+        "PAIR_KEYS": tiles.scattered.keys,
+        "PAIR_PLACES": tiles.scattered.marks,
+        "FIRST": tiles.first,
+        "GROUP": tiles.group,
+    }
+    counts = {
+        "TEXTS": tiles.texts,
+        "HEADS": tiles.heads,
+        "LENGTH": tiles.length,
+        "WIDTH": query.shape[-1],
+        "LONGEST": tiles.longest,
+        "PAIR_ROWS": tiles.pair_rows,
+        "PAIRS": len(tiles.scattered.keys),
+        "CHUNKS": -(-tiles.most_tiles // kernel.CHUNK),
+        "SEED": setting.seed,
+        "THRESHOLD": round(setting.dropout * 2**32),
+        "SIZE": query.dtype.itemsize,
+        "POISON": int(POISON),
+    }
+    if direction == "backward":
+        arrays["ORDER"], arrays["SHARE_STARTS"] = tiles.shares(threads)
+        counts["SHARES"] = len(arrays["SHARE_STARTS"]) - 1
+    # Not a tensor: setting its numbers one by one takes longer than a short attention.
+    values = array("q", bytes(8 * arguments.ARGUMENTS))
+    for name, count in counts.items():
+        values[places[name]] = count
+    for name, entries in arrays.items():
+        values[places[name]] = entries.data_ptr()
+    for name, tensor in tensors.items():
+        if tensor is not None:
+            at = places[name]
+            values[at : at + 4] = array("q", (tensor.data_ptr(), *tensor.stride()[:3]))
+    function = compiled(f"{direction}{query.dtype.itemsize * 8}")
+    _team()(function.address, values.buffer_info()[0], threads)
 
 
 def empty_result(like: Tensor, zero: bool) -> Tensor:

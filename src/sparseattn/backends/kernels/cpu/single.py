@@ -18,16 +18,13 @@ from sparseattn.backends.kernels.cpu.arguments import (
     DOUT,
     DQ,
     DV,
-    HEADS,
     KEEP,
-    LENGTH,
     LOWEST,
     LSE,
     NUMBERS,
     ONE,
     OUT,
     SCALE,
-    SIZE,
     THRESHOLD,
     WIDTH,
     ZERO,
@@ -39,7 +36,7 @@ from sparseattn.backends.kernels.cpu.arguments import (
     queries_of,
     seeds,
 )
-from sparseattn.backends.kernels.cpu.bias import add_lane_bias, add_lane_gradients
+from sparseattn.backends.kernels.cpu.bias import add_lane_bias
 from sparseattn.backends.kernels.cpu.vectors import (
     LANES,
     add,
@@ -146,7 +143,7 @@ def _forward_lane(a, text, head, row, lane, states, memory, lists, like):
     at = offset(head_rows(a, Q, text, head, like), row * a[Q + 3])
     _scaled(at, numbers[SCALE], width, q)
     _dots(head_rows(a, K, text, head, like), a[K + 3], keys, n, q, width, scores)
-    add_lane_bias(a, text, head, row, keys, n, scores, like)
+    add_lane_bias(a, text, head, row, keys, n, scores, False, like)
     top = _largest(scores, bits, n, lane, numbers[LOWEST])
     _exponentials(scores, n, top)
     divisor = numbers[ZERO]
@@ -163,7 +160,7 @@ def _forward_lane(a, text, head, row, lane, states, memory, lists, like):
     _weighted_sum(values, a[V + 3], keys, n, scores, width, numbers[ZERO], sums)
     for t in range(0, width, LANES):
         store(out, row * a[OUT + 3] + t, multiply(load(sums, t), share))
-    lse = pointer(a[LSE] + a[SIZE] * (text * a[HEADS] + head) * a[LENGTH], like)
+    lse = head_rows(a, LSE, text, head, like)
     lse[row] = top + math.log(divisor)
 
 
@@ -205,14 +202,14 @@ def _backward_lane(a, text, head, row, lane, states, memory, lists, like):
     at = offset(head_rows(a, Q, text, head, like), row * a[Q + 3])
     _scaled(at, numbers[SCALE], width, q)
     _dots(key, a[K + 3], keys, n, q, width, scores)
-    add_lane_bias(a, text, head, row, keys, n, scores, like)
+    add_lane_bias(a, text, head, row, keys, n, scores, False, like)
     _dots(head_rows(a, V, text, head, like), a[V + 3], keys, n, grad, width, back)
     out = offset(head_rows(a, OUT, text, head, like), row * a[OUT + 3])
     _dots(out, 0, keys, 1, grad, width, delta)
-    lse = pointer(a[LSE] + a[SIZE] * (text * a[HEADS] + head) * a[LENGTH], like)
+    lse = head_rows(a, LSE, text, head, like)
     _exponentials(scores, n, lse[row])
     _score_gradients(a, scores, back, lists, lane, delta[0], states, numbers)
-    add_lane_gradients(a, text, head, row, keys, n, back, like)
+    add_lane_bias(a, text, head, row, keys, n, back, True, like)
     _add_outer(head_rows(a, DV, text, head, like), a[DV + 3], keys, n, scores, grad, width)
     _add_outer(head_rows(a, DK, text, head, like), a[DK + 3], keys, n, back, q, width)
     target = offset(head_rows(a, DQ, text, head, like), row * a[DQ + 3])

@@ -18,9 +18,7 @@ from sparseattn.backends.kernels.cpu.arguments import (
     DOUT,
     DQ,
     DV,
-    HEADS,
     KEEP,
-    LENGTH,
     LOWEST,
     LSE,
     NOTHING,
@@ -28,7 +26,6 @@ from sparseattn.backends.kernels.cpu.arguments import (
     ONE,
     OUT,
     SCALE,
-    SIZE,
     THRESHOLD,
     WIDTH,
     ZERO,
@@ -41,7 +38,7 @@ from sparseattn.backends.kernels.cpu.arguments import (
     queries_of,
     seeds,
 )
-from sparseattn.backends.kernels.cpu.bias import add_bias, add_bias_gradients
+from sparseattn.backends.kernels.cpu.bias import add_bias
 from sparseattn.backends.kernels.cpu.products import (
     UNROLL,
     gather,
@@ -132,7 +129,7 @@ def forward_tile(a, text, head, tile, memory, states, like):
     products(key, a[K + 3], keys, n, columns, width, scores)
     _fill(own, rows, numbers[LOWEST])
     pair_products(key, a[K + 3], pairs, copy, width, offset(own, rows * LANES), own)
-    add_bias(a, text, head, queries, keys, n, scores, pairs, own, like)
+    add_bias(a, text, head, queries, keys, n, scores, pairs, own, False, like)
     top, divisor = _softmax(scores, bits, n, own, rows, numbers)
     store(sums, 0, top)
     store(sums, LANES, divisor)
@@ -143,7 +140,7 @@ def forward_tile(a, text, head, tile, memory, states, like):
     value = head_rows(a, V, text, head, like)
     weighted_sum(value, a[V + 3], keys, n, scores, width, copy)
     add_pairs(value, a[V + 3], pairs, own, width, copy)
-    lse = pointer(a[LSE] + a[SIZE] * (text * a[HEADS] + head) * a[LENGTH], like)
+    lse = head_rows(a, LSE, text, head, like)
     for lane in range(LANES):
         if queries[lane] >= 0:
             lse[queries[lane]] = sums[lane] + math.log(sums[LANES + lane])
@@ -191,7 +188,7 @@ def _pair_gradients(a, own, back, pairs, rows, sums, states, numbers):
 def _delta(a, text, head, queries, sums, like):
     """Per lane the log of the sum of exponentials, and context . its gradient."""
     numbers = pointer(a[NUMBERS], like)
-    lse = pointer(a[LSE] + a[SIZE] * (text * a[HEADS] + head) * a[LENGTH], like)
+    lse = head_rows(a, LSE, text, head, like)
     out, grad = head_rows(a, OUT, text, head, like), head_rows(a, DOUT, text, head, like)
     for lane in range(LANES):
         row = np.int64(queries[lane])
@@ -227,14 +224,14 @@ def backward_tile(a, text, head, tile, memory, states, like):
     _fill(own, rows, numbers[LOWEST])
     _fill(own_back, rows, numbers[ZERO])
     pair_products(key, a[K + 3], pairs, q, width, rest, own)
-    add_bias(a, text, head, queries, keys, n, scores, pairs, own, like)
+    add_bias(a, text, head, queries, keys, n, scores, pairs, own, False, like)
     pair_products(value, a[V + 3], pairs, grads, width, rest, own_back)
     _delta(a, text, head, queries, sums, like)
     if a[THRESHOLD] > 0:
         seeds(a, text, head, queries, states)
     _score_gradients(a, scores, back, keys, bits, n, sums, states, numbers)
     _pair_gradients(a, own, own_back, pairs, rows, sums, states, numbers)
-    add_bias_gradients(a, text, head, queries, keys, n, back, pairs, own_back, like)
+    add_bias(a, text, head, queries, keys, n, back, pairs, own_back, True, like)
     value_grad, key_grad = head_rows(a, DV, text, head, like), head_rows(a, DK, text, head, like)
     scatter(scores, keys, n, grads, width, value_grad, a[DV + 3])
     scatter_pairs(own, pairs, grads, width, value_grad, a[DV + 3])
