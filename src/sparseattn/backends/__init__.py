@@ -1,1 +1,1 @@
-"""Backends: one file each, discovered. See `base` for what a backend is."""
+"""Backends: one file each, discovered. See `sparseattn.backend` for what one is."""

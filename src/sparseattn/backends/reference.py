@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from sparseattn.backend import Backend, Call
-from sparseattn.rules import LayerRule
 
 
 class Reference(Backend):
@@ -28,7 +27,3 @@ class Reference(Backend):
         weights = scores.masked_fill(empty, 0.0).softmax(dim=-1).masked_fill(empty, 0.0)
         weights = torch.nn.functional.dropout(weights, call.dropout, training=call.dropout > 0)
         return (weights @ call.value).to(call.query.dtype)
-
-    def computed(self, rule: LayerRule) -> int:
-        """See `Backend.computed`: every pair, padding included."""
-        return len(rule.valid) * rule.heads * rule.length**2
