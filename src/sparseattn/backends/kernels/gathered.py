@@ -44,10 +44,9 @@ def attend_gathered(call: Call) -> Tensor:
             rows = context if len(members) == heads else context[members]
             rows = rows.index_copy(1, place, part.to(context.dtype))
             context = rows if len(members) == heads else context.index_copy(0, members, rows)
-    if call.trains and not context.requires_grad:  # all is padding
+    if call.trains and not context.requires_grad:  # all is padding: gradients of zero
         for state in states:
-            nothing = torch.where(torch.zeros_like(state, dtype=torch.bool), state, 0)
-            context = context + nothing.sum().to(context.dtype)
+            context = context + state[:, :0].sum().to(context.dtype)
     return context[:, :-1].view(heads, batch, length, width).transpose(0, 1)
 
 

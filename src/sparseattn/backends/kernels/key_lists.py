@@ -37,11 +37,8 @@ def _tile_queries(order: Tensor, rule: LayerRule, rows: int, size: int) -> Tenso
 
 def _bits(flags: Tensor, dim: int) -> Tensor:
     """Booleans along a dimension as the bits of one number; at most 64."""
-    shape = [1] * flags.dim()
-    shape[dim] = -1
-    one = torch.ones((), dtype=torch.int64, device=flags.device)
-    weights = one << torch.arange(flags.shape[dim], device=flags.device)
-    return (flags * weights.view(shape)).sum(dim)
+    weights = 1 << torch.arange(flags.shape[dim], device=flags.device)
+    return (flags.movedim(dim, -1) * weights).sum(-1)
 
 
 # --- windows, global tokens and listed keys
@@ -168,8 +165,7 @@ def _window(band: Band, order: Tensor, rule: LayerRule, queries: Tensor) -> tupl
     # Of a plain window the bits are the same for every tile.
     offset = torch.arange(-reach, size + reach, device=order.device)
     low, high = (offset - reach).clamp(min=0), (offset + reach).clamp(max=size - 1)
-    one = torch.ones((), dtype=torch.int64, device=order.device)
-    bits = (((one + 1) << high) - (one << low)).expand(1, tiles, -1)
+    bits = ((2 << high) - (1 << low)).expand(1, tiles, -1)
     return keys, bits.masked_fill(keys < 0, 0)
 
 
@@ -240,19 +236,18 @@ def _listed(banded: Banded, band: Band, rule: LayerRule, queries: Tensor) -> tup
     repeated = torch.zeros_like(index, dtype=torch.bool)
     repeated[:, :, 1:] = index[:, :, 1:] == index[:, :, :-1]
     keys = _at(index.masked_fill(repeated, -1), queries)
-    shape = keys.shape
-    if shape[-1] and rule.padded:
-        keys = _without_padding(keys.flatten(2), rule.valid).view(-1, *shape[1:])
-    for column in banded.columns if shape[-1] else ():
+    shape = keys.shape[2:]
+    if rule.padded:
+        keys = _without_padding(keys.flatten(2), rule.valid).unflatten(2, shape)
+    for column in banded.columns:
         assert column.keys is not None
-        known = _at(column.keys, keys.flatten(2)).view(-1, *shape[1:])
+        known = _at(column.keys, keys.flatten(2)).unflatten(2, shape)
         if column.queries is not None:
             known = known & _at(column.queries, queries)[..., None]
         keys = keys.masked_fill(known, -1)
     lanes = torch.arange(queries.shape[2], device=keys.device)
     near = [_near(queries[..., i, None], keys[..., i, :], band) for i in lanes.tolist()]
-    bit = torch.ones_like(lanes) << lanes
-    bits = bit[:, None].expand_as(keys).masked_fill(torch.stack(near, 2) | (keys < 0), 0)
+    bits = (1 << lanes)[:, None].expand_as(keys).masked_fill(torch.stack(near, 2) | (keys < 0), 0)
     return keys.flatten(2), bits.flatten(2)
 
 
