@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWar
 
 def fresh():
     torch._dynamo.reset()
-    for cache in (flex._SELF_TESTS, flex._COMPILED_SHAPES, flex._CACHE.values):
+    for cache in (flex._SELF_TESTS, flex._COMPILED_SHAPES, flex._MASKS.by_fingerprint):
         cache.clear()
     for function in (flex._compiled, flex._uncompilable):
         function.cache_clear()
@@ -132,13 +132,14 @@ def test_blocks_and_mask_function_allow_exactly_what_the_rule_does(plan):
 def test_which_blocks_are_full(plan, expected):
     for padding in ("none", "right"):
         rule = case(plan, 256, padding).rule
-        blocks = flex_mask._filled(flex_mask.windows_of(rule, 256), 32)
+        windows = flex_mask.windows_of(rule, 256)
+        blocks = flex_mask.blocks_of(windows, 32, full=True)
         assert blocks.shape[1] == 1  # one for all heads
         assert int(blocks[0].sum()) == expected
     # Half of the second text is padding.
     assert not blocks[1, :, 4:].any()
     assert not blocks[1, :, :, 4:].any()
-    assert not flex_mask.needed(flex_mask.windows_of(rule, 256), 32)[1, :, 4:].any()
+    assert not flex_mask.blocks_of(windows, 32, full=False)[1, :, 4:].any()
 
 
 @pytest.mark.parametrize("plan", REFUSED)

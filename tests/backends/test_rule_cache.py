@@ -12,7 +12,7 @@ import torch
 import sparseattn as sa
 from sparseattn.backend import backend
 from sparseattn.backends import masked
-from sparseattn.backends.kernels import tiles
+from sparseattn.backends.kernels import rule_cache, tiles
 from sparseattn.backends.kernels.rule_cache import RuleCache, fingerprint
 from sparseattn.rules import Band, Both, GlobalTokens, Keys, LayerRule, Pairs, Part, Rule
 from tests.backends.test_conformance import HEADS, case
@@ -93,22 +93,25 @@ def test_a_gpu_is_waited_for_where_that_is_worth_it():
     assert fingerprint(on_gpu, read_gpu=True) not in (None, fingerprint(rule()))
 
 
-def test_only_the_last_and_small_values_are_stored():
-    cache = RuleCache(int, max_size=10, max_values=2)
-    rules = [rule(PLAN, n) for n in (5, 6, 7)]
+def test_only_the_last_and_small_values_are_stored_for_equal_rules(monkeypatch):
+    monkeypatch.setattr(rule_cache, "_MAX_NUMBERS", 10)
+    monkeypatch.setattr(rule_cache, "_MAX_VALUES", 2)
+    cache = RuleCache(int)
     built = []
-    for index in (0, 1, 0, 2, 0, 1):
-        build = lambda index=index: built.append(index) or index  # noqa: E731
-        assert cache.get(rules[index], None, build) == index
-    assert built == [0, 1, 2, 1]
-    assert cache.get(rules[0], "large", lambda: 11) == 11
-    assert cache.get(rules[0], "large", lambda: 9) == 9
+    for length in (5, 6, 5, 7, 5, 6):
+        build = lambda length=length: built.append(length) or length  # noqa: E731
+        assert cache.get(rule(PLAN, length), None, build) == length
+    assert built == [5, 6, 7, 6]
+    one = rule()
+    assert cache.get(one, "large", lambda: 11) == 11
+    assert cache.get(rule(), "large", lambda: 9) == 9
+    assert cache.get(one, "large", lambda: 8) == 11
 
 
 @pytest.mark.parametrize("plan", [PLAN, {0: {"0": "self()", "1:": "bigbird(1, 2)"}}])
 def test_lists_and_masks_are_built_once_for_equal_batches(monkeypatch, plan):
-    monkeypatch.setattr(tiles, "_CACHE", RuleCache(lambda lists: len(lists.shared.keys), 1 << 20))
-    monkeypatch.setattr(masked, "_CACHE", RuleCache(torch.Tensor.numel, 1 << 20))
+    monkeypatch.setattr(tiles, "_TILES", RuleCache(lambda lists: len(lists.shared.keys)))
+    monkeypatch.setattr(masked, "_MASKS", RuleCache(torch.Tensor.numel))
     built = []
     build = tiles._build
     monkeypatch.setattr(tiles, "_build", lambda *a: built.append(a) or build(*a))

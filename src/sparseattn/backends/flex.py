@@ -18,15 +18,15 @@ from functools import cache
 from importlib.util import find_spec
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
 from sparseattn.backend import Backend, Call
 from sparseattn.backends.kernels import flex_mask
 from sparseattn.backends.kernels.rule_cache import RuleCache
+from sparseattn.backends.masked import Masked
 from sparseattn.errors import BackendError, first_line
 from sparseattn.rules import Band, GlobalTokens, LayerRule, Rule
 
@@ -35,11 +35,7 @@ if TYPE_CHECKING:
 
 #: The problem that the self-test showed, by kind of call (device, type, with gradients).
 _SELF_TESTS: dict[tuple[str, torch.dtype, bool], str | None] = {}
-#: Block masks of rules by their block size, and those of equal rules before.
-_MASKS: WeakKeyDictionary[LayerRule, dict[int, BlockMask]] = WeakKeyDictionary()
-_CACHE: RuleCache[BlockMask] = RuleCache(
-    lambda mask: mask.kv_indices.numel(), 1 << 20, read_gpu=True
-)
+_MASKS: RuleCache[BlockMask] = RuleCache(lambda mask: mask.kv_indices.numel(), read_gpu=True)
 #: Each shape of batch and kind of rule is compiled once; PyTorch's own limit is eight.
 _MAX_SHAPES = 256
 #: The shapes that were compiled.
@@ -97,8 +93,8 @@ class Flex(Backend):
         """See `Backend.computed`: whole blocks, padding included."""
         size = _size(rule.valid.device.type)
         windows = flex_mask.windows_of(rule, flex_mask.bucket(rule.length))
-        blocks = flex_mask.needed(windows, size).expand(len(rule.valid), rule.heads, -1, -1)
-        return int(blocks.sum()) * size**2
+        blocks = flex_mask.blocks_of(windows, size, full=False)
+        return int(blocks.expand(len(rule.valid), rule.heads, -1, -1).sum()) * size**2
 
 
 def _kind(call: Call) -> tuple[str, torch.dtype, bool]:
@@ -126,17 +122,14 @@ def _uncompilable(device: str) -> str | None:
         return None if find_spec("triton") else "triton is not installed"
     if device != "cpu":
         return f"it has no kernel for {device}"
-    if sys.platform == "darwin" or _capability() not in ("AVX2", "AVX512"):
+    capability = torch.backends.cpu.get_cpu_capability()
+    if sys.platform == "darwin" or capability not in ("AVX2", "AVX512"):
         return "on a CPU it needs AVX2, and not macOS"
     # The one that PyTorch would start; it looks for no other.
     compiler = os.environ.get("CXX") or ("cl" if sys.platform == "win32" else "g++")
     if shutil.which(compiler) is None:
         return f"no C++ compiler is on this machine: {compiler} is not found; install it or set CXX"
     return None
-
-
-def _capability() -> str:
-    return str(torch.backends.cpu.get_cpu_capability())
 
 
 #: How often a compiled kernel has run.
@@ -211,10 +204,7 @@ def _mask(rule: LayerRule, size: int) -> BlockMask:
     def build() -> BlockMask:
         return flex_mask.block_mask(flex_mask.windows_of(rule, flex_mask.bucket(rule.length)), size)
 
-    masks = _MASKS.setdefault(rule, {})
-    if size not in masks:
-        masks[size] = _CACHE.get(rule, size, build)
-    return masks[size]
+    return _MASKS.get(rule, size, build)
 
 
 def _self_test(kind: tuple[str, torch.dtype, bool]) -> str | None:
@@ -228,7 +218,7 @@ def _self_test(kind: tuple[str, torch.dtype, bool]) -> str | None:
     groups = (((0,), Rule((Band(5), GlobalTokens(first)))), ((1,), Rule((Band(40),))))
     rule = LayerRule(groups, 2, valid)
     results = []
-    for attend in (_attend, _dense):
+    for attend in (_attend, Masked().attend):
         leaves = q, k, v = tuple(x.clone().requires_grad_(trains) for x in states)
         try:
             out = attend(Call(q, k, v, rule, 0.2))
@@ -242,14 +232,6 @@ def _self_test(kind: tuple[str, torch.dtype, bool]) -> str | None:
             worst = float((ours - theirs).abs().max())
             return f"it failed its self-test: up to {worst:.2g} away from SDPA"
     return None
-
-
-def _dense(call: Call) -> Tensor:
-    mask = call.rule.finite
-    out = scaled_dot_product_attention(
-        call.query, call.key, call.value, attn_mask=mask, scale=call.scale
-    )
-    return out.masked_fill(~call.rule.valid[:, None, :, None], 0.0)
 
 
 def _message(error: Exception) -> str:

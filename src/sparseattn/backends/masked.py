@@ -12,8 +12,7 @@ from sparseattn.backend import Backend, Call
 from sparseattn.backends.kernels.rule_cache import RuleCache
 from sparseattn.rules import LayerRule
 
-#: Masks of equal rules of other batches, up to 1 MB each.
-_CACHE: RuleCache[Tensor] = RuleCache(Tensor.numel, 1 << 20)
+_MASKS: RuleCache[Tensor] = RuleCache(Tensor.numel)
 
 
 class Masked(Backend):
@@ -42,14 +41,10 @@ class Masked(Backend):
         # A padding query is the only one with nothing allowed: `finite` let it see everything.
         return context.masked_fill(~rule.valid[:, None, :, None], 0.0)
 
-    def computed(self, rule: LayerRule) -> int:
-        """See `Backend.computed`: every pair, padding included."""
-        return len(rule.valid) * rule.heads * rule.length**2
-
 
 def _mask(rule: LayerRule) -> Tensor:
     """`LayerRule.finite`, from a batch before where it is the same."""
     # A compiler traces how the mask is built, and could not trace a look-up.
-    if "finite" not in rule.__dict__ and not torch.compiler.is_compiling():
-        rule.__dict__["finite"] = _CACHE.get(rule, None, lambda: rule.finite)
-    return rule.finite
+    if torch.compiler.is_compiling():
+        return rule.finite
+    return _MASKS.get(rule, None, lambda: rule.finite)

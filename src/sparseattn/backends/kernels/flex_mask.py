@@ -8,6 +8,7 @@ which hold nothing else, comes from the same tensors, reduced to blocks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -93,41 +94,29 @@ def windows_of(rule: LayerRule, length: int) -> Windows:
     )
 
 
-def needed(windows: Windows, size: int) -> Tensor:
-    """Which blocks may hold an allowed pair.
+def blocks_of(windows: Windows, size: int, full: bool) -> Tensor:
+    """Which blocks may hold an allowed pair, or, if `full`, hold nothing else.
+
+    Of a full block the window allows every pair, or its queries or keys are all global.
 
     Returns:
         Shape: [batch or 1, heads or 1, blocks, blocks], bool.
     """
-    apart = _apart(windows, size)
-    gap = (apart - 1).clamp(min=0) * size + (apart > 0)
-    blocks = gap <= _blocks(windows.radius, size).amax(3)[..., None]
-    if windows.globals is not None:
-        some = _blocks(windows.globals, size).any(3)
-        blocks = blocks | some[..., :, None] | some[..., None, :]
-    if windows.valid is not None:
-        real = _blocks(windows.valid[:, None], size).any(3)
-        blocks = blocks & real[..., :, None] & real[..., None, :]
-    return blocks
-
-
-def _filled(windows: Windows, size: int) -> Tensor:
-    """Blocks in which every pair is allowed, by the window or as global tokens."""
-    farthest = (_apart(windows, size) + 1) * size - 1
-    blocks = farthest <= _blocks(windows.radius, size).amin(3)[..., None]
-    if windows.globals is not None:
-        every = _blocks(windows.globals, size).all(3)
-        blocks = blocks | every[..., :, None] | every[..., None, :]
-    if windows.valid is not None:
-        real = _blocks(windows.valid[:, None], size).all(3)
-        blocks = blocks & real[..., :, None] & real[..., None, :]
-    return blocks
-
-
-def _apart(windows: Windows, size: int) -> Tensor:
-    """How many blocks lie between the beginnings of two. Shape: [blocks, blocks]."""
+    decide: Callable[[Tensor, int], Tensor] = torch.all if full else torch.any
     place = torch.arange(windows.radius.shape[-1] // size, device=windows.radius.device)
-    return (place[:, None] - place).abs()
+    apart, radius = (place[:, None] - place).abs(), _blocks(windows.radius, size)
+    if full:  # the farthest two tokens, and the nearest two
+        distance, reach = (apart + 1) * size - 1, radius.amin(3)
+    else:
+        distance, reach = (apart - 1).clamp(min=0) * size + (apart > 0), radius.amax(3)
+    blocks = distance <= reach[..., None]
+    if windows.globals is not None:
+        marked = decide(_blocks(windows.globals, size), 3)
+        blocks = blocks | marked[..., :, None] | marked[..., None, :]
+    if windows.valid is not None:
+        real = decide(_blocks(windows.valid[:, None], size), 3)
+        blocks = blocks & real[..., :, None] & real[..., None, :]
+    return blocks
 
 
 def _blocks(tensor: Tensor, size: int) -> Tensor:
@@ -152,8 +141,8 @@ def block_mask(windows: Windows, size: int) -> BlockMask:
             pair = pair & valid[b, q] & valid[b, k]
         return pair
 
-    full = _filled(windows, size)
-    some = needed(windows, size) & ~full
+    full = blocks_of(windows, size, full=True)
+    some = blocks_of(windows, size, full=False) & ~full
     return BlockMask.from_kv_blocks(
         *_listed(some), *_listed(full.expand_as(some)), BLOCK_SIZE=size, mask_mod=allowed
     )

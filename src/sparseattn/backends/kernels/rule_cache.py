@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import fields, is_dataclass
 from threading import Lock
 from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
@@ -20,45 +21,46 @@ T = TypeVar("T")
 
 #: Bytes of tensors that a fingerprint may hold; beyond, comparing costs more than it saves.
 _MAX_BYTES = 1 << 20
+#: Numbers in a value that is kept for equal rules, and how many such values are kept.
+_MAX_NUMBERS = 1 << 20
+_MAX_VALUES = 16
 
 
 class RuleCache(Generic[T]):
-    """Values by the fingerprint of their rule; the least recently used goes first.
+    """Values by their rule, and by its fingerprint: of these the least recently used goes first.
 
     Args:
-        size_of: The size of a value, in any unit.
-        max_size: The largest size of a value that is stored.
+        numbers: How many numbers a value holds.
         read_gpu: Whether building a value takes so long that a rule on a GPU is waited for.
-        max_values: How many values are stored.
     """
 
-    def __init__(
-        self,
-        size_of: Callable[[T], int],
-        max_size: int,
-        read_gpu: bool = False,
-        max_values: int = 16,
-    ) -> None:
-        self.size_of, self.max_size = size_of, max_size
-        self.read_gpu, self.max_values = read_gpu, max_values
-        self.values: OrderedDict[Hashable, T] = OrderedDict()
+    def __init__(self, numbers: Callable[[T], int], read_gpu: bool = False) -> None:
+        self.numbers, self.read_gpu = numbers, read_gpu
+        self.by_rule: WeakKeyDictionary[LayerRule, dict[Hashable, T]] = WeakKeyDictionary()
+        self.by_fingerprint: OrderedDict[Hashable, T] = OrderedDict()
         self.lock = Lock()
 
     def get(self, rule: LayerRule, option: Hashable, build: Callable[[], T]) -> T:
-        """The value of an equal rule and option, or what `build` returns."""
+        """The value of the rule or an equal one and an option, or what `build` returns."""
+        by_option = self.by_rule.setdefault(rule, {})
+        if option not in by_option:
+            by_option[option] = self._of_equal(rule, option, build)
+        return by_option[option]
+
+    def _of_equal(self, rule: LayerRule, option: Hashable, build: Callable[[], T]) -> T:
         if (content := fingerprint(rule, self.read_gpu)) is None:
             return build()
         key = (content, option)
         with self.lock:
-            if key in self.values:
-                self.values.move_to_end(key)
-                return self.values[key]
+            if key in self.by_fingerprint:
+                self.by_fingerprint.move_to_end(key)
+                return self.by_fingerprint[key]
         value = build()
-        if self.size_of(value) <= self.max_size:
+        if self.numbers(value) <= _MAX_NUMBERS:
             with self.lock:
-                self.values[key] = value
-                while len(self.values) > self.max_values:
-                    self.values.popitem(last=False)
+                self.by_fingerprint[key] = value
+                while len(self.by_fingerprint) > _MAX_VALUES:
+                    self.by_fingerprint.popitem(last=False)
         return value
 
 

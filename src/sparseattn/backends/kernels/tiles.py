@@ -126,10 +126,8 @@ class Tiles:
         return torch.tensor([head for share in shares for head in share]), torch.tensor(bounds)
 
 
-#: The lists of a rule by size, and those of equal rules of other batches, up to 8 MB each.
-_TILES: WeakKeyDictionary[LayerRule, dict[tuple[int, bool], Tiles]] = WeakKeyDictionary()
-_CACHE: RuleCache[Tiles] = RuleCache(
-    lambda tiles: len(tiles.shared.keys) + len(tiles.scattered.keys), 1 << 20, read_gpu=True
+_TILES: RuleCache[Tiles] = RuleCache(
+    lambda tiles: len(tiles.shared.keys) + len(tiles.scattered.keys), read_gpu=True
 )
 #: The lists of windows with global tokens and listed keys, which heads of several layers may share,
 #: and the real tokens that they are for.
@@ -145,10 +143,7 @@ def tiles_of(rule: LayerRule, size: int, scatter: bool = False) -> Tiles:
         scatter: Whether keys of single queries of a tile are listed as pairs; of windows and global
             tokens alone none is.
     """
-    by_size, key = _TILES.setdefault(rule, {}), (size, scatter)
-    if key not in by_size:
-        by_size[key] = _CACHE.get(rule, key, partial(_build, rule, size, scatter))
-    return by_size[key]
+    return _TILES.get(rule, (size, scatter), partial(_build, rule, size, scatter))
 
 
 def _build(rule: LayerRule, size: int, scatter: bool) -> Tiles:
