@@ -90,7 +90,8 @@ def test_calibrate_parses_the_texts_where_a_ranking_needs_it(texts, tmp_path):
     ("options", "error", "message"),
     [
         (["--sparsity", "0.99"], PlanError, "the highest is"),
-        (["--sparsity", "0.6", "--out", "/nowhere/plan.json"], PlanError, "there is no folder"),
+        (["--sparsity", "0.6", "--out", "/nowhere/plan.json"], DataError, "there is no folder"),
+        (["--sparsity", "0.6", "--out", "plan.txt"], DataError, "a plan's name ends in .json; got"),
     ],
 )
 def test_what_is_wrong_is_said(texts, options, error, message):

@@ -47,7 +47,7 @@ def test_missing_packages_name_the_extra(monkeypatch):
     monkeypatch.setattr(demo, "find_spec", lambda name: None if name == "spacy" else object())
     message = r"^the demo needs spacy: pip install 'sparseattn\[demo\]'$"
     with pytest.raises(MissingExtraError, match=message):
-        demo.demo("never-written")
+        demo.demo(out=Path("never-written"))
     assert not Path("never-written").exists()
 
 
@@ -80,7 +80,7 @@ def test_the_quick_demo_is_interrupted_and_goes_on(tmp_path):
         assert first.poll() is None
         time.sleep(0.5)
     os.killpg(first.pid, signal.SIGINT)
-    assert "goes on where it was" in first.communicate(timeout=120)[1]
+    assert f"`sparseattn study resume {out}` goes on" in first.communicate(timeout=120)[1]
     assert first.returncode == 130
     kept = {path: path.stat().st_mtime_ns for path in out.glob("trials/*/result.json")}
     done = started("--quick", "--out", str(out))

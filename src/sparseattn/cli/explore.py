@@ -37,4 +37,4 @@ def explore(
     check_installed()
     lines = {path.name: [row[:2] for row in options.read_lines(path)] for path in text or ()}
     found = Sources.of(sources or (), lines)
-    serve(found, port, not no_browser, lambda line: typer.echo(line))
+    serve(found, port, not no_browser, typer.echo)

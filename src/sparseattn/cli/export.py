@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from sparseattn.cli import options
 from sparseattn.cli.options import examples, parse_lengths
@@ -28,17 +27,13 @@ _LENGTHS = "128,512"
 #: Texts that scales are found on; more change little.
 _TEXTS = 128
 
-
-_Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A folder, a Hub name or package:NAME.")
-]
 _Plan = Annotated[
     str | None, typer.Option(help="A pattern or a plan's file, for a model that carries none.")
 ]
 
 
 def export(
-    model: _Model,
+    model: options.ModelName,
     to: Annotated[str, typer.Option(help="Format: onnx, openvino or torch.")],
     out: Annotated[Path, typer.Option(help="The file: .onnx, .xml or .pt2.")],
     plan: _Plan = None,
@@ -66,15 +61,14 @@ def export(
     most = max_tokens(encoder_of(loaded).config)
     if lengths != _LENGTHS and most and max(numbers, default=0) > most:
         raise DataError(f"--lengths {max(numbers)} is more than the {most:,} positions of {model}")
-    status = Console(stderr=True).status
-    with status("writing the file, and comparing it with the model"):
+    with options.working("writing the file, and comparing it with the model"):
         exported = export_file(loaded, out, to, int8=int8, calibration=calibration)
     typer.echo(exported)
     fitting = [number for number in numbers if number <= (exported.longest or number)]
     if numbers and not fitting:
         typer.echo(f"not timed: the model takes no more than {exported.longest:,} tokens")
     like = "in the same runtime, also in int8," if int8 else "in the same runtime"
-    with status("writing the dense model, and timing both"):
+    with options.working("writing the dense model, and timing both"):
         times = list(times_against_dense(loaded, out, to, fitting, int8, calibration))
     for length, dense, sparse in times:
         typer.echo(
@@ -84,7 +78,7 @@ def export(
 
 
 def quantize(
-    model: _Model,
+    model: options.ModelName,
     out: Annotated[Path, typer.Option(help="A new or empty folder.")],
     plan: _Plan = None,
     text: Annotated[
@@ -98,7 +92,7 @@ def quantize(
     from sparseattn.exporting.files import quantize_folder
 
     loaded, batches = _loaded(model, plan, text)
-    with Console(stderr=True).status("writing the model, and comparing it with the one given"):
+    with options.working("writing the model, and comparing it with the one given"):
         lines = list(quantize_folder(loaded, model, out, batches))
     for line in lines:
         typer.echo(line)

@@ -99,7 +99,7 @@ def learn(
     )
     for target in targets:
         check_sparsity(target)
-    study = options.study_of(task, model, changes or ())
+    study = options.study_of(task, model, changes)
     if study.training.early_stopping is not None:
         raise StudyError(
             "training.early_stopping: learning degrees takes all its steps, since they are given "
@@ -167,11 +167,8 @@ def _finished(out: Path, job: dict[str, Any]) -> bool:
 
 
 def _write_job(folder: Path, job: dict[str, Any]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / _JOB, json.dumps(job))
-    except OSError as error:
-        raise StudyError(f"cannot write to {folder}: {error.strerror}") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / _JOB, json.dumps(job))
 
 
 def _learn(

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import sparseattn
-from sparseattn.cli import calibrate, env, explore, export, learn, options, probe, verify
+from sparseattn.cli import calibrate, demo, env, explore, export, learn, options, probe, verify
 from sparseattn.cli.bench import app as bench
 from sparseattn.cli.options import examples
 from sparseattn.cli.study import app as study
@@ -53,33 +53,8 @@ def common(
     """Evaluate and optimise sparse attention in pretrained Transformer encoders."""
 
 
-def demo(
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer documents and patterns.")] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the results.", show_default="demo-results, or demo-results-quick"
-        ),
-    ] = None,
-) -> None:
-    """Run the main job on the packaged model and texts, offline."""
-    from sparseattn.cli.demo import demo as run_demo
-
-    folder = out or Path("demo-results-quick" if quick else "demo-results")
-    again = f"sparseattn demo{' --quick' if quick else ''}{f' --out {out}' if out else ''}"
-    try:
-        written = run_demo(folder, quick=quick)
-    except KeyboardInterrupt:
-        typer.echo(f"\nstopped; `{again}` goes on where it was", err=True)
-        raise typer.Exit(130) from None
-    for path in written:
-        typer.echo(f"wrote {path}")
-
-
 def lengthen(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A folder, a Hub name or package:NAME.")
-    ],
+    model: options.ModelName,
     to: Annotated[int, typer.Option(help="Tokens to take, special ones included.")],
     out: Annotated[
         Path | None,
@@ -148,7 +123,7 @@ def backends() -> None:
 #: Headings of the help, with their commands in order.
 _COMMANDS: dict[str, list[tuple[str, Any, str]]] = {
     "Evaluate": [
-        ("demo", demo, examples("demo", "demo --quick --out runs/quick")),
+        ("demo", demo.demo, demo.EXAMPLES),
         ("probe", probe.probe, probe.EXAMPLES),
     ],
     "Optimise": [

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.status import Status
 
 from sparseattn.degrees.settings import DEFAULT_OVER
 from sparseattn.errors import DataError, PlanError, reason
@@ -40,6 +43,9 @@ Changes = Annotated[
 TaskTexts = Annotated[
     str | None,
     typer.Option("--task", help="A study file or a name such as sst2: 256 of its training texts."),
+]
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A folder, a Hub name or package:NAME.")
 ]
 Model = Annotated[
     str | None, typer.Option(help="Instead of the task's, or of the packaged MiniLM.")
@@ -86,7 +92,7 @@ def parse_lengths(text: str) -> list[int]:
     return numbers
 
 
-def study_of(task: str, model: str | None, changes: Sequence[str]) -> StudySpec:
+def study_of(task: str, model: str | None, changes: Sequence[str] | None) -> StudySpec:
     """The study of a file, or one of a ready-made task with everything else by default.
 
     `model`, and `changes` such as `training.epochs=1`, replace what the file says.
@@ -94,7 +100,7 @@ def study_of(task: str, model: str | None, changes: Sequence[str]) -> StudySpec:
     from sparseattn.study.reading import changed
     from sparseattn.study.spec import load_spec, spec_of
 
-    changes = [*changes, f"model={model}"] if model else list(changes)
+    changes = [*(changes or ()), *([f"model={model}"] if model else ())]
     if Path(task).suffix or Path(task).exists():
         return load_spec(task, changes)
     values = {"name": task, "model": DEFAULT, "task": {"use": task}, "arms": ["dense"]}
@@ -109,38 +115,42 @@ def check_source(task: str | None, text: Path | None, changes: Sequence[str] | N
         raise DataError("--set goes with --task")
 
 
+def working(what: str) -> Status:
+    """A context that shows on the error stream what is being done."""
+    return Console(stderr=True).status(what)
+
+
 def show(what: object) -> None:
     """Prints what `rich` knows to draw, in its own colours alone."""
-    from rich.console import Console
-
     Console(highlight=False).print(what)
 
 
-def check_file(out: Path | None) -> None:
-    """Makes sure that a file can be written before anything is computed."""
-    if out is None:
-        return
+def check_file(out: Path, what: str, *endings: str) -> None:
+    """Makes sure, before anything is computed, that a file has a fitting name and can be written.
+
+    Raises:
+        DataError: It has not, or cannot.
+    """
+    if out.suffix.lower() not in endings:
+        raise DataError(f"a {what}'s name ends in {', '.join(endings)}; got {str(out)!r}")
     if not out.parent.is_dir():
-        raise PlanError(f"cannot write {out}: there is no folder {out.parent}")
-    if out.is_dir():
-        raise PlanError(f"cannot write {out}: it is a folder")
+        raise DataError(f"cannot write {out}: there is no folder {out.parent}")
+    if out.exists() and not out.is_file():
+        raise DataError(f"cannot write {out}: it is no file")
+    try:
+        with TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {reason(error)}") from None
 
 
 def picture_files(png: Path | None, svg: Path | None, html: Path | None) -> list[Path]:
-    """The files that a picture is to be drawn into, each of which can be written.
-
-    Raises:
-        DataError: A name ends otherwise than its option says.
-    """
-    made = []
-    for out, endings in ((png, (".png", ".svg", ".pdf")), (svg, (".svg",)), (html, (".html",))):
-        if out is None:
-            continue
-        if out.suffix.lower() not in endings:
-            raise DataError(f"a picture's name ends in {', '.join(endings)}; got {str(out)!r}")
-        check_file(out)
-        made.append(out)
-    return made
+    """The files that a picture is to be drawn into, each of them checked."""
+    asked = ((png, (".png", ".svg", ".pdf")), (svg, (".svg",)), (html, (".html",)))
+    for out, endings in asked:
+        if out is not None:
+            check_file(out, "picture", *endings)
+    return [out for out, _ in asked if out is not None]
 
 
 def read_lines(path: Path, wanted: int = 1) -> list[tuple[str, ...]]:

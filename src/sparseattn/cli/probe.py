@@ -9,6 +9,7 @@ import typer
 
 from sparseattn.cli import options
 from sparseattn.errors import DataError
+from sparseattn.files import write_whole
 from sparseattn.models.names import DEFAULT
 
 EXAMPLES = options.examples(
@@ -39,10 +40,9 @@ def probe(
     options.check_source(task, text, changes)
     if text is None and pairs:
         raise DataError("--pairs goes with --text; a task says itself what its texts are")
-    options.check_file(out)
+    if out is not None:
+        options.check_file(out, "table", ".csv")
     files = options.picture_files(png, svg, html)
-    from rich.console import Console
-
     from sparseattn.degrees.probe import pattern_of, probe_texts
     from sparseattn.degrees.probe import probe as probe_attention
     from sparseattn.degrees.texts import Texts
@@ -50,9 +50,9 @@ def probe(
     from sparseattn.study.resolve import TEXTS, Sample
     from sparseattn.study.trial_cache import TrialCache
 
-    wanted, looking = pattern_of(pattern), Console(stderr=True).status("looking at the attention")
+    wanted, looking = pattern_of(pattern), options.working("looking at the attention")
     if text is None:
-        study = options.study_of(str(task), model, changes or ())
+        study = options.study_of(str(task), model, changes)
         sample = Sample(study, wanted.needs, TrialCache())
         rows = Texts(sample.model, sample.texts.evaluation, sample.texts.collator, TEXTS)
         with looking:
@@ -67,7 +67,7 @@ def probe(
     if out is not None:
         import pandas as pd
 
-        pd.DataFrame(result.rows()).to_csv(out, index=False)
+        write_whole(out, pd.DataFrame(result.rows()).to_csv(index=False))
         typer.echo(f"wrote {out}")
     for file in files:
         typer.echo(f"wrote {result.drawing.save(file)}")

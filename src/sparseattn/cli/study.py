@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparseattn.cli.options import Changes, examples, show
+from sparseattn.cli.options import Changes, examples, show, working
 from sparseattn.errors import MissingExtraError
 from sparseattn.words import counted
 
@@ -86,8 +86,8 @@ def run(
 
     rest = {"max_trials": max_trials, "import_trials": import_trials or ()}
     options = _options(workers, executor, yes, other_versions, **rest)
-    with _interruptible(out):
-        _say(session.run(load_spec(spec, changes or ()), out, options))
+    with interruptible(out):
+        say_outcome(session.run(load_spec(spec, changes or ()), out, options))
 
 
 @app.command(epilog=examples("study resume runs/smoke", "study resume runs/smoke --retry-failed"))
@@ -103,21 +103,19 @@ def resume(
     from sparseattn.study import session
 
     options = _options(workers, executor, yes, other_versions, retry_failed=retry_failed)
-    with _interruptible(folder):
-        _say(session.resume(folder, options))
+    with interruptible(folder):
+        say_outcome(session.resume(folder, options))
 
 
 @app.command(epilog=examples("study plan studies/smoke.yaml", "study plan SPEC.yaml --set seeds=5"))
 def plan(spec: Spec, changes: Changes = None, max_trials: Most = 10_000) -> None:
     """Show the trials, their sparsity on a sample of the data, and how long they would take."""
-    from rich.console import Console
-
     from sparseattn.study.spec import load_spec
 
     read = load_spec(spec, changes or ())  # before PyTorch is imported: a slip is told at once
     from sparseattn.study.planning import plan as planned
 
-    with Console(stderr=True).status("counting pairs on training texts, and timing some steps"):
+    with working("counting pairs on training texts, and timing some steps"):
         made = planned(read, max_trials)
     show(made)
 
@@ -236,7 +234,7 @@ def _options(workers: int | None, kind: str | None, yes: bool, versions: bool, *
 
 
 @contextmanager
-def _interruptible(folder: Path) -> Iterator[None]:
+def interruptible(folder: Path) -> Iterator[None]:
     """Says after Ctrl-C how to go on; status 130."""
     try:
         yield
@@ -249,7 +247,7 @@ def _interruptible(folder: Path) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _say(outcome: RunOutcome) -> None:
+def say_outcome(outcome: RunOutcome) -> None:
     """Says how a run ended; status 1 for failed trials."""
     folder, what = outcome.folder, f"ran {outcome.run}" if outcome.run else "nothing to do"
     typer.echo(f"{counted(outcome.trials, 'trial')}: {what}; results in {folder / 'results.csv'}")

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from sparseattn.cli.options import examples, read_texts
+from sparseattn.cli.options import examples, read_texts, working
 
 EXAMPLES = examples(
     "verify mine.onnx",
@@ -55,7 +54,7 @@ def verify(
         typer.echo(f"note: {_TEXTS} of the {len(texts):,} texts are looked at, spread evenly")
         texts = [texts[at] for at in spread_indices(len(texts), _TEXTS)]
     wanted = None if plan is None else Plan.read(plan)
-    with Console(stderr=True).status("changing tokens, and looking at what changes"):
+    with working("changing tokens, and looking at what changes"):
         found = verify_plan(target, wanted, texts, model=model, changes=changes)
     typer.echo(found)
     if not found:
