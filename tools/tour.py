@@ -48,7 +48,6 @@ def main() -> None:
         listening.bind(("127.0.0.1", 0))
         config = uvicorn.Config(make_app(answers), log_level="error", lifespan="off", ws="none")
         server = uvicorn.Server(config)
-        server.install_signal_handlers = lambda: None
         threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
         with sync_playwright() as driver:
             flags = ["--no-sandbox", "--disable-gpu"]

@@ -38,7 +38,6 @@ def address(study_folder, reader) -> Iterator[str]:
     listening.bind(("127.0.0.1", 0))
     config = uvicorn.Config(make_app(answers), log_level="error", lifespan="off", ws="none")
     server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
@@ -62,8 +61,7 @@ def page(browser, address) -> Iterator[Any]:
         lambda request: request.url.startswith(allowed) or troubles.append(request.url),
     )
     yield opened
-    expected = "the server responded with a status of 400"
-    assert [each for each in troubles if expected not in each] == []
+    assert troubles == []
     opened.context.close()
 
 
@@ -104,7 +102,7 @@ def test_masks_as_a_user_walks_them(page, address, reader) -> None:
     labels = ["", *TEXT.removesuffix(".").split(), ".", ""]
     lit = [labels[at] for at in own.nonzero()[:, 0].tolist()]
     expect(page.locator(".token.key")).to_have_text(lit, use_inner_text=True)
-    expect(page.locator(".token.key[data-kind=near]")).to_have_count(3)
+    expect(page.locator(".token.key[style*=kind-near]")).to_have_count(3)
     expect(page.locator(".readout")).to_contain_text(f"may attend to {len(lit)} of")
     over = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)"
     assert page.locator("canvas.over").evaluate(f"canvas => ({over})(canvas).data.some(Boolean)")

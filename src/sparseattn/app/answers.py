@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from sparseattn.app import page
+from sparseattn.app.asked import Asked
 from sparseattn.app.jobs import Jobs, Kept
 from sparseattn.app.sources import Sources
-from sparseattn.errors import DataError, PlanError, SparseAttnError, unknown
-
-Body = Mapping[str, Any]
+from sparseattn.errors import DataError, SparseAttnError, unknown
 
 #: Bytes that runs of models may take together while they are kept.
 _KEPT = 32 << 20
@@ -35,25 +34,24 @@ class Answers:
     _studies: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def routes(self) -> dict[str, Callable[[Body], Awaitable[Any]]]:
+    def routes(self) -> dict[str, Callable[[Asked], Awaitable[Any]]]:
         """What answers each question, by its name."""
-        work = {
+        work: dict[str, Callable[[Asked], Any]] = {
             "masks": self._masks,
             "reach": self._reach,
             "heads": self._heads,
             "texts": self._texts,
-            "study": self._study,
-            "contrasts": self._contrasts,
-            "trial": self._trial,
+            "study": lambda asked: self._open_study(asked.study).overview,
+            "contrasts": lambda asked: self._open_study(asked.study).contrasts,
+            "trial": lambda asked: self._open_study(asked.study).trial(asked.digest),
         }
         made = {name: partial(self._do, name, answer) for name, answer in work.items()}
         return {"about": self._about, **made}
 
-    async def _do(self, name: str, answer: Callable[[Body], Any], body: Body) -> Any:
-        key = (name, *sorted((key, repr(value)) for key, value in body.items()))
-        return await self.jobs.do(key, partial(answer, body))
+    async def _do(self, name: str, answer: Callable[[Asked], Any], asked: Asked) -> Any:
+        return await self.jobs.do((name, asked), partial(answer, asked))
 
-    async def _about(self, _: Body) -> dict[str, Any]:
+    async def _about(self, _: Asked) -> dict[str, Any]:
         """What there is to look at; answered at once, whatever runs."""
         return {
             "models": self.sources.models,
@@ -62,12 +60,12 @@ class Answers:
             "palette": page.palette_json(),
         }
 
-    def _reader(self, body: Body) -> Any:
+    def _reader(self, name: str) -> Any:
         """The model that is asked for, loaded once; studies' models may be asked for, too."""
         from sparseattn.app.reader import Reader
 
         known = dict.fromkeys(self.sources.models)
-        name = _text(body, "model", "") or next(iter(known), "")
+        name = name or next(iter(known), "")
         if name not in known:
             known |= dict.fromkeys(self._models_of_studies())
             name = name or next(iter(known), "")
@@ -86,43 +84,28 @@ class Answers:
             with suppress(SparseAttnError):
                 yield self._open_study(study).model
 
-    def _asked(self, body: Body) -> Any:
-        from sparseattn.app.masks import Asked
-
-        pair = _text(body, "pair", "")
-        whole = ("layer", "head", "top", "left")
-        return Asked(
-            _text(body, "text", ""),
-            pair if pair.strip() else None,
-            _text(body, "plan", "full()"),
-            **{name: _whole(body, name) for name in whole},
-        )
-
-    def _masks(self, body: Body) -> Any:
+    def _masks(self, asked: Asked) -> Any:
         from sparseattn.app.masks import masks
 
-        return masks(self._reader(body), self._asked(body), self._kept)
+        return masks(self._reader(asked.model), asked, self._kept)
 
-    def _reach(self, body: Body) -> Any:
+    def _reach(self, asked: Asked) -> Any:
         from sparseattn.app.masks import reach
 
-        return reach(self._reader(body), self._asked(body), _whole(body, "token"), self._kept)
+        return reach(self._reader(asked.model), asked, self._kept)
 
-    def _heads(self, body: Body) -> Any:
+    def _heads(self, asked: Asked) -> Any:
         from sparseattn.app.heads import heads
 
-        return heads(self._reader(body), *self._probed(body), self._kept)
+        lines = self._lines(asked.source)
+        return heads(self._reader(asked.model), lines, asked.own, self._kept)
 
-    def _texts(self, body: Body) -> Any:
+    def _texts(self, asked: Asked) -> Any:
         from sparseattn.app.heads import texts_of_head
 
-        at = _whole(body, "layer"), _whole(body, "head")
-        kind = _text(body, "kind", "similar")
-        return texts_of_head(self._reader(body), *self._probed(body), *at, kind, self._kept)
-
-    def _probed(self, body: Body) -> tuple[Any, str]:
-        """The texts that are probed, and a pattern of one's own."""
-        return self._lines(_text(body, "source", "")), _text(body, "own", "")
+        lines, at = self._lines(asked.source), (asked.layer, asked.head)
+        reader = self._reader(asked.model)
+        return texts_of_head(reader, lines, asked.own, *at, asked.kind, self._kept)
 
     def _lines(self, source: str) -> Any:
         """Texts by where they are from: a file, a study, or lines that were typed."""
@@ -152,27 +135,3 @@ class Answers:
         if self._studies.get(name, (None,))[0] != finished:
             self._studies[name] = finished, OpenStudy(folder)
         return self._studies[name][1]
-
-    def _study(self, body: Body) -> Any:
-        return self._open_study(_text(body, "study", "")).overview
-
-    def _contrasts(self, body: Body) -> Any:
-        return self._open_study(_text(body, "study", "")).contrasts
-
-    def _trial(self, body: Body) -> Any:
-        study = self._open_study(_text(body, "study", ""))
-        return study.trial(_text(body, "digest", ""))
-
-
-def _text(body: Body, name: str, default: str) -> str:
-    value = body.get(name, default)
-    if not isinstance(value, str):
-        raise DataError(f"{name} is a text; got {value!r}")
-    return value
-
-
-def _whole(body: Body, name: str) -> int:
-    value = body.get(name, 0)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise PlanError(f"{name} is a whole number; got {value!r}")
-    return value

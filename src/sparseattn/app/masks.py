@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from base64 import b64encode
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sparseattn.app.asked import Asked
 from sparseattn.app.jobs import Kept
 from sparseattn.app.reader import PAIRS, Passage, Reader, Run, plan_from
 from sparseattn.causes import causes, kind
@@ -31,34 +31,11 @@ EXECUTED = 1 << 7
 DENSE = Plan.of("full()")
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a picture is asked for.
-
-    Attributes:
-        text: The text.
-        pair: A second one; None for none.
-        plan: As it was typed.
-        layer: Negative ones count back.
-        head: Likewise.
-        top: The first query of the tile of a long text.
-        left: Its first key.
-    """
-
-    text: str
-    pair: str | None = None
-    plan: str = "full()"
-    layer: int = 0
-    head: int = 0
-    top: int = 0
-    left: int = 0
-
-
 class _Shown:
     """One text under one plan on one model."""
 
     def __init__(self, reader: Reader, asked: Asked, kept: Kept) -> None:
-        self.reader, self.asked, self.kept = reader, asked, kept
+        self.reader, self.kept = reader, kept
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             self.plan = plan_from(asked.plan)
@@ -69,18 +46,18 @@ class _Shown:
         (self.head,) = select_indices(str(asked.head), self.heads[self.layer], "head")
         groups = self.plan.resolve(self.heads)[self.layer]
         self.pattern = next(pattern for members, pattern in groups if self.head in members)
-        needs = self.plan.needs & {"tags"}
-        key = ("passage", reader.name, asked.text, asked.pair, needs)
+        self.texts = asked.text, asked.pair if asked.pair and asked.pair.strip() else None
+        key = ("passage", reader.name, *self.texts, self.plan.needs & {"tags"})
         self.passage: Passage = kept.get(
             key,
-            lambda: reader.read(asked.text, asked.pair, self.plan.needs),
+            lambda: reader.read(*self.texts, self.plan.needs),
             lambda passage: 100 * len(passage),
         )
 
     def run(self, plan: Plan) -> Run:
         """The passage run under a plan, this one's or the dense one."""
-        asked, watched = self.asked, self.reader.watch(self.layer, len(self.passage))
-        key = (self.reader.name, asked.text, asked.pair, plan.spelled, watched)
+        watched = self.reader.watch(self.layer, len(self.passage))
+        key = (self.reader.name, *self.texts, plan.spelled, watched)
         run: Run = self.kept.get(
             key,
             lambda: self.reader.run(self.passage, plan, watched),
@@ -124,7 +101,7 @@ def masks(reader: Reader, asked: Asked, kept: Kept) -> dict[str, Any]:
     return picture
 
 
-def reach(reader: Reader, asked: Asked, token: int, kept: Kept) -> dict[str, Any]:
+def reach(reader: Reader, asked: Asked, kept: Kept) -> dict[str, Any]:
     """From which tokens a token can have heard after each layer, by the masks that were executed.
 
     Returns:
@@ -134,7 +111,7 @@ def reach(reader: Reader, asked: Asked, token: int, kept: Kept) -> dict[str, Any
         PlanError: There is no such token.
     """
     shown = _Shown(reader, asked, kept)
-    length = len(shown.passage)
+    length, token = len(shown.passage), asked.token
     if not 0 <= token < length:
         raise PlanError(f"there is no token {token} in a text of {length}")
     unions = shown.run(shown.plan).unions

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from sparseattn.palette import DARK, KINDS, LIGHT, Page
+from sparseattn.palette import DARK, KINDS, LIGHT
 
 #: The scripts, each after those that it imports.
 MODULES = (
@@ -44,21 +44,12 @@ def palette_json() -> dict[str, Any]:
 
 
 def palette_css() -> str:
-    """The palette as variables, for a light and a dark page, and what has the colour of a kind."""
-    dark = f"@media (prefers-color-scheme: dark) {{ {_variables(DARK, 'dark')} }}"
-    kinds = (
-        f".fill-{name} {{ fill: var(--kind-{name}); }}\n"
-        f'.token.key[data-kind="{name}"] {{ border-bottom-color: var(--kind-{name}); }}\n'
-        for name in KINDS
-    )
-    return f"{_variables(LIGHT, 'light')}\n{dark}\n{''.join(kinds)}"
-
-
-def _variables(page: Page, scheme: str) -> str:
-    colours = {name: getattr(page, name) for name in ("page", "ink", "quiet", "rule", "band")}
-    colours |= {f"kind-{kind.name}": getattr(kind, scheme) for kind in KINDS.values()}
-    lines = " ".join(f"--{name}: {colour};" for name, colour in colours.items())
-    return f":root {{ {lines} }}"
+    """The palette as variables, each with its colour on a light and on a dark page."""
+    names = ("page", "ink", "quiet", "rule", "band")
+    colours = [(name, getattr(LIGHT, name), getattr(DARK, name)) for name in names]
+    colours += [(f"kind-{kind.name}", kind.light, kind.dark) for kind in KINDS.values()]
+    lines = (f"--{name}: light-dark({light}, {dark});" for name, light, dark in colours)
+    return f":root {{ {' '.join(lines)} }}\n"
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,7 +17,8 @@ from starlette.staticfiles import StaticFiles
 
 from sparseattn.app import page
 from sparseattn.app.answers import Answers
-from sparseattn.errors import AppError, SparseAttnError
+from sparseattn.app.asked import Asked
+from sparseattn.errors import SparseAttnError
 from sparseattn.study.record import plain
 
 #: Bytes of a request's body, at most.
@@ -76,17 +76,18 @@ def _text(text: Callable[[], str], kind: str) -> Callable[[Request], Awaitable[R
 
 
 def _answering(
-    answer: Callable[[dict[str, Any]], Awaitable[Any]],
+    answer: Callable[[Asked], Awaitable[Any]],
 ) -> Callable[[Request], Awaitable[Response]]:
-    """A route that answers an object with an object, and what is wrong with words."""
+    """A route that answers an object with an object, and what is wrong with words.
+
+    What a user can mend has status 200 all the same: a browser would call others failures.
+    """
 
     async def respond(request: Request) -> Response:
         try:
-            return JSONResponse(plain(await answer(await _body(request))))
-        except AppError as error:
-            return _wrong(str(error), 503)
+            return JSONResponse(plain(await answer(Asked.of(await _body(request)))))
         except (SparseAttnError, ValueError) as error:
-            return _wrong(str(error), 400)
+            return _wrong(str(error), 200)
         except Exception as error:
             _log.exception("a request failed")
             return _wrong(f"{type(error).__name__}: {error} (the terminal says more)", 500)
@@ -94,8 +95,8 @@ def _answering(
     return respond
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    """What was asked; a ValueError if it is no object of a fair size."""
+async def _body(request: Request) -> bytes:
+    """What was sent; a ValueError if it is no JSON or of no fair size."""
     if request.headers.get("content-type") != "application/json":
         raise ValueError("expected application/json")
     content = b""
@@ -103,10 +104,7 @@ async def _body(request: Request) -> dict[str, Any]:
         content += chunk
         if len(content) > _BODY:
             raise ValueError(f"a request of more than {_BODY:,} bytes")
-    found = json.loads(content)
-    if not isinstance(found, dict):
-        raise ValueError("expected an object")
-    return found
+    return content
 
 
 def _wrong(message: str, status: int) -> Response:

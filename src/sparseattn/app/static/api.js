@@ -1,6 +1,6 @@
 // Questions to the server. A saved page holds the answers that it was saved with, and asks no one.
 
-import { say, unsay } from "./dom.js";
+import { alarm, say, unsay } from "./dom.js";
 
 const stored = document.getElementById("saved");
 export const SAVED = stored ? JSON.parse(stored.textContent) : null;
@@ -21,11 +21,10 @@ export function usedAnswers() {
 }
 
 export async function ask(name, body = {}) {
-  const ordered = Object.fromEntries(Object.entries(body).sort(([a], [b]) => (a < b ? -1 : 1)));
-  const key = `${name} ${JSON.stringify(ordered)}`;
+  const key = `${name} ${JSON.stringify(body)}`;
   if (!answers.has(key)) {
     if (SAVED) throw new Error(NO_MORE);
-    answers.set(key, await fetched(name, ordered));
+    answers.set(key, await fetched(name, body));
     if (answers.size > MOST) answers.delete(answers.keys().next().value);
   }
   used.set(key, answers.get(key));
@@ -33,28 +32,56 @@ export async function ask(name, body = {}) {
 }
 
 async function fetched(name, body) {
-  let response;
   const waiting = setTimeout(() => say("at work …", true), PATIENCE);
   try {
-    response = await fetch(`api/${name}`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify(body),
-    });
-  } catch {
-    throw new Error("the explorer does not answer; is it still running in the terminal?");
+    const headers = { "content-type": "application/json" };
+    const response = await request(`api/${name}`, { method: "POST", headers, body: JSON.stringify(body) });
+    const answer = await response.json();
+    if (answer.error) throw new Error(answer.error);
+    return answer;
   } finally {
     clearTimeout(waiting);
     unsay("at work …");
   }
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.error ?? `status ${response.status}`);
-  return answer;
+}
+
+export function request(path, options) {
+  return fetch(path, options).catch(() => {
+    throw new Error("the explorer does not answer; is it still running in the terminal?");
+  });
+}
+
+// The work of a view, of which the last round alone counts: the view is busy until it is done.
+export class Rounds {
+  constructor(root) {
+    this.root = root;
+    this.trouble = alarm(); // what is wrong, in words
+    this.now = 0;
+  }
+
+  begin() {
+    this.root.setAttribute("aria-busy", "true");
+    return ++this.now;
+  }
+
+  // `work` is told how to find out whether it is still the last.
+  async run(work) {
+    const mine = this.begin();
+    const last = () => mine === this.now;
+    let wrong = "";
+    try {
+      await work(last);
+    } catch (error) {
+      wrong = error.message;
+    }
+    if (!last()) return;
+    this.trouble.textContent = wrong;
+    this.root.setAttribute("aria-busy", "false");
+  }
 }
 
 // Numbers that came as base64 of their bytes.
 export function bytes(text) {
-  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
   return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 }
 

@@ -58,9 +58,15 @@ export function labelled(label, control, hint) {
     hint ? el("small", {}, hint) : null);
 }
 
-export function choice(options, value, onchange, attributes = {}) {
-  const made = options.map(([key, words]) => el("option", { value: key, selected: key === value }, words));
-  return el("select", { ...attributes, onchange: (event) => onchange(event.target.value) }, made);
+// Options are [key, words], or words that are their own key.
+export function choice(options, value, onchange) {
+  const made = options.map((option) => [option].flat()).map(([key, words = key]) =>
+    el("option", { value: key, selected: key === value }, words));
+  return el("select", { onchange: (event) => onchange(event.target.value) }, made);
+}
+
+export function modelChoice(about, model, onchange) {
+  return labelled("Model", choice([...new Set([...about.models, model])].filter(Boolean), model, onchange));
 }
 
 // What scrolls in its own frame, by the keyboard too.

@@ -1,7 +1,7 @@
 // Layers by heads: which kinds of connection a plan gives each head.
 
 import { el, region, svgEl } from "./dom.js";
-import { chip, legend, markOf } from "./look.js";
+import { chip, legend, markOf, variable } from "./look.js";
 
 // A button for each head: `said(cell)` are the words and content of one, `at` is the chosen one.
 export function headsTable(label, caption, rows, said, at, onpick) {
@@ -30,16 +30,12 @@ export function planGrid(plan, at, onpick, caption = "What the plan gives each h
 }
 
 function marks(kinds) {
-  const size = 9;
+  const [size, step] = [9, 11];
   const drawn = kinds.slice(0, 4).map((name, at) => svgEl("path", {
-    d: markOf(name), class: `fill-${name}`,
-    transform: `translate(${(at % 2) * (size + 2)} ${Math.floor(at / 2) * (size + 2)}) scale(${size})`,
-  }));
-  const wide = kinds.length > 1 ? 2 : 1;
-  const tall = kinds.length > 2 ? 2 : 1;
-  return svgEl("svg", {
-    width: wide * (size + 2) - 2, height: tall * (size + 2) - 2, "aria-hidden": "true",
-  }, drawn);
+    d: markOf(name)((at % 2) * step, Math.floor(at / 2) * step, size, size), fill: variable(name) }));
+  const width = kinds.length > 1 ? size + step : size;
+  const height = kinds.length > 2 ? size + step : size;
+  return svgEl("svg", { width, height, "aria-hidden": "true" }, drawn);
 }
 
 export function planLegend(plan) {

@@ -1,10 +1,10 @@
 // Heads: what each one attends to, and where in a corpus it does so most.
 
 import { addressOf } from "./address.js";
-import { ask, unpacked } from "./api.js";
-import { alarm, choice, debounced, el, labelled, percent, region, replace, short, svgEl, table } from "./dom.js";
+import { Rounds, ask, unpacked } from "./api.js";
+import { alarm, choice, debounced, el, labelled, modelChoice, percent, region, replace, short, svgEl, table } from "./dom.js";
 import { headsTable } from "./grid.js";
-import { attentionChip, chip, colourOf, drawing, kindOf, legend, luminance, mixed, onLook, page, rgb } from "./look.js";
+import { attentionChip, chip, colourOf, drawing, kindOf, legend, luminance, mixed, onLook, page, rgb, variable } from "./look.js";
 import { MASKS } from "./masks.js";
 import { Matrix } from "./matrix.js";
 import { offerSaving } from "./save.js";
@@ -19,39 +19,39 @@ export const HEADS = {
 const LOOKS = { far: "dense", own: "other" };
 const look = (kind) => LOOKS[kind] ?? kind;
 
-export function headsView(root, about, given, write) {
+export function headsView(root, about, state, change) {
   const sources = [...about.studies.map((name) => [`study:${name}`, `evaluation texts of ${name}`]),
     ...Object.keys(about.texts).map((name) => [`file:${name}`, name]), ["typed", "texts typed here"]];
-  const state = { ...HEADS, model: about.models[0] ?? "", source: sources[0][0], ...given };
-  const trouble = alarm();
+  state.source ||= sources[0][0];
+  const rounds = new Rounds(root);
   const result = el("div", { class: "wait" });
   const detail = el("section", { "aria-label": "The chosen head" });
   const typed = el("div", { class: "wide" });
   let probed = null;
-  let asked = 0;
 
-  const change = (values) => { Object.assign(state, values); write(state); };
-  const later = debounced(() => update(), 500);
-  const input = (name) => (event) => { change({ [name]: event.target.value }); later(); };
-  const models = [...new Set([...about.models, state.model])].filter(Boolean);
+  // What is typed is used, and stands in the address, when the typing has stopped.
+  const typing = (name, then) => {
+    const later = debounced((value) => { change({ [name]: value }); then(); }, 500);
+    return (event) => later(event.target.value);
+  };
   replace(root, el("h2", {}, "Heads"),
     el("form", { class: "controls", onsubmit: (event) => { event.preventDefault(); update(); } },
       el("div", { class: "row" },
-        labelled("Model", choice(models.map((name) => [name, name]), state.model, (value) => { change({ model: value }); update(); })),
+        modelChoice(about, state.model, (value) => { change({ model: value }); update(); }),
         labelled("Texts", choice(sources, state.source, (value) => { change({ source: value, place: "" }); offerTyping(); update(); }))),
       typed,
-      labelled("A pattern of your own to probe", el("input", { type: "text", class: "code", value: state.own, oninput: input("own") }),
+      labelled("A pattern of your own to probe", el("input", { type: "text", class: "code", value: state.own, oninput: typing("own", update) }),
         "such as similarity(k=1) - sentence()"),
       labelled("Plan to compare with", el("textarea", { rows: 2, class: "code", value: state.plan, spellcheck: "false",
-        oninput: (event) => { change({ plan: event.target.value }); showHead(); } }), "what it keeps of the chosen head")),
-    trouble, result, detail);
+        oninput: typing("plan", showHead) }), "what it keeps of the chosen head")),
+    rounds.trouble, result, detail);
   offerTyping();
   onLook(() => { redraw(); showHead(); });
   offerSaving("heads", () => (probed ? heat(kindNow()) : null));
 
   function offerTyping() {
     replace(typed, state.source === "typed" ? labelled("Texts, one a line; a tab between the two of a pair",
-      el("textarea", { rows: 4, value: state.typed, oninput: input("typed") })) : null);
+      el("textarea", { rows: 4, value: state.typed, oninput: typing("typed", update) })) : null);
   }
 
   function request() {
@@ -59,21 +59,14 @@ export function headsView(root, about, given, write) {
     return { model: state.model, source, own: state.own };
   }
 
-  async function update() {
-    const mine = ++asked;
-    root.setAttribute("aria-busy", "true");
-    try {
+  function update() {
+    return rounds.run(async (last) => {
       const answer = await ask("heads", request());
-      if (mine !== asked) return;
+      if (!last()) return;
       probed = answer;
-      trouble.textContent = "";
       redraw();
       await showHead();
-    } catch (error) {
-      if (mine === asked) trouble.textContent = error.message;
-    } finally {
-      if (mine === asked) root.setAttribute("aria-busy", "false");
-    }
+    });
   }
 
   function kindNow() {
@@ -154,24 +147,22 @@ export function headsView(root, about, given, write) {
   // Shares side by side; kinds overlap, so that they need not add up to one.
   function bar(own) {
     const sum = Math.max(1, own.reduce((total, value) => total + (value ?? 0), 0));
-    const made = svgEl("svg", { width: 120, height: 12, viewBox: "0 0 120 12", "aria-hidden": "true" });
     let x = 0;
-    own.forEach((value, at) => {
+    return svgEl("svg", { width: 120, height: 12, "aria-hidden": "true" }, own.map((value, at) => {
       const width = (120 * (value ?? 0)) / sum;
-      made.append(svgEl("rect", { x, width, height: 12, class: `fill-${look(probed.kinds[at].kind)}` }));
       x += width;
-    });
-    return made;
+      return svgEl("rect", { x: x - width, width, height: 12, fill: variable(look(probed.kinds[at].kind)) });
+    }));
   }
 
   let heading = 0;
   async function showHead() {
-    if (!probed || state.layer === "" || state.head === "") return replace(detail);
+    if (!probed || state.layer === "" || state.head === "") return void replace(detail);
     const mine = ++heading;
     const at = { layer: Number(state.layer), head: Number(state.head) };
     try {
       const found = await ask("texts", { ...request(), ...at, kind: kindNow().kind });
-      if (mine !== heading) return undefined;
+      if (mine !== heading) return;
       const place = found.texts.find((each) => String(each.place) === state.place) ?? found.texts[0];
       const pictures = place ? el("div", { class: "boards" }) : null;
       const list = found.texts.map((each) => [percent(each.share),
@@ -185,7 +176,6 @@ export function headsView(root, about, given, write) {
     } catch (error) {
       if (mine === heading) replace(detail, alarm(error));
     }
-    return undefined;
   }
 
   async function boards(into, at, [text, pair]) {
@@ -203,7 +193,7 @@ export function headsView(root, about, given, write) {
           `${matrix.bits(query, key) ? "" : "not kept, "}attention ${matrix.weight(query, key).toFixed(3)}`;
       });
       const tokens = Array.from({ length: answer.tile.size }, (_, token) => token);
-      const link = addressOf("masks", { ...MASKS, model: state.model, text, pair: pair ?? "", plan: plans[which], layer: state.layer, head: state.head }, { ...MASKS, model: about.models[0] ?? "" });
+      const link = addressOf("masks", { model: state.model, text, pair: pair ?? "", plan: plans[which], layer: state.layer, head: state.head }, MASKS);
       const share = which ? keptMass(answer) : null;
       const where = answer.map ? "the part that is shown" : "this text";
       into.append(el("figure", { class: "board-box" }, el("figcaption", {}, which ? `What the plan keeps: ${answer.pattern}` : "Its attention, the model as it is: the larger a square, the more",

@@ -27,9 +27,9 @@ export function page() {
 }
 
 // A drawing of so many pixels, in the page's font and ink.
-export function drawing(width, height, attributes = {}) {
+export function drawing(width, height, attributes = {}, ...children) {
   return svgEl("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "font-family": "system-ui, sans-serif",
-    "font-size": 11, fill: page().ink, ...attributes });
+    "font-size": 11, fill: page().ink, ...attributes }, ...children);
 }
 
 export function kindOf(name) {
@@ -56,37 +56,50 @@ export function rgb(parts) {
   return `rgb(${parts.join(" ")})`;
 }
 
-// The outline of a mark in a square of side 1, as the d of an SVG path; matplotlib's markers.
+// The outline of a mark in a box (x, y, width, height), as the d of an SVG path; matplotlib's markers.
+const place = (value) => Math.round(100 * value) / 100;
+const polygon = (...points) => (x, y, wide, high) =>
+  `M${points.map(([right, down]) => `${place(x + right * wide)} ${place(y + down * high)}`).join("L")}z`;
+
+export const BOX = polygon([0, 0], [1, 0], [1, 1], [0, 1]);
 const MARKS = {
-  s: "M0 0h1v1h-1z",
-  D: "M.5 0L1 .5L.5 1L0 .5z",
-  "^": "M.5 0L1 1H0z",
-  v: "M0 0H1L.5 1z",
-  o: "M1 .5A.5 .5 0 1 1 0 .5A.5 .5 0 1 1 1 .5z",
-  P: "M.33 0h.34v.33h.33v.34h-.33v.33h-.34v-.33h-.33v-.34h.33z",
-  X: "M0 .2L.2 0L.5 .3L.8 0L1 .2L.7 .5L1 .8L.8 1L.5 .7L.2 1L0 .8L.3 .5z",
-  x: "M.4 .4h.2v.2h-.2z",
+  s: BOX,
+  D: polygon([0.5, 0], [1, 0.5], [0.5, 1], [0, 0.5]),
+  "^": polygon([0.5, 0], [1, 1], [0, 1]),
+  v: polygon([0, 0], [1, 0], [0.5, 1]),
+  o: (x, y, wide, high) => `M${x} ${y + high / 2}${[wide, -wide].map((step) => `a${wide / 2} ${high / 2} 0 1 1 ${step} 0`).join("")}z`,
+  P: polygon([0.33, 0], [0.67, 0], [0.67, 0.33], [1, 0.33], [1, 0.67], [0.67, 0.67], [0.67, 1], [0.33, 1], [0.33, 0.67], [0, 0.67], [0, 0.33], [0.33, 0.33]),
+  X: polygon([0, 0.2], [0.2, 0], [0.5, 0.3], [0.8, 0], [1, 0.2], [0.7, 0.5], [1, 0.8], [0.8, 1], [0.5, 0.7], [0.2, 1], [0, 0.8], [0.3, 0.5]),
+  x: polygon([0.4, 0.4], [0.6, 0.4], [0.6, 0.6], [0.4, 0.6]),
 };
 
 export function markOf(name) {
-  return MARKS[kindOf(name).marker] ?? MARKS.s;
+  return MARKS[kindOf(name).marker] ?? BOX;
+}
+
+// The colour of a kind as CSS: it follows the scheme by itself.
+export function variable(name) {
+  return `var(--kind-${kindOf(name).name})`;
+}
+
+function marked(mark, fill, words) {
+  return el("span", { class: "chip" }, svgEl("svg", { viewBox: "0 0 1 1", width: 11, height: 11, "aria-hidden": "true" },
+    svgEl("path", { d: mark(0, 0, 1, 1), fill })), words);
 }
 
 export function chip(name, words) {
   const kind = kindOf(name);
-  const mark = svgEl("svg", { viewBox: "0 0 1 1", width: 11, height: 11, "aria-hidden": "true" },
-    svgEl("path", { d: markOf(name), class: `fill-${kind.name}` }));
-  return el("span", { class: "chip" }, mark, words ?? `${kind.name}: ${kind.words}`);
+  return marked(markOf(name), variable(name), words ?? `${kind.name}: ${kind.words}`);
 }
 
-// Marks and what they mean, in rows of a width: [words, outline, colour, whether it is hollow] each.
+// Marks and what they mean, in rows of a width: [words, mark, colour, whether it is hollow] each.
 export function svgLegend(entries, width) {
   const items = [];
   let [x, y] = [0, 12];
-  for (const [words, d, paint, open] of entries) {
+  for (const [words, mark, paint, open] of entries) {
     const wide = 28 + 6.4 * [...words].length;
     if (x && x + wide > width) [x, y] = [0, y + 18];
-    items.push(svgEl("path", { d, transform: `translate(${x} ${y - 9}) scale(10)`, fill: open ? page().page : paint, stroke: paint, "stroke-width": 0.2 }),
+    items.push(svgEl("path", { d: mark(x, y - 9, 10, 10), fill: open ? page().page : paint, stroke: paint, "stroke-width": 2 }),
       svgEl("text", { x: x + 15, y }, words));
     x += wide;
   }
@@ -94,15 +107,14 @@ export function svgLegend(entries, width) {
 }
 
 // What squares on a mask mean, beside the kinds: attention of the "dense" model or under the "plan".
-export const SQUARE = "M.15 .15h.7v.7h-.7z";
+export const SQUARE = polygon([0.15, 0.15], [0.85, 0.15], [0.85, 0.85], [0.15, 0.85]);
 
 export function attentionOf(of) {
   return `attention of the model ${of === "dense" ? "as it is; on bare ground the plan takes it away" : "under the plan"}`;
 }
 
 export function attentionChip(of) {
-  return el("span", { class: "chip" }, svgEl("svg", { viewBox: "0 0 1 1", width: 11, height: 11, "aria-hidden": "true" },
-    svgEl("path", { d: SQUARE, fill: "currentColor" })), attentionOf(of));
+  return marked(SQUARE, "currentColor", attentionOf(of));
 }
 
 export function legend(chips) {

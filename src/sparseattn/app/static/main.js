@@ -22,20 +22,23 @@ async function show(about, hash) {
   current = hash;
   const [asked, given] = read(hash);
   const view = asked in VIEWS ? asked : about.studies.length ? "studies" : "masks";
+  const [title, draw, defaults] = VIEWS[view];
   beginUse();
   await ask("about");
   forgetRedraws();
   const root = document.getElementById("view");
-  document.title = `${VIEWS[view][0]} – sparseattn`;
-  replace(document.getElementById("views"), SAVED ? el("span", {}, VIEWS[view][0]) : Object.entries(VIEWS).map(([name, [words]]) =>
+  document.title = `${title} – sparseattn`;
+  replace(document.getElementById("views"), SAVED ? el("span", {}, title) : Object.entries(VIEWS).map(([name, [words]]) =>
     el("a", { href: `#${name}`, "aria-current": name === view ? "page" : null }, words)));
-  const write = (state) => {
+  const state = { ...defaults, model: about.models[0] ?? "", ...given };
+  const change = (values) => {
+    Object.assign(state, values);
     if (SAVED || mine !== shown) return; // a view that is left may still be at work
-    current = addressOf(view, state, VIEWS[view][2]);
+    current = addressOf(view, state, defaults);
     history.replaceState(null, "", current);
   };
   root.dataset.view = view;
-  await VIEWS[view][1](root, about, given, write);
+  await draw(root, about, state, change);
   root.dataset.ready = String(Number(root.dataset.ready ?? 0) + 1);
 }
 

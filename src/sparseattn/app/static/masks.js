@@ -1,9 +1,9 @@
 // Masks: a text and the pairs that a plan keeps of it, beside the model's own attention.
 
-import { ask, unpacked } from "./api.js";
+import { Rounds, ask, unpacked } from "./api.js";
 import { SQUARE, attentionChip, attentionOf, chip, colourOf, drawing, kindOf, legend, markOf, onLook, page, svgLegend } from "./look.js";
-import { alarm, choice, debounced, el, labelled, percent, replace, short, svgEl, table } from "./dom.js";
-import { Matrix, kindsAt, minimap } from "./matrix.js";
+import { alarm, choice, debounced, el, labelled, modelChoice, percent, replace, short, svgEl, table } from "./dom.js";
+import { Matrix, causesAt, kindsAt, minimap } from "./matrix.js";
 import { TextPanel, arcs, field } from "./tokens.js";
 import { offerSaving } from "./save.js";
 import { planGrid, planLegend } from "./grid.js";
@@ -25,31 +25,24 @@ const EXAMPLES = [
 const WAIT = 120; // ms after the last key
 const HINT = "Point at a token or at a pair; a click, or Enter, pins a token and lists its keys.";
 
-export function masksView(root, about, given, write) {
-  const state = { ...MASKS, model: about.models[0] ?? "", ...given };
+export function masksView(root, about, state, change) {
   const shown = []; // one or two plans: {matrix, picture, box}
   let token = state.token === "" ? null : Number(state.token);
   let pinned = token !== null;
   let which = 0; // the plan whose keys of the pinned token are listed
-  let asked = 0;
+  const rounds = new Rounds(root);
 
   const panel = new TextPanel((at, click) => point(at, at, click, 0));
   const detail = el("section", { "aria-label": "The chosen token" });
-  const boards = el("div", { class: "boards even" });
+  const boards = el("div", { class: "boards" });
   const gridPlace = el("div");
   const parse = el("div");
-  const trouble = alarm();
   const filters = el("div", { class: "row" });
 
-  const change = (values) => {
-    Object.assign(state, values);
-    write(state);
-  };
   const soon = debounced(() => update(), WAIT);
   // Busy from the first letter on; what is under way by then is of no use any more.
   const later = () => {
-    asked++;
-    root.setAttribute("aria-busy", "true");
+    rounds.begin();
     soon();
   };
   const area = (name, rows, attributes = {}) => el("textarea", {
@@ -61,7 +54,6 @@ export function masksView(root, about, given, write) {
       later();
     },
   });
-  const models = [...new Set([...about.models, state.model])].filter(Boolean);
   const plan = area("plan", 3, { class: "code" });
   const form = el("form", { class: "controls", onsubmit: (event) => { event.preventDefault(); update(); } },
     labelled("Text", area("text", 3, { dir: "auto" })),
@@ -69,7 +61,7 @@ export function masksView(root, about, given, write) {
     labelled("Pattern or plan", plan, "a pattern, a plan's lines, or its JSON"),
     labelled("Plan beside it", area("beside", 3, { class: "code" }), "empty for none"),
     el("div", { class: "row" },
-      labelled("Model", choice(models.map((name) => [name, name]), state.model, (value) => { change({ model: value }); update(); })),
+      modelChoice(about, state.model, (value) => { change({ model: value }); update(); }),
       labelled("Example", choice([["", "choose a pattern"], ...EXAMPLES.map((each) => [each, short(each, 40)])], "", (value) => {
         if (value) { plan.value = value; change({ plan: value }); update(); }
       })),
@@ -81,7 +73,7 @@ export function masksView(root, about, given, write) {
         onchange: (event) => { change({ arcs: event.target.checked ? "1" : "" }); redraw(); } })),
     ), filters);
 
-  replace(root, el("h2", {}, "Masks"), form, trouble,
+  replace(root, el("h2", {}, "Masks"), form, rounds.trouble,
     el("section", { "aria-label": "The text, token by token" }, panel.node), parse, el("div", { class: "beside" }, boards, gridPlace), detail);
   onLook(() => redraw());
   offerSaving("masks", picture);
@@ -92,28 +84,18 @@ export function masksView(root, about, given, write) {
       top: Number(state.top) || 0, left: Number(state.left) || 0 };
   }
 
-  async function update() {
-    const mine = ++asked;
+  function update() {
     const began = performance.now();
-    write(state);
-    root.setAttribute("aria-busy", "true");
-    try {
+    change();
+    return rounds.run(async (last) => {
       const plans = state.beside.trim() ? [state.plan, state.beside] : [state.plan];
       const pictures = [];
       for (const each of plans) pictures.push(await ask("masks", request(each)));
-      if (mine !== asked) return;
-      trouble.textContent = "";
+      if (!last()) return;
       arrange(pictures.map(unpacked));
       await redraw();
       root.dataset.milliseconds = Math.round(performance.now() - began);
-    } catch (error) {
-      if (mine === asked) trouble.textContent = error.message;
-    } finally {
-      if (mine === asked) {
-        root.setAttribute("aria-busy", "false");
-        root.dataset.drawn = asked;
-      }
-    }
+    });
   }
 
   function arrange(pictures) {
@@ -272,17 +254,9 @@ export function masksView(root, about, given, write) {
     const bits = matrix.bits(query, key);
     const kinds = kindsAt(each, bits);
     const why = kinds === null ? "may not attend to" : "may attend to";
-    return `${name(each, query)} ${why} ${name(each, key)}${because(each, bits)}${weights(each, matrix.index(query, key))}`;
-  }
-
-  function because(each, bits) {
-    const found = each.causes.filter((_, at) => (bits >> at) & 1);
-    if (bits & 128 && !found.length) return ": its own place";
-    return found.length ? `: ${found.map((cause) => `${cause.kind}, ${cause.pattern}`).join("; ")}` : "";
-  }
-
-  function patternsOf(each, bits) {
-    return each.causes.filter((_, at) => (bits >> at) & 1).map((cause) => cause.pattern).join("; ");
+    const found = causesAt(each, bits).map((cause) => `${cause.kind}, ${cause.pattern}`).join("; ");
+    const because = kinds === null ? "" : `: ${found || "its own place"}`;
+    return `${name(each, query)} ${why} ${name(each, key)}${because}${weights(each, matrix.index(query, key))}`;
   }
 
   function weights(each, index) {
@@ -315,7 +289,7 @@ export function masksView(root, about, given, write) {
       const kinds = kindsAt(each, from.matrix.bits(at, key));
       return [`${key} ${short(each.tokens.labels[key], 24)}`,
         kinds ? el("span", {}, kinds.map((kind) => chip(kind, kindOf(kind).name))) : "not kept",
-        patternsOf(each, from.matrix.bits(at, key)),
+        causesAt(each, from.matrix.bits(at, key)).map((cause) => cause.pattern).join("; "),
         each.weights.dense ? each.weights.dense[index].toFixed(3) : "–", each.weights.plan ? each.weights.plan[index].toFixed(3) : "–"];
     });
     const place = el("div", { class: "field-place" });
@@ -331,12 +305,8 @@ export function masksView(root, about, given, write) {
 
   async function showField(place, each, at) {
     if (state.field !== "1") return;
-    try {
-      const heard = await ask("reach", { ...request(which ? state.beside : state.plan), token: at });
-      replace(place, field(each, heard));
-    } catch (error) {
-      trouble.textContent = error.message;
-    }
+    const heard = ask("reach", { ...request(which ? state.beside : state.plan), token: at });
+    replace(place, await heard.then((found) => field(each, found), alarm));
   }
 
   // All boards beside each other, with what they are.

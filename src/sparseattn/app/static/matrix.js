@@ -2,7 +2,7 @@
 
 import { bytes } from "./api.js";
 import { el, short, svgEl } from "./dom.js";
-import { colourOf, drawing, markOf, mixed, page } from "./look.js";
+import { BOX, colourOf, drawing, markOf, mixed, page } from "./look.js";
 
 const EXECUTED = 128;
 const LARGEST = 20; // pixels of a cell
@@ -12,9 +12,13 @@ const WEIGHT = 0.8; // side of the square of all attention, so that a mark is se
 const STEPS = 16; // of attention in a small cell
 const VECTORS = 140; // tokens up to which a saved picture is made of paths
 
+export function causesAt(picture, bits) {
+  return picture.causes.filter((_, at) => (bits >> at) & 1);
+}
+
 export function kindsAt(picture, bits) {
   if (!(bits & EXECUTED)) return null;
-  const found = picture.causes.filter((_, at) => (bits >> at) & 1).map((cause) => cause.kind);
+  const found = causesAt(picture, bits).map((cause) => cause.kind);
   return found.length ? found : ["none"];
 }
 
@@ -43,11 +47,9 @@ export class Matrix {
     const tight = Math.floor((room - 80) / cols.length);
     this.cell = Math.max(1, Math.min(LARGEST, tight));
     if (this.cell < LABELS) this.cell = Math.max(1, Math.min(LABELS - 1, Math.floor((room - 4) / cols.length)));
-    this.labels = this.cell >= LABELS;
-    this.left = this.labels ? 78 : 2;
-    this.top = this.labels ? 78 : 2;
-    const width = this.left + cols.length * this.cell + 2;
-    const height = this.top + rows.length * this.cell + 2;
+    this.edge = this.cell >= LABELS ? 78 : 2;
+    const width = this.edge + cols.length * this.cell + 2;
+    const height = this.edge + rows.length * this.cell + 2;
     for (const canvas of [this.canvas, this.over]) {
       canvas.width = width * devicePixelRatio;
       canvas.height = height * devicePixelRatio;
@@ -55,20 +57,12 @@ export class Matrix {
       canvas.style.height = `${height}px`;
     }
     this.size = { width, height };
-    const allowed = this.count();
+    let allowed = 0;
+    for (const query of rows) for (const key of cols) allowed += this.bits(query, key) >> 7;
     this.canvas.setAttribute("aria-label",
       `${this.title}: ${rows.length} queries by ${cols.length} keys, ${allowed} pairs allowed. ` +
       "Arrow keys move over the pairs, Enter pins one; the table below has the same numbers.");
     this.draw();
-  }
-
-  count() {
-    let count = 0;
-    const { bits } = this.picture;
-    const first = this.index(0, 0);
-    const { size } = this.picture.tile;
-    for (const query of this.view.rows) for (const key of this.view.cols) count += bits[first + query * size + key] >> 7;
-    return count;
   }
 
   index(query, key) {
@@ -90,46 +84,50 @@ export class Matrix {
     pen.clearRect(0, 0, this.size.width, this.size.height);
     if (this.cell >= SHAPES) this.drawMarks(pen);
     else this.drawPixels(pen);
-    if (this.labels) this.drawLabels(pen);
+    if (this.cell >= LABELS) this.drawLabels(pen);
     this.mark(this.cursor);
   }
 
-  drawMarks(pen) {
+  // The pairs and the attention on them as paths, for cells of a size that begin at an edge.
+  paths(cell, edge) {
     const { rows, cols, mode } = this.view;
-    const colours = page();
+    const inner = cell - (cell > 10 ? 1 : 0.5);
+    const grounds = [];
     const marks = new Map();
-    const gap = this.cell > 10 ? 1 : 0.5;
-    const inner = this.cell - gap;
+    const weights = [];
     rows.forEach((query, row) => cols.forEach((key, col) => {
-      const x = this.left + col * this.cell;
-      const y = this.top + row * this.cell;
-      pen.fillStyle = colours.band;
-      pen.fillRect(x, y, inner, inner);
-      const kinds = mode === "attention" ? null : kindsAt(this.picture, this.bits(query, key));
-      kinds?.forEach((kind, at) => {
-        if (!marks.has(kind)) marks.set(kind, [new Path2D(markOf(kind)), colourOf(kind)]);
-        const [mark, colour] = marks.get(kind);
-        pen.save();
-        pen.fillStyle = colour;
-        pen.translate(x + (at * inner) / kinds.length, y);
-        pen.scale(inner / kinds.length, inner);
-        pen.fill(mark);
-        pen.restore();
+      const x = edge + col * cell;
+      const y = edge + row * cell;
+      grounds.push(BOX(x, y, inner, inner));
+      const kinds = mode === "attention" ? [] : kindsAt(this.picture, this.bits(query, key)) ?? [];
+      const wide = inner / kinds.length;
+      kinds.forEach((kind, at) => {
+        if (!marks.has(kind)) marks.set(kind, []);
+        marks.get(kind).push(markOf(kind)(x + at * wide, y, wide, inner));
       });
-      if (mode !== "mask") this.drawWeight(pen, x, y, inner, this.weight(query, key));
+      // A square whose area goes with the weight, with a rim, so that it is seen on any colour.
+      const side = mode === "mask" ? 0 : WEIGHT * inner * Math.sqrt(this.weight(query, key));
+      const start = (inner - side) / 2;
+      if (side > 1) weights.push(BOX(x + start, y + start, side, side));
     }));
+    const { band, ink, page: ground } = page();
+    return [
+      { d: grounds.join(""), fill: band },
+      ...[...marks].map(([kind, parts]) => ({ d: parts.join(""), fill: colourOf(kind) })),
+      { d: weights.join(""), fill: ink, stroke: ground, "stroke-width": 0.75 },
+    ];
   }
 
-  // A square whose area goes with the weight, with a rim, so that it is seen on any colour.
-  drawWeight(pen, x, y, inner, weight) {
-    const side = WEIGHT * inner * Math.sqrt(weight);
-    if (side < 1.2) return;
-    const at = (inner - side) / 2;
-    pen.fillStyle = page().ink;
-    pen.fillRect(x + at, y + at, side, side);
-    pen.strokeStyle = page().page;
-    pen.lineWidth = 0.75;
-    pen.strokeRect(x + at, y + at, side, side);
+  drawMarks(pen) {
+    for (const { d, fill, stroke, "stroke-width": width } of this.paths(this.cell, this.edge)) {
+      const path = new Path2D(d);
+      pen.fillStyle = fill;
+      pen.fill(path);
+      if (!stroke) continue;
+      pen.strokeStyle = stroke;
+      pen.lineWidth = width;
+      pen.stroke(path);
+    }
   }
 
   drawPixels(pen) {
@@ -139,7 +137,7 @@ export class Matrix {
     paint(small, this.picture, mode, bits, mode === "mask" ? null : weights[of],
       (place) => this.index(rows[Math.floor(place / cols.length)], cols[place % cols.length]));
     pen.imageSmoothingEnabled = false;
-    pen.drawImage(small, this.left, this.top, cols.length * this.cell, rows.length * this.cell);
+    pen.drawImage(small, this.edge, this.edge, cols.length * this.cell, rows.length * this.cell);
   }
 
   drawLabels(pen) {
@@ -149,11 +147,11 @@ export class Matrix {
     pen.textBaseline = "middle";
     pen.textAlign = "right";
     this.view.rows.forEach((query, row) =>
-      pen.fillText(fitting(pen, labels[query]), this.left - 4, this.top + (row + 0.5) * this.cell));
+      pen.fillText(fitting(pen, labels[query]), this.edge - 4, this.edge + (row + 0.5) * this.cell));
     pen.textAlign = "left";
     this.view.cols.forEach((key, col) => {
       pen.save();
-      pen.translate(this.left + (col + 0.5) * this.cell, this.top - 4);
+      pen.translate(this.edge + (col + 0.5) * this.cell, this.edge - 4);
       pen.rotate(-Math.PI / 2);
       pen.fillText(fitting(pen, labels[key]), 0, 0);
       pen.restore();
@@ -172,15 +170,15 @@ export class Matrix {
     pen.lineWidth = 1.5;
     const row = rows.indexOf(cursor.query);
     const col = cols.indexOf(cursor.key);
-    if (row >= 0) pen.strokeRect(1, this.top + row * this.cell - 1, this.size.width - 2, this.cell + 1);
-    if (col >= 0) pen.strokeRect(this.left + col * this.cell - 1, 1, this.cell + 1, this.size.height - 2);
+    if (row >= 0) pen.strokeRect(1, this.edge + row * this.cell - 1, this.size.width - 2, this.cell + 1);
+    if (col >= 0) pen.strokeRect(this.edge + col * this.cell - 1, 1, this.cell + 1, this.size.height - 2);
   }
 
   point(event, pinned) {
     if (!this.view) return;
     const box = this.canvas.getBoundingClientRect();
-    const col = Math.floor((event.clientX - box.left - this.left) / this.cell);
-    const row = Math.floor((event.clientY - box.top - this.top) / this.cell);
+    const col = Math.floor((event.clientX - box.left - this.edge) / this.cell);
+    const row = Math.floor((event.clientY - box.top - this.edge) / this.cell);
     const { rows, cols } = this.view;
     const query = rows[row] ?? null;
     const key = cols[col] ?? null;
@@ -204,41 +202,18 @@ export class Matrix {
 
   // The picture as SVG; of long texts the matrix is an image in it.
   svg() {
-    const { rows, cols, mode } = this.view;
-    const colours = page();
-    const cell = 12;
-    const vectors = rows.length <= VECTORS && cols.length <= VECTORS;
-    const edge = vectors ? 84 : 4;
-    const [width, height] = vectors
-      ? [edge + cols.length * cell + 4, edge + rows.length * cell + 4]
-      : [this.size.width, this.size.height];
-    const made = drawing(width, height, { "font-size": 10, role: "img", "aria-label": this.title });
-    if (!vectors) {
-      made.append(svgEl("image", { href: this.canvas.toDataURL(), width, height }));
-      return made;
+    const { rows, cols } = this.view;
+    const told = { "font-size": 10, role: "img", "aria-label": this.title };
+    if (rows.length > VECTORS || cols.length > VECTORS) {
+      const { width, height } = this.size;
+      return drawing(width, height, told, svgEl("image", { href: this.canvas.toDataURL(), width, height }));
     }
-    const paths = new Map();
-    const weights = [];
-    rows.forEach((query, row) => cols.forEach((key, col) => {
-      const x = edge + col * cell;
-      const y = edge + row * cell;
-      const kinds = mode === "attention" ? null : kindsAt(this.picture, this.bits(query, key));
-      const cells = kinds ?? ["empty"];
-      cells.forEach((kind, at) => {
-        if (!paths.has(kind)) paths.set(kind, []);
-        paths.get(kind).push([x + (at * 11) / cells.length, y, 11 / cells.length]);
-      });
-      const side = mode === "mask" ? 0 : 11 * WEIGHT * Math.sqrt(this.weight(query, key));
-      if (side >= 1) weights.push(`M${x + (11 - side) / 2} ${y + (11 - side) / 2}h${side}v${side}h${-side}z`);
-    }));
-    for (const [kind, places] of paths) made.append(marksOf(kind, places, colours));
-    made.append(svgEl("path", { d: weights.join(""), fill: colours.ink, stroke: colours.page, "stroke-width": 0.5 }));
+    const [cell, edge] = [12, 84];
     const { labels } = this.picture.tokens;
-    rows.forEach((query, row) => made.append(svgEl("text", {
-      x: edge - 4, y: edge + row * cell + 9, "text-anchor": "end" }, short(labels[query], 14))));
-    cols.forEach((key, col) => made.append(svgEl("text", {
-      transform: `translate(${edge + col * cell + 9} ${edge - 4}) rotate(-90)` }, short(labels[key], 14))));
-    return made;
+    return drawing(edge + cols.length * cell + 4, edge + rows.length * cell + 4, told,
+      this.paths(cell, edge).map((path) => svgEl("path", path)),
+      rows.map((query, row) => svgEl("text", { x: edge - 4, y: edge + row * cell + 9, "text-anchor": "end" }, short(labels[query], 14))),
+      cols.map((key, col) => svgEl("text", { transform: `translate(${edge + col * cell + 9} ${edge - 4}) rotate(-90)` }, short(labels[key], 14))));
   }
 }
 
@@ -268,18 +243,6 @@ function fitting(pen, label) {
   let most = 14;
   while (most > 2 && pen.measureText(short(label, most)).width > 72) most--;
   return short(label, most);
-}
-
-function marksOf(kind, places, colours) {
-  if (kind === "empty") {
-    const d = places.map(([x, y]) => `M${x} ${y}h11v11h-11z`).join("");
-    return svgEl("path", { d, fill: colours.band });
-  }
-  const id = `mark-${kind}`;
-  const shape = svgEl("path", { id, d: markOf(kind) });
-  const copies = places.map(([x, y, wide]) => svgEl("use", {
-    href: `#${id}`, transform: `translate(${x} ${y}) scale(${wide} 11)` }));
-  return svgEl("g", { fill: colourOf(kind) }, svgEl("defs", {}, shape), copies);
 }
 
 // The whole of a long text at a glance; a click moves the part that is shown.

@@ -1,6 +1,6 @@
 // What is shown, as files: an SVG picture, or a page that holds everything itself.
 
-import { SAVED, usedAnswers } from "./api.js";
+import { SAVED, request, usedAnswers } from "./api.js";
 import { el, replace, say } from "./dom.js";
 
 function download(name, content, type) {
@@ -19,34 +19,20 @@ export function saveSvg(name, node) {
 }
 
 async function savePage(name) {
-  const response = await fetch("saved.html");
-  const page = await response.text();
+  const page = await (await request("saved.html")).text();
   const saved = JSON.stringify({ hash: location.hash, answers: usedAnswers() }).replaceAll("<", "\\u003c");
   download(`${name}.html`, page.replace("SAVED", () => saved), "text/html");
   say("saved a page that opens without the explorer");
 }
 
-async function copyLink() {
-  try {
-    await navigator.clipboard.writeText(location.href);
-    say("the link to this view is copied");
-  } catch {
-    say(location.href);
-  }
-}
-
 // `picture` makes the SVG element of the present view.
 export function offerSaving(name, picture) {
-  const place = document.getElementById("saving");
-  const svg = el("button", {
-    type: "button",
-    onclick: () => {
+  const button = (words, onclick) => el("button", { type: "button", onclick }, words);
+  replace(document.getElementById("saving"),
+    button("Save SVG", () => {
       const made = picture();
       if (made) saveSvg(name, made);
       else say("there is nothing to save yet");
-    },
-  }, "Save SVG");
-  const html = el("button", { type: "button", onclick: () => savePage(name) }, "Save HTML");
-  const link = el("button", { type: "button", onclick: copyLink }, "Copy link");
-  replace(place, SAVED ? [svg] : [link, svg, html]);
+    }),
+    SAVED ? null : button("Save HTML", () => savePage(name).catch((error) => say(error.message))));
 }

@@ -1,7 +1,7 @@
 // Studies: arms against sparsity, declared contrasts, and the trials behind them.
 
 import { addressOf } from "./address.js";
-import { ask } from "./api.js";
+import { Rounds, ask } from "./api.js";
 import { alarm, choice, el, labelled, percent, replace, short, svgEl, table } from "./dom.js";
 import { drawing, markOf, onLook, page, svgLegend } from "./look.js";
 import { MASKS } from "./masks.js";
@@ -20,9 +20,9 @@ function ticksOf(low, high, most) {
   return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, at) => Number(((first + at) * step).toFixed(2)));
 }
 
-export function studiesView(root, about, given, write) {
-  const state = { ...STUDIES, study: about.studies[0] ?? "", ...given };
-  const trouble = alarm();
+export function studiesView(root, about, state, change) {
+  state.study ||= about.studies[0] ?? "";
+  const rounds = new Rounds(root);
   const head = el("div");
   const filters = el("div", { class: "controls" });
   const plot = el("div");
@@ -33,42 +33,32 @@ export function studiesView(root, about, given, write) {
   let study = null;
   let contrasts = null;
 
-  const change = (values) => { Object.assign(state, values); write(state); };
-  const choose = about.studies.length > 1 ? labelled("Study", choice(about.studies.map((name) => [name, name]), state.study, (value) => {
+  const choose = about.studies.length > 1 ? labelled("Study", choice(about.studies, state.study, (value) => {
     change({ ...STUDIES, study: value });
     study = contrasts = null;
     same.hidden = true;
     [head, filters, plot, trial, arms, forest].forEach((each) => replace(each));
     update();
   })) : null;
-  replace(root, el("h2", {}, "Studies"), choose, trouble, head, filters, plot, trial, same, forest);
+  replace(root, el("h2", {}, "Studies"), choose, rounds.trouble, head, filters, plot, trial, same, forest);
   onLook(() => redraw());
   offerSaving("study", () => (study ? scatter(820) : null));
 
-  async function update() {
-    if (!about.studies.length) {
-      trouble.textContent = "No study was named; start the explorer with its folder: sparseattn app runs/mine";
-      return;
-    }
-    const name = state.study;
-    root.setAttribute("aria-busy", "true");
-    try {
-      const found = await ask("study", { study: name });
-      if (name !== state.study) return;
+  function update() {
+    return rounds.run(async (last) => {
+      if (!about.studies.length) throw new Error("No study was named; start the explorer with its folder: sparseattn app runs/mine");
+      const asked = { study: state.study };
+      const found = await ask("study", asked);
+      if (!last()) return;
       study = found;
-      trouble.textContent = "";
       describe();
       redraw();
       if (state.trial) await showTrial(state.trial);
-      const compared = await ask("contrasts", { study: name });
-      if (name !== state.study) return;
+      const compared = await ask("contrasts", asked);
+      if (!last()) return;
       contrasts = compared;
       redraw();
-    } catch (error) {
-      if (name === state.study) trouble.textContent = error.message;
-    } finally {
-      if (name === state.study) root.setAttribute("aria-busy", "false");
-    }
+    });
   }
 
   function describe() {
@@ -87,7 +77,7 @@ export function studiesView(root, about, given, write) {
       dot.style.background = hollow(name) ? "transparent" : colour(name);
       return el("label", {}, box, dot, short(name, 40));
     })), el("div", { class: "row" },
-      placements.length > 1 ? labelled("Layers", choice([["", "every placement"], ...placements.map((each) => [each, each])], state.placement,
+      placements.length > 1 ? labelled("Layers", choice([["", "every placement"], ...placements], state.placement,
         (value) => { change({ placement: value }); redraw(); })) : null,
       labelled("Filter by name", el("input", { type: "search", value: state.search, oninput: (event) => { change({ search: event.target.value }); redraw(); } }))));
   }
@@ -168,8 +158,7 @@ export function studiesView(root, about, given, write) {
     }
     made.append(svgEl("g", { transform: `translate(${edge.left} ${height - names.height})` }, names.items));
     const side = dodge(shown, width - edge.left - edge.right);
-    const byLine = Map.groupBy ? Map.groupBy(shown, (arm) => `${arm.line}\n${arm.placement}`) : new Map();
-    for (const cells of byLine.values()) {
+    for (const cells of Map.groupBy(shown, (arm) => `${arm.line}\n${arm.placement}`).values()) {
       const sorted = [...cells].sort((a, b) => a.sparsity - b.sparsity);
       if (sorted.length > 1) made.append(svgEl("polyline", { points: sorted.map((arm) => `${x(arm.sparsity) + side(arm)},${y(arm.mean)}`).join(" "), fill: "none", stroke: colour(sorted[0].family), opacity: 0.6 }));
     }
@@ -185,8 +174,8 @@ export function studiesView(root, about, given, write) {
       const words = `${arm.words}: ${study.metric} ${value(arm.mean)}${arm.low === null ? "" : ` (${value(arm.low)} to ${value(arm.high)})`} at sparsity ${percent(arm.sparsity)}`;
       const done = arm.trials.find((each) => each.value !== null);
       const chosen = arm.trials.some((each) => each.digest === state.trial);
-      made.append(svgEl("path", { d: shapeOf(arm.placement), fill: hollow(arm.family) ? colours.page : paint, stroke: chosen ? colours.ink : hollow(arm.family) ? paint : colours.page, "stroke-width": chosen || hollow(arm.family) ? 0.2 : 0.1,
-        transform: `translate(${at - 6} ${y(arm.mean) - 6}) scale(12)`, tabindex: "0", role: "button", "aria-label": words, class: "mark", "data-arm": arm.address,
+      made.append(svgEl("path", { d: shapeOf(arm.placement)(at - 6, y(arm.mean) - 6, 12, 12), fill: hollow(arm.family) ? colours.page : paint, stroke: chosen ? colours.ink : hollow(arm.family) ? paint : colours.page, "stroke-width": chosen || hollow(arm.family) ? 2.4 : 1.2,
+        tabindex: "0", role: "button", "aria-label": words, class: "mark", "data-arm": arm.address,
         onclick: () => open(done.digest), onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); open(done.digest); } } },
       svgEl("title", {}, words)));
     }
@@ -312,11 +301,10 @@ export function studiesView(root, about, given, write) {
     } catch (error) {
       replace(trial, alarm(error));
     }
-    root.dataset.trial = digest;
   }
 
   function masksOf(found, values) {
-    return addressOf("masks", { ...MASKS, model: found.model, plan: found.plan ?? "full()", ...values }, { ...MASKS, model: about.models[0] ?? "" });
+    return addressOf("masks", { model: found.model, plan: found.plan ?? "full()", ...values }, MASKS);
   }
 
   function drawTrial(found) {

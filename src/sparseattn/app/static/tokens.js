@@ -1,7 +1,7 @@
 // The text itself, token by token; arcs of its parse; how far information has come.
 
 import { el, region, short, svgEl } from "./dom.js";
-import { colourOf, drawing, page } from "./look.js";
+import { colourOf, drawing, page, variable } from "./look.js";
 import { kindsAt } from "./matrix.js";
 
 // `onpoint(token, pinned)` is told of tokens, or of null when the pointer leaves.
@@ -87,7 +87,6 @@ export class TextPanel {
   light(picture, token, rows, cols, bitsOf) {
     for (const each of this.lit) {
       each.classList.remove("chosen", "key", "query");
-      each.removeAttribute("data-kind");
       each.setAttribute("aria-selected", "false");
     }
     this.lit = [];
@@ -105,7 +104,7 @@ export class TextPanel {
         const kinds = kindsAt(picture, bitsOf(token, key));
         if (!kinds) continue;
         mark(key, "key");
-        this.tokens[key].dataset.kind = kinds[0];
+        this.tokens[key].style.setProperty("--kind", variable(kinds[0]));
       }
     }
     if (cols.includes(token)) {
