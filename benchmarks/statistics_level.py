@@ -174,7 +174,7 @@ def false_calls(whole: Setting, studies: int, seed: int = 1) -> tuple[float, flo
         if any(under_005(right[0], right[place]) for place in same):
             plain += 1
             arms = summarise(whole_study(right)).arms
-            corrected += any(arms[place].verdict in ("lower", "higher") for place in same)
+            corrected += any(arms[place].comparison.differs for place in same)
     return corrected / studies, plain / studies
 
 

@@ -68,8 +68,6 @@ _EFFECT = ("effect (95% interval)", "p (Holm)", "q (page)", "asked", "seeds")
 def _effect(words: str, found: Comparison) -> tuple[str, ...]:
     """A line of each of the columns `_EFFECT`."""
     between = ends(found)
-    if not found.result or not found.means:
-        raise KeyError(f"{found.a} and {found.b} are not compared: {found.reason}")
     star = "\\*" if found.differs else ""
     size = f"{words}: **{points(found.metric, found.result.difference)}**{star}"
     small = [probability(p).removeprefix("= ").replace("<", "&lt;") for p in (found.p, found.q)]

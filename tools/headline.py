@@ -179,13 +179,7 @@ class Dense:
 
 
 def ends(found: Comparison) -> str:
-    """The interval of a difference; where runs have two modes, how many learned the task.
-
-    Raises:
-        KeyError: The arms were not compared.
-    """
-    if not found.result:
-        raise KeyError(f"{found.a} and {found.b} are not compared: {found.reason}")
+    """The interval of a difference; where runs have two modes, how many learned the task."""
     if found.learned and math.isnan(found.result.low):
         runs = " : ".join(f"{each.runs} of {each.of}" for each in found.learned)
         return f"learned it: {runs}"
@@ -324,9 +318,9 @@ def _cell(metric: str, each: ArmSummary, sparsity: bool = False) -> str:
     if not each.comparison:
         return f"{mean}<br>{len(each.done)} seeds"
     between, result = ends(each.comparison), each.comparison.result
-    if each.learned and result and math.isnan(result.low):
+    if each.learned and math.isnan(result.low):
         return f"{mean}<br>learned it: {learned(metric, each.learned)}"
-    return f"{mean}<br>{points(metric, result.difference if result else None)} ({between})"
+    return f"{mean}<br>{points(metric, result.difference)} ({between})"
 
 
 def _between(arms: Iterable[ArmSummary]) -> str:

@@ -235,7 +235,7 @@ def test_three_sentences_say_what_was_found(undrawn, tmp_path) -> None:
     data = replace(DATA, contrasts={"Does it matter which?": pairs})
     summary = summarise(data)
     first, second, third = findings(summary, questions(data))
-    sparse = [each for each in summary.arms if each.comparison and each.comparison.result]
+    sparse = [each for each in summary.arms if each.comparison]
     kept = [each for each in sparse if each.comparison.result.low > -0.05]
     best = max(kept, key=lambda each: each.rows["sparsity"].mean())
     change = 100 * (best.rows["accuracy"].mean() - data.done_in(data.reference)["accuracy"].mean())

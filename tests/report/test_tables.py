@@ -17,7 +17,6 @@ from sparseattn.report.tables import (
     arms_frame,
     arms_table,
     comparisons_frame,
-    comparisons_table,
     failures_table,
     seeds_table,
 )
@@ -148,9 +147,12 @@ def test_no_difference_stands_beside_what_was_detectable() -> None:
 
 def test_a_comparison_that_could_not_be_made_says_why() -> None:
     data = replace(study(failures=3), contrasts={"": [("similarity@:", "dense")]})
-    row = rows_of(comparisons_table(questions(data)[0].comparisons))[0]
-    assert row["Found"] == "arm 'similarity@:' has no finished trial to compare"
-    assert row["Means"] == row["p"] == "–"
+    (question,) = questions(data)
+    assert question.answer == "No comparison could be made."
+    assert question.notes == (
+        "similarity, layers all and dense are not compared: arm 'similarity@:' has no finished "
+        "trial to compare",
+    )
 
 
 def test_a_column_that_no_trial_has_is_not_shown() -> None:

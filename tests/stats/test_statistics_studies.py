@@ -45,7 +45,7 @@ def test_arms_that_really_differ_are_called_and_the_others_are_not() -> None:
     whole = replace(TYPICAL, seeds=5, lost=(0.0, 1.5, 1.5, 0.0, 0.0, 0.0))
     draw = np.random.default_rng(2)
     verdicts = [
-        [arm.verdict for arm in summarise(whole_study(answers(draw, whole))).arms[1:]]
+        [arm.comparison.verdict for arm in summarise(whole_study(answers(draw, whole))).arms[1:]]
         for _ in range(10)
     ]
     assert sum(each[:2] == ["lower", "lower"] for each in verdicts) >= 9

@@ -212,18 +212,14 @@ def _arm(each: ArmSummary, metric: str) -> dict[str, Any]:
 
 
 def _comparison(each: Comparison) -> dict[str, Any]:
-    made: dict[str, Any] = {
+    found = each.result
+    shown = telling(each.metric, found.low, found.high)
+    return {
         "a": str(each.a),
         "b": str(each.b),
         "asked": each.asked,
         "verdict": each.verdict,
         "words": str(each),
-    }
-    if each.result is None:
-        return {**made, "reason": each.reason}
-    found = each.result
-    shown = telling(each.metric, found.low, found.high)
-    return made | {
         "difference": found.difference,
         "low": found.low if shown else None,
         "high": found.high if shown else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -43,28 +43,26 @@ class Comparison:
         comparisons: How many comparisons the table holds.
         table: What the table compares, in words, such as `with dense`; empty if the pair stands
             alone.
-        result: The difference `a - b` and its test; None if the arms could not be compared.
-        means: The mean of each arm's trials that were compared; None likewise.
-        p: The p-value after Holm's correction for the comparisons of the table; None likewise.
-        q: The q-value after Benjamini and Hochberg for all comparisons of a page; None likewise,
-            and where no page was made.
-        declared: Whether the study named this pair before its first trial; else it is post hoc.
+        result: The difference `a - b` and its test.
+        means: The mean of each arm's trials that were compared.
+        p: The p-value after Holm's correction for the comparisons of the table.
         learned: The runs of each arm that learned the task; None where runs have one mode.
-        reason: Why the arms could not be compared; else empty.
+        q: The q-value after Benjamini and Hochberg for all comparisons of a page; None where no
+            page was made.
+        declared: Whether the study named this pair before its first trial; else it is post hoc.
     """
 
     metric: str
     a: ArmKey
     b: ArmKey
-    comparisons: int = 1
-    table: str = ""
-    result: TestResult | None = None
-    means: tuple[Mean, Mean] | None = None
-    p: float | None = None
+    comparisons: int
+    table: str
+    result: TestResult
+    means: tuple[Mean, Mean]
+    p: float
+    learned: tuple[LearnedRuns, LearnedRuns] | None = None
     q: float | None = None
     declared: bool = False
-    learned: tuple[LearnedRuns, LearnedRuns] | None = None
-    reason: str = ""
 
     @property
     def asked(self) -> str:
@@ -74,8 +72,6 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """`higher` or `lower`, as the first arm is; `none` if no difference was found."""
-        if self.result is None or self.p is None:
-            return "not compared"
         if self.p >= LEVEL:
             return "none"
         return "higher" if self.result.difference > 0 else "lower"
@@ -83,31 +79,24 @@ class Comparison:
     @property
     def differs(self) -> bool:
         """Whether a difference was found."""
-        return self.verdict in ("higher", "lower")
+        return self.p < LEVEL
 
     @property
     def detectable(self) -> str:
         """The smallest difference that would have been found, where none was; see `detectable`."""
-        if self.result is None or self.differs:
-            return ""
-        return detectable(self.metric, self.result.detectable)
+        return "" if self.differs else detectable(self.metric, self.result.detectable)
 
     @property
     def turned(self) -> Comparison:
         """The same with the second arm first."""
-        other = replace(self, a=self.b, b=self.a)
-        if self.result is None or self.means is None:
-            return other
         low, high, difference = -self.result.high, -self.result.low, -self.result.difference
         result = replace(self.result, difference=difference, low=low, high=high)
         learned = (self.learned[1], self.learned[0]) if self.learned else None
         means = (self.means[1], self.means[0])
-        return replace(other, result=result, means=means, learned=learned)
+        return replace(self, a=self.b, b=self.a, result=result, means=means, learned=learned)
 
     def __str__(self) -> str:
         """The result in sentences."""
-        if self.result is None or self.means is None:
-            return f"{self.a} and {self.b} were not compared: {self.reason}."
         result, counts = self.result, sorted({mean.count for mean in self.means})
         values = [spell(self.metric, mean.value) for mean in self.means]
         seeds = f"{' and '.join(map(str, counts))} {'seed' if counts == [1] else 'seeds'}"
@@ -159,44 +148,45 @@ def compare(data: StudyData, arm_a: str | ArmKey, arm_b: str | ArmKey) -> Compar
         raise StudyError(f"cannot compare arm {a.address!r} with itself; name two arms")
     tables = _tables(data, a, b)
     pairs, table = next(each for each in tables if (a, b) in each[0] or (b, a) in each[0])
-    if (a, b) in pairs:
-        found = compare_pairs(data, pairs, table)[pairs.index((a, b))]
-    else:
-        found = compare_pairs(data, pairs, table)[pairs.index((b, a))].turned
-    if found.result is None:
-        raise StudyError(found.reason)
-    return found
+    pair = (a, b) if (a, b) in pairs else (b, a)
+    made, reasons = compare_pairs(data, pairs, table)
+    if pair in reasons:
+        raise StudyError(reasons[pair])
+    return made[pair] if pair == (a, b) else made[pair].turned
 
 
 def compare_pairs(
-    data: StudyData, pairs: Iterable[Pair], table: str = ""
-) -> tuple[Comparison, ...]:
+    data: StudyData, pairs: Sequence[Pair], table: str
+) -> tuple[dict[Pair, Comparison], dict[Pair, str]]:
     """Compares the pairs of one table, corrected for their number.
 
     Args:
         data: The study.
         pairs: The arms of each comparison.
         table: What the table compares, in words.
+
+    Returns:
+        The comparisons, and why others could not be made.
     """
-    pairs = list(pairs)
     # An arm that many are compared with is read once; the others are not kept.
     reading = lru_cache(maxsize=2)(lambda arm: read(data, arm))
-    tested = []
+    metric, at = data.headline, data.threshold
+    made: dict[Pair, Comparison] = {}
+    reasons: dict[Pair, str] = {}
     for a, b in pairs:
-        comparison = Comparison(data.headline, a, b, len(pairs), table)
         try:
             result, of_a, of_b = test_difference(
-                data.headline, data.task, reading(a), reading(b), len(pairs), data.threshold
+                metric, data.task, reading(a), reading(b), len(pairs), at
             )
         except StudyError as error:
-            tested.append(replace(comparison, reason=str(error)))
-        else:
-            means, counts = (mean_interval(of_a), mean_interval(of_b)), None
-            if (at := data.threshold) is not None:
-                counts = LearnedRuns.among(of_a, at), LearnedRuns.among(of_b, at)
-            tested.append(replace(comparison, result=result, means=means, learned=counts))
-    corrected = iter(holm([each.result.p for each in tested if each.result]))
-    return tuple(replace(each, p=next(corrected)) if each.result else each for each in tested)
+            reasons[a, b] = str(error)
+            continue
+        means, runs = (mean_interval(of_a), mean_interval(of_b)), None
+        if at is not None:
+            runs = LearnedRuns.among(of_a, at), LearnedRuns.among(of_b, at)
+        made[a, b] = Comparison(metric, a, b, len(pairs), table, result, means, result.p, runs)
+    corrected = zip(made.items(), holm([each.result.p for each in made.values()]), strict=True)
+    return {pair: replace(each, p=p) for (pair, each), p in corrected}, reasons
 
 
 @dataclass(frozen=True)
@@ -206,8 +196,8 @@ class Question:
     Attributes:
         text: The question; empty if the study did not word it.
         comparisons: Those that answer it.
-        notes: Why others could not be made: no trial of an arm has finished, or two arms have no
-            placement in common.
+        notes: Why others could not be made: no trial of an arm has finished, two arms have no
+            placement in common or were evaluated on other examples.
     """
 
     text: str
@@ -223,12 +213,11 @@ class Question:
     @property
     def answer(self) -> str:
         """The result in a sentence."""
-        tested = [each for each in self.comparisons if each.result]
-        if not tested:
+        if not self.comparisons:
             return "No comparison could be made."
-        differing = [each for each in tested if each.differs]
-        none = len(tested) - len(differing)
-        late = "" if any(each.declared for each in tested) else "post hoc "
+        differing = [each for each in self.comparisons if each.differs]
+        none = len(self.comparisons) - len(differing)
+        late = "" if any(each.declared for each in self.comparisons) else "post hoc "
         if not differing:
             where = (
                 f"the one {late}comparison" if none == 1 else f"any of {none:,} {late}comparisons"
@@ -236,13 +225,13 @@ class Question:
             return f"No difference was found in {where}."
         named = "; ".join(map(_told, differing[:_NAMED]))
         more = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
-        rest = f"; no difference was found in {none:,} of {len(tested):,} comparisons"
+        rest = f"; no difference was found in {none:,} of {len(self.comparisons):,} comparisons"
         return f"{named}{more}{rest if none else ''}."
 
 
 def _told(each: Comparison) -> str:
     """A difference that was found."""
-    change = points(each.metric, each.result.difference if each.result else None)
+    change = points(each.metric, each.result.difference)
     late = "" if each.declared else ", post hoc"
     return f"{each.a} is {each.verdict} than {each.b} ({change}{late})"
 
@@ -256,11 +245,9 @@ def questions(data: StudyData) -> list[Question]:
     made = []
     for text in data.contrasts:
         pairs, notes = _declared(data, text)
-        compared = compare_pairs(data, pairs, _words(text))
-        told = tuple(
-            replace(each, declared=before)
-            for each, before in zip(compared, pairs.values(), strict=True)
-        )
+        compared, reasons = compare_pairs(data, list(pairs), _words(text))
+        told = tuple(replace(each, declared=pairs[pair]) for pair, each in compared.items())
+        notes += [f"{a} and {b} are not compared: {why}" for (a, b), why in reasons.items()]
         made.append(Question(text, told, tuple(notes)))
     return made
 
@@ -270,19 +257,14 @@ def over_page(tables: Sequence[Sequence[Comparison]]) -> list[tuple[Comparison, 
 
     A comparison that stands in two tables counts once.
     """
-    every = [each for table in tables for each in table if each.result]
-    found = {_what(each): each.result.p for each in every if each.result}
+    found = {_what(each): each.result.p for table in tables for each in table}
     q = dict(zip(found, benjamini_hochberg(list(found.values())), strict=True))
-    return [
-        tuple(replace(each, q=q.get(_what(each)) if each.result else None) for each in table)
-        for table in tables
-    ]
+    return [tuple(replace(each, q=q[_what(each)]) for each in table) for table in tables]
 
 
-def _what(each: Comparison) -> tuple[frozenset[ArmKey], float | None, float | None]:
+def _what(each: Comparison) -> tuple[frozenset[ArmKey], float, float]:
     """What tells comparisons of one page apart, which may be of several studies."""
-    size, p = (abs(each.result.difference), each.result.p) if each.result else (None, None)
-    return frozenset((each.a, each.b)), size, p
+    return frozenset((each.a, each.b)), abs(each.result.difference), each.result.p
 
 
 def baseline_pairs(data: StudyData, shown: int = SHOWN) -> list[Pair]:

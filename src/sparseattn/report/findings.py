@@ -32,12 +32,11 @@ _HALF = 0.5
 
 def findings(summary: Summary, asked: Sequence[Question]) -> list[str]:
     """How arms compare with the baseline, what was declared, and what could not be told."""
-    compared = [each for each in summary.arms if each.comparison and each.comparison.result]
-    first = _against(summary, compared) if compared else _not_compared(summary)
-    every = [each.comparison for each in compared if each.comparison]
-    every += [each for one in asked for each in one.comparisons if each.result]
+    base = [(each, each.comparison) for each in summary.arms if each.comparison]
+    first = _against(summary, base) if base else _not_compared(summary)
+    every = [each for _, each in base] + [each for one in asked for each in one.comparisons]
     declared = _declared(asked) if every or asked else ""
-    untold = any(one.notes or any(not each.result for each in one.comparisons) for one in asked)
+    untold = any(one.notes for one in asked)
     sentences = [learned_nothing(summary.data), first, declared, _open(every, untold)]
     return [sentence for sentence in sentences if sentence]
 
@@ -64,9 +63,9 @@ def _not_compared(summary: Summary) -> str:
     return f"The study has no arm {DENSE} to compare the others with."
 
 
-def _against(summary: Summary, compared: Sequence[ArmSummary]) -> str:
+def _against(summary: Summary, compared: Sequence[tuple[ArmSummary, Comparison]]) -> str:
     """How many arms differ from the baseline, and the one to look at."""
-    data, verdicts = summary.data, [each.verdict for each in compared]
+    data, verdicts = summary.data, [each.verdict for _, each in compared]
     lower, higher = verdicts.count("lower"), verdicts.count("higher")
     told = [
         f"{count} {'is' if count == 1 else 'are'} {word}"
@@ -79,37 +78,26 @@ def _against(summary: Summary, compared: Sequence[ArmSummary]) -> str:
         f"Of {counted(len(verdicts), 'arm')} compared with {DENSE} in {data.headline}, "
         f"{' and '.join(told)}"
     )
-    sparse = [each for each in compared if (each.mean("sparsity") or 0) > 0]
+    sparse = [pair for pair in compared if (pair[0].mean("sparsity") or 0) > 0]
     if not sparse or unit(data.headline) != 100:
         return f"{counts}."
-    kept = [each for each in sparse if _least(each.comparison) > -_MARGIN]
+    # An interval may be missing, and excludes nothing then.
+    kept = [pair for pair in sparse if pair[1].result.low > -_MARGIN]
     if kept:
-        best = max(kept, key=lambda each: each.mean("sparsity") or 0)
+        best, found = max(kept, key=lambda pair: pair[0].mean("sparsity") or 0)
         which = "the sparsest arm whose interval excludes a loss of 5 points"
     else:
-        best = max(sparse, key=lambda each: _difference(each.comparison))
+        best, found = max(sparse, key=lambda pair: pair[1].result.difference)
         which = (
             "no interval excludes a loss of 5 points; the best arm, which as the best of several "
             "may look too good,"
         )
     at = f"at sparsity {fraction(best.mean('sparsity'))}"
-    return f"{counts}; {which} is {best.arm}, {at}: {_change(best.comparison)}."
+    return f"{counts}; {which} is {best.arm}, {at}: {_change(found)}."
 
 
-def _least(each: Comparison | None) -> float:
-    """The lower end of a change's interval; minus infinity for one without."""
-    low = each.result.low if each and each.result else math.nan
-    return -math.inf if math.isnan(low) else low
-
-
-def _difference(each: Comparison | None) -> float:
-    return each.result.difference if each and each.result else -math.inf
-
-
-def _change(each: Comparison | None) -> str:
+def _change(each: Comparison) -> str:
     """A difference with its interval, and the runs that learned the task where some may not."""
-    if each is None or each.result is None:
-        return "not compared"
     ends = interval_told(each.metric, each.result.low, each.result.high)
     ends = f" ({ends})" if ends else ""
     scale = " points" if unit(each.metric) == 100 else ""
@@ -120,7 +108,7 @@ def _change(each: Comparison | None) -> str:
 
 def _declared(asked: Sequence[Question]) -> str:
     """In how many of the declared comparisons a difference was found, and the largest."""
-    tested = [each for one in asked for each in one.comparisons if each.result]
+    tested = [each for one in asked for each in one.comparisons]
     if not asked:
         return "The study file declared no comparison: all of these are post hoc."
     if not tested:
@@ -132,7 +120,7 @@ def _declared(asked: Sequence[Question]) -> str:
     if not found:
         where = f"the one {what} comparison" if len(counted_ones) == 1 else f"any of {many}"
         return f"No difference was found in {where}."
-    largest = max(found, key=lambda each: abs(_difference(each)))
+    largest = max(found, key=lambda each: abs(each.result.difference))
     return (
         f"Of {many} a difference was found in {len(found)}; the largest: {largest.a} is "
         f"{largest.verdict} than {largest.b}, {_change(largest)}, p {probability(largest.p)} after "
@@ -147,20 +135,20 @@ def _open(every: Sequence[Comparison], untold: bool) -> str:
         every: All comparisons that were made.
         untold: Whether others could not be made.
     """
-    none = {frozenset((each.a, each.b)): each for each in every if not each.differs}
-    results = [(each.metric, each.result) for each in none.values() if each.result]
-    if not results:
+    pairs = {frozenset((each.a, each.b)): each for each in every if not each.differs}
+    none = list(pairs.values())
+    if not none:
         which = " that could be made" if untold else ""
         return f"A difference was found in every comparison{which}." if every else ""
-    metric = results[0][0]
-    sizes = sorted(each.detectable for _, each in results if not math.isnan(each.detectable))
+    metric, known = none[0].metric, [each.result.detectable for each in none]
+    sizes = sorted(size for size in known if not math.isnan(size))
     told = [size for size in sizes if unit(metric) != 100 or size < _HALF]
     if not told:
         return "Where no difference was found, the runs are too few to find even a large one."
     ends = list(dict.fromkeys(spell(metric, size) for size in (told[0], told[-1])))
     scale = " points" if unit(metric) == 100 else ""
-    few = len(results) - len(told)
-    rest = f"; in {few} of {len(results)} the runs are too few to tell" if few else ""
+    few = len(none) - len(told)
+    rest = f"; in {few} of {len(none)} the runs are too few to tell" if few else ""
     which = ", depending on the comparison" if len(ends) > 1 else ""
     return (
         "Where no difference was found there may still be one: 80% of such studies would find it "

@@ -57,11 +57,10 @@ def forest_figure(summary: Summary, asked: Sequence[Question]) -> Drawing | None
         The drawing; None where nothing could be compared.
     """
     data = summary.data
-    groups = [(each.text, _tested(each.comparisons)) for each in asked]
+    groups = [(each.text, list(each.comparisons)) for each in asked]
     by_question = any(each for _, each in groups)
     if not by_question:
-        made = [each.comparison for each in summary.arms if each.comparison]
-        groups = [("", _tested(made))]
+        groups = [("", [each.comparison for each in summary.arms if each.comparison])]
     rows, headings, height = _placed(data, groups, by_question)
     if not rows:
         return None
@@ -91,7 +90,7 @@ def forest_figure(summary: Summary, asked: Sequence[Question]) -> Drawing | None
     what = "the declared comparisons" if by_question else f"comparisons with {DENSE}"
     more = f" {counted(left_out, 'more comparison')} are not drawn." if left_out else ""
     place, results = _placement(groups), [row.each.result for row in rows]
-    barless = any(result and math.isnan(result.low) for result in results)
+    barless = any(math.isnan(result.low) for result in results)
     counts = " Without a bar p is that of how many runs learned the task." if barless else ""
     placement = f" Layers: {place}." if place else ""
     points_of = " in points" if unit(metric) == 100 else ""
@@ -107,10 +106,6 @@ def forest_figure(summary: Summary, asked: Sequence[Question]) -> Drawing | None
         f"{counts}{placement}{more}",
         draw=draw,
     )
-
-
-def _tested(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    return [each for each in comparisons if each.result]
 
 
 def _placed(
@@ -155,7 +150,7 @@ def _seeds(data: StudyData, each: Comparison) -> tuple[float, ...]:
 def _limits(rows: Sequence[_Row], metric: str) -> tuple[float, float]:
     """Where the axis ends: every seed and mean is seen, wide intervals are cut."""
     scale = unit(metric)
-    results = [row.each.result for row in rows if row.each.result]
+    results = [row.each.result for row in rows]
     values = [0.0, *(scale * each.difference for each in results)]
     values += [seed for row in rows for seed in row.seeds]
     least, most = min(values), max(values)
@@ -180,7 +175,6 @@ def _look(row: _Row, page: Page) -> dict[str, Any]:
 
 def _draw_row(axes: Any, row: _Row, page: Page) -> None:
     result, metric = row.each.result, row.each.metric
-    assert result is not None  # nothing else is placed
     scale, look = unit(metric), _look(row, page)
     if not math.isnan(result.low):
         ends = [scale * result.low, scale * result.high]
@@ -198,7 +192,6 @@ def _draw_row(axes: Any, row: _Row, page: Page) -> None:
 def _numbers(each: Comparison) -> tuple[str, str, str]:
     """The difference with its interval, p and q."""
     result = each.result
-    assert result is not None
     change = points(each.metric, result.difference)
     if not math.isnan(result.low):
         change += f" ({interval(each.metric, result.low, result.high)})"

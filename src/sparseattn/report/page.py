@@ -161,7 +161,7 @@ def _legend(summary: Summary) -> str:
 
 def _asked(summary: Summary) -> str:
     """Which comparisons of the main table are declared, and which post hoc."""
-    made = [each.comparison for each in summary.arms if each.comparison and each.comparison.result]
+    made = [each.comparison for each in summary.arms if each.comparison]
     named = [str(each.a) for each in made if each.declared]
     if not named:
         return "The study file did not declare these comparisons: all are post hoc."
@@ -189,11 +189,10 @@ def _notes(summary: Summary) -> list[str]:
         )
     caveats: dict[str, list[str]] = {}
     for each in summary.arms:
-        comparison = each.comparison
-        if comparison and comparison.reason:
-            notes.append(f"{each.arm} is not compared: {comparison.reason}.")
-        if comparison and comparison.result and comparison.result.caveat:
-            caveats.setdefault(comparison.result.caveat, []).append(str(each.arm))
+        if each.reason:
+            notes.append(f"{each.arm} is not compared: {each.reason}.")
+        if each.comparison and each.comparison.result.caveat:
+            caveats.setdefault(each.comparison.result.caveat, []).append(str(each.arm))
     for caveat, arms in caveats.items():
         more = f" and {len(arms) - 5} more" if len(arms) > 5 else ""
         which = "; ".join(arms[:5]) + more

@@ -30,9 +30,10 @@ class ArmSummary:
         arm: The arm.
         rows: Its trials, failed ones included.
         metrics: The mean of each metric over the seeds.
-        comparison: Its comparison with the baseline; None for the baseline itself and where no
-            trial finished.
+        comparison: Its comparison with the baseline; None for the baseline itself, and where there
+            is none.
         learned: Its runs that learned the task; None where runs have one mode.
+        reason: Why its finished trials could not be compared with the baseline; else empty.
     """
 
     arm: ArmKey
@@ -40,6 +41,7 @@ class ArmSummary:
     metrics: Mapping[str, Mean]
     comparison: Comparison | None = None
     learned: LearnedRuns | None = None
+    reason: str = ""
 
     @cached_property
     def done(self) -> pd.DataFrame:
@@ -56,11 +58,6 @@ class ArmSummary:
         """Its pattern, if the table names it."""
         known = self.rows.get("pattern", pd.Series(dtype=object)).dropna()
         return str(known.iloc[0]) if len(known) else ""
-
-    @property
-    def verdict(self) -> str:
-        """See `Comparison.verdict`; empty where nothing was to be compared."""
-        return self.comparison.verdict if self.comparison else ""
 
     def mean(self, column: str) -> float | None:
         """The mean of any numeric column over its finished trials; None if unknown."""
@@ -86,7 +83,7 @@ class Summary:
     @property
     def comparisons(self) -> int:
         """How many comparisons the correction covers."""
-        return sum(bool(each.comparison and each.comparison.result) for each in self.arms)
+        return sum(each.comparison is not None for each in self.arms)
 
     @property
     def seeds(self) -> set[int]:
@@ -104,10 +101,11 @@ def summarise(data: StudyData, shown: int = SHOWN) -> Summary:
     """
     arms = list(data.groups)[:shown]
     before = declared_pairs(data)
-    compared = {
-        each.a: replace(each, declared=frozenset((each.a, each.b)) in before)
-        for each in compare_pairs(data, baseline_pairs(data, shown), f"with {DENSE}")
+    compared, reasons = compare_pairs(data, baseline_pairs(data, shown), f"with {DENSE}")
+    against = {
+        a: replace(c, declared=frozenset((a, b)) in before) for (a, b), c in compared.items()
     }
+    why = {arm: reason for (arm, _), reason in reasons.items()}
     made = []
     for arm in arms:
         rows = data.done_in(arm)
@@ -115,7 +113,9 @@ def summarise(data: StudyData, shown: int = SHOWN) -> Summary:
         learned = None
         if data.threshold is not None and len(rows):
             learned = LearnedRuns.among(rows[data.headline].to_numpy(float), data.threshold)
-        made.append(ArmSummary(arm, data.groups[arm], means, compared.get(arm), learned))
+        made.append(
+            ArmSummary(arm, data.groups[arm], means, against.get(arm), learned, why.get(arm, ""))
+        )
     return Summary(data, tuple(made), len(data.groups) - len(arms))
 
 

@@ -148,12 +148,9 @@ def headline_text(metric: str, each: ArmSummary) -> str:
 
 
 def _comparison(each: Comparison | None) -> tuple[str, ...]:
-    """The difference, its interval, p, q, the verdict, what was detectable, and when it was asked.
-
-    Where there is no test, the verdict says so.
-    """
-    if each is None or each.result is None:
-        return (NONE, NONE, NONE, NONE, each.verdict if each else NONE, NONE, NONE)
+    """The difference, its interval, p, q, the verdict, what was detectable, when it was asked."""
+    if each is None:
+        return (NONE,) * 7
     result = each.result
     return (
         points(each.metric, result.difference),
@@ -168,10 +165,10 @@ def _comparison(each: Comparison | None) -> tuple[str, ...]:
 
 def _means(each: Comparison) -> list[str]:
     """The mean of either arm; with its seeds where the two have not as many."""
-    means = each.means or ()
-    same = len({mean.count for mean in means}) == 1
+    same = len({mean.count for mean in each.means}) == 1
     return [
-        f"{spell(each.metric, mean.value)}{'' if same else f' (of {mean.count})'}" for mean in means
+        f"{spell(each.metric, mean.value)}{'' if same else f' (of {mean.count})'}"
+        for mean in each.means
     ]
 
 
@@ -192,11 +189,9 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
     )
     rows = []
     for each in comparisons:
-        means = " : ".join(_means(each)) or NONE
+        means = " : ".join(_means(each))
         runs = " : ".join(learned(each.metric, of) for of in each.learned or ()) or NONE
-        *cells, verdict, detectable, asked = _comparison(each)
-        verdict = each.reason or verdict
-        rows.append((str(each.a), str(each.b), means, runs, *cells, verdict, detectable, asked))
+        rows.append((str(each.a), str(each.b), means, runs, *_comparison(each)))
     absent = set() if any(each.learned for each in comparisons) else {"Learned it"}
     return Table(columns, tuple(rows)).without(absent)
 
@@ -274,7 +269,7 @@ def arms_frame(summary: Summary) -> pd.DataFrame:
                 "failed": each.failed,
                 "learned": each.learned.runs if each.learned else None,
                 "mean_learned": each.learned.mean if each.learned else None,
-                **_numbers(each.comparison),
+                **_numbers(each.comparison, each.reason),
                 **{column: each.mean(column) for column in _MEANS},
             }
         )
@@ -285,17 +280,16 @@ def comparisons_frame(questions: Sequence[Question]) -> pd.DataFrame:
     """The comparisons of all questions as numbers: fractions, not percent."""
     records = []
     for question, each in [(one, each) for one in questions for each in one.comparisons]:
-        mean_a, mean_b = (mean.value for mean in each.means) if each.means else (None, None)
+        mean_a, mean_b = (mean.value for mean in each.means)
         arms = {"question": question.text, "a": each.a.address, "b": each.b.address}
         records.append({**arms, "mean_a": mean_a, "mean_b": mean_b, **_numbers(each)})
     return pd.DataFrame(records)
 
 
-def _numbers(each: Comparison | None) -> dict[str, Any]:
-    result = each.result if each else None
+def _numbers(each: Comparison | None, reason: str = "") -> dict[str, Any]:
     names = ("difference", "low", "high", "p", "detectable")
-    numbers = {name: getattr(result, name) if result else None for name in names}
-    test = result.test if result else each.reason if each else ""
-    asked = each.asked if each and result else None
-    found = {"p_holm": each.p if each else None, "q": each.q if each else None, "asked": asked}
-    return {**numbers, **found, "test": test}
+    if each is None:
+        return {**dict.fromkeys((*names, "p_holm", "q", "asked")), "test": reason}
+    numbers = {name: getattr(each.result, name) for name in names}
+    found = {"p_holm": each.p, "q": each.q, "asked": each.asked}
+    return {**numbers, **found, "test": each.result.test}

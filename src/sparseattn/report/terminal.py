@@ -16,6 +16,7 @@ from sparseattn.report.findings import learned_nothing
 from sparseattn.report.summary import Summary, summarise
 from sparseattn.report.tables import Table, arms_table, comparisons_table
 from sparseattn.report.text import COUNTED_OVER, NONE, TWO_SEEDS, scale
+from sparseattn.words import counted
 
 #: What a terminal has at least.
 _COLUMNS = 80
@@ -38,6 +39,8 @@ def terminal_table(study: StudyData | Summary) -> RichTable:
             f"Found: p < 0.05 after Holm's correction for {summary.comparisons} comparisons; "
             "the report has p, intervals and the smallest detectable difference."
         )
+    if unmade := sum(bool(each.reason) for each in summary.arms):
+        lines.append(f"{counted(unmade, 'arm')} could not be compared; the report says why.")
     lines.append(learned_nothing(data))
     if summary.hidden:
         lines.append(f"{summary.hidden:,} more arms are not shown.")
@@ -70,7 +73,7 @@ def _question(data: StudyData, question: Question) -> RichTable:
         lines.append("In brackets: the smallest true difference that 80% of such studies find.")
     if late := [f"{each.a} with {each.b}" for each in question.comparisons if not each.declared]:
         lines.append(f"Post hoc, added when a trial had been run: {'; '.join(late)}.")
-    caveats = {each.result.caveat for each in question.comparisons if each.result} - {""}
+    caveats = {each.result.caveat for each in question.comparisons} - {""}
     lines += [f"{note[0].upper()}{note[1:]}." for note in [*question.notes, *sorted(caveats)]]
     return _rich(question.text or data.name, Table(table.columns[:detectable], rows), lines)
 

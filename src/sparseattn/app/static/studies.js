@@ -257,16 +257,15 @@ export function studiesView(root, about, state, change) {
   }
 
   function forestPlot(comparisons, width) {
-    const tested = comparisons.filter((each) => each.difference !== undefined);
-    if (!tested.length) return el("p", { class: "note" }, comparisons.map((each) => each.reason).filter(Boolean).join("; ") || "nothing is compared here");
+    if (!comparisons.length) return el("p", { class: "note" }, "nothing is compared here");
     const colours = page();
     const narrow = width < 600;
     const row = narrow ? 54 : 40;
-    const height = tested.length * row + 26;
+    const height = comparisons.length * row + 26;
     const [low, high] = range();
     const x = (number) => 12 + ((number - low) / (high - low || 1)) * (width - 24);
     const made = drawing(width, height, { class: "plot forest", "font-size": 11.5, role: "img",
-      "aria-label": tested.map((each) => each.words).join(" ") });
+      "aria-label": comparisons.map((each) => each.words).join(" ") });
     made.append(svgEl("rect", { width, height, fill: colours.page, class: "ground" }),
       svgEl("line", { x1: x(0), x2: x(0), y1: 14, y2: height - 20, stroke: colours.quiet }));
     for (const tick of ticksOf(low * study.scale, high * study.scale, width / 90)) {
@@ -274,7 +273,7 @@ export function studiesView(root, about, state, change) {
       if (tick) made.append(svgEl("line", { x1: at, x2: at, y1: 14, y2: height - 20, stroke: colours.rule }));
       made.append(svgEl("text", { x: Math.max(10, Math.min(width - 10, at)), y: height - 6, "text-anchor": "middle" }, `${tick > 0 ? "+" : ""}${tick}`.replace("-", "−")));
     }
-    tested.forEach((each, at) => {
+    comparisons.forEach((each, at) => {
       const y = (at + 1) * row - 12;
       const paint = each.verdict === "none" ? colours.quiet : colours.series[0];
       const numbers = `${each.change}${each.asked === "declared" ? "" : ", post hoc"}, p ${each.probability}`;
