@@ -10,7 +10,7 @@ from sparseattn.app.heads import PROBED, heads, texts_of_head
 from sparseattn.app.studies import OpenStudy
 from sparseattn.errors import DataError, PlanError, StudyError
 from sparseattn.report import load_study, questions, summarise
-from tests.app.conftest import ARMS, EXAMPLES, HOSTILE
+from tests.app.conftest import ARMS, EXAMPLES
 
 LINES = [
     ("The cat sat on the mat. The cat was black.",),
@@ -107,7 +107,3 @@ def test_texts_that_are_gone_are_a_notice(study_folder, monkeypatch) -> None:
     found = study.trial(digest)
     assert found["changed"]["listed"][0]["texts"] == ()
     assert any("there is no such file" in each for each in found["notices"])
-
-
-def test_names_stay_as_they_are(study_folder) -> None:
-    assert HOSTILE in OpenStudy(study_folder).overview["name"]

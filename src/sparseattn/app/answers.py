@@ -56,7 +56,7 @@ class Answers:
         return {
             "models": self.sources.models,
             "studies": list(self.sources.studies),
-            "texts": {name: len(texts) for name, texts in self.sources.texts.items()},
+            "texts": list(self.sources.texts),
             "palette": page.palette_json(),
         }
 

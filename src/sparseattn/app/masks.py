@@ -79,11 +79,8 @@ def masks(reader: Reader, asked: Asked, kept: Kept) -> dict[str, Any]:
     tile = _tile(asked, length)
     picture = {
         "model": reader.name,
-        "layers": len(shown.heads),
-        "heads": shown.heads[shown.layer],
         "layer": shown.layer,
         "head": shown.head,
-        "plan": shown.plan.spelled,
         "pattern": str(shown.pattern),
         "causes": [{"kind": c.kind, "pattern": str(c)} for c in causes(shown.pattern)],
         "grid": heads_of(shown.plan, shown.heads),

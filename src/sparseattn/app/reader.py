@@ -167,8 +167,8 @@ class Reader:
         kind = saved if saved.endswith("EncoderModel") else "AutoModel"
         loaded = load_model(name) if carries else load_part(name, kind)
         self.encoder = encoder_of(loaded).eval()
-        self.own_plan = plan_of(self.encoder)
-        sparsify(self.encoder, self.own_plan or "full()", tokenizer=self.tokenizer)
+        self._annotators: dict[bool, Annotator] = {}
+        sparsify(self.encoder, plan_of(self.encoder) or "full()", tokenizer=self.tokenizer)
 
     @property
     def state(self) -> SparsityState:
@@ -183,10 +183,6 @@ class Reader:
         if positions is not None and positions <= most:
             return positions, f"the model has positions for {positions:,} tokens"
         return most, f"{most:,} tokens of this model are looked at"
-
-    @cached_property
-    def _annotators(self) -> dict[bool, Annotator]:
-        return {}
 
     def _annotator(self, needs: frozenset[str]) -> Any:
         """Annotates where that is possible; an error only where the plan needs it."""

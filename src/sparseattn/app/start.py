@@ -33,10 +33,8 @@ def serve(sources: Sources, port: int, browser: bool, say: Callable[[str], None]
         say: Tells where it is.
 
     Raises:
-        MissingExtraError: The extra `app` is not installed.
         AppError: The port is in use.
     """
-    check_installed()
     listening = _listen(port)
     import uvicorn
 

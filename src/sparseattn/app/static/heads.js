@@ -21,7 +21,7 @@ const look = (kind) => LOOKS[kind] ?? kind;
 
 export function headsView(root, about, state, change) {
   const sources = [...about.studies.map((name) => [`study:${name}`, `evaluation texts of ${name}`]),
-    ...Object.keys(about.texts).map((name) => [`file:${name}`, name]), ["typed", "texts typed here"]];
+    ...about.texts.map((name) => [`file:${name}`, name]), ["typed", "texts typed here"]];
   state.source ||= sources[0][0];
   const rounds = new Rounds(root);
   const result = el("div", { class: "wait" });
