@@ -32,8 +32,12 @@ _TYPES = ("deberta", "deberta-v2")
 
 def modules_of(encoder: nn.Module) -> list[Any]:
     """The self-attention modules that take a mask, in the order of the layers; maybe none."""
-    names = ((f"{type(m).__module__}.{type(m).__qualname__}", m) for m in encoder.modules())
-    return [module for name, module in names if name in _CLASSES]
+    return [module for module in encoder.modules() if class_name(module) in _CLASSES]
+
+
+def class_name(module: nn.Module) -> str:
+    """The class of a module, with where it is defined."""
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def pass_of(module: nn.Module, mask: Any) -> Pass:

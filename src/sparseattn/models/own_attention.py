@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sparseattn.backend import DistanceBias
 from sparseattn.errors import UnsupportedModelError, first_line
 from sparseattn.models.interface import KEYWORD, attention
-from sparseattn.models.masks import no_plan, pass_of
+from sparseattn.models.masks import class_name, no_plan, pass_of
 
 #: Computes an attention: module, states, mask, position bias.
 Attend = Callable[[Any, list[Tensor], Any, Any], Tensor]
@@ -156,18 +156,14 @@ def _fixed(self: Any, *_: Any, **__: Any) -> DistanceBias:
 # --- on a model
 
 
-def _name(module: nn.Module) -> str:
-    return f"{type(module).__module__}.{type(module).__qualname__}"
-
-
 def modules_of(encoder: nn.Module) -> list[Any]:
     """The self-attention modules of such a family, in the order of the layers; maybe none."""
-    return [module for module in encoder.modules() if _name(module) in _FORWARDS]
+    return [module for module in encoder.modules() if class_name(module) in _FORWARDS]
 
 
 def _replacements(encoder: nn.Module) -> Iterator[tuple[Any, Callable[..., Any]]]:
     for module in encoder.modules():
-        name = _name(module)
+        name = class_name(module)
         if name in _FORWARDS:
             yield module, _forward(_FORWARDS[name])
         if name in _BIASES and hasattr(module, "relative_attention_bias"):
@@ -188,7 +184,7 @@ def replace(encoder: nn.Module) -> None:
 def attend_by(encoder: nn.Module, attend: Attend) -> None:
     """Has the self-attention modules of such a family compute attention by another function."""
     for module in modules_of(encoder):
-        module.forward = MethodType(_forward(_FORWARDS[_name(module)], attend), module)
+        module.forward = MethodType(_forward(_FORWARDS[class_name(module)], attend), module)
 
 
 def is_replaced(encoder: nn.Module) -> bool:
@@ -215,12 +211,11 @@ def put_back(encoder: nn.Module) -> None:
 @torch.no_grad()
 def _check(encoder: nn.Module) -> None:
     for module, function in _replacements(encoder):
+        why = ""
         try:
             same = _same(module, function)
         except Exception as error:
             same, why = False, f": {first_line(error)}"
-        else:
-            why = ""
         if not same:
             import transformers
 
@@ -242,7 +237,7 @@ def _same(module: Any, function: Callable[..., Any]) -> bool:
     else:
         generator = torch.Generator().manual_seed(0)
         hidden = torch.randn(1, 3, weight.shape[1], generator=generator).to(weight)
-        compute, training = _FORWARDS[_name(module)], module.training
+        compute, training = _FORWARDS[class_name(module)], module.training
         module.eval()
         try:
             extra = []

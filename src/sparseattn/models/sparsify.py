@@ -6,6 +6,7 @@ import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial, wraps
 from types import MethodType
 from typing import Any
@@ -80,14 +81,7 @@ def sparsify(
         raise PlanError(
             "the plan is empty, so the model would run dense; name a layer, or write 'full()'"
         )
-    encoder = encoder_of(model)
-    known = followed(encoder)
-    if known is not None and tokenizer is None:
-        special, separators = known.special, known.separators
-    else:
-        tokenizer = tokenizer if tokenizer is not None else _tokenizer_of(model)
-        special, separators = special_ids(tokenizer, encoder.config)
-    return attach(model, SparsityConfig(plan, backend, special, separators))
+    return attach(model, config_of(model, plan, tokenizer, backend))
 
 
 def attach(model: Any, config: SparsityConfig) -> Any:
@@ -232,24 +226,29 @@ def _forget_replaced(owner: nn.Module, encoder: Any) -> SparsityState | None:
     return lost
 
 
-def _tokenizer_of(model: Any) -> Any:
-    """The tokenizer that a model of sentence-transformers brings along, or None."""
-    found = getattr(model, "tokenizer", None)
-    return found if hasattr(found, "sep_token_id") else None
+def config_of(
+    model: Any, plan: Plan, tokenizer: Any = None, backend: str = backends.AUTO
+) -> SparsityConfig:
+    """A plan with the ids of special tokens and separators.
 
-
-def special_ids(
-    tokenizer: Any, config: Any
-) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
-    """Ids of the special tokens and of the separators, from the tokenizer or else the config."""
-    source = config if tokenizer is None else tokenizer
+    They are those that the tokenizer adds. Without one they are those of the plan on the model, of
+    the tokenizer that a model of sentence-transformers brings along, or else of its config.
+    """
+    encoder = encoder_of(model)
+    known = followed(encoder)
+    if known is not None and tokenizer is None:
+        return replace(known, plan=plan, backend=backend)
+    if tokenizer is None and hasattr(own := getattr(model, "tokenizer", None), "sep_token_id"):
+        tokenizer = own
+    source = encoder.config if tokenizer is None else tokenizer
     ids = {getattr(source, name, None) for name in ("sep_token_id", "eos_token_id")}
     separators = {index for index in ids if isinstance(index, int)}
-    if tokenizer is None:
-        return None, tuple(sorted(separators)) or None
-    # Unknown and masked words are words: special is what the tokenizer adds by itself.
-    edges = {tokenizer.cls_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id} - {None}
-    return tuple(sorted(separators | edges)), tuple(sorted(separators)) or None
+    special = None
+    if tokenizer is not None:
+        # Unknown and masked words are words: special is what the tokenizer adds by itself.
+        edges = {tokenizer.cls_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id} - {None}
+        special = tuple(sorted(separators | edges))
+    return SparsityConfig(plan, backend, special, tuple(sorted(separators)) or None)
 
 
 def restore(model: Any) -> Any:

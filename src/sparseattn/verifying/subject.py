@@ -13,10 +13,9 @@ from torch import Tensor
 
 from sparseattn.errors import AnnotationError, DataError, PlanError, UnsupportedModelError
 from sparseattn.exporting.record import Record
-from sparseattn.models.config import SparsityConfig
 from sparseattn.models.encoder import encoder_of, special_of
 from sparseattn.models.positions import max_tokens
-from sparseattn.models.sparsify import special_ids
+from sparseattn.models.sparsify import config_of
 from sparseattn.models.state import SparsityState, attached_state, followed
 from sparseattn.plan import CompiledPlan, Plan
 from sparseattn.tokens import TokenBatch
@@ -155,11 +154,7 @@ def _refuse_other(record: Record, found: Subject, model: Any, given: bool) -> No
 
 def _of_model(plan: Plan, model: Any, tokenizer: Any) -> Subject:
     encoder = encoder_of(model)
-    special, separators = special_ids(tokenizer, encoder.config)
-    known = followed(encoder)
-    if known is not None and tokenizer is None:
-        special, separators = known.special, known.separators
-    config = SparsityConfig(plan, special=special, separators=separators)
+    config = config_of(model, plan, tokenizer)
     state = attached_state(encoder)
     heads: list[int] = []
     try:
