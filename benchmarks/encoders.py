@@ -37,7 +37,7 @@ from transformers import (
 )
 
 import sparseattn as sa
-from calls import HEADS
+from calls import HEADS, SCORE_BYTES
 from shared import Record, clock, options, parse
 from sparseattn.bench.measure import differences, output_and_gradients
 from sparseattn.bench.timing import free_attention, samples, step
@@ -49,8 +49,6 @@ COLUMNS = ("what", "sparse", *OTHERS, "rounds", "difference")
 COMPARED = 1024
 #: Largest differences: of outputs, and of gradients as a share of the largest in their tensor.
 OUTPUTS, GRADIENTS = 1e-4, 1e-3
-#: Bytes that SDPA stores on a CPU for each score when it drops weights in training (measured).
-SCORE_BYTES = 12.5
 #: Fewest and most rounds of a row.
 MIN_ROUNDS, MAX_ROUNDS = 2, 15
 

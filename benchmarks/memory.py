@@ -16,6 +16,7 @@ import argparse
 import sys
 from dataclasses import replace
 from functools import partial
+from statistics import linear_regression
 from typing import Any
 
 import psutil
@@ -23,8 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from attention import slope
-from calls import HEADS, WIDTH, Attend, check, make_call
+from calls import HEADS, SCORE_BYTES, WIDTH, Attend, check, make_call
 from shared import AT_ONCE, Record, added, alone, options, parse
 from sparseattn.backend import Call, backend
 
@@ -36,8 +36,6 @@ PLAN = "neighbor(radius=32) | global(cls)"
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
 #: How far off a known amount may be measured, as a share of it.
 TOLERANCE = 0.03
-#: Bytes that SDPA stores for each score when it drops weights in training (measured).
-SCORE_BYTES = 12.5
 
 
 # --- in the process that is measured
@@ -126,8 +124,7 @@ def growth(lengths: tuple[int, ...], threads: int) -> dict[str, Any]:
     worst = max(map(difference, lengths))
     sizes = {n: megabytes("tiled", n, 0.0, threads) for n in lengths}
     xs, ys = list(sizes), list(sizes.values())
-    by = slope(list(sizes.items()))
-    start = sum(ys) / len(ys) - by * sum(xs) / len(xs)
+    by, start = linear_regression(xs, ys)
     off = max(abs(start + by * x - y) / y for x, y in sizes.items())
     cells = [
         f"forward + backward, {' / '.join(map(str, xs))} tokens",

@@ -86,8 +86,7 @@ def rows(path: Path) -> Iterator[list[str]]:
         arms.setdefault(spec["arm"], []).append(plan)
     for arm, found in sorted(arms.items()):
         for kind in sorted({kind for plan in found for kind in kinds_of(plan)}):
-            uses = [kinds_of(plan).get(kind) for plan in found]
-            grids = np.stack([np.zeros_like(shape(found[0])) if u is None else u for u in uses])
+            grids = np.stack([kinds_of(plan).get(kind, shape(plan)) for plan in found])
             share = f"{grids.mean():.0%} of {grids[0].size}"
             yield [arm, kind, share, *agreement(grids)]
 

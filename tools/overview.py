@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from headline import OVER, Published
@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 
 from sparseattn.drawing import Drawing, new_figure
 from sparseattn.palette import Page
-from sparseattn.report.figures import Marks, Point, legend, points_of, scatter
-from sparseattn.report.summary import Summary
+from sparseattn.report.figures import Marks, legend, points_of, scatter
 
 __all__ = ["overview"]
 
@@ -26,9 +25,9 @@ def overview(studies: Mapping[str, Published]) -> Drawing:
     for name in TASKS_DRAWN:
         task, targets = OVER[name]
         whole = studies[name].based
-        base = next(point for point in points_of(whole) if point.arm.name == "dense")
-        arms = [f"{way} s={target}" for way in WAYS_DRAWN for target in targets]
-        frames.append((task.split()[0], whole.data.headline, _points(whole, arms, ":"), base))
+        points = {point.arm.address: point for point in points_of(whole)}
+        drawn = [points[f"{way} s={target}@:"] for way in WAYS_DRAWN for target in targets]
+        frames.append((task.split()[0], whole.data.headline, drawn, points["dense"]))
     every = [point for _, _, points, _ in frames for point in points]
     marks = Marks(point.arm for point in every)
 
@@ -47,9 +46,3 @@ def overview(studies: Mapping[str, Published]) -> Drawing:
         for task, _, points, base in frames
     ]
     return Drawing("overview", "accuracy against sparsity, three tasks", " ".join(words), "", draw)
-
-
-def _points(summary: Summary, names: Iterable[str], layers: str) -> list[Point]:
-    """The points of some arms."""
-    known = {(point.arm.name, point.arm.layers): point for point in points_of(summary)}
-    return [known[name, layers] for name in names]

@@ -74,7 +74,7 @@ def test_standard_operators_alone(exported):
 
 def test_times_against_the_dense_model(exported_as):
     model, done, _ = exported_as("torch")
-    ((length, dense, sparse),) = times_against_dense(model, done.path, "torch", [64], repeats=1)
+    ((length, dense, sparse),) = times_against_dense(model, done.path, [64], repeats=1)
     assert length == 64
     assert min(dense, sparse) > 0
 
@@ -86,7 +86,7 @@ def test_int8_is_timed_against_int8(exported_as, monkeypatch):
     monkeypatch.setitem(FORMATS, "torch", form)
     text = {name: torch.ones(1, 9, dtype=torch.long) for name in done.inputs}
     for given in (None, [text, text]):
-        list(times_against_dense(model, done.path, "torch", [32], True, given, repeats=1))
+        list(times_against_dense(model, done.path, [32], True, given, repeats=1))
     assert quantized[0] is None
     assert len(quantized[1]) == 2
 

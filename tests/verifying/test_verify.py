@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, EsmTokenizer
 
 import sparseattn as sa
 from sparseattn.verifying.vectors import interaction
@@ -208,6 +208,15 @@ def test_dynamic_int8_is_told_from_a_window_that_is_wider():
 def test_texts_may_be_a_tensor():
     found = sa.verify(sa.sparsify(build("bert"), PLAN), None, torch.tensor(TEXTS[:1]))
     assert found, str(found)
+
+
+def test_a_tokenizer_without_offsets_is_refused_for_strings_alone(tmp_path):
+    (tmp_path / "vocab.txt").write_text("<cls>\n<pad>\n<eos>\n<unk>\nL\nA\nG\n<mask>\n")
+    slow = EsmTokenizer(str(tmp_path / "vocab.txt"))
+    model = sa.sparsify(build("bert"), PLAN)
+    with pytest.raises(sa.errors.DataError, match=r"^EsmTokenizer knows no offsets: use a fast"):
+        sa.verify(model, None, ["LAG" * 20], tokenizer=slow)
+    assert sa.verify(model, None, TEXTS[:1], tokenizer=slow, changes=4)
 
 
 def test_texts_are_drawn_where_none_are_given():

@@ -69,7 +69,7 @@ def export(
         typer.echo(f"not timed: the model takes no more than {exported.longest:,} tokens")
     like = "in the same runtime, also in int8," if int8 else "in the same runtime"
     with options.working("writing the dense model, and timing both"):
-        times = list(times_against_dense(loaded, out, to, fitting, int8, calibration))
+        times = list(times_against_dense(loaded, out, fitting, int8, calibration))
     for length, dense, sparse in times:
         typer.echo(
             f"{length:,} tokens, one text: {1000 * sparse:.1f} ms; the dense model {like} "

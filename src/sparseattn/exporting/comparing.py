@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparseattn.bench.timing import alternate
 from sparseattn.exporting.exportable import Exportable
-from sparseattn.exporting.formats import FORMATS, Run, program_of
+from sparseattn.exporting.formats import Run, format_of, program_of
 from sparseattn.exporting.int8 import Batches, calibrated
 from sparseattn.models.encoder import encoder_of, evaluating, owner_of, random_batch
 from sparseattn.plan import Plan
@@ -85,7 +85,6 @@ def _differences(own: Run, run: Run, batch: Mapping[str, Tensor]) -> Iterator[Te
 def times_against_dense(
     model: Any,
     path: Path,
-    form: str,
     lengths: Sequence[int],
     int8: bool = False,
     calibration: Batches | None = None,
@@ -96,7 +95,6 @@ def times_against_dense(
     Args:
         model: The model that was exported.
         path: Its file.
-        form: The file's format.
         lengths: Tokens of the one text of a batch.
         int8: Whether the file's linear layers compute in 8-bit integers.
         calibration: The texts that gave their scales.
@@ -107,17 +105,15 @@ def times_against_dense(
     """
     if not lengths:
         return
-    dense = Exportable(model, Plan.of("full()"))
+    dense, form = Exportable(model, Plan.of("full()")), format_of(path)
     with TemporaryDirectory() as folder:
         stock = Path(folder, path.name)
-        FORMATS[form].write(program_of(dense), stock, "")
-        if int8 and (quantize := FORMATS[form].quantize) is not None:
-            given = calibration
-            if given is not None:
-                given = calibrated(given, dense.inputs, dense.longest)
-            quantize(stock, given)
+        form.write(program_of(dense), stock, "")
+        if int8 and form.quantize is not None:
+            texts = calibration and calibrated(calibration, dense.inputs, dense.longest)
+            form.quantize(stock, texts)
         runs = {"dense": stock, "sparse": path}
-        opened = {name: FORMATS[form].run(file, None) for name, file in runs.items()}
+        opened = {name: form.run(file, None) for name, file in runs.items()}
         for length in lengths:
             batch = _batch(model, dense.inputs, [length])
             times = alternate({name: partial(run, batch) for name, run in opened.items()}, repeats)

@@ -49,8 +49,7 @@ class Reach:
 
     def hides_from_layers(self) -> bool:
         """Whether anything is out of reach in some layer."""
-        distinct = {id(share): share for share in self.layers}.values()
-        return any(bool((share == 0).any()) for share in distinct)
+        return any(bool((share == 0).any()) for share in set(self.layers))
 
     def hides_from_tokens(self) -> bool:
         """Whether anything is out of reach of some token's output."""

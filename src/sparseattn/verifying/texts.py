@@ -152,6 +152,11 @@ def _read_string(text: str, tokenizer: Any, annotator: Annotator | None) -> Text
             "texts are strings, and nothing says how they become tokens: give tokenizer=, model= "
             "as a name or folder, or lists of token ids"
         )
+    if not tokenizer.is_fast:
+        raise DataError(
+            f"{type(tokenizer).__name__} knows no offsets: use a fast tokenizer, or give lists of "
+            "token ids"
+        )
     read = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
     spans, edges = read.pop("offset_mapping"), read["special_tokens_mask"]
     columns = dict(annotator([text])) if annotator else {n: [v] for n, v in read.items()}
