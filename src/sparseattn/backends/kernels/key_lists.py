@@ -238,10 +238,10 @@ def _listed(banded: Banded, band: Band, rule: LayerRule, queries: Tensor) -> tup
     keys = _at(index.masked_fill(repeated, -1), queries)
     shape = keys.shape[2:]
     if rule.padded:
-        keys = _without_padding(keys.flatten(2), rule.valid).unflatten(2, shape)
+        keys = torch.unflatten(_without_padding(keys.flatten(2), rule.valid), 2, shape)
     for column in banded.columns:
         assert column.keys is not None
-        known = _at(column.keys, keys.flatten(2)).unflatten(2, shape)
+        known = torch.unflatten(_at(column.keys, keys.flatten(2)), 2, shape)
         if column.queries is not None:
             known = known & _at(column.queries, queries)[..., None]
         keys = keys.masked_fill(known, -1)
