@@ -77,7 +77,7 @@ def _row(name: str, at: str, number: int, right: Any, draw: np.random.Generator)
     inside = 0.0 if not at else 0.80 + 0.01 * (len(name) % 4)
     seconds = draw.normal(48, 2)
     return {
-        "digest": sha256(f"{name}{at}{number}".encode()).hexdigest()[:16],
+        "digest": sha256(f"{name} {at} {number}".encode()).hexdigest()[:16],
         "arm": name,
         "pattern": f"{name}(...) | global(cls, sep)" if at else "full()",
         "layers": at,

@@ -112,9 +112,9 @@ def _misfortune(arm: str, folder: Path) -> None:
 
 
 def result(seed: int, arm: str = "") -> TrialResult:
-    score = 0.8 + 0.01 * seed + 0.001 * len(arm)
+    right = 800 + 10 * seed + len(arm)
     return TrialResult(
-        metrics={"accuracy": score, "f1": float("nan")},
+        metrics={"accuracy": right / 1000, "f1": float("nan")},
         headline="accuracy",
         sparsity=0.5,
         block_density=1.5,
@@ -122,11 +122,16 @@ def result(seed: int, arm: str = "") -> TrialResult:
         allowed_pairs=10,
         valid_pairs=20,
         sparsity_by_layer=[],
-        counts={"train_examples": 4, "evaluation_examples": 2, "steps": 7.0},
+        counts={"train_examples": 4, "evaluation_examples": 1000, "steps": 7.0},
         seconds={"prepare": 0.1, "train": 1.0, "evaluate": 0.2, "total": 1.3},
         history=[{"step": 1, "loss": float("inf")}],
         predictions=pyarrow.table(
-            {"example": ["0", "1"], "label": [0, 1], "prediction": [0, 0], "score": [1.0, 0.0]}
+            {
+                "example": [str(number) for number in range(1000)],
+                "label": [0] * 1000,
+                "prediction": [0] * right + [1] * (1000 - right),
+                "score": [1.0] * right + [0.0] * (1000 - right),
+            }
         ),
         environment={"python": "3", "device": "cpu"},
     )

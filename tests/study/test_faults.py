@@ -107,7 +107,7 @@ def damage(folder: Path, name: str, how: str) -> None:
         return
     if how == "flipped":
         digits = [place for place, byte in enumerate(data) if chr(byte) in "0123456789"]
-        data[digits[len(digits) // 2]] ^= 1  # still a digit, so still JSON
+        data[digits[-1]] ^= 1  # still a digit, so still JSON
     path.write_bytes(data[: len(data) // 2] if how == "short" else data)
 
 

@@ -113,7 +113,7 @@ def test_the_report_sees_the_study(study):
     assert data.headline == "accuracy"
     assert [arm.address for arm in data.groups] == ["dense", f"{AWKWARD}@-3:", "nan@:"]
     assert len(data.failed) == 2
-    assert data.predictions(trials[0].digest)["score"].tolist() == [1.0, 0.0]
+    assert data.predictions(trials[0].digest)["score"].sum() == 800
     assert data.environments == [{"python": "3", "device": "cpu"}], "of trials that finished"
     assert data.spec["arms"][1]["layers"] == "-3:"
 

@@ -39,7 +39,7 @@ def test_every_trial_runs_once_and_is_whole(tmp_path, log):
     assert read["status"] == "done"
     assert read["metrics"] == {"accuracy": pytest.approx(0.811), "f1": None}
     assert json.loads((folder / "spec.json").read_text())["seed"] == 1
-    assert parquet.read_table(folder / "predictions.parquet").num_rows == 2
+    assert parquet.read_table(folder / "predictions.parquet").num_rows == 1000
     events = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert events == ["start", "phase", "phase", "phase", "end"]
     assert not any((tmp_path / "s" / "work").iterdir())
