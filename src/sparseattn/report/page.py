@@ -32,6 +32,7 @@ from sparseattn.report.tables import (
 from sparseattn.report.text import COUNTED_OVER, TWO_SEEDS, markdown, scale, spell
 from sparseattn.study.arms import DENSE
 from sparseattn.study.results import ordered
+from sparseattn.words import counted
 
 #: A table of trials larger than this, in bytes, is not put into the page.
 _EMBEDDED = 1_000_000
@@ -112,7 +113,7 @@ def _template(ending: str) -> Any:
         lstrip_blocks=True,
         finalize=escaped,
     )
-    env.filters["raw"] = Markup
+    env.filters["raw"], env.filters["counted"] = Markup, counted
     env.filters["indent_code"] = lambda text: Markup(
         "\n".join(f"    {line}" for line in text.split("\n"))
     )
