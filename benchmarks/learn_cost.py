@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     Trainer,
     TrainingArguments,
     default_data_collator,
@@ -57,6 +58,7 @@ def main() -> None:
 
 def _part(name: str, length: int, batch: int, given: argparse.Namespace) -> dict[str, Any]:
     stock = AutoModelForSequenceClassification.from_pretrained(resolve(DEFAULT), num_labels=2)
+    tokenizer = AutoTokenizer.from_pretrained(resolve(DEFAULT))
     data = rows(length, given.steps * batch // 2)
 
     def turn(train: Callable[[Any, TrainingArguments], object]) -> None:
@@ -67,7 +69,8 @@ def _part(name: str, length: int, batch: int, given: argparse.Namespace) -> dict
         Trainer(model, made, train_dataset=data, data_collator=default_data_collator).train()
 
     def learned(model: Any, made: TrainingArguments) -> None:
-        found = sa.learn_degrees(model, data, SPARSITY[length], arguments=made)
+        trainer = {"processing_class": tokenizer}  # similar keys are none of its special tokens
+        found = sa.learn_degrees(model, data, SPARSITY[length], arguments=made, trainer=trainer)
         assert abs(found.measured_sparsity - SPARSITY[length]) < 0.005
 
     runs = {"dense": partial(turn, dense), "learned": partial(turn, learned)}
