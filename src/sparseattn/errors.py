@@ -24,6 +24,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class SparseAttnError(Exception):
@@ -107,6 +111,13 @@ def first_line(error: BaseException) -> str:
     """
     lines = [x for x in str(error).strip().splitlines() if not x.startswith("Exception from ")]
     return (lines or [type(error).__name__])[0]
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, with its place, in one line."""
+    first = error.errors(include_url=False)[0]
+    why = first["msg"].removeprefix("Value error, ").split()
+    return "".join(f"{part}: " for part in first["loc"]) + " ".join(why)
 
 
 def unknown(kind: str, value: object, choices: Iterable[object]) -> str:

@@ -86,6 +86,17 @@ def test_a_checkpoint_without_its_budget_is_not_resumed_from(tmp_path, undisturb
     assert stop.taken[0] == ("search-0.7", 1)
 
 
+def test_several_targets_go_on(tmp_path):
+    targets = [0.6, 0.7]
+    whole = learn(tmp_path / "whole", Stop(), targets)
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path / "stopped", Stop("search-0.7", 3), targets)
+    stop = Stop()
+    for one, other in zip(learn(tmp_path / "stopped", stop, targets), whole, strict=True):
+        same(one, other)
+    assert stop.taken[0] == ("search-0.7", 3)
+
+
 class StopAfterSearch(Stop):
     """Stops when the last checkpoint of the search is there, and no record that it is over."""
 
@@ -116,3 +127,9 @@ def test_results_that_a_disk_has_no_room_for(undisturbed, disk_of):
     with pytest.raises(OSError, match="No space left on device") as raised:
         undisturbed.save(full)
     assert raised.value.filename == str(full)
+
+
+def test_nothing_is_kept_without_checkpoints(tmp_path):
+    options = {"arguments": arguments(tmp_path, 4), "trainer": {"data_collator": collate}}
+    learn_degrees(classifier(), rows(), 0.7, **options)
+    assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from sparseattn.errors import DataError
+from sparseattn.errors import DataError, first_problem
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
@@ -46,5 +46,4 @@ class Asked:
         try:
             return TypeAdapter(cls).validate_json(content)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise DataError(": ".join([*map(str, first["loc"]), first["msg"]])) from None
+            raise DataError(first_problem(error)) from None

@@ -16,6 +16,7 @@ from sparseattn.errors import MissingExtraError
 from sparseattn.words import counted
 
 if TYPE_CHECKING:
+    from sparseattn.study.results import Results
     from sparseattn.study.session import RunOutcome
 
 app = typer.Typer(
@@ -126,8 +127,7 @@ def report(folder: Folder) -> None:
     from sparseattn.report import summarise, terminal_table, write_report
     from sparseattn.study.results import rebuild
 
-    rebuild(folder)
-    summary = summarise(_loaded(folder))
+    summary = summarise(_loaded(folder, rebuild(folder)))
     written = write_report(summary, folder / "report")
     show(terminal_table(summary))
     for path in written:
@@ -206,11 +206,11 @@ def unpack(
     )
 
 
-def _loaded(folder: Path) -> Any:
+def _loaded(folder: Path, results: Results | None = None) -> Any:
     """A study, and on the error stream what is not there of it."""
     from sparseattn.report.data import load_study
 
-    data = load_study(folder)
+    data = load_study(folder, results)
     _say_damaged(data.damaged, folder)
     if data.missing:
         typer.echo(f"note: {data.missing}", err=True)

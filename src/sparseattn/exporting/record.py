@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sparseattn.errors import DataError
+from sparseattn.errors import DataError, first_problem
 from sparseattn.plan import Plan
 
 # Anybody may have written a file, so numbers have limits.
@@ -65,7 +65,5 @@ class Record(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = "".join(f"{part}: " for part in first["loc"])
-            why = " ".join(first["msg"].removeprefix("Value error, ").split())
-        raise DataError(f"what {where} says of its plan is damaged ({place}{why}): {instead}")
+            why = first_problem(error)
+        raise DataError(f"what {where} says of its plan is damaged ({why}): {instead}")

@@ -16,7 +16,7 @@ from pyarrow import parquet
 from sparseattn.errors import SparseAttnError, StudyError, unknown
 from sparseattn.selection import select_indices
 from sparseattn.study.arms import DENSE, ArmKey
-from sparseattn.study.results import ENVIRONMENT, collect
+from sparseattn.study.results import ENVIRONMENT, Results, collect
 from sparseattn.study.store import Store
 from sparseattn.study.study import Study
 from sparseattn.words import counted
@@ -172,11 +172,12 @@ class StudyData:
         raise StudyError(unknown("arm", text, addresses))
 
 
-def load_study(folder: str | Path) -> StudyData:
+def load_study(folder: str | Path, results: Results | None = None) -> StudyData:
     """Reads a study for `sparseattn.report`; trials that are damaged are left out.
 
     Args:
         folder: The study's folder.
+        results: Its trials, where they have been read and checked already.
 
     Raises:
         StudyError: It is not a study's folder, or no trial of it has finished.
@@ -184,7 +185,7 @@ def load_study(folder: str | Path) -> StudyData:
     store = Store(folder)
     study = Study.load(store.folder)
     trials, _ = study.trials()
-    results = collect(store, trials)
+    results = collect(store, trials) if results is None else results
     if not results.rows:
         raise StudyError(f"no trial of {folder} has finished; `sparseattn study resume {folder}`")
     table = results.table().to_pandas()
